@@ -1,0 +1,1 @@
+"""Starting parameters for JAX programs: the right values, fast, and provable."""

@@ -1,0 +1,99 @@
+"""Runs a function with its random draws made by the fused kernel.
+
+The function is traced and its equations are evaluated one by one, calls inlined.
+Threefry bits and the inverse error function are replaced by the fused ones; every other
+equation is bound as it stands. The values are those of the function itself.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+from jax.extend.core import primitives
+
+from jaxinit._array.erf_inv import erf_inv
+from jaxinit._array.threefry import is_threefry, with_fused_bits
+
+_EMPTY = jax.make_jaxpr(lambda: ())().jaxpr
+
+
+def fused(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """`fun`, its threefry draws fused with what follows them; the same values.
+
+    Args:
+        fun: function of pytrees of arrays that returns a pytree of arrays.
+
+    Returns:
+        A function of the same arguments, to be called under `jax.jit`. With key-reuse
+        checking on it is `fun` itself, since unwrapping a key hides it from the checker.
+    """
+
+    def call(*args):
+        if jax.config.jax_debug_key_reuse:
+            return fun(*args)
+        closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
+        values = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shape), values)
+
+    return call
+
+
+def evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list:
+    """Evaluates `jaxpr` with fused draws.
+
+    Args:
+        jaxpr: the equations.
+        consts: values of `jaxpr.constvars`.
+        args: values of `jaxpr.invars`.
+
+    Returns:
+        The values of `jaxpr.outvars`.
+    """
+    env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+
+    def read(atom):
+        return atom.val if isinstance(atom, core.Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        inner = inlined_call(eqn)
+        values = [read(atom) for atom in eqn.invars]
+        if inner is not None:
+            values = evaluate(inner.jaxpr, inner.consts, values)
+        else:
+            values = bind(eqn, values)
+        env.update(zip(eqn.outvars, values, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def inlined_call(eqn: core.JaxprEqn) -> core.ClosedJaxpr | None:
+    """The body of a plain `jax.jit` call, which may be inlined; None for all else."""
+    if eqn.primitive is not primitives.jit_p:
+        return None
+    shardings = (*eqn.params["in_shardings"], *eqn.params["out_shardings"])
+    if any(isinstance(sharding, jax.sharding.Sharding) for sharding in shardings):
+        return None
+    return eqn.params["jaxpr"]
+
+
+def bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
+    """The outputs of one equation on `values`, drawn by the fused kernel if it draws."""
+    if eqn.primitive is primitives.random_bits_p and is_threefry(values[0].dtype):
+        key = with_fused_bits(values[0])
+        return [primitives.random_bits_p.bind(key, **eqn.params)]
+    if eqn.primitive is primitives.erf_inv_p:
+        return [erf_inv(values[0])]
+    return jax.core.eval_jaxpr(single(eqn), (), *_of_variables(eqn, values))
+
+
+def single(eqn: core.JaxprEqn) -> core.Jaxpr:
+    """A jaxpr of one equation: inputs its distinct variables, outputs all it has."""
+    inputs = list(dict.fromkeys(a for a in eqn.invars if isinstance(a, core.Var)))
+    return _EMPTY.replace(
+        invars=inputs, outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects
+    )
+
+
+def _of_variables(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
+    pairs = zip(eqn.invars, values, strict=True)
+    return list({atom: v for atom, v in pairs if isinstance(atom, core.Var)}.values())
