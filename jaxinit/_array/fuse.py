@@ -58,22 +58,26 @@ def evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> l
     for eqn in jaxpr.eqns:
         inner = inlined_call(eqn)
         values = [read(atom) for atom in eqn.invars]
-        if inner is not None:
-            values = evaluate(inner.jaxpr, inner.consts, values)
-        else:
-            values = bind(eqn, values)
+        values = evaluate(*inner, values) if inner else bind(eqn, values)
         env.update(zip(eqn.outvars, values, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def inlined_call(eqn: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    """The body of a plain `jax.jit` call, which may be inlined; None for all else."""
+def inlined_call(eqn: core.JaxprEqn) -> tuple[core.Jaxpr, Sequence[Any]] | None:
+    """The body and constants of a call that may be inlined; None for all else.
+
+    These are plain `jax.jit` calls and `jax.checkpoint`, which only matters to a
+    derivative.
+    """
+    body = eqn.params.get("jaxpr")
+    if eqn.primitive is primitives.remat_p:
+        return body, ()
     if eqn.primitive is not primitives.jit_p:
         return None
     shardings = (*eqn.params["in_shardings"], *eqn.params["out_shardings"])
     if any(isinstance(sharding, jax.sharding.Sharding) for sharding in shardings):
         return None
-    return eqn.params["jaxpr"]
+    return body.jaxpr, body.consts
 
 
 def bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
@@ -83,7 +87,41 @@ def bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
         return [primitives.random_bits_p.bind(key, **eqn.params)]
     if eqn.primitive is primitives.erf_inv_p:
         return [erf_inv(values[0])]
+    if eqn.primitive is primitives.scan_p:
+        return _scan(eqn, values)
     return jax.core.eval_jaxpr(single(eqn), (), *_of_variables(eqn, values))
+
+
+def _scan(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
+    consts, carry = scan_parts(eqn)
+    body = eqn.params["jaxpr"]
+
+    def step(state, xs):
+        args = [*values[:consts], *state, *xs]
+        outputs = evaluate(body.jaxpr, body.consts, args)
+        return outputs[:carry], outputs[carry:]
+
+    init, xs = values[consts : consts + carry], values[consts + carry :]
+    options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
+    state, ys = jax.lax.scan(step, list(init), list(xs), **options)
+    return [*state, *ys]
+
+
+def scan_parts(eqn: core.JaxprEqn) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many values it carries.
+
+    Read off the shapes, since the parameters that say so differ between jax versions:
+    what is scanned over has one axis more outside the loop than inside.
+    """
+    body = eqn.params["jaxpr"].jaxpr
+    outside, inside = (
+        [atom.aval.ndim for atom in atoms] for atoms in (eqn.outvars, body.outvars)
+    )
+    carry = sum(map(int.__eq__, outside, inside))
+    outside, inside = (
+        [atom.aval.ndim for atom in atoms] for atoms in (eqn.invars, body.invars)
+    )
+    return sum(map(int.__eq__, outside, inside)) - carry, carry
 
 
 def single(eqn: core.JaxprEqn) -> core.Jaxpr:

@@ -1,0 +1,338 @@
+"""A traced function as a graph of equations, its key derivation taken out.
+
+Calls are inlined, equations that no output needs are dropped, and threefry keys are
+followed symbolically: splitting, folding and indexing keys never become equations of a
+program, they become names in a `KeyTree`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+from jax.extend.core import primitives
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from jaxinit._array.fuse import bind, inlined_call, scan_parts, single
+from jaxinit._array.threefry import is_threefry
+from jaxinit._compile.keys import KeyTree, key_words, seed_words
+
+# Larger arrays of keys, or of messages, stay in the program.
+_MAX_KEYS = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One equation, applied to values; `index` orders nodes as they were traced."""
+
+    eqn: core.JaxprEqn
+    inputs: tuple["Value", ...]
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """Output `position` of a node."""
+
+    node: Node
+    position: int
+
+
+@dataclass(frozen=True, eq=False)
+class Argument:
+    """A flat argument of the traced function."""
+
+    position: int
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """An array that the traced function closed over."""
+
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """A scalar written into the program."""
+
+    atom: core.Literal
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """Keys known by name.
+
+    Attributes:
+        names: for typed keys, the name of each; for raw words, twice the name of the
+            key plus the number of the word.
+        raw: whether these are words.
+    """
+
+    names: np.ndarray
+    raw: bool
+
+
+Value = Output | Argument | Constant | Literal | Keys
+
+
+class Graph:
+    """What a traced function computes.
+
+    Attributes:
+        outputs: one value for each flat output.
+        keys: the tree of the keys that appear in it.
+        roots: functions of the flat arguments that give the words of the root keys, in
+            the order of their creation.
+    """
+
+    def __init__(self, closed: core.ClosedJaxpr):
+        self.keys = KeyTree()
+        self.roots: list[Callable[[Sequence[Any]], Any]] = []
+        self._size = 0
+        self._integers: dict[tuple[int, int], np.ndarray | None] = {}
+        self._wrapped: dict[int, Keys] = {}
+        jaxpr = closed.jaxpr
+        arguments = [self._argument(i, v.aval) for i, v in enumerate(jaxpr.invars)]
+        constants = [self._constant(value) for value in closed.consts]
+        self.outputs = self._walk(jaxpr, constants, arguments)
+
+    def _argument(self, position: int, aval: Any) -> Value:
+        if is_threefry(aval.dtype) and aval.size <= _MAX_KEYS:
+            return self._root(lambda args: key_words(args[position]), aval.shape)
+        return Argument(position)
+
+    def _constant(self, value: Any) -> Value:
+        if not is_threefry(value.dtype) or value.size > _MAX_KEYS:
+            return Constant(value)
+        return self._root(lambda args: key_words(value), value.shape)
+
+    def _root(self, words: Callable, shape: tuple[int, ...]) -> Keys:
+        self.roots.append(words)
+        return Keys(self.keys.roots(shape), False)
+
+    def _walk(self, jaxpr, constants, arguments) -> list[Value]:
+        env = dict(
+            zip(
+                [*jaxpr.constvars, *jaxpr.invars],
+                [*constants, *arguments],
+                strict=True,
+            )
+        )
+
+        def read(atom):
+            return Literal(atom) if isinstance(atom, core.Literal) else env[atom]
+
+        for eqn, needed in _needed(jaxpr):
+            inputs = tuple(read(atom) for atom in eqn.invars)
+            inner = inlined_call(eqn)
+            if inner is not None:
+                body, consts = inner
+                outputs = self._walk(body, [self._constant(c) for c in consts], inputs)
+            else:
+                outputs = self._apply(eqn, inputs, needed)
+            env.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _apply(self, eqn, inputs, needed) -> Sequence[Value | None]:
+        keys = self._on_keys(eqn, inputs)
+        if keys is not None:
+            return keys
+        if next(core.jaxprs_in_params(eqn.params), None) is None:
+            return self._node(eqn, inputs)
+        return self._split(eqn, inputs, needed)
+
+    def _node(self, eqn, inputs) -> list[Value]:
+        node = Node(eqn, tuple(inputs), self._size)
+        self._size += 1
+        return [Output(node, k) for k in range(len(eqn.outvars))]
+
+    def _split(self, eqn, inputs, needed) -> list[Value | None]:
+        """A loop or branch, cut into one node for each output where that is free.
+
+        It is free where the smaller loop carries nothing: then no two outputs share
+        work from step to step, as in a scan over layers that draws their parameters.
+        """
+        wanted = [k for k, need in enumerate(needed) if need]
+        pieces = [self._dead_code_free(eqn, [k], needed) for k in wanted]
+        if not all(_carries_nothing(piece) for piece in pieces):
+            pieces, wanted = [self._dead_code_free(eqn, wanted, needed)], [None]
+        pairs = zip(eqn.invars, inputs, strict=True)
+        values = {a: value for a, value in pairs if isinstance(a, core.Var)}
+        outputs: dict[core.Var, Value] = {}
+        for piece in pieces:
+            arguments = tuple(
+                Literal(atom) if isinstance(atom, core.Literal) else values[atom]
+                for atom in piece.invars
+            )
+            outputs.update(
+                zip(piece.outvars, self._node(piece, arguments), strict=True)
+            )
+        return [outputs.get(var) for var in eqn.outvars]
+
+    def _dead_code_free(self, eqn, wanted, needed) -> core.JaxprEqn:
+        used = [k in wanted for k in range(len(needed))]
+        smaller, _ = dce_jaxpr(single(eqn), used)
+        (eqn,) = smaller.eqns
+        return eqn
+
+    # --- keys -------------------------------------------------------------------
+
+    def _on_keys(self, eqn, inputs) -> list[Value] | None:
+        """The outputs of an equation that only derives, moves or wraps keys."""
+        rule = _KEY_RULES.get(eqn.primitive.name)
+        return rule(self, eqn, inputs) if rule else None
+
+    def _wrap(self, eqn, inputs):
+        (data,) = inputs
+        if not is_threefry(eqn.outvars[0].aval.dtype):
+            return None
+        if isinstance(data, Argument):
+            if data.position not in self._wrapped:
+                self._wrapped[data.position] = self._root(
+                    lambda args: key_words(args[data.position]), eqn.outvars[0].aval.shape
+                )
+            return [self._wrapped[data.position]]
+        if isinstance(data, Constant):
+            return [self._root(lambda _: key_words(data.value), data.value.shape[:-1])]
+        if isinstance(data, Keys) and data.raw:
+            first, second = data.names[..., 0], data.names[..., 1]
+            if np.all(first % 2 == 0) and np.all(second == first + 1):
+                return [Keys(first // 2, False)]
+        return None
+
+    def _unwrap(self, eqn, inputs):
+        (keys,) = inputs
+        return [_words(keys)] if isinstance(keys, Keys) else None
+
+    def _seed(self, eqn, inputs):
+        (seed,) = inputs
+        aval = eqn.outvars[0].aval
+        if not is_threefry(aval.dtype) or aval.shape:
+            return None
+        if isinstance(seed, Argument):
+            return [self._root(lambda args: seed_words(args[seed.position]), ())]
+        value = self._integer(seed)
+        if value is None:
+            return None
+        with jax.ensure_compile_time_eval():
+            words = seed_words(value)
+        return [self._root(lambda _: words, ())]
+
+    def _clone(self, eqn, inputs):
+        return list(inputs) if isinstance(inputs[0], Keys) else None
+
+    def _split_keys(self, eqn, inputs):
+        (keys,) = inputs
+        shape = eqn.params["shape"]
+        size = int(np.prod(shape, dtype=np.int64))
+        if not isinstance(keys, Keys) or size * keys.names.size > _MAX_KEYS:
+            return None
+        counters = np.arange(size, dtype=np.uint32).reshape(shape)
+        parents = keys.names.reshape(*keys.names.shape, *[1] * len(shape))
+        return [Keys(self.keys.derive(parents, counters), False)]
+
+    def _fold_in(self, eqn, inputs):
+        keys, data = inputs
+        message = self._integer(data) if isinstance(keys, Keys) else None
+        if message is None:
+            return None
+        return [Keys(self.keys.derive(keys.names, message.astype(np.uint32)), False)]
+
+    def _move(self, eqn, inputs):
+        if not isinstance(inputs[0], Keys):
+            return None
+        moved = _MOVES[eqn.primitive.name](inputs[0].names, eqn.params)
+        return [Keys(names, inputs[0].raw) for names in moved]
+
+    # --- integers that keys depend on -------------------------------------------
+
+    def _integer(self, value: Value) -> np.ndarray | None:
+        """The value of a small integer array that depends on no argument."""
+        if isinstance(value, Literal):
+            return np.asarray(value.atom.val)
+        if isinstance(value, Constant):
+            known = not isinstance(value.value, jax.core.Tracer)
+            return np.asarray(value.value) if known else None
+        if not isinstance(value, Output) or not _is_small_integer(value):
+            return None
+        name = (value.node.index, value.position)
+        if name not in self._integers:
+            self._integers[name] = self._evaluate_integer(value)
+        return self._integers[name]
+
+    def _evaluate_integer(self, value: Output) -> np.ndarray | None:
+        inputs = [self._integer(v) for v in value.node.inputs]
+        if any(v is None for v in inputs) or value.node.eqn.effects:
+            return None
+        with jax.ensure_compile_time_eval():
+            return np.asarray(bind(value.node.eqn, inputs)[value.position])
+
+
+def _needed(jaxpr: core.Jaxpr) -> list[tuple[core.JaxprEqn, list[bool]]]:
+    """The equations that the outputs depend on, each with the outputs needed of it."""
+    live = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        needed = [var in live for var in eqn.outvars]
+        if any(needed):
+            kept.append((eqn, needed))
+            live.update(atom for atom in eqn.invars if isinstance(atom, core.Var))
+    return kept[::-1]
+
+
+def _carries_nothing(eqn: core.JaxprEqn) -> bool:
+    return eqn.primitive is primitives.scan_p and scan_parts(eqn)[1] == 0
+
+
+def _is_small_integer(value: Output) -> bool:
+    aval = value.node.eqn.outvars[value.position].aval
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        return False
+    return np.issubdtype(aval.dtype, np.integer) and aval.size <= _MAX_KEYS
+
+
+def _words(keys: Keys) -> Keys:
+    return Keys(keys.names[..., None] * 2 + np.arange(2), True)
+
+
+def _slice(names, params):
+    strides = params["strides"] or [1] * names.ndim
+    bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+    return [names[tuple(slice(*bound) for bound in bounds)]]
+
+
+def _reshape(names, params):
+    return [names.reshape(params["new_sizes"])]
+
+
+def _squeeze(names, params):
+    return [np.squeeze(names, params["dimensions"])]
+
+
+def _unstack(names, params):
+    return list(np.moveaxis(names, params["axis"], 0))
+
+
+def _lax_split(names, params):
+    return np.split(names, np.cumsum(params["sizes"])[:-1], params["axis"])
+
+
+_MOVES = {
+    "slice": _slice,
+    "reshape": _reshape,
+    "squeeze": _squeeze,
+    "unstack": _unstack,
+    "split": _lax_split,
+}
+_KEY_RULES: dict[str, Callable[..., list[Value] | None]] = {
+    "random_wrap": Graph._wrap,
+    "random_unwrap": Graph._unwrap,
+    "random_seed": Graph._seed,
+    "random_clone": Graph._clone,
+    "random_split": Graph._split_keys,
+    "random_fold_in": Graph._fold_in,
+    **dict.fromkeys(_MOVES, Graph._move),
+}

@@ -1,0 +1,295 @@
+"""`jaxinit.jit`: compile any init function once per different leaf."""
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from jaxinit._compile.plan import (
+    CompiledProgram,
+    LeafPlan,
+    Placement,
+    compile_programs,
+    program_inputs,
+)
+
+
+@dataclass(frozen=True)
+class ProgramSummary:
+    """One compiled program.
+
+    Attributes:
+        leaves: paths of the outputs it makes, one tuple for each time it runs.
+        bytes: size of all these outputs.
+        seconds: time its compilation took; of the first one, if it was known before.
+    """
+
+    leaves: tuple[tuple[str, ...], ...]
+    bytes: int
+    seconds: float
+
+
+class Programs:
+    """An init function traced and compiled for its arguments, ready to run.
+
+    Iterating gives a `ProgramSummary` for each different program; printing gives a
+    table of them.
+
+    Attributes:
+        trace_seconds: time to trace the function and cut it into programs.
+        compile_seconds: time to compile all programs.
+        bytes: size of all outputs.
+    """
+
+    def __init__(self, plan, compiled, args, out_tree, paths, seconds):
+        self._plan: LeafPlan = plan
+        self._compiled: list[CompiledProgram] = compiled
+        self._args: Sequence[Any] = args
+        self._out_tree = out_tree
+        self._paths: list[str] = paths
+        self.trace_seconds, self.compile_seconds = seconds
+        self.bytes = sum(map(plan.bytes_of, plan.programs))
+
+    def run(self, progress: Callable[[int], Any] | None = None) -> Any:
+        """Computes the outputs of the function.
+
+        Args:
+            progress: called with the number of bytes of each program that was started.
+
+        Returns:
+            What the function returns. The arrays may still be being computed, as always
+            in JAX; `jax.block_until_ready` waits for them.
+        """
+        words = self._plan.words(self._args)
+        outputs = self._plan.direct_outputs(self._args, words)
+        for program, compiled in zip(self._plan.programs, self._compiled, strict=True):
+            values = compiled.call(*program_inputs(program, words, self._args))
+            outputs.update(zip(program.leaves, values, strict=True))
+            if progress is not None:
+                progress(self._plan.bytes_of(program))
+        flat = [outputs[leaf] for leaf in range(len(outputs))]
+        return jax.tree.unflatten(self._out_tree, flat)
+
+    def __iter__(self) -> Iterator[ProgramSummary]:
+        uses: dict[int, list] = {}
+        for program, compiled in zip(self._plan.programs, self._compiled, strict=True):
+            uses.setdefault(id(compiled), []).append((program, compiled))
+        for members in uses.values():
+            leaves = (tuple(self._paths[i] for i in p.leaves) for p, _ in members)
+            size = sum(self._plan.bytes_of(program) for program, _ in members)
+            yield ProgramSummary(tuple(leaves), size, members[0][1].seconds)
+
+    def __len__(self) -> int:
+        return len({id(compiled) for compiled in self._compiled})
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self)} programs for {len(self._paths)} leaves, {self.bytes:,} bytes; "
+            f"trace {self.trace_seconds:.2f} s, compile {self.compile_seconds:.2f} s",
+            f"{'runs':>6} {'bytes':>15} {'compile':>9}  first leaf",
+        ]
+        lines += [
+            f"{len(p.leaves):>6} {p.bytes:>15,} {p.seconds:>7.2f} s  "
+            + ", ".join(p.leaves[0])
+            for p in self
+        ]
+        return "\n".join(lines)
+
+
+class JittedInit:
+    """An init function compiled by `jaxinit.jit`; call it as the function itself."""
+
+    def __init__(self, fun, static_argnums, static_argnames, out_shardings):
+        functools.update_wrapper(self, fun)
+        self._statics = _Statics(fun, static_argnums, static_argnames)
+        self._out_shardings = out_shardings
+        self._plans: dict[int, tuple[Any, LeafPlan, list[str]]] = {}
+        options = {} if out_shardings is None else {"out_shardings": out_shardings}
+        self._jitted = jax.jit(
+            fun,
+            static_argnums=static_argnums or None,
+            static_argnames=static_argnames or None,
+            **options,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What `jax.jit` of the function returns for these arguments."""
+        leaves = self._statics.dynamic_leaves(args, kwargs)
+        if jax.config.jax_debug_key_reuse:
+            return self._jitted(*args, **kwargs)
+        traced = self._jitted.trace(*args, **kwargs)
+        if traced.jaxpr.effects:
+            return self._jitted(*args, **kwargs)
+        if _is_traced(leaves):
+            return self._inline(traced, leaves)
+        return self._programs(traced, leaves).run()
+
+    def programs(self, *args: Any, **kwargs: Any) -> Programs:
+        """Traces and compiles the function for these arguments, without running it.
+
+        Returns:
+            The programs: printable, iterable, and ready to `run`.
+
+        Raises:
+            ValueError: if the function has side effects and so cannot be cut into
+                programs.
+        """
+        start = time.perf_counter()
+        traced = self._jitted.trace(*args, **kwargs)
+        if traced.jaxpr.effects:
+            raise ValueError(
+                f"{self!r} has side effects ({traced.jaxpr.effects}) and is compiled "
+                "whole, by jax.jit. Remove callbacks and prints to see its programs."
+            )
+        leaves = self._statics.dynamic_leaves(args, kwargs)
+        return self._programs(traced, leaves, start)
+
+    def __repr__(self) -> str:
+        return f"jaxinit.jit({getattr(self, '__name__', self.__wrapped__)})"
+
+    def _inline(self, traced, leaves) -> Any:
+        outputs = LeafPlan(traced.jaxpr).inline(leaves)
+        if self._out_shardings is not None:
+            shardings = self._flat_shardings(traced)
+            outputs = [
+                x if s is None else lax.with_sharding_constraint(x, s)
+                for x, s in zip(outputs, shardings, strict=True)
+            ]
+        return jax.tree.unflatten(traced.out_tree, outputs)
+
+    def _programs(self, traced, leaves, start: float | None = None) -> Programs:
+        start = time.perf_counter() if start is None else start
+        plan, paths = self._plan(traced)
+        middle = time.perf_counter()
+        placement = _placement(leaves, self._flat_shardings(traced))
+        compiled = compile_programs(plan, leaves, placement)
+        seconds = (middle - start, time.perf_counter() - middle)
+        return Programs(plan, compiled, leaves, traced.out_tree, paths, seconds)
+
+    def _plan(self, traced) -> tuple[LeafPlan, list[str]]:
+        # jax gives the same jaxpr for the same avals and settings; keeping it alive
+        # keeps its id its own.
+        known = self._plans.get(id(traced.jaxpr))
+        if known is None:
+            paths = [
+                jax.tree_util.keystr(path, simple=True, separator="/")
+                for path, _ in jax.tree.leaves_with_path(traced.out_info)
+            ]
+            known = (traced.jaxpr, LeafPlan(traced.jaxpr), paths)
+            self._plans[id(traced.jaxpr)] = known
+        return known[1:]
+
+    def _flat_shardings(self, traced) -> tuple:
+        if self._out_shardings is None:
+            return (None,) * len(jax.tree.leaves(traced.out_info))
+        full = jax.tree.broadcast(
+            self._out_shardings, traced.out_info, is_leaf=lambda x: x is None
+        )
+        return tuple(jax.tree.leaves(full, is_leaf=lambda x: x is None))
+
+
+class _Statics:
+    """Which arguments are static, by the rules of `jax.jit`."""
+
+    def __init__(self, fun, static_argnums, static_argnames):
+        numbers = _as_tuple(static_argnums, int)
+        names = _as_tuple(static_argnames, str)
+        try:
+            parameters = list(inspect.signature(fun).parameters.values())
+        except (TypeError, ValueError):
+            parameters = []
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD,)
+        named = {i: p.name for i, p in enumerate(parameters) if p.kind in kinds}
+        if numbers and not names:
+            size = len(parameters)
+            names = tuple(named[n % size] for n in numbers if size and n % size in named)
+        elif names and not numbers:
+            numbers = tuple(i for i, name in named.items() if name in names)
+        self._numbers, self._names = numbers, frozenset(names)
+
+    def dynamic_leaves(self, args: tuple, kwargs: dict) -> list[Any]:
+        static = {number % len(args) for number in self._numbers if args}
+        static = {n for n in static if n < len(args)}
+        positional = tuple(arg for i, arg in enumerate(args) if i not in static)
+        named = {k: v for k, v in kwargs.items() if k not in self._names}
+        return jax.tree.leaves((positional, named))
+
+
+def _as_tuple(value: Any, single: type) -> tuple:
+    return (value,) if isinstance(value, single) else tuple(value or ())
+
+
+def _is_traced(leaves: Iterable[Any]) -> bool:
+    """Whether what is computed now becomes part of an outer program."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return True
+    return isinstance(lax.add(np.int32(0), np.int32(0)), jax.core.Tracer)
+
+
+def _placement(leaves: Iterable[Any], outputs: tuple) -> Placement:
+    """Where to run: where the outputs must be, else where committed arguments are."""
+    committed = [x.sharding for x in leaves if getattr(x, "committed", False)]
+    inputs = next(iter(committed), None)
+    if isinstance(inputs, jax.sharding.NamedSharding):
+        inputs = jax.sharding.NamedSharding(inputs.mesh, jax.sharding.PartitionSpec())
+    known = [s for s in (*outputs, inputs) if isinstance(s, jax.sharding.Sharding)]
+    if known:
+        platform = next(iter(known[0].device_set)).platform
+    else:
+        device = jax.config.jax_default_device
+        platform = getattr(device, "platform", device) or jax.default_backend()
+    return Placement(None if any(outputs) else inputs, outputs, platform)
+
+
+def jit(
+    fun: Callable[..., Any],
+    *,
+    static_argnums: int | Sequence[int] = (),
+    static_argnames: str | Iterable[str] = (),
+    out_shardings: Any = None,
+) -> JittedInit:
+    """`jax.jit` for functions that return freshly drawn arrays.
+
+    The values, dtypes, weak types and tree structure are those of `jax.jit(fun)`. The
+    function is traced once and cut into one program for each output leaf; equal
+    programs, such as those of equal layers, are compiled once, in parallel, and run for
+    each leaf. Whatever the outputs do not depend on, such as the forward pass of a
+    model whose `init` this is, never runs.
+
+    Under an outer `jax.jit`, `jax.vmap` or `jax.pmap` it becomes part of the outer
+    program, in which equal leaves are drawn in one loop. A function with side effects
+    is left to `jax.jit`.
+
+    Args:
+        fun: pure function of pytrees of arrays and keys that returns a pytree of
+            arrays: a Flax module's `init`, a Haiku `init`, an Equinox constructor.
+        static_argnums: positions of arguments that are compile-time constants.
+        static_argnames: names of arguments that are compile-time constants.
+        out_shardings: sharding of the outputs: None, a `jax.sharding.Sharding`, or a
+            pytree of them that is a prefix of the output.
+
+    Returns:
+        A function of the same arguments, which also has `programs(*args)`.
+
+    Raises:
+        TypeError: if `fun` is not callable.
+
+    Example:
+        >>> import jax
+        >>> import jaxinit
+        >>> def init(key):
+        ...     keys = jax.random.split(key, 3)
+        ...     return [jaxinit.he_normal()(k, (16, 8)) for k in keys]
+        >>> params = jaxinit.jit(init)(jax.random.key(0))
+        >>> len(jaxinit.jit(init).programs(jax.random.key(0)))
+        1
+    """
+    if not callable(fun):
+        raise TypeError(f"fun must be a function that returns arrays, got {fun!r}.")
+    return JittedInit(fun, static_argnums, static_argnames, out_shardings)

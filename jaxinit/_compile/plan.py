@@ -1,0 +1,249 @@
+"""All leaf programs of one traced function: inlined under a trace, or compiled and run.
+"""
+
+import collections
+import concurrent.futures
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend import core
+
+from jaxinit._array.kernel import compiler_options
+from jaxinit._compile.graph import Argument, Constant, Graph, Keys
+from jaxinit._compile.program import Program, leaf_programs
+
+# Under a trace, equal leaves are drawn in one loop, whose output is a temporary: this
+# is the largest share of all outputs that one loop may hold.
+_LOOP_SHARE = 1 / 8
+
+
+class LeafPlan:
+    """How each flat output of a traced function is made.
+
+    Attributes:
+        programs: the leaf programs; equal ones have equal signatures.
+        classes: the programs grouped by signature, in order of first appearance.
+    """
+
+    def __init__(self, closed: core.ClosedJaxpr):
+        self._graph = Graph(closed)
+        self._schedule = self._graph.keys.schedule()
+        self._avals = [atom.aval for atom in closed.jaxpr.outvars]
+        direct = (Keys, Argument, Constant)
+        outputs = list(enumerate(self._graph.outputs))
+        drawn = [i for i, value in outputs if not isinstance(value, direct)]
+        self._direct = [(i, v) for i, v in outputs if isinstance(v, direct)]
+        self.programs = leaf_programs(self._graph, drawn)
+        classes: dict[tuple, list[Program]] = {}
+        for program in self.programs:
+            classes.setdefault(program.signature, []).append(program)
+        self.classes = list(classes.values())
+
+    def bytes_of(self, program: Program) -> int:
+        """Bytes of the outputs of a program."""
+        avals = [self._avals[leaf] for leaf in program.leaves]
+        return sum(aval.size * aval.dtype.itemsize for aval in avals)
+
+    def words(self, args: Sequence[Any]) -> Any:
+        """The words of every key in the function, given its flat arguments."""
+        return self._schedule.words([root(args) for root in self._graph.roots])
+
+    def direct_outputs(self, args: Sequence[Any], words: Any) -> dict[int, Any]:
+        """The outputs that are arguments, constants or keys: nothing to compute."""
+        outputs = {}
+        for leaf, value in self._direct:
+            if isinstance(value, Argument):
+                outputs[leaf] = jnp.asarray(args[value.position])
+            elif isinstance(value, Constant):
+                outputs[leaf] = jnp.asarray(value.value)
+            else:
+                outputs[leaf] = _key_output(words, value)
+        return outputs
+
+    def inline(self, args: Sequence[Any]) -> list[Any]:
+        """All outputs, as part of the program being traced; equal leaves in one loop."""
+        words = self.words(args)
+        outputs = self.direct_outputs(args, words)
+        limit = _LOOP_SHARE * sum(map(self.bytes_of, self.programs))
+        for programs in self.classes:
+            together = max(1, int(limit // max(1, self.bytes_of(programs[0]))))
+            for start in range(0, len(programs), together):
+                chunk = programs[start : start + together]
+                for program, values in zip(
+                    chunk, _evaluate(chunk, words, args), strict=True
+                ):
+                    outputs.update(zip(program.leaves, values, strict=True))
+        return [outputs[leaf] for leaf in range(len(self._avals))]
+
+
+def _evaluate(programs: list[Program], words: Any, args: Sequence[Any]) -> list[list]:
+    """The outputs of equal programs, evaluated in one loop over their keys."""
+    first = programs[0]
+    slots = [i for i, value in enumerate(first.inputs) if isinstance(value, Keys)]
+    if len(programs) == 1 or not slots:
+        return [program(*program_inputs(program, words, args)) for program in programs]
+    inputs = program_inputs(first, words, args)
+
+    def one(keys):
+        merged = list(inputs)
+        for slot, key in zip(slots, keys, strict=True):
+            merged[slot] = key
+        return first(*merged)
+
+    names = [np.stack([_word_names(p.inputs[slot]) for p in programs]) for slot in slots]
+    stacked = lax.map(one, [words.reshape(-1)[name] for name in names])
+    return [[values[i] for values in stacked] for i in range(len(programs))]
+
+
+def program_inputs(program: Program, words: Any, args: Sequence[Any]) -> list[Any]:
+    """The values of a program's inputs: words of its keys, and arguments."""
+    flat = words.reshape(-1)
+    return [
+        args[value.position] if isinstance(value, Argument) else flat[_word_names(value)]
+        for value in program.inputs
+    ]
+
+
+def _word_names(keys: Keys) -> np.ndarray:
+    return keys.names if keys.raw else keys.names[..., None] * 2 + np.arange(2)
+
+
+def _key_output(words: Any, value: Keys) -> Any:
+    data = jnp.asarray(words.reshape(-1)[_word_names(value)])
+    return data if value.raw else jax.random.wrap_key_data(data, impl="threefry2x32")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where programs run and where their outputs go.
+
+    Attributes:
+        inputs: sharding of the inputs that are keys; None leaves it to jax.
+        outputs: sharding of each flat output; None leaves it to XLA.
+        platform: name of the backend, such as "cpu".
+    """
+
+    inputs: jax.sharding.Sharding | None
+    outputs: tuple[jax.sharding.Sharding | None, ...]
+    platform: str
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    """An executable for one class of equal programs, and the seconds it took to make."""
+
+    call: Callable[..., list[Any]]
+    seconds: float
+
+
+class ProgramCache:
+    """Executables by signature and placement; the least recently used are dropped.
+
+    Safe to use from several threads. A program wanted by two threads at once may be
+    compiled twice; both executables are right.
+    """
+
+    def __init__(self, size: int):
+        self._size = size
+        self._lock = threading.Lock()
+        self._entries: collections.OrderedDict[Hashable, CompiledProgram]
+        self._entries = collections.OrderedDict()
+
+    def get(self, name: Hashable) -> CompiledProgram | None:
+        """The executable under `name`, if it is still kept."""
+        with self._lock:
+            entry = self._entries.get(name)
+            if entry is not None:
+                self._entries.move_to_end(name)
+            return entry
+
+    def put(self, name: Hashable, entry: CompiledProgram) -> None:
+        """Keeps `entry` under `name`."""
+        with self._lock:
+            self._entries[name] = entry
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+
+
+_CACHE = ProgramCache(1024)
+
+
+def compile_programs(
+    plan: LeafPlan, args: Sequence[Any], placement: Placement
+) -> list[CompiledProgram]:
+    """One executable for each program of the plan; equal programs share it."""
+    wanted: dict[Hashable, Callable[[], Callable]] = {}
+    names = []
+    found: dict[Hashable, CompiledProgram] = {}
+    for programs in plan.classes:
+        for program in programs:
+            outputs = tuple(placement.outputs[leaf] for leaf in program.leaves)
+            avals = tuple(map(_argument_token, _arguments(program, args)))
+            name = (program.signature, outputs, avals, placement.inputs, _settings())
+            names.append((program, name))
+            if name in wanted or name in found:
+                continue
+            known = _CACHE.get(name)
+            if known is not None:
+                found[name] = known
+            else:
+                wanted[name] = _lowered(program, args, outputs, placement)
+    workers = min(len(wanted), os.cpu_count() or 1)
+    if wanted:
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            compiled = pool.map(_timed, wanted.values())
+            found.update(zip(wanted, compiled, strict=True))
+    for name in wanted:
+        _CACHE.put(name, found[name])
+    by_program = {id(program): found[name] for program, name in names}
+    return [by_program[id(program)] for program in plan.programs]
+
+
+def _timed(compile_: Callable[[], Callable]) -> CompiledProgram:
+    start = time.perf_counter()
+    call = compile_()
+    return CompiledProgram(call, time.perf_counter() - start)
+
+
+def _lowered(program, args, outputs, placement) -> Callable[[], Callable]:
+    inputs = [
+        args[value.position]
+        if isinstance(value, Argument)
+        else jax.ShapeDtypeStruct(
+            _word_names(value).shape, np.uint32, sharding=placement.inputs
+        )
+        for value in program.inputs
+    ]
+    jitted = jax.jit(
+        program,
+        out_shardings=list(outputs) if any(outputs) else None,
+        compiler_options=compiler_options(placement.platform),
+    )
+    return jitted.lower(*inputs).compile
+
+
+def _arguments(program: Program, args: Sequence[Any]) -> list[Any]:
+    return [args[v.position] for v in program.inputs if isinstance(v, Argument)]
+
+
+def _argument_token(value: Any) -> Hashable:
+    committed = getattr(value, "committed", False)
+    return (str(jax.typeof(value)), value.sharding if committed else None)
+
+
+def _settings() -> Hashable:
+    """What else a compilation depends on: the configuration in force."""
+    return (
+        jax.config.jax_threefry_partitionable,
+        jax.config.jax_enable_x64,
+        jax.config.jax_default_device,
+        jax.sharding.get_abstract_mesh(),
+    )

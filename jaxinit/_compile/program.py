@@ -1,0 +1,213 @@
+"""Leaf programs: what one output, or a few that share work, need of the graph.
+
+Two programs are equal when their equations are, up to the names of variables. Keys and
+arguments are inputs, so that the leaves of equal layers share one program; literals
+stay in the program, because XLA folds constants and may round differently if they
+become arguments.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from jaxinit._array.fuse import bind
+from jaxinit._compile.graph import (
+    Argument,
+    Constant,
+    Graph,
+    Keys,
+    Literal,
+    Node,
+    Output,
+    Value,
+)
+
+# Outputs that share a node larger than this are computed together.
+_SHARED_SIZE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Equations from inputs to some outputs.
+
+    Attributes:
+        outputs: the values it computes.
+        nodes: its equations, in order.
+        inputs: keys and arguments, in order of first use.
+        signature: equal for programs that compute the same from their inputs.
+        leaves: the positions of its outputs among the flat outputs of the function.
+    """
+
+    outputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    inputs: tuple[Keys | Argument, ...]
+    signature: tuple
+    leaves: tuple[int, ...]
+
+    def __call__(self, *inputs: Any) -> list[Any]:
+        """The outputs, given the words of keys and the values of arguments."""
+        names = (_input_name(value) for value in self.inputs)
+        known = dict(zip(names, inputs, strict=True))
+        env: dict[int, list[Any]] = {}
+
+        def read(value: Value) -> Any:
+            match value:
+                case Output(node, position):
+                    return env[node.index][position]
+                case Keys(raw=False):
+                    words = known[_input_name(value)]
+                    return jax.random.wrap_key_data(words, impl="threefry2x32")
+                case Keys() | Argument():
+                    return known[_input_name(value)]
+                case Constant(constant):
+                    return constant
+                case Literal(atom):
+                    return atom.val
+
+        for node in self.nodes:
+            env[node.index] = bind(node.eqn, [read(value) for value in node.inputs])
+        return [read(value) for value in self.outputs]
+
+
+def leaf_programs(graph: Graph, leaves: Sequence[int]) -> list[Program]:
+    """The programs of the outputs at `leaves`, those that share large work together."""
+    slices = {leaf: _slice([graph.outputs[leaf]]) for leaf in leaves}
+    return [
+        _program(graph, group, slices) for group in _group_by_shared_work(slices)
+    ]
+
+
+def _slice(outputs: Iterable[Value]) -> dict[int, Node]:
+    """All nodes that `outputs` depend on."""
+    nodes: dict[int, Node] = {}
+    pending = [value.node for value in outputs if isinstance(value, Output)]
+    while pending:
+        node = pending.pop()
+        if node.index not in nodes:
+            nodes[node.index] = node
+            pending += [v.node for v in node.inputs if isinstance(v, Output)]
+    return nodes
+
+
+def _group_by_shared_work(slices: dict[int, dict[int, Node]]) -> list[list[int]]:
+    group_of: dict[int, list[int]] = {leaf: [leaf] for leaf in slices}
+    first_user: dict[int, int] = {}
+    for leaf, nodes in slices.items():
+        for index, node in nodes.items():
+            user = first_user.setdefault(index, leaf)
+            if group_of[user] is not group_of[leaf] and _is_large(node):
+                merged = sorted(group_of[user] + group_of[leaf])
+                group_of.update(dict.fromkeys(merged, merged))
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+def _is_large(node: Node) -> bool:
+    if next(core.jaxprs_in_params(node.eqn.params), None) is not None:
+        return True
+    return sum(var.aval.size for var in node.eqn.outvars) > _SHARED_SIZE
+
+
+def _program(graph, leaves, slices) -> Program:
+    outputs = tuple(graph.outputs[leaf] for leaf in leaves)
+    merged = {index: node for leaf in leaves for index, node in slices[leaf].items()}
+    nodes = tuple(merged[index] for index in sorted(merged))
+    number = {node.index: i for i, node in enumerate(nodes)}
+    inputs: dict[Any, Keys | Argument] = {}
+
+    def token(value: Value) -> tuple:
+        match value:
+            case Output(node, position):
+                return ("node", number[node.index], position)
+            case Keys() | Argument():
+                name = _input_name(value)
+                inputs.setdefault(name, value)
+                return ("input", list(inputs).index(name), _kind(value))
+            case Constant(constant):
+                return ("constant", _Same(constant))
+            case Literal(atom):
+                return _literal_token(atom)
+
+    signature = tuple(
+        (node.eqn.primitive, _params_token(node.eqn), tuple(map(token, node.inputs)))
+        for node in nodes
+    )
+    signature += (tuple(map(token, outputs)),)
+    return Program(outputs, nodes, tuple(inputs.values()), signature, tuple(leaves))
+
+
+def _input_name(value: Keys | Argument) -> tuple:
+    if isinstance(value, Argument):
+        return ("argument", value.position)
+    return ("keys", value.raw, value.names.shape, value.names.tobytes())
+
+
+def _kind(value: Keys | Argument) -> tuple:
+    # The avals of arguments are part of what a whole compilation depends on.
+    if isinstance(value, Argument):
+        return ("argument", value.position)
+    return ("keys", value.raw, value.names.shape)
+
+
+class _Same:
+    """Equal only to the same object, which it keeps alive."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _literal_token(atom: core.Literal) -> tuple:
+    value = np.asarray(atom.val)
+    return ("literal", str(atom.aval), value.dtype.str, value.tobytes())
+
+
+def _params_token(eqn: core.JaxprEqn) -> tuple:
+    return tuple((name, _freeze(eqn.params[name])) for name in sorted(eqn.params))
+
+
+def _freeze(value: Any) -> Any:
+    """A hashable stand-in for a parameter, equal for equal parameters."""
+    if isinstance(value, core.ClosedJaxpr | core.Jaxpr):
+        return _freeze_jaxpr(value)
+    if isinstance(value, tuple | list):
+        return (type(value).__name__, *map(_freeze, value))
+    if isinstance(value, np.ndarray):
+        return (value.dtype.str, value.shape, value.tobytes())
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    # 1, 1.0 and True are equal in Python and are not in a program.
+    return (type(value), value)
+
+
+def _freeze_jaxpr(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> tuple:
+    consts = tuple(_Same(value) for value in getattr(jaxpr, "consts", ()))
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    number: dict[core.Var, int] = {}
+
+    def token(atom) -> Any:
+        if isinstance(atom, core.Literal):
+            return _literal_token(atom)
+        return number[atom]
+
+    def define(var) -> tuple:
+        number[var] = len(number)
+        return (number[var], str(var.aval))
+
+    inputs = tuple(map(define, (*jaxpr.constvars, *jaxpr.invars)))
+    eqns = []
+    for eqn in jaxpr.eqns:
+        arguments = tuple(map(token, eqn.invars))
+        results = tuple(map(define, eqn.outvars))
+        eqns.append((eqn.primitive, _params_token(eqn), arguments, results))
+    return (consts, inputs, tuple(eqns), tuple(map(token, jaxpr.outvars)))
