@@ -56,9 +56,7 @@ def evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> l
         return atom.val if isinstance(atom, core.Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
-        inner = inlined_call(eqn)
-        values = [read(atom) for atom in eqn.invars]
-        values = evaluate(*inner, values) if inner else bind(eqn, values)
+        values = fused_bind(eqn, [read(atom) for atom in eqn.invars])
         env.update(zip(eqn.outvars, values, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -80,8 +78,8 @@ def inlined_call(eqn: core.JaxprEqn) -> tuple[core.Jaxpr, Sequence[Any]] | None:
     return body.jaxpr, body.consts
 
 
-def bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
-    """The outputs of one equation on `values`, drawn by the fused kernel if it draws."""
+def fused_bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
+    """The outputs of one equation on `values`, its draws made by the fused kernel."""
     if eqn.primitive is primitives.random_bits_p and is_threefry(values[0].dtype):
         key = with_fused_bits(values[0])
         return [primitives.random_bits_p.bind(key, **eqn.params)]
@@ -89,6 +87,12 @@ def bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
         return [erf_inv(values[0])]
     if eqn.primitive is primitives.scan_p:
         return _scan(eqn, values)
+    inner = inlined_call(eqn)
+    return plain_bind(eqn, values) if inner is None else evaluate(*inner, values)
+
+
+def plain_bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
+    """The outputs of one equation on `values`, as jax makes them."""
     return jax.core.eval_jaxpr(single(eqn), (), *_of_variables(eqn, values))
 
 

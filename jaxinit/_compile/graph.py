@@ -15,7 +15,7 @@ from jax.extend import core
 from jax.extend.core import primitives
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxinit._array.fuse import bind, inlined_call, scan_parts, single
+from jaxinit._array.fuse import inlined_call, plain_bind, scan_parts, single
 from jaxinit._array.threefry import is_threefry
 from jaxinit._compile.keys import KeyTree, key_words, seed_words
 
@@ -23,7 +23,7 @@ from jaxinit._compile.keys import KeyTree, key_words, seed_words
 _MAX_KEYS = 1 << 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Node:
     """One equation, applied to values; `index` orders nodes as they were traced."""
 
@@ -32,7 +32,7 @@ class Node:
     index: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Output:
     """Output `position` of a node."""
 
@@ -40,28 +40,28 @@ class Output:
     position: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Argument:
     """A flat argument of the traced function."""
 
     position: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Constant:
     """An array that the traced function closed over."""
 
     value: Any
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Literal:
     """A scalar written into the program."""
 
     atom: core.Literal
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Keys:
     """Keys known by name.
 
@@ -127,19 +127,21 @@ class Graph:
 
         for eqn, needed in _needed(jaxpr):
             inputs = tuple(read(atom) for atom in eqn.invars)
-            inner = inlined_call(eqn)
-            if inner is not None:
-                body, consts = inner
-                outputs = self._walk(body, [self._constant(c) for c in consts], inputs)
-            else:
-                outputs = self._apply(eqn, inputs, needed)
-            env.update(zip(eqn.outvars, outputs, strict=True))
+            env.update(
+                zip(eqn.outvars, self._apply(eqn, inputs, needed), strict=True)
+            )
         return [read(atom) for atom in jaxpr.outvars]
 
     def _apply(self, eqn, inputs, needed) -> Sequence[Value | None]:
         keys = self._on_keys(eqn, inputs)
         if keys is not None:
             return keys
+        inner = inlined_call(eqn)
+        if inner is not None and not _is_float_function(eqn):
+            body, consts = inner
+            return self._walk(body, [self._constant(c) for c in consts], inputs)
+        if inner is not None:
+            return self._node(eqn, inputs)
         if next(core.jaxprs_in_params(eqn.params), None) is None:
             return self._node(eqn, inputs)
         return self._split(eqn, inputs, needed)
@@ -268,7 +270,7 @@ class Graph:
         if any(v is None for v in inputs) or value.node.eqn.effects:
             return None
         with jax.ensure_compile_time_eval():
-            return np.asarray(bind(value.node.eqn, inputs)[value.position])
+            return np.asarray(plain_bind(value.node.eqn, inputs)[value.position])
 
 
 def _needed(jaxpr: core.Jaxpr) -> list[tuple[core.JaxprEqn, list[bool]]]:
@@ -281,6 +283,14 @@ def _needed(jaxpr: core.Jaxpr) -> list[tuple[core.JaxprEqn, list[bool]]]:
             kept.append((eqn, needed))
             live.update(atom for atom in eqn.invars if isinstance(atom, core.Var))
     return kept[::-1]
+
+
+def _is_float_function(eqn: core.JaxprEqn) -> bool:
+    """Whether a call maps floats to floats: no keys to be found in it."""
+    atoms = (*eqn.invars, *eqn.outvars)
+    return bool(eqn.invars) and all(
+        jax.dtypes.issubdtype(atom.aval.dtype, np.inexact) for atom in atoms
+    )
 
 
 def _carries_nothing(eqn: core.JaxprEqn) -> bool:

@@ -47,10 +47,11 @@ class Programs:
         bytes: size of all outputs.
     """
 
-    def __init__(self, plan, compiled, args, out_tree, paths, seconds):
+    def __init__(self, plan, args, placement, compiled, out_tree, paths, seconds):
         self._plan: LeafPlan = plan
-        self._compiled: list[CompiledProgram] = compiled
         self._args: Sequence[Any] = args
+        self._placement: Placement = placement
+        self._compiled: list[CompiledProgram] = compiled
         self._out_tree = out_tree
         self._paths: list[str] = paths
         self.trace_seconds, self.compile_seconds = seconds
@@ -67,7 +68,7 @@ class Programs:
             in JAX; `jax.block_until_ready` waits for them.
         """
         words = self._plan.words(self._args)
-        outputs = self._plan.direct_outputs(self._args, words)
+        outputs = self._direct_outputs(words)
         for program, compiled in zip(self._plan.programs, self._compiled, strict=True):
             values = compiled.call(*program_inputs(program, words, self._args))
             outputs.update(zip(program.leaves, values, strict=True))
@@ -75,6 +76,16 @@ class Programs:
                 progress(self._plan.bytes_of(program))
         flat = [outputs[leaf] for leaf in range(len(outputs))]
         return jax.tree.unflatten(self._out_tree, flat)
+
+    def _direct_outputs(self, words: Any) -> dict[int, Any]:
+        outputs = self._plan.direct_outputs(self._args, words)
+        shardings = self._placement.outputs
+        return {
+            leaf: value
+            if shardings[leaf] is None
+            else jax.device_put(value, shardings[leaf])
+            for leaf, value in outputs.items()
+        }
 
     def __iter__(self) -> Iterator[ProgramSummary]:
         uses: dict[int, list] = {}
@@ -126,7 +137,7 @@ class JittedInit:
         traced = self._jitted.trace(*args, **kwargs)
         if traced.jaxpr.effects:
             return self._jitted(*args, **kwargs)
-        if _is_traced(leaves):
+        if _is_traced([*leaves, *traced.jaxpr.consts]):
             return self._inline(traced, leaves)
         return self._programs(traced, leaves).run()
 
@@ -156,21 +167,20 @@ class JittedInit:
     def _inline(self, traced, leaves) -> Any:
         outputs = LeafPlan(traced.jaxpr).inline(leaves)
         if self._out_shardings is not None:
-            shardings = self._flat_shardings(traced)
-            outputs = [
-                x if s is None else lax.with_sharding_constraint(x, s)
-                for x, s in zip(outputs, shardings, strict=True)
-            ]
+            shardings = list(self._flat_shardings(traced))
+            outputs = jax.jit(lambda x: x, out_shardings=shardings)(outputs)
         return jax.tree.unflatten(traced.out_tree, outputs)
 
     def _programs(self, traced, leaves, start: float | None = None) -> Programs:
         start = time.perf_counter() if start is None else start
         plan, paths = self._plan(traced)
         middle = time.perf_counter()
-        placement = _placement(leaves, self._flat_shardings(traced))
+        shardings = tuple(map(_on_mesh, self._flat_shardings(traced)))
+        placement = _placement(leaves, shardings)
         compiled = compile_programs(plan, leaves, placement)
         seconds = (middle - start, time.perf_counter() - middle)
-        return Programs(plan, compiled, leaves, traced.out_tree, paths, seconds)
+        tree = traced.out_tree
+        return Programs(plan, leaves, placement, compiled, tree, paths, seconds)
 
     def _plan(self, traced) -> tuple[LeafPlan, list[str]]:
         # jax gives the same jaxpr for the same avals and settings; keeping it alive
@@ -186,12 +196,11 @@ class JittedInit:
         return known[1:]
 
     def _flat_shardings(self, traced) -> tuple:
-        if self._out_shardings is None:
-            return (None,) * len(jax.tree.leaves(traced.out_info))
-        full = jax.tree.broadcast(
-            self._out_shardings, traced.out_info, is_leaf=lambda x: x is None
-        )
-        return tuple(jax.tree.leaves(full, is_leaf=lambda x: x is None))
+        def is_none(x):
+            return x is None
+
+        full = jax.tree.broadcast(self._out_shardings, traced.out_info, is_leaf=is_none)
+        return tuple(jax.tree.leaves(full, is_leaf=is_none))
 
 
 class _Statics:
@@ -230,6 +239,13 @@ def _is_traced(leaves: Iterable[Any]) -> bool:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return True
     return isinstance(lax.add(np.int32(0), np.int32(0)), jax.core.Tracer)
+
+
+def _on_mesh(sharding: Any) -> Any:
+    """A partition spec as a sharding over the mesh in use."""
+    if not isinstance(sharding, jax.sharding.PartitionSpec):
+        return sharding
+    return jax.sharding.NamedSharding(jax.sharding.get_mesh(), sharding)
 
 
 def _placement(leaves: Iterable[Any], outputs: tuple) -> Placement:

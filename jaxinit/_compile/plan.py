@@ -185,7 +185,9 @@ def compile_programs(
     found: dict[Hashable, CompiledProgram] = {}
     for programs in plan.classes:
         for program in programs:
-            outputs = tuple(placement.outputs[leaf] for leaf in program.leaves)
+            # With no input to follow, constants go where the others are told to.
+            default = None if program.inputs else placement.inputs
+            outputs = tuple(placement.outputs[i] or default for i in program.leaves)
             avals = tuple(map(_argument_token, _arguments(program, args)))
             name = (program.signature, outputs, avals, placement.inputs, _settings())
             names.append((program, name))
@@ -225,7 +227,9 @@ def _lowered(program, args, outputs, placement) -> Callable[[], Callable]:
     jitted = jax.jit(
         program,
         out_shardings=list(outputs) if any(outputs) else None,
-        compiler_options=compiler_options(placement.platform),
+        compiler_options=compiler_options(placement.platform)
+        if program.is_exact
+        else None,
     )
     return jitted.lower(*inputs).compile
 

@@ -6,7 +6,8 @@ stay in the program, because XLA folds constants and may round differently if th
 become arguments.
 """
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from jaxinit._array.fuse import bind
+from jaxinit._array.fuse import fused_bind, plain_bind
 from jaxinit._compile.graph import (
     Argument,
     Constant,
@@ -26,11 +27,24 @@ from jaxinit._compile.graph import (
     Value,
 )
 
+# What adds up numbers in an order that XLA chooses. A program with one of these is kept
+# as jax would compile it, and with all that it shares, or its last bits would change.
+_ACCUMULATES = frozenset(
+    """
+    conv_general_dilated cumlogsumexp cumprod cumsum dot_general ragged_dot_general
+    reduce reduce_prod reduce_sum reduce_window reduce_window_sum scatter-add scatter-mul
+    scatter_add scatter_mul
+    """.split()
+)
+
 # Outputs that share a node larger than this are computed together.
 _SHARED_SIZE = 4096
 
+# Stand-ins for bodies of calls and loops: small to hash and compare.
+_FROZEN: dict[tuple, "_Same"] = {}
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """Equations from inputs to some outputs.
 
@@ -40,6 +54,8 @@ class Program:
         inputs: keys and arguments, in order of first use.
         signature: equal for programs that compute the same from their inputs.
         leaves: the positions of its outputs among the flat outputs of the function.
+        is_exact: whether its values do not depend on how XLA orders additions, so that
+            it may draw by the fused kernel.
     """
 
     outputs: tuple[Value, ...]
@@ -47,6 +63,7 @@ class Program:
     inputs: tuple[Keys | Argument, ...]
     signature: tuple
     leaves: tuple[int, ...]
+    is_exact: bool
 
     def __call__(self, *inputs: Any) -> list[Any]:
         """The outputs, given the words of keys and the values of arguments."""
@@ -68,6 +85,7 @@ class Program:
                 case Literal(atom):
                     return atom.val
 
+        bind = fused_bind if self.is_exact else plain_bind
         for node in self.nodes:
             env[node.index] = bind(node.eqn, [read(value) for value in node.inputs])
         return [read(value) for value in self.outputs]
@@ -99,16 +117,24 @@ def _group_by_shared_work(slices: dict[int, dict[int, Node]]) -> list[list[int]]
     for leaf, nodes in slices.items():
         for index, node in nodes.items():
             user = first_user.setdefault(index, leaf)
-            if group_of[user] is not group_of[leaf] and _is_large(node):
+            if group_of[user] is not group_of[leaf] and _is_shared(node):
                 merged = sorted(group_of[user] + group_of[leaf])
                 group_of.update(dict.fromkeys(merged, merged))
     return list({id(group): group for group in group_of.values()}.values())
 
 
-def _is_large(node: Node) -> bool:
-    if next(core.jaxprs_in_params(node.eqn.params), None) is not None:
-        return True
-    return sum(var.aval.size for var in node.eqn.outvars) > _SHARED_SIZE
+def _is_shared(node: Node) -> bool:
+    """Whether outputs that need this node are computed together."""
+    size = sum(var.aval.size for var in node.eqn.outvars)
+    return size > _SHARED_SIZE or not _is_exact(node.eqn)
+
+
+@functools.lru_cache(4096)
+def _is_exact(eqn: core.JaxprEqn) -> bool:
+    if eqn.primitive.name in _ACCUMULATES:
+        return False
+    bodies = (getattr(j, "jaxpr", j) for j in core.jaxprs_in_params(eqn.params))
+    return all(_is_exact(inner) for body in bodies for inner in body.eqns)
 
 
 def _program(graph, leaves, slices) -> Program:
@@ -136,7 +162,9 @@ def _program(graph, leaves, slices) -> Program:
         for node in nodes
     )
     signature += (tuple(map(token, outputs)),)
-    return Program(outputs, nodes, tuple(inputs.values()), signature, tuple(leaves))
+    exact = all(_is_exact(node.eqn) for node in nodes)
+    values = tuple(inputs.values())
+    return Program(outputs, nodes, values, signature, tuple(leaves), exact)
 
 
 def _input_name(value: Keys | Argument) -> tuple:
@@ -190,7 +218,8 @@ def _freeze(value: Any) -> Any:
     return (type(value), value)
 
 
-def _freeze_jaxpr(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> tuple:
+@functools.lru_cache(4096)
+def _freeze_jaxpr(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Hashable:
     consts = tuple(_Same(value) for value in getattr(jaxpr, "consts", ()))
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     number: dict[core.Var, int] = {}
@@ -210,4 +239,5 @@ def _freeze_jaxpr(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> tuple:
         arguments = tuple(map(token, eqn.invars))
         results = tuple(map(define, eqn.outvars))
         eqns.append((eqn.primitive, _params_token(eqn), arguments, results))
-    return (consts, inputs, tuple(eqns), tuple(map(token, jaxpr.outvars)))
+    frozen = (consts, inputs, tuple(eqns), tuple(map(token, jaxpr.outvars)))
+    return _FROZEN.setdefault(frozen, _Same(frozen))

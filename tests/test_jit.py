@@ -1,0 +1,433 @@
+"""jaxinit.jit: the values of jax.jit, from one program for each different leaf."""
+
+import functools
+import threading
+import typing
+
+import equinox as eqx
+import flax.linen as nn
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxinit
+from jaxinit._compile.plan import LeafPlan
+
+KEY = jax.random.key(0)
+IDS = jnp.zeros((1, 4), jnp.int32)
+X = jnp.linspace(-1, 1, 32).reshape(2, 16)
+SEQUENCE = jnp.linspace(-1, 1, 64).reshape(1, 4, 16)
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        h = nn.LayerNorm()(x)
+        x = x + nn.MultiHeadDotProductAttention(num_heads=2)(h, h)
+        h = nn.gelu(nn.Dense(32)(nn.LayerNorm()(x)))
+        h = nn.Dropout(0.1, deterministic=not train)(h)
+        return x + nn.Dense(16)(h)
+
+
+class Transformer(nn.Module):
+    layers: int = 3
+
+    @nn.compact
+    def __call__(self, ids):
+        embed = nn.Embed(50, 16)
+        x = embed(ids)
+        for i in range(self.layers):
+            x = Block(name=f"block_{i}")(x)
+        return embed.attend(nn.LayerNorm()(x))
+
+
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(2):
+            x = nn.BatchNorm(use_running_average=False)(nn.Dense(8)(x))
+            x = nn.Dropout(0.5, deterministic=False)(x)
+        return x
+
+
+class Scanned(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        layers = nn.scan(
+            lambda block, carry, _: (block(carry), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=3,
+        )
+        return layers(Block(), x, None)[0]
+
+
+class Remat(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.remat(Block)(name="b")(nn.remat(Block)(name="a")(x))
+
+
+class Shared(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        layer = nn.Dense(16)
+        return layer(layer(x))
+
+
+def lists_and_keys(key):
+    keys = jax.random.split(key, 5)
+    drawn = [jax.random.normal(k, (3,)) for k in keys]
+    return drawn, keys[-1], jax.random.fold_in(key, 7), keys[None, 1:3]
+
+
+def not_random(key, x):
+    return {"zero": jnp.zeros((2, 3)), "count": 3, "weak": jnp.sin(1.0), "x": x, "k": key}
+
+
+def data_dependent(key, x):
+    w = jax.random.normal(key, (16, 512))
+    y = x @ w
+    return w / y.std(0), y.std(0), w[:2], jax.nn.relu(y).sum()
+
+
+def closed_over(key, table=np.arange(12.0, dtype=np.float32).reshape(3, 4)):
+    return jax.random.normal(key, (3, 4)) * table, jnp.asarray(table)
+
+
+def already_jitted(key):
+    inner = jax.jit(lambda k: jax.random.uniform(k, (4, 4)), static_argnames=())
+    return [inner(k) for k in jax.random.split(key, 2)]
+
+
+def from_seed(seed):
+    return lists_and_keys(jax.random.key(seed))
+
+
+def branches(key):
+    draw = functools.partial(jax.random.normal, shape=(4,))
+    return jax.lax.cond(jax.random.bits(key) % 2 == 0, draw, lambda k: -draw(k), key)
+
+
+def one_draw_in_parts(key):
+    """A fused projection: three leaves of one large draw."""
+    q, k, v = jnp.split(jax.random.normal(key, (64, 192)), 3, axis=1)
+    return {"q": q, "k": k, "v": v}
+
+
+def depth_dependent(key):
+    keys = jax.random.split(key, 3)
+    return [jaxinit.normal(0.02 / (i + 1))(k, (8, 8)) for i, k in enumerate(keys)]
+
+
+def many_dtypes(key):
+    keys = jax.random.split(key, 4)
+    dtypes = [jnp.bfloat16, jnp.float16, jnp.complex64, jnp.float32]
+    return [jaxinit.lecun_normal()(k, (8, 8), d) for k, d in zip(keys, dtypes)]
+
+
+class Pair(typing.NamedTuple):
+    w: jax.Array
+    b: jax.Array
+
+
+def named_tuple(key):
+    return Pair(jax.random.truncated_normal(key, -2, 2, (8,)), jnp.ones(2, jnp.bfloat16))
+
+
+mlp = hk.transform(lambda x: hk.nets.MLP([8, 8, 8])(x))
+CASES = {
+    "linen": (Transformer().init, KEY, IDS),
+    "linen raw key": (Transformer().init, jax.random.PRNGKey(3), IDS),
+    "linen several rngs": (
+        Normalised().init,
+        {"params": KEY, "dropout": jax.random.key(1)},
+        X,
+    ),
+    "linen scan": (Scanned().init, KEY, SEQUENCE),
+    "linen remat": (Remat().init, KEY, SEQUENCE),
+    "linen shared weights": (Shared().init, KEY, X),
+    "linen with output": (Shared().init_with_output, KEY, X),
+    "haiku": (mlp.init, KEY, X),
+    "haiku raw key": (mlp.init, jax.random.PRNGKey(3), X),
+    "equinox": (
+        lambda key: eqx.filter(eqx.nn.MLP(4, 4, 8, 5, key=key), eqx.is_array),
+        KEY,
+    ),
+    "keys returned": (lists_and_keys, KEY),
+    "raw keys returned": (lists_and_keys, jax.random.PRNGKey(5)),
+    "rbg": (lists_and_keys, jax.random.key(1, impl="rbg")),
+    "unsafe_rbg": (lists_and_keys, jax.random.key(1, impl="unsafe_rbg")),
+    "seed": (from_seed, 12),
+    "batch of keys": (jax.vmap(lists_and_keys), jax.random.split(KEY, 3)),
+    "not random": (not_random, KEY, X),
+    "python scalar argument": (not_random, KEY, 2.5),
+    "data dependent": (data_dependent, KEY, X),
+    "closed over": (closed_over, KEY),
+    "already jitted": (already_jitted, KEY),
+    "branches": (branches, KEY),
+    "one draw in parts": (one_draw_in_parts, KEY),
+    "depth dependent": (depth_dependent, KEY),
+    "dtypes": (many_dtypes, KEY),
+    "named tuple": (named_tuple, KEY),
+    "nothing": (lambda key: (), KEY),
+}
+
+
+def assert_same(got, want):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    pairs = zip(jax.tree.leaves_with_path(want), jax.tree.leaves(got), strict=True)
+    for (path, x), y in pairs:
+        where = jax.tree_util.keystr(path)
+        assert jax.typeof(x) == jax.typeof(y), where
+        assert x.sharding == y.sharding, where
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), where
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_jax_jit(name):
+    fun, *args = CASES[name]
+    assert_same(jaxinit.jit(fun)(*args), jax.jit(fun)(*args))
+
+
+@pytest.mark.parametrize("name", ["linen", "keys returned", "data dependent", "rbg"])
+def test_equals_jax_jit_under_an_outer_jit(name):
+    fun, *args = CASES[name]
+    assert_same(jax.jit(jaxinit.jit(fun))(*args), jax.jit(fun)(*args))
+
+
+def test_detects_a_different_value():
+    """Negative control: the comparison above sees a single last bit."""
+    want = jax.jit(lists_and_keys)(KEY)
+    got = jaxinit.jit(lists_and_keys)(KEY)
+    got[0][2] = jnp.nextafter(got[0][2], jnp.inf)
+    with pytest.raises(AssertionError):
+        assert_same(got, want)
+
+
+def test_static_arguments():
+    def init(key, width, *, scale=1.0, depth):
+        return [jax.random.normal(key, (width,)) * scale for _ in range(depth)]
+
+    for statics in (
+        {"static_argnums": 1, "static_argnames": "depth"},
+        {"static_argnames": ("width", "depth")},
+    ):
+        ours = jaxinit.jit(init, **statics)
+        theirs = jax.jit(init, **statics)
+        assert_same(ours(KEY, 4, depth=2), theirs(KEY, 4, depth=2))
+        assert_same(ours(KEY, 5, scale=2, depth=1), theirs(KEY, 5, scale=2, depth=1))
+    ours, theirs = (j(init, static_argnums=(1,), static_argnames="depth")
+                    for j in (jaxinit.jit, jax.jit))
+    assert_same(ours(KEY, 3, depth=1), theirs(KEY, 3, depth=1))
+
+
+def test_inside_other_transformations():
+    ours = jaxinit.jit(lists_and_keys)
+    keys = jax.random.split(KEY, 8)
+    # One key at a time: jax 0.12's own vmap of tiny draws differs from its own single
+    # draws in a last bit, because LLVM unrolls the loop and contracts otherwise.
+    one = jax.jit(lambda k: lists_and_keys(k)[0])
+    want = jax.tree.map(lambda *x: jnp.stack(x), *map(one, keys))
+    assert_same(jax.jit(jax.vmap(lambda k: ours(k)[0]))(keys), want)
+    by_device = jax.pmap(lambda k: ours(k)[0])(keys)
+    for x, y in zip(by_device, want, strict=True):
+        np.testing.assert_array_equal(x, y)
+    captured = jax.jit(lambda: ours(KEY)[0])()
+    assert_same(captured, jax.jit(lists_and_keys)(KEY)[0])
+    shapes = jax.eval_shape(ours, KEY)
+    assert jax.tree.structure(shapes) == jax.tree.structure(lists_and_keys(KEY))
+
+
+def test_nested():
+    inner = jaxinit.jit(lists_and_keys)
+    assert_same(
+        jaxinit.jit(lambda k: inner(k)[0])(KEY),
+        jax.jit(lambda k: lists_and_keys(k)[0])(KEY),
+    )
+
+
+def test_equal_leaves_share_a_program():
+    two, six = (
+        jaxinit.jit(Transformer(layers).init).programs(KEY, IDS) for layers in (2, 6)
+    )
+    assert len(two) == len(six) < 12
+    assert sum(len(p.leaves) for p in six) == len(
+        jax.tree.leaves(jax.eval_shape(Transformer(6).init, KEY, IDS))
+    )
+    assert "params/block_0/Dense_0/kernel" in str(six)
+    assert six.bytes == sum(p.bytes for p in six)
+
+
+def test_second_call_compiles_and_traces_nothing():
+    traces = []
+
+    def init(key, x):
+        traces.append(1)
+        return Transformer().init(key, x)
+
+    ours = jaxinit.jit(init)
+    first = ours(KEY, IDS)
+    with count_compilations() as compiled:
+        second = ours(jax.random.key(1), IDS)
+        jax.block_until_ready(second)
+    assert len(traces) == 1
+    assert compiled == []
+    with count_compilations() as compiled:
+        jax.jit(lambda x: x + 1.5).lower(X).compile()
+    assert compiled, "the counter counts nothing"
+    assert_same(second, jax.jit(Transformer().init)(jax.random.key(1), IDS))
+    with pytest.raises(AssertionError):
+        assert_same(second, first)
+
+
+class count_compilations:  # noqa: N801 - a context manager, used like a function
+    """Collects the name of each program that XLA compiles."""
+
+    def __enter__(self):
+        self.names = []
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self.names
+
+    def _listen(self, event, duration, **kwargs):
+        if event.endswith("backend_compile_duration"):
+            self.names.append(event)
+
+    def __exit__(self, *_):
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+
+def test_forward_pass_never_runs():
+    jaxpr = jax.jit(Transformer().init).trace(KEY, IDS).jaxpr
+    names = [str(e.primitive) for p in LeafPlan(jaxpr).programs for e in _eqns(p)]
+    assert "random_bits" in names
+    assert "dot_general" not in names
+    assert "dot_general" in str(jaxpr)
+
+
+def _eqns(program):
+    return [node.eqn for node in program.nodes]
+
+
+def test_shared_work_is_done_once():
+    for fun, args in ((one_draw_in_parts, (KEY,)), (data_dependent, (KEY, X))):
+        programs = LeafPlan(jax.jit(fun).trace(*args).jaxpr).programs
+        drawing = [p for p in programs if "random_bits" in str(_eqns(p))]
+        assert len(drawing) == 1
+
+
+def test_grouped_under_a_trace():
+    def compiled(fun):
+        return jax.jit(fun).lower(KEY, IDS).as_text()
+
+    def draws(text):
+        return text.count("chlo.erf_inv")
+
+    two, six = (compiled(jaxinit.jit(Transformer(n).init)) for n in (2, 6))
+    plain = compiled(Transformer(6).init)
+    assert draws(two) == draws(six) < draws(plain)
+
+
+def test_out_shardings():
+    mesh = jax.make_mesh((8,), ("x",))
+    rows, whole = NamedSharding(mesh, P("x")), NamedSharding(mesh, P())
+
+    def init(key):
+        drawn = jaxinit.he_normal()(key, (16, 8))
+        return {"w": drawn, "b": jnp.zeros(16)}, key
+
+    for shardings in ((rows, whole), whole, ({"w": rows, "b": None}, whole)):
+        ours = jaxinit.jit(init, out_shardings=shardings)
+        theirs = jax.jit(init, out_shardings=shardings)
+        (got, key), (want, _) = ours(KEY), theirs(KEY)
+        np.testing.assert_array_equal(got["w"], want["w"])
+        assert got["w"].sharding == want["w"].sharding
+        assert key.sharding.is_equivalent_to(whole, 0)
+        inside, _ = jax.jit(ours)(KEY)
+        np.testing.assert_array_equal(inside["w"], want["w"])
+
+
+def test_out_shardings_of_another_structure():
+    mesh = jax.make_mesh((8,), ("x",))
+    shardings = {"v": NamedSharding(mesh, P())}
+    with pytest.raises(ValueError, match="out_shardings"):
+        jaxinit.jit(lambda k: {"w": k}, out_shardings=shardings)(KEY)
+
+
+def test_runs_where_the_key_is():
+    device = jax.devices()[3]
+    params = jaxinit.jit(Shared().init)(jax.device_put(KEY, device), X)
+    assert all(leaf.devices() == {device} for leaf in jax.tree.leaves(params))
+
+
+def test_side_effects_are_left_to_jax():
+    seen = []
+
+    def init(key):
+        jax.debug.callback(lambda: seen.append(1))
+        return jax.random.normal(key, (3,))
+
+    assert_same(jaxinit.jit(init)(KEY), jax.jit(init)(KEY))
+    jax.effects_barrier()
+    assert len(seen) == 2
+    with pytest.raises(ValueError, match="side effects"):
+        jaxinit.jit(init).programs(KEY)
+
+
+def test_settings():
+    """Under other settings of jax: its numbers under the same settings."""
+    with jax.threefry_partitionable(False):
+        old = jax.jit(lists_and_keys)(KEY)
+        assert_same(jaxinit.jit(lists_and_keys)(KEY), old)
+    new = jaxinit.jit(lists_and_keys)(KEY)
+    assert not np.array_equal(old[0][0], new[0][0])
+    with jax.enable_x64(True):
+        want = jax.jit(many_dtypes)(KEY)
+        assert_same(jaxinit.jit(many_dtypes)(KEY), want)
+    with jax.debug_key_reuse(True):
+        once = jaxinit.jit(lambda k: jax.random.normal(k, (3,)))
+        drawn = [draw(jax.random.key(8)) for draw in (once, jax.jit(once.__wrapped__))]
+        np.testing.assert_array_equal(*drawn)
+        twice = jaxinit.jit(lambda k: [jax.random.normal(k) for _ in range(2)])
+        with pytest.raises(jax.errors.KeyReuseError):
+            twice(jax.random.key(8))
+
+
+def test_threads():
+    want = jax.jit(Transformer().init)(KEY, IDS)
+    ours = jaxinit.jit(Transformer().init)
+    got = []
+    threads = [
+        threading.Thread(target=lambda: got.append(ours(KEY, IDS))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 4
+    for params in got:
+        assert_same(params, want)
+
+
+def test_progress():
+    programs = jaxinit.jit(Transformer().init).programs(KEY, IDS)
+    sizes = []
+    params = programs.run(sizes.append)
+    assert sum(sizes) == programs.bytes == sum(x.nbytes for x in jax.tree.leaves(params))
+
+
+def test_not_a_function():
+    with pytest.raises(TypeError, match="fun must be a function"):
+        jaxinit.jit(3)
+
+
+def test_keeps_the_name_and_docs_of_the_function():
+    ours = jaxinit.jit(lists_and_keys)
+    assert ours.__name__ == "lists_and_keys"
+    assert repr(ours) == "jaxinit.jit(lists_and_keys)"
