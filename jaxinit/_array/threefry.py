@@ -11,6 +11,8 @@ Threefry-2x32 with 20 rounds is from Salmon et al., "Parallel random numbers: as
 """
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,25 +25,46 @@ _WORDS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 _MAX_SIZE = 2**32
 
 
+class Words(NamedTuple):
+    """Arithmetic on 32-bit words that wraps: that of JAX, or of NumPy."""
+
+    add: Callable[[Any, Any], Any]
+    xor: Callable[[Any, Any], Any]
+    rotate_left: Callable[[Any, int], Any]
+
+
 def _rotate_left(x: jax.Array, distance: int) -> jax.Array:
-    left = lax.shift_left(x, lax.full_like(x, distance))
-    return left | lax.shift_right_logical(x, lax.full_like(x, 32 - distance))
+    left = lax.shift_left(x, np.uint32(distance))
+    right = lax.shift_right_logical(x, np.uint32(32 - distance))
+    return lax.bitwise_or(left, right)
 
 
-def threefry_2x32(k0, k1, x0, x1, rotate=_rotate_left):
+# Not the operators of arrays: tracing those takes twice the time.
+JAX_WORDS = Words(lax.add, lax.bitwise_xor, _rotate_left)
+
+
+def threefry_2x32(k0: Any, k1: Any, x0: Any, x1: Any, words: Words = JAX_WORDS) -> Any:
     """Hashes counter words `(x0, x1)` under key words `(k0, k1)`, all uint32.
 
-    Works on JAX arrays and, given a NumPy `rotate`, on NumPy arrays: anything whose
-    `+` wraps at 32 bits.
+    Args:
+        k0: first word of the key, or of one key for each counter.
+        k1: second word.
+        x0: high words of the counters.
+        x1: low words of the counters.
+        words: arithmetic of the arrays.
+
+    Returns:
+        The two words of each hash.
     """
-    keys = (k0, k1, k0 ^ k1 ^ np.uint32(PARITY))
-    x0, x1 = x0 + keys[0], x1 + keys[1]
+    add, xor, rotate_left = words
+    keys = (k0, k1, xor(xor(k0, k1), np.uint32(PARITY)))
+    x0, x1 = add(x0, keys[0]), add(x1, keys[1])
     for group in range(5):
         for distance in ROTATIONS[group % 2]:
-            x0 = x0 + x1
-            x1 = rotate(x1, distance) ^ x0
-        x0 = x0 + keys[(group + 1) % 3]
-        x1 = x1 + (keys[(group + 2) % 3] + np.uint32(group + 1))
+            x0 = add(x0, x1)
+            x1 = xor(rotate_left(x1, distance), x0)
+        x0 = add(x0, keys[(group + 1) % 3])
+        x1 = add(x1, add(keys[(group + 2) % 3], np.uint32(group + 1)))
     return x0, x1
 
 
@@ -53,9 +76,11 @@ def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.
     high, low = threefry_2x32(key[0], key[1], lax.full_like(counter, 0), counter)
     word = _WORDS[bit_width]
     if bit_width == 64:
-        high = lax.shift_left(high.astype(word), lax.full_like(high, 32, word))
-        return lax.reshape(high | low.astype(word), shape)
-    return lax.reshape(lax.convert_element_type(high ^ low, word), shape)
+        high, low = (lax.convert_element_type(x, word) for x in (high, low))
+        bits = lax.bitwise_or(lax.shift_left(high, np.uint64(32)), low)
+    else:
+        bits = lax.convert_element_type(lax.bitwise_xor(high, low), word)
+    return lax.reshape(bits, shape)
 
 
 FUSED_THREEFRY = define_prng_impl(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.threefry import threefry_2x32
+from jaxinit._array.threefry import JAX_WORDS, Words, threefry_2x32
 
 
 class KeyTree:
@@ -88,19 +88,22 @@ class KeySchedule:
             A NumPy array if all roots are NumPy arrays, else a JAX array.
         """
         host = all(isinstance(root, np.ndarray) for root in roots)
-        xp, rotate = (np, {"rotate": _rotate_left}) if host else (jnp, {})
+        xp, words = (np, _NUMPY_WORDS) if host else (jnp, JAX_WORDS)
         pool = [xp.zeros((0, 2), np.uint32), *(root.reshape(-1, 2) for root in roots)]
         pool = xp.concatenate(pool)
         for parents, messages in self._steps:
             k0, k1 = pool[parents, 0], pool[parents, 1]
             zero, counter = xp.zeros_like(messages), xp.asarray(messages)
-            hashed = threefry_2x32(k0, k1, zero, counter, **rotate)
+            hashed = threefry_2x32(k0, k1, zero, counter, words)
             pool = xp.concatenate([pool, xp.stack(hashed, axis=-1)])
         return pool[self._position]
 
 
 def _rotate_left(x: np.ndarray, distance: int) -> np.ndarray:
     return (x << np.uint32(distance)) | (x >> np.uint32(32 - distance))
+
+
+_NUMPY_WORDS = Words(np.add, np.bitwise_xor, _rotate_left)
 
 
 def key_words(key: Any) -> Any:
