@@ -14,7 +14,7 @@ ROOTS = jax.random.split(jax.random.key(9), 3)
 def derived(roots):
     """Every way to derive keys, two levels deep, by jax."""
     split = jax.vmap(lambda key: jax.random.split(key, 4))(roots)
-    folded = jax.vmap(jax.random.fold_in)(split[:, 1], jnp.array([7, 2**31, 0]))
+    folded = jax.vmap(jax.random.fold_in)(split[:, 1], jnp.array([7, 2**31, 0], jnp.uint32))
     return [roots, split, folded, jax.random.split(folded[2], (2, 3))]
 
 
