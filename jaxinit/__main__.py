@@ -1,0 +1,8 @@
+"""`python -m jaxinit`."""
+
+import sys
+
+from jaxinit.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

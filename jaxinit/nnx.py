@@ -1,0 +1,163 @@
+"""The door to Flax NNX: models built by `jaxinit.jit`.
+
+The numbers are those of `fun(nnx.Rngs(key))`. NNX's streams count the keys they hand
+out in arrays; under a trace every count then depends on all counts before it, and
+cutting a program of n draws into n leaves costs O(n^2). The streams here count in
+Python for as long as they can, derive the same keys, and turn into NNX's own before
+anybody sees them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxinit._compile.jit import jit
+
+
+class _Stream(nnx.RngStream):
+    """A stream that counts in Python until a transform makes its count an array."""
+
+    def __init__(self, key: jax.Array, *, tag: str):
+        super().__init__(key, tag=tag)
+        zeros: Any = np.zeros(self.key.shape, np.uint32)
+        self.count.set_value(zeros)
+
+    def __call__(self) -> jax.Array:
+        count = self.count.get_value()
+        if isinstance(count, jax.Array):
+            return super().__call__()
+        key = jax.random.fold_in(self.key.get_value(), count)
+        self.count.set_value(count + np.uint32(1))
+        return key
+
+
+class _Rngs(nnx.Rngs):
+    """Streams that count in Python, and so do those made from them."""
+
+    def __init__(self, keys: dict[str, jax.Array]):
+        super().__init__()
+        for tag, key in keys.items():
+            setattr(self, tag, _Stream(key, tag=tag))
+
+    def fork(self, **options) -> "_Rngs":
+        return _Rngs(_keys(super().fork(**options)))
+
+    def split(self, k) -> "_Rngs":
+        return _Rngs(_keys(super().split(k)))
+
+    def broadcast(self, k) -> "_Rngs":
+        return _Rngs(_keys(super().broadcast(k)))
+
+
+def _keys(rngs: nnx.Rngs) -> dict[str, jax.Array]:
+    return {tag: stream.key.get_value() for tag, stream in rngs.items()}
+
+
+def _as_nnx_counts(node: Any) -> None:
+    """Turns every counting stream below `node` into the NNX stream it stands for."""
+    plain = {_Stream: nnx.RngStream, _Rngs: nnx.Rngs}
+    for _, inner in list(nnx.iter_graph(node)):
+        if isinstance(inner, _Stream):
+            inner.count.set_value(jnp.asarray(inner.count.get_value()))
+        if type(inner) in plain:
+            object.__setattr__(inner, "__class__", plain[type(inner)])
+
+
+def _construct(fun: Callable[[nnx.Rngs], Any], keys: dict[str, jax.Array]):
+    node = fun(_Rngs(keys))
+    parts = (
+        [part for _, part in nnx.iter_graph(node)] if nnx.graph.is_node(node) else []
+    )
+    if not any(isinstance(part, (nnx.Pytree, nnx.Variable)) for part in parts):
+        raise TypeError(
+            f"fun must return an nnx.Module or a pytree of them, got {node!r}; "
+            "for a function that returns arrays use jaxinit.jit"
+        )
+    _as_nnx_counts(node)
+    return nnx.split(node)
+
+
+@functools.lru_cache(maxsize=64)
+def _constructor(fun: Callable[[nnx.Rngs], Any], tags: tuple[str, ...]):
+    return jit(lambda *keys: _construct(fun, dict(zip(tags, keys, strict=True))))
+
+
+def create(fun: Callable[[nnx.Rngs], Any], /, key: Any = None, **streams: Any) -> Any:
+    """A model, its arrays those of `jax.jit` of `fun(nnx.Rngs(key, **streams))`.
+
+    `fun` is traced, not run: equal layers share a program, and the forward pass and
+    whatever else no array of the model needs is left out. A second call with the same
+    `fun` and other keys compiles nothing.
+
+    Args:
+        fun: hashable function of an `nnx.Rngs` that returns an `nnx.Module`, or a
+            pytree of them.
+        key: what `nnx.Rngs` takes first: an int seed, a typed or raw key, a mapping of
+            stream names to those, or None.
+        **streams: more streams by name, each an int seed or a key.
+
+    Returns:
+        What `fun` returns. Its random streams continue where `fun` left them.
+
+    Raises:
+        TypeError: `fun` is not callable, or returns nothing of NNX.
+
+    Examples:
+        >>> from flax import nnx
+        >>> model = create(lambda rngs: nnx.Linear(2, 3, rngs=rngs), 0)
+        >>> model.kernel.shape
+        (2, 3)
+    """
+    if not callable(fun):
+        raise TypeError(
+            f"fun must be a function of nnx.Rngs, such as "
+            f"`lambda rngs: Model(rngs=rngs)`, got {fun!r}"
+        )
+    keys = _keys(nnx.Rngs(key, **streams))
+    return nnx.merge(*_constructor(fun, tuple(keys))(*keys.values()))
+
+
+def collections(fun: Callable[[nnx.Rngs], Any]) -> Callable[[jax.Array], dict]:
+    """`fun` as an init function of a key, its arrays grouped as Linen groups them.
+
+    Args:
+        fun: function of an `nnx.Rngs` that returns an `nnx.Module`.
+
+    Returns:
+        A function of one key, that of the default stream, which returns nested
+        dictionaries of arrays: `{"params": ..., "batch_stats": ...}`, one for each
+        kind of `nnx.Variable` in the model. Each can be given to `nnx.update`.
+
+    Examples:
+        >>> from flax import nnx
+        >>> init = collections(lambda rngs: nnx.BatchNorm(4, rngs=rngs))
+        >>> init(jax.random.key(0))["batch_stats"]["mean"].shape
+        (4,)
+    """
+
+    def init(key):
+        _, state = _construct(fun, {"default": key})
+        grouped: dict[str, dict] = {}
+        for path, leaf in nnx.to_flat_state(state):
+            inner = grouped.setdefault(_collection(leaf), {})
+            for segment in path[:-1]:
+                inner = inner.setdefault(segment, {})
+            is_variable = isinstance(leaf, nnx.Variable)
+            inner[path[-1]] = leaf.get_value() if is_variable else leaf
+        return grouped
+
+    return init
+
+
+def _collection(leaf: Any) -> str:
+    if isinstance(leaf, nnx.Param):
+        return "params"
+    try:
+        return nnx.variable_name_from_type(type(leaf))
+    except ValueError:  # a kind of variable that Linen does not know
+        return type(leaf).__name__ if isinstance(leaf, nnx.Variable) else "arrays"

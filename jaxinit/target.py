@@ -1,0 +1,214 @@
+"""From `module:name`, as given on the command line, to an init function of a key."""
+
+import difflib
+import functools
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class TargetError(Exception):
+    """A target that cannot be initialised; its message is one line for the user."""
+
+
+def load(target: str) -> Any:
+    """What `module:name` names.
+
+    Args:
+        target: `package.module:name`; dots in the name reach into the object.
+
+    Raises:
+        TargetError: if the target is malformed, or there is no such module or name, or
+            the module fails to import.
+    """
+    module_name, colon, name = target.partition(":")
+    parts = [*module_name.split("."), *name.split(".")]
+    if not colon or not all(part.isidentifier() for part in parts):
+        raise TargetError(f"target {target!r} is not of the form module:name")
+    found = _module(module_name)
+    for attribute in name.split("."):
+        if not hasattr(found, attribute):
+            raise TargetError(_no_attribute(target, found, attribute))
+        found = getattr(found, attribute)
+    return found
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise TargetError(
+                f"no module named {error.name!r}: run from the folder that holds it, "
+                "or install it with pip"
+            ) from error
+        raise TargetError(f"importing {name} failed: {one_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"importing {name} failed: {one_line(error)}") from error
+
+
+def _no_attribute(target: str, found: Any, attribute: str) -> str:
+    names = [name for name in vars(found) if not name.startswith("_")]
+    near = difflib.get_close_matches(attribute, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {_some(names)}"
+    owner = getattr(found, "__name__", type(found).__name__)
+    return f"{owner} has no {attribute!r} (target {target!r}): {hint}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "no names"
+
+
+def init_function(
+    found: Any, inputs: Sequence[jax.ShapeDtypeStruct]
+) -> Callable[[jax.Array], Any]:
+    """An init function of a key for a target.
+
+    Args:
+        found: a Flax Linen module (or a class of one that needs no arguments, or
+            anything else with `init` and `apply`), a class or function that takes
+            `rngs` and makes a Flax NNX module, or a function of a key.
+        inputs: what the module or function is called on, after the key.
+
+    Returns:
+        A function of a key that returns a pytree of arrays.
+
+    Raises:
+        TargetError: if `found` is none of these, or does not take these inputs.
+    """
+    if callable(getattr(found, "init", None)) and hasattr(found, "apply"):
+        return _linen(found, inputs)
+    if not callable(found):
+        raise TargetError(
+            f"a value of type {type(found).__name__} is neither an init function of a "
+            "key, nor a Flax Linen module, nor a Flax NNX constructor"
+        )
+    if "rngs" in _signature(found).parameters:
+        return _nnx(found, inputs)
+    return _function(found, inputs)
+
+
+def _linen(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
+    module: Any = _constructed(found) if isinstance(found, type) else found
+    init = module.init
+    called = module if callable(module) else init
+    try:
+        _signature(called).bind(*inputs)
+    except TypeError as error:
+        raise TargetError(
+            f"the module is called on {_names(called)}, but {len(inputs)} --input were "
+            f"given ({error}): give SHAPE:DTYPE, such as 1x8:int32, for each argument"
+        ) from error
+    return lambda key: init(key, *_zeros(inputs))
+
+
+def _constructed(module_class: type) -> Any:
+    try:
+        return module_class()
+    except TypeError as error:
+        raise TargetError(
+            f"{one_line(error)}: name an instance of the module instead, such as "
+            f"`model = {module_class.__name__}(...)` in its file"
+        ) from error
+
+
+def _nnx(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
+    from jaxinit.nnx import collections
+
+    if inputs:
+        raise TargetError("a Flax NNX constructor takes no --input")
+    try:
+        _signature(found).bind(rngs=None)
+    except TypeError as error:
+        raise TargetError(
+            f"the constructor takes {_names(found)}, not rngs alone ({error}): name a "
+            "function of rngs that gives it the others"
+        ) from error
+    return collections(lambda rngs: found(rngs=rngs))
+
+
+def _function(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
+    try:
+        _signature(found).bind(None, *inputs)
+    except TypeError as error:
+        raise TargetError(
+            f"the function takes {_names(found)}, not a key and {len(inputs)} --input "
+            f"({error}): give SHAPE:DTYPE, such as 1x8:int32, for each argument after "
+            "the key"
+        ) from error
+
+    @functools.wraps(found)
+    def init(key):
+        return found(key, *_zeros(inputs))
+
+    return init
+
+
+def _zeros(inputs: Sequence[jax.ShapeDtypeStruct]) -> list[jax.Array]:
+    return [jnp.zeros(x.shape, x.dtype) for x in inputs]
+
+
+def _signature(found: Any) -> inspect.Signature:
+    """The signature; of any arguments if it has none, so that the call itself tells."""
+    try:
+        if not isinstance(found, type):
+            return inspect.signature(found)
+        signature = inspect.signature(found.__init__)  # metaclasses may hide it
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+    except (TypeError, ValueError):
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
+def _names(found: Any) -> str:
+    return f"({', '.join(_signature(found).parameters)})"
+
+
+def rounded(init: Callable[[Any], Any], dtype: Any) -> Callable[[Any], Any]:
+    """`init` with its floating-point parameters rounded once to `dtype`.
+
+    Values beyond the largest finite one of `dtype` become that. Where `init` returns
+    Flax collections, only "params" is rounded, as by a module's `param_dtype`.
+
+    Args:
+        init: function of a key that returns a pytree of arrays.
+        dtype: floating-point dtype, no wider than any parameter.
+    """
+
+    def call(key):
+        tree = init(key)
+        if isinstance(tree, Mapping) and "params" in tree:
+            return {**tree, "params": jax.tree.map(narrow, tree["params"])}
+        return jax.tree.map(narrow, tree)
+
+    def narrow(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == dtype:
+            return leaf
+        limits = jnp.finfo(dtype)
+        if limits.bits >= jnp.finfo(leaf.dtype).bits:
+            raise TargetError(
+                f"--dtype {dtype} is not narrower than {leaf.dtype}, in which the "
+                "target draws: set the dtype in the model itself"
+            )
+        return jnp.clip(leaf, float(limits.min), float(limits.max)).astype(dtype)
+
+    return call
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line, with the last place outside installed packages."""
+    text = " ".join(str(error).strip().partition("\n\n")[0].split())
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename
+        and not frame.filename.startswith((sys.base_prefix, sys.prefix, "<"))
+        and "/jaxinit/" not in frame.filename
+    ]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}"[:500] + place
