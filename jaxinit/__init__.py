@@ -1,1 +1,33 @@
 """Starting parameters for JAX programs: the right values, fast, and provable."""
+
+from jaxinit._array.fans import Fans as Fans
+from jaxinit._array.fans import einsum_axes as einsum_axes
+from jaxinit._array.fans import fans as fans
+from jaxinit._array.gain import calculate_gain as calculate_gain
+from jaxinit._array.gain import critical as critical
+from jaxinit._array.gain import gain as gain
+from jaxinit._array.initializer import Initializer as Initializer
+from jaxinit._array.initializer import explain as explain
+from jaxinit._array.laws import Moments as Moments
+from jaxinit._compile.jit import jit as jit
+from jaxinit.initializers.basic import constant as constant
+from jaxinit.initializers.basic import normal as normal
+from jaxinit.initializers.basic import ones as ones
+from jaxinit.initializers.basic import ones_init as ones_init
+from jaxinit.initializers.basic import truncated_normal as truncated_normal
+from jaxinit.initializers.basic import uniform as uniform
+from jaxinit.initializers.basic import zeros as zeros
+from jaxinit.initializers.basic import zeros_init as zeros_init
+from jaxinit.initializers.orthogonal import delta_orthogonal as delta_orthogonal
+from jaxinit.initializers.orthogonal import orthogonal as orthogonal
+from jaxinit.initializers.variance_scaling import glorot_normal as glorot_normal
+from jaxinit.initializers.variance_scaling import glorot_uniform as glorot_uniform
+from jaxinit.initializers.variance_scaling import he_normal as he_normal
+from jaxinit.initializers.variance_scaling import he_uniform as he_uniform
+from jaxinit.initializers.variance_scaling import kaiming_normal as kaiming_normal
+from jaxinit.initializers.variance_scaling import kaiming_uniform as kaiming_uniform
+from jaxinit.initializers.variance_scaling import lecun_normal as lecun_normal
+from jaxinit.initializers.variance_scaling import lecun_uniform as lecun_uniform
+from jaxinit.initializers.variance_scaling import variance_scaling as variance_scaling
+from jaxinit.initializers.variance_scaling import xavier_normal as xavier_normal
+from jaxinit.initializers.variance_scaling import xavier_uniform as xavier_uniform

@@ -130,6 +130,21 @@ def many_dtypes(key):
     return [jaxinit.lecun_normal()(k, (8, 8), d) for k, d in zip(keys, dtypes)]
 
 
+def many_equal(key):
+    """Several classes of equal leaves, of several dtypes, and one of two outputs."""
+    keys = jax.random.split(key, (5, 3))
+    drawn = [
+        (
+            jaxinit.normal(1.0)(a, (4, 4)),
+            jaxinit.normal(1.0)(b, (3,), jnp.complex64),
+            jax.random.bits(c, (5,), jnp.uint8),
+            jnp.split(jax.random.uniform(c, (2, 5000), jnp.bfloat16), 2),
+        )
+        for a, b, c in keys
+    ]
+    return drawn, jnp.zeros((0, 3)), [jax.random.normal(k, (0,)) for k in keys[0]]
+
+
 class Pair(typing.NamedTuple):
     w: jax.Array
     b: jax.Array
@@ -174,6 +189,7 @@ CASES = {
     "depth dependent": (depth_dependent, KEY),
     "dtypes": (many_dtypes, KEY),
     "named tuple": (named_tuple, KEY),
+    "many equal": (many_equal, KEY),
     "nothing": (lambda key: (), KEY),
 }
 
@@ -196,7 +212,7 @@ def test_equals_jax_jit(name):
     assert_same(jaxinit.jit(fun)(*args), jax.jit(fun)(*args))
 
 
-@pytest.mark.parametrize("name", ["linen", "keys returned", "data dependent", "rbg"])
+@pytest.mark.parametrize("name", ["linen", "keys returned", "data dependent", "rbg", "dtypes", "many equal"])
 def test_equals_jax_jit_under_an_outer_jit(name):
     fun, *args = CASES[name]
     assert_same(jax.jit(jaxinit.jit(fun))(*args), jax.jit(fun)(*args))

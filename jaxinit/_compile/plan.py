@@ -73,34 +73,61 @@ class LeafPlan:
         words = self.words(args)
         outputs = self.direct_outputs(args, words)
         limit = _LOOP_SHARE * sum(map(self.bytes_of, self.programs))
+        last: Any = words
         for programs in self.classes:
             together = max(1, int(limit // max(1, self.bytes_of(programs[0]))))
             for start in range(0, len(programs), together):
                 chunk = programs[start : start + together]
-                for program, values in zip(
-                    chunk, _evaluate(chunk, words, args), strict=True
-                ):
+                drawn = _evaluate(chunk, words, args, last)
+                for program, values in zip(chunk, drawn, strict=True):
                     outputs.update(zip(program.leaves, values, strict=True))
+                last = drawn[-1][-1] if _in_loop(chunk) else last
         return [outputs[leaf] for leaf in range(len(self._avals))]
 
 
-def _evaluate(programs: list[Program], words: Any, args: Sequence[Any]) -> list[list]:
+def _evaluate(
+    programs: list[Program], words: Any, args: Sequence[Any], last: Any
+) -> list[list]:
     """The outputs of equal programs, evaluated in one loop over their keys."""
+    if not _in_loop(programs):
+        return [program(*program_inputs(program, words, args)) for program in programs]
     first = programs[0]
     slots = [i for i, value in enumerate(first.inputs) if isinstance(value, Keys)]
-    if len(programs) == 1 or not slots:
-        return [program(*program_inputs(program, words, args)) for program in programs]
     inputs = program_inputs(first, words, args)
+    names = [np.stack([_word_names(p.inputs[slot]) for p in programs]) for slot in slots]
+    keys = [words.reshape(-1)[name] for name in names]
 
-    def one(keys):
+    def one(i):
         merged = list(inputs)
         for slot, key in zip(slots, keys, strict=True):
-            merged[slot] = key
+            merged[slot] = lax.dynamic_index_in_dim(key, i, keepdims=False)
         return first(*merged)
 
-    names = [np.stack([_word_names(p.inputs[slot]) for p in programs]) for slot in slots]
-    stacked = lax.map(one, [words.reshape(-1)[name] for name in names])
-    return [[values[i] for values in stacked] for i in range(len(programs))]
+    def step(i, drawn):
+        return [
+            lax.dynamic_update_index_in_dim(x, value, i, 0)
+            for x, value in zip(drawn, one(i), strict=True)
+        ]
+
+    shapes = jax.eval_shape(one, 0)
+    # What the loop overwrites is filled with a value of the loop before: if nothing
+    # made it wait, XLA would hold the outputs of all loops at once.
+    drawn = [_filled(last, (len(programs), *x.shape), x.dtype) for x in shapes]
+    drawn = lax.fori_loop(0, len(programs), step, drawn)
+    return [[values[i] for values in drawn] for i in range(len(programs))]
+
+
+def _in_loop(programs: list[Program]) -> bool:
+    """Whether equal programs are worth a loop: they draw numbers, and are several."""
+    first = programs[0]
+    draws = any(isinstance(value, Keys) for value in first.inputs)
+    return len(programs) > 1 and draws and first.is_strongly_typed
+
+
+def _filled(source: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    value = lax.real(source) if jnp.iscomplexobj(source) else source
+    value = value.reshape(-1)[0] if value.size else jnp.uint32(0)
+    return jnp.full(shape, value.astype(dtype))
 
 
 def program_inputs(program: Program, words: Any, args: Sequence[Any]) -> list[Any]:

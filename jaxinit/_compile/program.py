@@ -65,6 +65,17 @@ class Program:
     leaves: tuple[int, ...]
     is_exact: bool
 
+    @property
+    def is_strongly_typed(self) -> bool:
+        """Whether all outputs are numbers of a fixed dtype: no keys, no weak types."""
+        computed = [value for value in self.outputs if isinstance(value, Output)]
+        avals = [value.node.eqn.outvars[value.position].aval for value in computed]
+        return len(avals) == len(self.outputs) and not any(
+            getattr(aval, "weak_type", False)
+            or jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key)
+            for aval in avals
+        )
+
     def __call__(self, *inputs: Any) -> list[Any]:
         """The outputs, given the words of keys and the values of arguments."""
         names = (_input_name(value) for value in self.inputs)

@@ -1,0 +1,267 @@
+"""The base of every initializer: one way to check, draw, place, compare and print."""
+
+import functools
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxinit._array import settings
+from jaxinit._array.fuse import fused
+from jaxinit._array.kernel import compiler_options
+from jaxinit._array.keys import check_key
+from jaxinit._array.laws import Law, Moments
+
+Shape = tuple[int, ...]
+Placement = NamedSharding | PartitionSpec | None
+
+
+@dataclass(frozen=True, repr=False)
+class Initializer:
+    """Makes the starting values of one array: a value that is called.
+
+    Equal settings make equal initializers, which hash equal, so that `jax.jit` does not
+    trace again for one that was built again. `repr` is the expression that builds it.
+
+    A new initializer is a frozen dataclass with three things: fields of the types in
+    `settings`, `_law` and `_sample`. Where its settings depend on each other or on the
+    shape it also has `_check_settings` or `_check_shape`.
+
+    Attributes:
+        entries_independent: whether entries are independent draws, as the standard
+            errors of sample moments assume. Orthogonal matrices are not: what holds
+            exactly is `x.T @ x = scale**2 I`, and that is the check for them.
+    """
+
+    _kinds: ClassVar[tuple[type, ...]] = (np.floating,)
+    _draws: ClassVar[bool] = True
+    entries_independent: ClassVar[bool] = True
+
+    def __post_init__(self):
+        for name, check in settings.checks(type(self)).items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        self._check_settings()
+
+    def __call__(
+        self,
+        key: Any,
+        shape: Sequence[int],
+        dtype: Any = None,
+        out_sharding: Placement = None,
+    ) -> jax.Array:
+        """Draws one array.
+
+        Args:
+            key: a typed key, or the raw uint32 data of one, of any PRNG implementation.
+                Not looked at by constants.
+            shape: shape of the result, non-negative.
+            dtype: dtype of the result; None means that of the initializer, else jax's
+                default float. Narrower floats than float32 are drawn in float32,
+                clipped to their largest finite number and rounded once.
+            out_sharding: how the result is placed: a `NamedSharding`, or a
+                `PartitionSpec` under `jax.set_mesh`. Every device draws its own part;
+                matrices that need all their entries at once (orthogonal) are made whole
+                on every device and then cut.
+
+        Returns:
+            Array of that shape, dtype and sharding.
+
+        Raises:
+            TypeError: if the dtype or the key is of a wrong type.
+            ValueError: if the shape is not possible for this initializer.
+        """
+        shape, dtype = checked_shape(shape), self._resolve(dtype)
+        self._check_shape(shape)
+        if self._draws:
+            check_key(key)
+        else:
+            key = None
+        kernel = _nested if _is_traced(key) else _top_level(_platform(key))
+        return kernel(self, key, shape, dtype, out_sharding)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(self._arguments())})"
+
+    def moments(self, shape: Sequence[int], dtype: Any = None) -> Moments:
+        """Expected moments of the entries, of the law that is really drawn.
+
+        Args:
+            shape: shape of the array.
+            dtype: its dtype, as in a call. It decides between real and complex laws,
+                and a narrow one clips the bounds; the rounding itself is left out.
+
+        Returns:
+            The moments, as Python floats.
+        """
+        shape, dtype = checked_shape(shape), self._resolve(dtype)
+        self._check_shape(shape)
+        moments = self._law(shape, dtype).moments()
+        if not _is_narrow(dtype):
+            return moments
+        limits = jnp.finfo(dtype)
+        return moments.clipped(float(limits.min), float(limits.max))
+
+    def _law(self, shape: Shape, dtype: np.dtype) -> Law:
+        """The law of one entry."""
+        raise NotImplementedError
+
+    def _sample(self, key: Any, shape: Shape, dtype: np.dtype) -> jax.Array:
+        """Draws entries, none of the axes empty, in float32 or wider, or complex."""
+        raise NotImplementedError
+
+    def _check_settings(self) -> None:
+        """Raises where settings that are valid alone are not so together."""
+
+    def _check_shape(self, shape: Shape) -> None:
+        """Raises where the shape does not fit the settings."""
+
+    def _notes(self, shape: Shape) -> Iterator[tuple[str, str]]:
+        """What `explain` says of this initializer beyond its law: titles and texts."""
+        yield from ()
+
+    def _arguments(self) -> Iterator[str]:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            shown = value.name if isinstance(value, np.dtype) else value
+            shown = shown.__name__ if isinstance(shown, type) else repr(shown)
+            if field.default is MISSING:
+                yield shown
+            elif value != field.default:
+                yield f"{field.name}={shown}"
+
+    def _resolve(self, dtype: Any) -> np.dtype:
+        own = getattr(self, "dtype", None)
+        wanted = settings.dtype_of("dtype", own if dtype is None else dtype)
+        resolved = _canonical(float if wanted is None else wanted)
+        if not any(jnp.issubdtype(resolved, kind) for kind in self._kinds):
+            kinds = " or ".join(kind.__name__ for kind in self._kinds)
+            raise TypeError(
+                f"dtype {resolved} is not one that {self!r} can make: it must be "
+                f"{kinds}. Draw in one of these and convert with .astype."
+            )
+        return resolved
+
+
+def checked_shape(shape: Sequence[int]) -> Shape:
+    """The shape as a tuple of non-negative Python ints."""
+    try:
+        checked = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        raise TypeError(
+            f"shape must be a sequence of ints, such as (3, 4), got {shape!r}."
+        ) from None
+    if any(size < 0 for size in checked):
+        raise ValueError(f"shape must have no negative size, got {checked}.")
+    return checked
+
+
+def _canonical(dtype: Any) -> np.dtype:
+    if not isinstance(dtype, np.dtype):
+        return jax.dtypes.canonicalize_dtype(dtype)
+    if dtype.itemsize < 8:
+        return dtype
+    return jnp.zeros((), dtype).dtype  # warns, or refuses, as jax is set up to
+
+
+def _is_narrow(dtype: np.dtype) -> bool:
+    return bool(jnp.issubdtype(dtype, np.floating)) and dtype.itemsize < 4
+
+
+def _draw(init: Initializer, key: Any, shape: Shape, dtype: Any, placement: Placement):
+    def sample(key):
+        if 0 in shape:
+            return jnp.zeros(shape, dtype)
+        if not init._draws or not _is_narrow(dtype):
+            return init._sample(key, shape, dtype)
+        limits = jnp.finfo(dtype)
+        wide = init._sample(key, shape, np.dtype(np.float32))
+        return jnp.clip(wide, float(limits.min), float(limits.max)).astype(dtype)
+
+    return _placed(fused(sample), placement)(key)
+
+
+def _placed(draw, placement: Placement):
+    if placement is None:
+        return draw
+    mesh = _mesh_of(placement)
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    explicit = tuple(axis for axis in kinds if kinds[axis] == AxisType.Explicit)
+    if explicit:
+        return jax.sharding.auto_axes(draw, axes=explicit, out_sharding=placement)
+    return lambda key: jax.lax.with_sharding_constraint(draw(key), placement)
+
+
+def _mesh_of(placement: NamedSharding | PartitionSpec) -> AbstractMesh | Mesh:
+    if isinstance(placement, NamedSharding):
+        return placement.mesh
+    mesh = jax.sharding.get_abstract_mesh()
+    if not isinstance(placement, PartitionSpec) or mesh.empty:
+        raise ValueError(
+            "out_sharding must be a NamedSharding or, under jax.set_mesh, a "
+            f"PartitionSpec, got {placement!r}."
+        )
+    return mesh
+
+
+_nested = jax.jit(_draw, static_argnums=(0, 2, 3, 4))
+
+
+@functools.cache
+def _top_level(platform: str):
+    """`_draw`, compiled with options that jax allows at the top level only."""
+    options = compiler_options(platform)
+    return jax.jit(_draw, static_argnums=(0, 2, 3, 4), compiler_options=options)
+
+
+def _is_traced(key: Any) -> bool:
+    if key is None or isinstance(key, Tracer):
+        return True
+    return isinstance(jnp.asarray(0), Tracer)  # is under jax.jit
+
+
+def _platform(key: Any) -> str:
+    if isinstance(key, jax.Array):
+        return next(iter(key.devices())).platform
+    return jax.default_backend()
+
+
+class Explanation(str):
+    """Text that a Python prompt shows as it is."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def explain(init: Initializer, shape: Sequence[int], dtype: Any = None) -> Explanation:
+    """Says in words what an initializer will draw, and why.
+
+    Args:
+        init: the initializer.
+        shape: shape of the array.
+        dtype: its dtype, as in a call.
+
+    Returns:
+        A few lines of text: fans where there are any, law, mean, standard deviation
+        and bounds.
+    """
+    shape = checked_shape(shape)
+    resolved, moments = init._resolve(dtype), init.moments(shape, dtype)
+    lines = [
+        *init._notes(shape),
+        ("law", str(init._law(shape, resolved))),
+        ("mean", f"{moments.mean:.6g}"),
+        ("std", f"{moments.std:.6g}"),
+        ("bounds", f"{moments.low:.6g} to {moments.high:.6g}"),
+    ]
+    if not init.entries_independent:
+        lines.append(("entries", "depend on each other: check x.T @ x, not moments"))
+    size = f"{math.prod(shape)} entries" if shape else "a single entry"
+    head = f"{init!r} on shape {shape}, {resolved}, {size}"
+    return Explanation("\n".join([head, *(f"  {a:<8} {b}" for a, b in lines)]))

@@ -1,0 +1,263 @@
+"""Laws: the distribution of one entry of an array, and its moments.
+
+A law is a value. It knows its moments in closed form, or by quadrature to rounding
+error where the closed form cancels, and prints itself in words. Laws draw nothing.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from jaxinit._array.quadrature import normal_integral
+
+
+class Moments(NamedTuple):
+    """What is expected of the entries of an array, as Python floats.
+
+    Attributes:
+        mean: `E[x]`; of complex entries its real part (all complex laws here have a
+            real mean, save constants).
+        variance: `E[|x - mean|**2]`.
+        kurtosis: `E[|x - mean|**4] / variance**2`, 3 for a real normal law and 2 for a
+            complex one; NaN where the variance is zero.
+        low: greatest lower bound of the entries, or of their real and imaginary parts.
+        high: least upper bound, likewise. Rounding to the dtype may step past a bound
+            by its last digit.
+    """
+
+    mean: float
+    variance: float
+    kurtosis: float
+    low: float
+    high: float
+
+    @property
+    def std(self) -> float:
+        """Standard deviation."""
+        return math.sqrt(self.variance)
+
+    def clipped(self, low: float, high: float) -> "Moments":
+        """The same, with bounds no wider than `low` and `high`."""
+        return self._replace(
+            low=min(max(self.low, low), high), high=max(min(self.high, high), low)
+        )
+
+
+class Law(Protocol):
+    """A distribution: prints itself in words, and knows its moments."""
+
+    def moments(self) -> Moments:
+        """Its moments."""
+        ...
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal law, `mean + stddev * z`."""
+
+    stddev: float
+    mean: float = 0.0
+
+    def moments(self) -> Moments:
+        """Kurtosis 3, no bounds."""
+        return _affine(
+            Moments(0.0, 1.0, 3.0, -math.inf, math.inf), self.stddev, self.mean
+        )
+
+    def __str__(self):
+        return f"normal, mean {self.mean:.6g}, standard deviation {self.stddev:.6g}"
+
+
+@dataclass(frozen=True)
+class TruncatedNormal:
+    """Normal law of standard deviation `stddev`, cut to `lower` and `upper` sigmas.
+
+    The numbers are the settings: truncation makes the standard deviation smaller than
+    `stddev`, as `moments()` tells.
+    """
+
+    stddev: float
+    lower: float
+    upper: float
+
+    def moments(self) -> Moments:
+        """Moments after truncation."""
+        return _affine(_truncated(self.lower, self.upper), self.stddev)
+
+    def __str__(self):
+        return (
+            f"normal, standard deviation {self.stddev:.6g}, "
+            f"truncated at {self.lower:g} and {self.upper:g} of them"
+        )
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform law on `[low, high)`."""
+
+    low: float
+    high: float
+
+    def moments(self) -> Moments:
+        """Variance `(high - low)**2 / 12`, kurtosis 9/5."""
+        mean, width = self.low + (self.high - self.low) / 2, self.high - self.low
+        return _point_if_flat(Moments(mean, width**2 / 12, 1.8, self.low, self.high))
+
+    def __str__(self):
+        return f"uniform between {self.low:.6g} and {self.high:.6g}"
+
+
+@dataclass(frozen=True)
+class ComplexNormal:
+    """Complex normal law: real and imaginary parts independent, `E|x|^2 = stddev^2`."""
+
+    stddev: float
+    mean: float = 0.0
+
+    def moments(self) -> Moments:
+        """Kurtosis 2, no bounds."""
+        return _affine(
+            Moments(0.0, 1.0, 2.0, -math.inf, math.inf), self.stddev, self.mean
+        )
+
+    def __str__(self):
+        return f"complex {Normal(self.stddev, self.mean)}"
+
+
+@dataclass(frozen=True)
+class ComplexTruncatedNormal:
+    """Complex normal law of deviation `stddev`, its modulus cut at `radius` of them.
+
+    The square of the standardised modulus is exponential, truncated at `radius**2`.
+    """
+
+    stddev: float
+    radius: float
+
+    def moments(self) -> Moments:
+        """Moments after truncation."""
+        cut = self.radius**2
+        tail = cut / math.expm1(cut)
+        second, fourth = 1 - tail, 2 - (cut + 2) * tail
+        standard = Moments(0.0, second, fourth / second**2, -self.radius, self.radius)
+        return _affine(standard, self.stddev)
+
+    def __str__(self):
+        return (
+            f"complex normal, standard deviation {self.stddev:.6g}, "
+            f"modulus truncated at {self.radius:g} of them"
+        )
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Uniform law on the complex disk of radius `sqrt(2) * stddev`."""
+
+    stddev: float
+
+    def moments(self) -> Moments:
+        """`E|x|^2 = stddev^2`, kurtosis 4/3."""
+        radius = math.sqrt(2)
+        return _affine(Moments(0.0, 1.0, 4 / 3, -radius, radius), self.stddev)
+
+    def __str__(self):
+        return f"uniform on the complex disk of radius {math.sqrt(2) * self.stddev:.6g}"
+
+
+@dataclass(frozen=True)
+class Values:
+    """The law of an entry picked at random from fixed values."""
+
+    values: tuple[complex, ...]
+
+    def moments(self) -> Moments:
+        """Moments of the values themselves."""
+        values = np.asarray(self.values)
+        parts = values.view(np.float64) if np.iscomplexobj(values) else values
+        mean = values.mean()
+        with np.errstate(invalid="ignore"):  # infinite constants have no variance
+            squares = np.abs(values - mean) ** 2
+        second, fourth = squares.mean(), (squares**2).mean()
+        return _moments(np.real(mean), second, fourth, parts.min(), parts.max())
+
+    def __str__(self):
+        if len(self.values) == 1:
+            return f"every entry is {self.values[0]}"
+        return f"{len(self.values)} fixed values"
+
+
+@dataclass(frozen=True)
+class HaarEntry:
+    """An entry of a Haar orthogonal (or unitary) matrix of `size` rows, times `scale`.
+
+    It is a coordinate of a uniform unit vector of that size. The moments are exact for
+    every entry, but entries depend on each other: sample moments vary less than those
+    of independent draws, and the sum of squares not at all. `fraction` is the part of
+    the array that such matrices fill, the rest being zero.
+    """
+
+    size: int
+    scale: float
+    is_complex: bool = False
+    fraction: float = 1.0
+
+    def moments(self) -> Moments:
+        """`E|x|^2 = scale^2 fraction / size`; `E[x^4] = 3 scale^4 / (n (n + 2))`."""
+        n = self.size
+        fourth = 2 / (n * (n + 1)) if self.is_complex else 3 / (n * (n + 2))
+        second, bound = self.fraction / n, self.scale
+        return _moments(
+            0.0, second * bound**2, fourth * self.fraction * bound**4, -bound, bound
+        )
+
+    def __str__(self):
+        kind = "unitary" if self.is_complex else "orthogonal"
+        part = (
+            "" if self.fraction == 1 else f", filling {self.fraction:.3g} of the array"
+        )
+        return f"{kind} matrices of {self.size} rows, times {self.scale:.6g}{part}"
+
+
+def _moments(mean, second, fourth, low, high) -> Moments:
+    kurtosis = fourth / second**2 if second else math.nan
+    return Moments(float(mean), float(second), float(kurtosis), float(low), float(high))
+
+
+def _point_if_flat(moments: Moments) -> Moments:
+    return moments if moments.variance else moments._replace(kurtosis=math.nan)
+
+
+def _affine(standard: Moments, stddev: float, mean: float = 0.0) -> Moments:
+    """Moments of `mean + stddev * x`, given those of `x`."""
+    if not stddev:
+        return Moments(mean, 0.0, math.nan, mean, mean)
+    return Moments(
+        mean + stddev * standard.mean,
+        stddev**2 * standard.variance,
+        standard.kurtosis,
+        mean + stddev * standard.low,
+        mean + stddev * standard.high,
+    )
+
+
+@functools.cache
+def _truncated(lower: float, upper: float) -> Moments:
+    """Moments of a standard normal cut to `lower < z < upper`.
+
+    The closed form cancels in the tails and on narrow intervals; quadrature of the
+    central moments does not.
+    """
+    centre = min(max(0.0, lower), upper)
+
+    def average(fun):
+        return normal_integral(fun, lower, upper, centre)
+
+    mass = average(np.ones_like)
+    symmetric = lower == -upper
+    mean = 0.0 if symmetric else average(lambda z: z - centre) / mass + centre
+    second = average(lambda z: (z - mean) ** 2) / mass
+    fourth = average(lambda z: (z - mean) ** 4) / mass
+    return _moments(mean, second, fourth, lower, upper)

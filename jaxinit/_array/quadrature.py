@@ -1,0 +1,77 @@
+"""Averages over a standard normal variable."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+BATCH = 64  # panels evaluated at once: every call has BATCH * NODES points
+NODES = 20
+_TOLERANCE = 1e-11
+_MAX_LEVELS = 48
+
+
+def normal_integral(fun: Function, low: float, high: float, centre=0.0) -> float:
+    """Integral of `fun(z) exp((centre**2 - z**2) / 2)` over `low < z < high`.
+
+    Composite Gauss-Legendre quadrature. A panel whose two halves give another value
+    than it gives is cut in two, so that kinks and jumps are enclosed wherever they are.
+
+    Args:
+        fun: elementwise function of float64 arrays of shape (BATCH * NODES,).
+        low: lower limit, may be infinite.
+        high: upper limit, may be infinite.
+        centre: where the weight is one; moves the range of the exponential.
+
+    Returns:
+        The integral, to about 1e-10 of that of `abs(fun)`.
+    """
+    reach = np.sqrt(centre**2 + 200.0)  # a weight of exp(-100) beyond
+    edges = _edges(max(low, -reach), min(high, reach))
+    panels = np.stack([edges[:-1], edges[1:]], 1)
+    values, sizes = _integrals(fun, panels, centre)
+    total, size = 0.0, sizes.sum()
+    for _ in range(_MAX_LEVELS):
+        middle = panels.mean(1)
+        halves = np.stack([panels[:, 0], middle, middle, panels[:, 1]], 1)
+        halves = halves.reshape(-1, 2)
+        parts, _ = _integrals(fun, halves, centre)
+        parts = parts.reshape(-1, 2)
+        with np.errstate(invalid="ignore"):  # what is not finite shows in the total
+            rough = np.abs(parts.sum(1) - values) > _TOLERANCE * size
+        total += parts[~rough].sum()
+        panels, values = halves.reshape(-1, 4)[rough].reshape(-1, 2), parts[rough]
+        values = values.reshape(-1)
+        if not len(panels):
+            break
+    return float(total + values.sum())
+
+
+def _edges(low: float, high: float) -> np.ndarray:
+    """Panels of at most 1/2 that end at the half integers, where most kinks are."""
+    inner = np.arange(np.floor(low * 2) + 1, np.ceil(high * 2)) / 2
+    return np.concatenate([[low], inner, [high]])
+
+
+def _integrals(fun, panels, centre):
+    points, weights = _rule()
+    values, sizes = [], []
+    for start in range(0, len(panels), BATCH):
+        some = panels[start : start + BATCH]
+        padded = np.zeros((BATCH, 2))
+        padded[: len(some)] = some
+        half = (padded[:, 1:] - padded[:, :1]) / 2
+        z = padded[:, :1] + half * (points + 1)
+        density = weights * np.exp((centre - z) * (centre + z) / 2)
+        terms = fun(z.reshape(-1)).reshape(z.shape) * half * density
+        terms = terms[: len(some)]
+        values.append(terms.sum(1))
+        sizes.append(np.abs(terms).sum(1))
+    return np.concatenate(values), np.concatenate(sizes)
+
+
+@functools.cache
+def _rule():
+    return np.polynomial.legendre.leggauss(NODES)

@@ -1,0 +1,140 @@
+"""Types of an initializer's settings, each with its check.
+
+A setting is declared as a dataclass field of one of these types. The check runs when
+the initializer is built: it returns the value in the form that is stored (hashable,
+picklable, printable) or raises with the name of the argument, the value, what is
+allowed and the fix.
+"""
+
+import functools
+import math
+import operator
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+Check = Callable[[str, Any], Any]
+_PYTHON_DTYPES = (bool, int, float, complex)
+
+
+def refuse_tracer(name: str, value: Any) -> None:
+    """Raises if `value` is traced: settings decide what is compiled."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        raise TypeError(
+            f"{name} must be a concrete value, got the tracer {value}. Build the "
+            "initializer outside the transformed function and close over it, or "
+            "multiply what it returns by the traced value."
+        )
+
+
+def number(name: str, value: Any) -> float:
+    """A real number, infinities included, as a Python float."""
+    refuse_tracer(name, value)
+    scalar = value.item() if getattr(value, "shape", None) == () else value
+    if not isinstance(scalar, (int, float)) or math.isnan(scalar):
+        raise ValueError(f"{name} must be a real number, got {value!r}.")
+    return float(scalar) + 0.0  # no negative zero: it would equal zero yet act apart
+
+
+def finite(name: str, value: Any) -> float:
+    """A finite real number, as a Python float."""
+    checked = number(name, value)
+    if math.isinf(checked):
+        raise ValueError(f"{name} must be finite, got {value!r}.")
+    return checked
+
+
+def nonnegative(name: str, value: Any) -> float:
+    """A finite number that is zero or greater, as a Python float."""
+    checked = finite(name, value)
+    if checked < 0:
+        raise ValueError(f"{name} must be zero or greater, got {value!r}.")
+    return checked
+
+
+def _optional_number(name: str, value: Any) -> float | None:
+    return None if value is None else finite(name, value)
+
+
+def _axis(name: str, value: Any) -> int:
+    refuse_tracer(name, value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}.") from None
+
+
+def axes(name: str, value: Any) -> int | tuple[int, ...]:
+    """An axis, or a tuple of axes."""
+    refuse_tracer(name, value)
+    try:
+        if hasattr(value, "__index__"):
+            return operator.index(value)
+        return tuple(operator.index(axis) for axis in value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an int or a sequence of ints, got {value!r}."
+        ) from None
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def dtype_of(name: str, value: Any) -> Any:
+    """None, one of Python's number types (jax's default of its kind), or a dtype."""
+    if value is None or (isinstance(value, type) and value in _PYTHON_DTYPES):
+        return value
+    try:
+        return np.dtype(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a dtype such as jax.numpy.float32, got {value!r}."
+        ) from None
+
+
+def choice(*allowed: str) -> Check:
+    """The check that a setting is one of `allowed`."""
+
+    def check(name, value):
+        if value not in allowed:
+            options = ", ".join(map(repr, allowed))
+            raise ValueError(f"{name} must be one of {options}, got {value!r}.")
+        return value
+
+    return check
+
+
+Number = Annotated[float, number]
+Finite = Annotated[float, finite]
+NonNegative = Annotated[float, nonnegative]
+OptionalFinite = Annotated[float | None, _optional_number]
+Axis = Annotated[int, _axis]
+Axes = Annotated[int | tuple[int, ...], axes]
+Flag = Annotated[bool, _flag]
+DType = Annotated[Any, dtype_of]
+Mode = Annotated[
+    Literal["fan_in", "fan_out", "fan_avg", "fan_geo_avg"],
+    choice("fan_in", "fan_out", "fan_avg", "fan_geo_avg"),
+]
+Distribution = Annotated[
+    Literal["truncated_normal", "normal", "uniform"],
+    choice("truncated_normal", "normal", "uniform"),
+]
+
+
+@functools.cache
+def checks(cls: type) -> dict[str, Check]:
+    """The check of every field of `cls` that is declared with one."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {
+        name: hint.__metadata__[0]
+        for name, hint in hints.items()
+        if typing.get_origin(hint) is Annotated
+    }

@@ -1,0 +1,1 @@
+"""The catalogue of initializers, one file per family."""

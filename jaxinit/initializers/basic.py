@@ -1,0 +1,253 @@
+"""Constants, and laws whose settings do not depend on the shape."""
+
+# An initializer is a class that is used, and therefore spelled, as a function.
+# ruff: noqa: N801
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn import initializers as reference
+
+from jaxinit._array import laws
+from jaxinit._array.initializer import Initializer
+from jaxinit._array.settings import (
+    DType,
+    Finite,
+    Flag,
+    NonNegative,
+    Number,
+    OptionalFinite,
+    refuse_tracer,
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Frozen:
+    """An array that compares, hashes and prints by its values."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @property
+    def array(self) -> np.ndarray:
+        """The array itself, read-only."""
+        return np.frombuffer(self.data, self.dtype).reshape(self.shape)
+
+    def __repr__(self):
+        return repr(self.array.tolist())
+
+
+_WIDEST = {np.floating: np.float64, np.integer: np.int64, np.complexfloating: complex}
+
+
+def _frozen(name: str, value: Any) -> Frozen:
+    refuse_tracer(name, value)
+    if isinstance(value, Frozen):
+        return value
+    array = np.asarray(value)
+    for kind, widest in _WIDEST.items():  # a printed number has no narrower dtype
+        if jnp.issubdtype(array.dtype, kind):
+            array = array.astype(widest)
+    if array.dtype.kind not in "fcib":
+        raise TypeError(f"{name} must be a number or an array, got {value!r}.")
+    return Frozen(array.dtype.str, array.shape, array.tobytes())
+
+
+@dataclass(frozen=True, repr=False)
+class constant(Initializer):
+    """Every entry is `value`.
+
+    Args:
+        value: a number, or an array that broadcasts to the shape.
+        dtype: default dtype; integers and booleans are allowed too.
+
+    Raises:
+        TypeError: if the value is traced or no number.
+
+    >>> import jax
+    >>> constant(3.0)(jax.random.key(0), (2,))
+    Array([3., 3.], dtype=float32)
+    >>> constant([1.0, 2.0])
+    constant([1.0, 2.0])
+    """
+
+    _kinds: ClassVar[tuple[type, ...]] = (np.number, np.bool_)
+    _draws: ClassVar[bool] = False
+
+    value: Annotated[Any, _frozen]
+    dtype: DType = None
+
+    def __repr__(self):
+        return {zeros: "zeros", ones: "ones"}.get(self) or super().__repr__()
+
+    def _law(self, shape, dtype):
+        return laws.Values(tuple(self.value.array.ravel().tolist()))
+
+    def _sample(self, key, shape, dtype):
+        value = self.value.array if self.value.shape else self.value.array.item()
+        return reference.constant(value)(key, shape, dtype)
+
+    def _check_shape(self, shape):
+        own = self.value.shape
+        fits = len(own) <= len(shape) and all(
+            size in (1, wanted)
+            for size, wanted in zip(reversed(own), reversed(shape), strict=False)
+        )
+        if not fits:
+            raise ValueError(
+                f"value of shape {own} does not broadcast to the shape {shape}."
+            )
+
+
+zeros = constant(0.0)
+ones = constant(1.0)
+
+
+def zeros_init() -> Initializer:
+    """The initializer `zeros`, made by a call, as in Flax.
+
+    >>> zeros_init()
+    zeros
+    """
+    return zeros
+
+
+def ones_init() -> Initializer:
+    """The initializer `ones`, made by a call, as in Flax.
+
+    >>> ones_init()
+    ones
+    """
+    return ones
+
+
+@dataclass(frozen=True, repr=False)
+class normal(Initializer):
+    """Normal law, not truncated: `mean + stddev * z`, or complex with `E|z|^2 = 1`.
+
+    Args:
+        stddev: standard deviation, zero or greater.
+        dtype: default dtype, float or complex.
+        mean: expected value.
+
+    Raises:
+        ValueError: if a setting is not finite, or `stddev` negative.
+
+    >>> normal(0.02, mean=1.0).moments((64, 64)).std
+    0.02
+    """
+
+    _kinds: ClassVar[tuple[type, ...]] = (np.floating, np.complexfloating)
+
+    stddev: NonNegative = 1e-2
+    dtype: DType = None
+    _: KW_ONLY
+    mean: Finite = 0.0
+
+    def _law(self, shape, dtype):
+        is_complex = jnp.issubdtype(dtype, np.complexfloating)
+        law = laws.ComplexNormal if is_complex else laws.Normal
+        return law(self.stddev, self.mean)
+
+    def _sample(self, key, shape, dtype):
+        centred = reference.normal(self.stddev)(key, shape, dtype)
+        return centred + self.mean if self.mean else centred
+
+
+@dataclass(frozen=True, repr=False)
+class truncated_normal(Initializer):
+    """Normal law of deviation `stddev`, cut to `lower < x / stddev < upper`.
+
+    Cutting lowers the standard deviation: to 0.8796 `stddev` at two sigmas.
+
+    Args:
+        stddev: standard deviation before truncation, zero or greater.
+        dtype: default dtype, float.
+        lower: lower bound in units of `stddev`, may be infinite.
+        upper: upper bound in units of `stddev`, may be infinite.
+        corrected: whether to widen the law, bounds included, until `stddev` is the
+            standard deviation after truncation, as in `variance_scaling`.
+
+    Raises:
+        ValueError: if `stddev` is negative or not finite, or `lower >= upper`.
+
+    >>> round(truncated_normal(1.0).moments((64, 64)).std, 4)
+    0.8796
+    >>> round(truncated_normal(1.0, corrected=True).moments((64, 64)).std, 4)
+    1.0
+    """
+
+    stddev: NonNegative = 1e-2
+    dtype: DType = None
+    lower: Number = -2.0
+    upper: Number = 2.0
+    _: KW_ONLY
+    corrected: Flag = False
+
+    def _check_settings(self):
+        if self.lower >= self.upper:
+            raise ValueError(
+                f"lower must be less than upper, got {self.lower} and {self.upper}."
+            )
+
+    def _law(self, shape, dtype):
+        law = laws.TruncatedNormal(1.0, self.lower, self.upper)
+        widening = law.moments().std if self.corrected else 1.0
+        return laws.TruncatedNormal(self.stddev / widening, self.lower, self.upper)
+
+    def _sample(self, key, shape, dtype):
+        stddev = self._law(shape, dtype).stddev
+        draw = reference.truncated_normal(stddev, None, self.lower, self.upper)
+        return draw(key, shape, dtype)
+
+
+@dataclass(frozen=True, repr=False)
+class uniform(Initializer):
+    """Uniform law on `[0, scale)`, or on `[low, high)` where these are given.
+
+    Args:
+        scale: upper bound, zero or greater.
+        dtype: default dtype, float.
+        low: lower bound; needs `high`.
+        high: upper bound; needs `low`.
+
+    Raises:
+        ValueError: if a bound is not finite, `scale` is negative, `low >= high`, only
+            one of them is given, or `scale` is given with them.
+
+    >>> uniform(low=-0.1, high=0.1).moments((64, 64)).mean
+    0.0
+    """
+
+    scale: NonNegative = 1e-2
+    dtype: DType = None
+    _: KW_ONLY
+    low: OptionalFinite = None
+    high: OptionalFinite = None
+
+    def _check_settings(self):
+        low, high = self.low, self.high
+        if (low is None) != (high is None):
+            raise ValueError(f"low and high go together, got low={low}, high={high}.")
+        if low is not None and high is not None:
+            if low >= high:
+                raise ValueError(f"low must be less than high, got {low} and {high}.")
+            if self.scale != type(self).scale:
+                raise ValueError(
+                    f"scale={self.scale} is the upper bound of [0, scale): give it, or "
+                    "low and high, not both."
+                )
+
+    def _law(self, shape, dtype):
+        if self.low is None or self.high is None:
+            return laws.Uniform(0.0, self.scale)
+        return laws.Uniform(self.low, self.high)
+
+    def _sample(self, key, shape, dtype):
+        if self.low is None or self.high is None:
+            return reference.uniform(self.scale)(key, shape, dtype)
+        return jax.random.uniform(key, shape, dtype, self.low, self.high)

@@ -1,0 +1,103 @@
+"""Fans: jax's conventions, einsum equations, explanations."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxinit
+from jaxinit import Fans, einsum_axes, explain, fans
+
+FANS = {
+    "dense": ((20, 30), {}, (20, 30)),
+    "convolution": ((3, 5, 8, 16), {}, (120, 240)),
+    "stacked": ((4, 20, 30), {"batch_axis": 0}, (20, 30)),
+    "heads": ((20, 2, 8), {"in_axis": 0, "out_axis": (1, 2)}, (20, 16)),
+    "torch_order": ((16, 8, 3), {"in_axis": 1, "out_axis": 0}, (24, 48)),
+    "vector": ((7,), {"in_axis": 0, "out_axis": ()}, (7, 1)),
+    "batch_pair": ((2, 3, 4, 5), {"batch_axis": (0, 1)}, (4, 5)),
+}
+
+
+@pytest.mark.parametrize(("shape", "axes", "wanted"), FANS.values(), ids=FANS)
+def test_known_fans(shape, axes, wanted):
+    assert fans(shape, **axes) == Fans(*map(float, wanted))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [c[:2] for c in FANS.values()], ids=FANS)
+def test_fans_are_those_that_jax_scales_by(key, shape, axes):
+    # what jax multiplies a standard normal draw by is 1 / sqrt(fan)
+    @jax.jit
+    def factor(key):
+        draws = [
+            jax.nn.initializers.variance_scaling(1.0, mode, "normal", **axes)
+            for mode in ("fan_in", "fan_out")
+        ]
+        standard = jax.nn.initializers.normal(1.0)(key, shape)
+        return [jnp.median(draw(key, shape) / standard) for draw in draws]
+
+    measured = 1 / np.asarray(factor(key), np.float64) ** 2
+    assert fans(shape, **axes) == pytest.approx(measured, rel=1e-5)
+
+
+def test_axes_may_be_numpy_integers():
+    assert fans((20, 30), np.int64(1), np.int64(0)) == Fans(30.0, 20.0)
+
+
+def test_empty_axes_do_not_divide():
+    assert fans((0, 5)) == Fans(0.0, 5.0)
+    assert fans((3, 0, 5)) == Fans(0.0, 15.0)
+    assert fans((0, 4, 5), batch_axis=0) == Fans(4.0, 5.0)
+
+
+EQUATIONS = {
+    "btd,dhk->bthk": ((0,), (1, 2), ()),
+    "bthk,hkd->btd": ((0, 1), (2,), ()),
+    "...d,df->...f": ((0,), (1,), ()),
+    "...ed,edf->...ef": ((1,), (2,), (0,)),
+    "ab, bc -> ac": ((0,), (1,), ()),
+    "xn,end->exd": ((1,), (0, 2), ()),
+    "bd,dhk->bh": ((0, 2), (1,), ()),  # k is summed over, in the kernel alone
+    "b,->b": ((), (), ()),
+}
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_einsum_axes(equation):
+    in_axis, out_axis, batch_axis = EQUATIONS[equation]
+    assert einsum_axes(equation) == {
+        "in_axis": in_axis,
+        "out_axis": out_axis,
+        "batch_axis": batch_axis,
+    }
+
+
+@pytest.mark.parametrize("equation", ["btd,dhk->bthk", "bed,edf->bef", "bd,dhk->bh"])
+def test_einsum_axes_keep_the_variance_of_the_output(key, equation):
+    # 0.2 is over 6 standard errors: at least 2048 inputs, relative variance 2 each
+    sizes = dict(zip("btdhkef", (64, 4, 32, 8, 4, 8, 32), strict=True))
+    inputs, kernel, _ = equation.replace("->", ",").split(",")
+    shape = [tuple(sizes[index] for index in part) for part in (inputs, kernel)]
+    x = jax.random.normal(key, shape[0])
+    keys = jax.random.split(jax.random.fold_in(key, 1), 16)
+
+    def second_moment(**axes):
+        init = jaxinit.lecun_normal(**axes)
+        kernels = jax.vmap(lambda key: init(key, shape[1]))(keys)
+        draw = jax.vmap(lambda kernel: jnp.einsum(equation, x, kernel))(kernels)
+        return float((draw**2).mean())
+
+    assert second_moment(**einsum_axes(equation)) == pytest.approx(1, abs=0.2)
+    assert second_moment() != pytest.approx(1, abs=0.2)  # jax's default axes
+
+
+def test_explanation_says_fans_std_and_bounds():
+    text = explain(jaxinit.he_normal(), (3, 3, 64, 128))
+    for part in ("he_normal()", "(3, 3, 64, 128)", "576", "1152", "2 / fan_in"):
+        assert part in text
+    assert f"{math.sqrt(2 / 576):.6g}" in text
+    assert repr(text) == str(text)
+    assert "x.T @ x" in explain(jaxinit.orthogonal(), (4, 4))
+    assert "every entry is 0" in explain(jaxinit.zeros, (4,))

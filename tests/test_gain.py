@@ -1,0 +1,146 @@
+"""Gains: torch's table, and quadrature against closed forms."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxinit import calculate_gain, critical, gain
+
+TORCH = {
+    ("linear", None): 1.0,
+    ("conv1d", None): 1.0,
+    ("conv2d", None): 1.0,
+    ("conv3d", None): 1.0,
+    ("conv_transpose1d", None): 1.0,
+    ("conv_transpose2d", None): 1.0,
+    ("conv_transpose3d", None): 1.0,
+    ("sigmoid", None): 1.0,
+    ("tanh", None): 5 / 3,
+    ("relu", None): math.sqrt(2),
+    ("relu", 0.3): math.sqrt(2),
+    ("leaky_relu", None): math.sqrt(2 / 1.0001),
+    ("leaky_relu", 0.2): math.sqrt(2 / 1.04),
+    ("leaky_relu", 1): 1.0,
+    ("selu", None): 0.75,
+}
+
+
+@pytest.mark.parametrize(("name", "param"), TORCH)
+def test_table(name, param):
+    assert calculate_gain(name, param) == TORCH[name, param]
+
+
+def test_table_is_that_of_torch():
+    torch_init = pytest.importorskip("torch.nn.init")
+    for name, param in TORCH:
+        assert calculate_gain(name, param) == torch_init.calculate_gain(name, param)
+
+
+def _tail(a):
+    return math.erfc(a / math.sqrt(2)) / 2
+
+
+def _density(a):
+    return math.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
+
+
+A = 0.3217  # on no panel boundary
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+# E[f(z)^2] and E[f'(z)^2], integrated by hand
+CLOSED = {
+    "identity": (lambda x: x, 1.0, 1.0),
+    "relu": (jax.nn.relu, 0.5, 0.5),
+    "leaky_relu": (lambda x: jax.nn.leaky_relu(x, 0.2), 0.52, 0.52),
+    "abs": (jnp.abs, 1.0, 1.0),
+    "square": (lambda x: x * x, 3.0, 4.0),
+    "exp": (jnp.exp, math.exp(2), math.exp(2)),
+    "sin": (jnp.sin, (1 - math.exp(-2)) / 2, (1 + math.exp(-2)) / 2),
+    "fast_sin": (lambda x: jnp.sin(30 * x), 0.5, 450.0),
+    "relu6": (
+        jax.nn.relu6,
+        0.5 - _tail(6) - 6 * _density(6) + 36 * _tail(6),
+        0.5 - _tail(6),
+    ),
+    "kink_off_grid": (
+        lambda x: jnp.maximum(x - A, 0),
+        (1 + A * A) * _tail(A) - A * _density(A),
+        _tail(A),
+    ),
+    "hard_tanh": (
+        jax.nn.hard_tanh,
+        1 - 2 * _tail(1) - 2 * _density(1) + 2 * _tail(1),
+        1 - 2 * _tail(1),
+    ),
+    "erf": (
+        lambda x: jax.scipy.special.erf(x / math.sqrt(2)),
+        1 / 3,
+        2 / math.pi / math.sqrt(3),
+    ),
+    "selu": (jax.nn.selu, 1.0, None),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_gain_equals_the_closed_form(name):
+    fn, forward, backward = CLOSED[name]
+    assert gain(fn) == pytest.approx(1 / math.sqrt(forward), rel=1e-8)
+    if backward is not None:
+        expected = pytest.approx(1 / math.sqrt(backward), rel=1e-8)
+        assert gain(fn, mode="backward") == expected
+
+
+def test_gain_of_a_jump_off_the_grid():
+    step = gain(lambda x: (x > 0.123).astype(x.dtype))
+    assert step == pytest.approx(1 / math.sqrt(_tail(0.123)), rel=1e-8)
+
+
+@pytest.mark.parametrize("fn", [jnp.tanh, jax.nn.gelu, jax.nn.sigmoid, jax.nn.swish])
+def test_gain_equals_a_fine_riemann_sum(fn):
+    with jax.enable_x64(True):
+        z = jnp.linspace(-12, 12, 100_001, dtype=jnp.float64)
+        weight = jnp.exp(-z * z / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+        forward = float((fn(z) ** 2 * weight).sum())
+        backward = float((jax.vmap(jax.grad(fn))(z) ** 2 * weight).sum())
+    assert gain(fn) == pytest.approx(forward**-0.5, rel=1e-9)
+    assert gain(fn, "backward") == pytest.approx(backward**-0.5, rel=1e-9)
+
+
+def test_gain_needs_no_settings_of_the_user():
+    expected = gain(jnp.tanh)
+    with jax.numpy_dtype_promotion("strict"):
+        assert gain(jnp.tanh) == expected
+    traced = jax.jit(lambda x: x * gain(jnp.tanh))(1.0)
+    assert float(traced) == pytest.approx(expected, rel=1e-6)
+    assert not jax.config.jax_enable_x64
+
+
+@pytest.mark.parametrize("fn", [jax.nn.relu, jnp.tanh, jax.nn.gelu, jax.nn.selu])
+def test_critical_pair_is_a_fixed_point_of_growth_one(fn):
+    sigma_w, sigma_b = critical(fn)
+    assert sigma_w == pytest.approx(gain(fn, "backward"), rel=1e-9)
+    assert sigma_w**2 / gain(fn) ** 2 + sigma_b**2 == pytest.approx(1, rel=1e-8)
+
+
+def test_critical_pair_of_relu_and_identity():
+    assert critical(jax.nn.relu) == pytest.approx((math.sqrt(2), 0), rel=1e-9)
+    assert critical(lambda x: x) == pytest.approx((1, 0), rel=1e-9)
+
+
+def test_critical_pair_keeps_a_wide_tanh_network_alive(key):
+    # the second moment moves by about 1 / sqrt(width) a layer: 15 layers of 3 %
+    width, depth = 512, 15
+
+    def second_moment(sigma_w, sigma_b):
+        x = jax.random.normal(key, (64, width))
+        for layer in range(depth):
+            keys = jax.random.split(jax.random.fold_in(key, layer))
+            kernel = jax.random.normal(keys[0], (width, width)) / math.sqrt(width)
+            bias = jax.random.normal(keys[1], (width,))
+            x = jnp.tanh(x) @ kernel * sigma_w + bias * sigma_b
+        return float((x**2).mean())
+
+    assert second_moment(*critical(jnp.tanh)) == pytest.approx(1, abs=0.3)
+    assert second_moment(1.0, 0.0) < 0.1  # what Glorot's variance does

@@ -1,0 +1,129 @@
+"""What is compiled: bits, structure and options of the drawing kernels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxinit
+from jaxinit._array import kernel
+from jaxinit._array.erf_inv import erf_inv
+
+COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
+SHAPE, BYTES = (1024, 1024), 4 * 1024 * 1024
+
+
+def is_one_loop(compiled) -> bool:
+    small = compiled.memory_analysis().temp_size_in_bytes < BYTES // 64
+    return small and " while(" not in compiled.as_text()
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        jaxinit.he_normal(),
+        jaxinit.he_uniform(),
+        jaxinit.normal(mean=1.0),
+        jaxinit.truncated_normal(),
+        jaxinit.normal(dtype=jnp.bfloat16),
+    ],
+    ids=repr,
+)
+def test_a_draw_is_one_loop_without_temporaries(key, init):
+    assert is_one_loop(jax.jit(lambda key: init(key, SHAPE)).lower(key).compile())
+
+
+def test_what_has_a_temporary_or_a_loop_is_seen(key):
+    def sorts(key):
+        return jnp.sort(jaxinit.normal()(key, SHAPE)[::-1], 0)[::-1] + 1
+
+    def loops(key):
+        return lax.fori_loop(0, 3, lambda _, x: x * x, jaxinit.normal()(key, SHAPE))
+
+    assert not is_one_loop(jax.jit(sorts).lower(key).compile())
+    assert not is_one_loop(jax.jit(loops).lower(key).compile())
+
+
+@pytest.mark.parametrize("in_argument", [True, False])
+def test_every_device_draws_its_own_part(key, in_argument):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    placement = NamedSharding(mesh, PartitionSpec("x"))
+    init = jaxinit.he_normal()
+    if in_argument:
+        draw = jax.jit(lambda key: init(key, SHAPE, out_sharding=placement))
+    else:
+        draw = jax.jit(lambda key: init(key, SHAPE), out_shardings=placement)
+    compiled = draw.lower(key).compile()
+    memory = compiled.memory_analysis()
+    assert memory.output_size_in_bytes == BYTES // 8
+    assert memory.temp_size_in_bytes < BYTES // 64
+    assert not any(name in compiled.as_text() for name in COLLECTIVES)
+    total = jax.jit(lambda key: draw(key).sum()).lower(key).compile()
+    assert any(name in total.as_text() for name in COLLECTIVES)
+
+
+def test_under_an_explicit_mesh_too(key):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    init, spec = jaxinit.he_normal(), PartitionSpec("x")
+    with jax.set_mesh(mesh):
+        draw = jax.jit(lambda key: init(key, SHAPE, out_sharding=spec))
+        compiled = draw.lower(key).compile()
+    memory = compiled.memory_analysis()
+    assert memory.output_size_in_bytes == BYTES // 8
+    assert memory.temp_size_in_bytes < BYTES // 64
+    assert not any(name in compiled.as_text() for name in COLLECTIVES)
+
+
+def test_options_are_those_that_this_jax_knows(monkeypatch):
+    options = kernel.compiler_options.__wrapped__
+    assert options("gpu") is None
+    assert options("cpu") == {"xla_cpu_prefer_vector_width": 512}
+    monkeypatch.setattr(kernel, "_WIDE_VECTORS", {"xla_cpu_no_such_option": 1})
+    assert options("cpu") is None
+
+
+# ---- the inverse error function, on all 2**23 values that a float32 uniform draw has
+
+RANGES = {
+    "normal": (np.nextafter(np.float32(-1), np.float32(0)), 1.0),
+    "two_sigmas": (-0.9544997, 0.9544997),
+    "upper_half": (0.0, 1.0),
+    "lower_tail": (-1.0, -0.99),
+}
+
+
+def uniform(bits, low, high):
+    one = np.uint32(0x3F800000)
+    unit = lax.bitcast_convert_type(bits | one, np.float32) - np.float32(1)
+    low, high = np.float32(low), np.float32(high)
+    return lax.max(low, unit * (high - low) + low)
+
+
+def differences(fun, other, low, high) -> int:
+    bits = jnp.arange(1 << 23, dtype=jnp.uint32)
+    x = jax.jit(lambda bits: fun(uniform(bits, low, high)))(bits)
+    options = kernel.compiler_options("cpu")
+    for wide in (None, options):
+        y = jax.jit(lambda b: other(uniform(b, low, high)), compiler_options=wide)(bits)
+        if found := int((x.view(jnp.uint32) != y.view(jnp.uint32)).sum()):
+            return found
+    return 0
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_erf_inv_has_the_bits_of_xla(name):
+    low, high = RANGES[name]
+    assert differences(lax.erf_inv, erf_inv, low, high) == 0
+    assert differences(lax.erf_inv, lambda u: erf_inv(u * 1.0000002), low, high) > 0
+
+
+def test_erf_inv_at_and_beyond_the_edges():
+    u = jnp.array(
+        [0, -0.0, 1, -1, 1.5, -2, np.nan, np.inf, -np.inf, 1e-45, 1e-38, -1e-30],
+        jnp.float32,
+    )
+    ours, theirs = jax.jit(erf_inv)(u), jax.jit(lax.erf_inv)(u)
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(np.signbit(ours[:4]), np.signbit(theirs[:4]))

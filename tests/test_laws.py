@@ -1,0 +1,162 @@
+"""Moments: closed forms, and samples against them in standard errors.
+
+A sample moment may be off by 6.2 standard errors: a false alarm for one key in 2e9 in a
+single comparison, of about 50. The key is fixed, so that a failure is one of the code.
+"""
+
+import math
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import jaxinit
+from jaxinit import Moments
+from jaxinit._array import laws
+
+SIGMAS = 6.2
+SHAPE = (512, 512)
+
+INITIALIZERS = {
+    "normal": jaxinit.normal(0.3, mean=-1.0),
+    "uniform": jaxinit.uniform(0.7),
+    "uniform_low_high": jaxinit.uniform(low=-1.0, high=3.0),
+    "truncated_normal": jaxinit.truncated_normal(0.5),
+    "truncated_asymmetric": jaxinit.truncated_normal(0.5, lower=-0.5, upper=3.0),
+    "truncated_half": jaxinit.truncated_normal(2.0, lower=0.0, upper=math.inf),
+    "truncated_corrected": jaxinit.truncated_normal(0.5, corrected=True),
+    "he_normal": jaxinit.he_normal(),
+    "he_uniform": jaxinit.he_uniform(),
+    "scaling_normal": jaxinit.variance_scaling(1.5, "fan_geo_avg", "normal"),
+}
+COMPLEX = {
+    "normal": jaxinit.normal(0.3, mean=-1.0),
+    "scaling_truncated": jaxinit.glorot_normal(),
+    "scaling_uniform": jaxinit.glorot_uniform(),
+    "scaling_normal": jaxinit.variance_scaling(1.5, "fan_in", "normal"),
+}
+CASES = [
+    *(pytest.param(i, jnp.float32, id=name) for name, i in INITIALIZERS.items()),
+    *(pytest.param(i, jnp.complex64, id=f"{n}_complex") for n, i in COMPLEX.items()),
+]
+
+
+def errors(x: np.ndarray, expected: Moments) -> list[float]:
+    """Mean, variance and fourth moment of `x`, off by so many standard errors."""
+    x = np.asarray(x).astype(complex).ravel()
+    squares = np.abs(x - expected.mean) ** 2
+    fourth = expected.kurtosis * expected.variance**2
+    return [
+        abs(x.mean() - expected.mean) / math.sqrt(expected.variance / x.size),
+        abs(squares.mean() - expected.variance)
+        / math.sqrt((fourth - expected.variance**2) / x.size),
+        abs((squares**2).mean() - fourth) / ((squares**2).std() / math.sqrt(x.size)),
+    ]
+
+
+@pytest.mark.parametrize(("init", "dtype"), CASES)
+def test_samples_have_the_moments(key, init, dtype):
+    x = init(key, SHAPE, dtype)
+    expected = init.moments(SHAPE, dtype)
+    assert max(errors(x, expected)) < SIGMAS
+    wrong = expected._replace(variance=expected.variance * 1.04)
+    assert max(errors(x, wrong)) > SIGMAS
+    assert max(errors(x + 0.05 * expected.std, expected)) > SIGMAS
+
+
+@pytest.mark.parametrize(("init", "dtype"), CASES)
+def test_samples_reach_the_bounds_and_keep_them(key, init, dtype):
+    x = np.asarray(init(key, SHAPE, dtype))
+    expected = init.moments(SHAPE, dtype)
+    parts = np.stack([x.real, x.imag]) if np.iscomplexobj(x) else x
+    rounding = 1e-6 * expected.std
+    assert parts.min() >= expected.low - rounding
+    assert parts.max() <= expected.high + rounding
+    if expected.high < math.inf:  # 2**18 draws come this near to the end of any law
+        assert parts.max() > expected.high - 0.1 * expected.std
+    else:
+        assert parts.max() > expected.mean + 3 * expected.std
+
+
+def entries(init, shape, dtype, key, count=20_000):
+    draw = jax.jit(jax.vmap(lambda key: init(key, shape, dtype).ravel()[-1]))
+    return draw(jax.random.split(key, count))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+@pytest.mark.parametrize("shape", [(3, 3), (5, 2)])
+def test_one_entry_of_many_orthogonal_matrices_has_the_moments(key, shape, dtype):
+    init = jaxinit.orthogonal(1.5)
+    x, expected = entries(init, shape, dtype, key), init.moments(shape, dtype)
+    assert max(errors(x, expected)) < SIGMAS
+    assert max(errors(1.1 * x, expected)) > SIGMAS
+    assert not init.entries_independent
+
+
+def test_moments_of_delta_orthogonal_are_those_of_the_whole_array(key):
+    init, shape = jaxinit.delta_orthogonal(2.0), (3, 2, 4, 6)
+    x = np.asarray(init(key, shape), np.float64)
+    # the squares of a semi-orthogonal matrix add up exactly: no standard error
+    assert (x**2).mean() == pytest.approx(4.0 * 4 / (6 * 4 * 6), rel=1e-5)
+    assert init.moments(shape).variance == pytest.approx((x**2).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [3.0, [1.0, 2.0, 4.0], [1.0 + 2.0j, 3.0]])
+def test_moments_of_constants_are_exact(value):
+    expected = jaxinit.constant(value).moments((4, np.size(value)), jnp.complex64)
+    values = np.atleast_1d(np.asarray(value))
+    assert expected.mean == values.mean().real
+    assert expected.variance == pytest.approx(values.var())
+    parts = np.stack([values.real, values.imag]) if np.iscomplexobj(values) else values
+    assert (expected.low, expected.high) == (parts.min(), parts.max())
+    assert math.isnan(expected.kurtosis) == (np.size(value) == 1)
+
+
+BOUNDS = [(-2, 2), (-1, 3), (-0.1, 0.2), (-6, 6), (-math.inf, 1), (0.5, math.inf)]
+
+
+@pytest.mark.parametrize(("lower", "upper"), BOUNDS)
+def test_truncated_moments_are_those_of_scipy(lower, upper):
+    moments = laws.TruncatedNormal(1.0, lower, upper).moments()
+    mean, variance, excess = stats.truncnorm(lower, upper).stats("mvk")
+    assert moments[:3] == pytest.approx((mean, variance, excess + 3), abs=1e-9)
+
+
+def test_truncated_moments_where_closed_forms_cancel():
+    narrow = laws.TruncatedNormal(1.0, 1.0, 1.001).moments()  # nearly uniform
+    assert narrow.variance == pytest.approx(1e-6 / 12, rel=1e-6)
+    assert narrow.kurtosis == pytest.approx(1.8, rel=1e-6)
+    tail = laws.TruncatedNormal(1.0, 30.0, math.inf).moments()  # nearly exponential
+    assert tail.mean == pytest.approx(30 + 1 / 30, rel=1e-4)
+    assert tail.kurtosis == pytest.approx(9, rel=0.02)
+
+
+def test_two_sigma_truncation_is_the_documented_number():
+    assert jaxinit.truncated_normal(1.0).moments((1,)).std == 0.87962566103423978
+    corrected = jaxinit.truncated_normal(2.0, corrected=True).moments((1,))
+    assert corrected.std == pytest.approx(2.0, rel=1e-14)
+
+
+def test_complex_truncation_is_wider_than_asked_for():
+    # the constant that jax divides by is not the deviation of its law
+    std = jaxinit.lecun_normal().moments((100, 1), jnp.complex64).std
+    assert std == pytest.approx(0.1 * 1.00929, rel=1e-4)
+
+
+def test_zero_spread_and_narrow_bounds():
+    flat = jaxinit.normal(0.0, mean=2.0).moments((3,))
+    assert flat[:2] == (2.0, 0.0)
+    assert flat[3:] == (2.0, 2.0)
+    assert math.isnan(flat.kurtosis)
+    assert jaxinit.normal(1.0).moments((3,), jnp.float16).high == 65504
+    assert jaxinit.normal(1.0).moments((3,), jnp.float32).high == math.inf
+    assert jaxinit.he_normal().moments((0, 3)).std == 0
+
+
+def test_laws_are_values():
+    law = laws.TruncatedNormal(1.0, -2.0, 2.0)
+    assert law == pickle.loads(pickle.dumps(law))
+    assert "truncated at -2 and 2" in str(law)

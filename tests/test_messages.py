@@ -1,0 +1,209 @@
+"""Bad input: every error names the argument, the value, what is allowed and the fix."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+import jaxinit
+
+KEY = jax.random.key(0)
+SHAPE = (4, 4)
+
+
+def traced(build):
+    return lambda: jax.jit(lambda x: build(x)(KEY, SHAPE))(0.5)
+
+
+def scaling(scale=1.0, mode="fan_in", distribution="normal", **axes):
+    return jaxinit.variance_scaling(scale, mode, distribution, **axes)
+
+
+CASES = {
+    # settings, at construction
+    "mode": (lambda: scaling(mode="fan_inn"), ["mode", "'fan_inn'", "'fan_geo_avg'"]),
+    "distribution": (
+        lambda: scaling(distribution="gauss"),
+        ["distribution", "'gauss'", "'truncated_normal', 'normal', 'uniform'"],
+    ),
+    "scale negative": (lambda: scaling(-1.0), ["scale", "zero or greater", "-1.0"]),
+    "scale NaN": (lambda: scaling(math.nan), ["scale", "real number", "nan"]),
+    "scale infinite": (lambda: scaling(math.inf), ["scale", "finite", "inf"]),
+    "scale text": (lambda: scaling("2"), ["scale", "real number", "'2'"]),
+    "scale array": (lambda: scaling(np.ones(2)), ["scale", "real number"]),
+    "stddev negative": (lambda: jaxinit.normal(-0.1), ["stddev", "-0.1"]),
+    "stddev NaN": (lambda: jaxinit.truncated_normal(math.nan), ["stddev", "nan"]),
+    "mean infinite": (lambda: jaxinit.normal(mean=math.inf), ["mean", "finite", "inf"]),
+    "uniform negative": (lambda: jaxinit.uniform(-1), ["scale", "zero or greater"]),
+    "orthogonal scale": (lambda: jaxinit.orthogonal(-1), ["scale", "zero or greater"]),
+    "truncation": (
+        lambda: jaxinit.truncated_normal(lower=2, upper=2),
+        ["lower must be less than upper", "2.0 and 2.0"],
+    ),
+    "bounds": (
+        lambda: jaxinit.uniform(low=1, high=-1),
+        ["low must be less than high", "1.0 and -1.0"],
+    ),
+    "one bound": (lambda: jaxinit.uniform(low=-1), ["low and high go together"]),
+    "scale and bounds": (
+        lambda: jaxinit.uniform(3.0, low=-1, high=1),
+        ["scale=3.0", "not both"],
+    ),
+    "flag": (lambda: jaxinit.truncated_normal(corrected=1), ["corrected", "True"]),
+    "axis kind": (lambda: scaling(in_axis="x"), ["in_axis", "sequence of ints", "'x'"]),
+    "axis float": (lambda: jaxinit.orthogonal(column_axis=1.5), ["column_axis", "int"]),
+    "axes equal": (lambda: scaling(in_axis=-1), ["axis -1", "in_axis", "out_axis"]),
+    "axis twice": (lambda: scaling(in_axis=(0, 0), out_axis=1), ["axis 0", "in_axis"]),
+    "batch is column": (
+        lambda: jaxinit.orthogonal(batch_axis=-1),
+        ["axis -1", "column_axis", "batch_axis"],
+    ),
+    "delta column": (
+        lambda: jaxinit.delta_orthogonal(column_axis=2),
+        ["column_axis", "-2, -1, 0, 1", "2"],
+    ),
+    "dtype": (lambda: jaxinit.normal(dtype="float33"), ["dtype", "'float33'"]),
+    "constant text": (lambda: jaxinit.constant("a"), ["value", "number", "'a'"]),
+    "tracer scale": (traced(scaling), ["scale", "concrete", "close over", "multiply"]),
+    "tracer stddev": (traced(jaxinit.normal), ["stddev", "tracer", "multiply"]),
+    "tracer value": (traced(jaxinit.constant), ["value", "tracer", "multiply"]),
+    "tracer axis": (
+        traced(lambda x: scaling(in_axis=x.astype(int))),
+        ["in_axis", "tracer"],
+    ),
+    # shapes, at the call
+    "one dimension": (
+        lambda: scaling()(KEY, (5,)),
+        ["in_axis=-2", "(5,)", "at least two axes", "in_axis=0, out_axis=()", "zeros"],
+    ),
+    "axis range": (lambda: scaling(out_axis=2)(KEY, SHAPE), ["out_axis=2", "(4, 4)"]),
+    "axes overlap": (
+        lambda: scaling(in_axis=0, out_axis=-2)(KEY, SHAPE),
+        ["axis 0 of shape (4, 4)", "in_axis", "out_axis"],
+    ),
+    "batch overlap": (
+        lambda: jaxinit.he_normal(batch_axis=0)(KEY, SHAPE),
+        ["axis 0", "in_axis", "batch_axis"],
+    ),
+    "orthogonal vector": (
+        lambda: jaxinit.orthogonal()(KEY, (5,)),
+        ["(5,)", "at least two axes", "normal or zeros"],
+    ),
+    "orthogonal batch": (
+        lambda: jaxinit.orthogonal(batch_axis=0)(KEY, SHAPE),
+        ["(4, 4)", "batch_axis=0"],
+    ),
+    "delta rank": (lambda: jaxinit.delta_orthogonal()(KEY, SHAPE), ["3, 4 or 5 axes"]),
+    "delta narrow": (
+        lambda: jaxinit.delta_orthogonal()(KEY, (3, 4, 2)),
+        ["more inputs than outputs", "(3, 4, 2)"],
+    ),
+    "negative size": (lambda: jaxinit.normal()(KEY, (3, -1)), ["negative", "(3, -1)"]),
+    "shape int": (lambda: jaxinit.normal()(KEY, 3), ["sequence of ints", "3"]),
+    "shape float": (lambda: jaxinit.normal()(KEY, (3.0,)), ["sequence of ints"]),
+    "broadcast": (
+        lambda: jaxinit.constant([1, 2, 3])(KEY, SHAPE),
+        ["(3,)", "(4, 4)", "broadcast"],
+    ),
+    "constant is larger": (
+        lambda: jaxinit.constant([1, 2, 3])(KEY, ()),
+        ["(3,)", "()", "broadcast"],
+    ),
+    # dtypes
+    "integer": (
+        lambda: jaxinit.he_normal()(KEY, SHAPE, jnp.int32),
+        ["int32", "he_normal()", "floating or complexfloating", ".astype"],
+    ),
+    "complex uniform": (
+        lambda: jaxinit.uniform()(KEY, SHAPE, jnp.complex64),
+        ["complex64", "must be floating"],
+    ),
+    "own dtype": (lambda: jaxinit.normal(dtype=bool)(KEY, SHAPE), ["bool", "floating"]),
+    "moments dtype": (lambda: jaxinit.normal().moments(SHAPE, int), ["int32"]),
+    # keys
+    "key batch": (
+        lambda: jaxinit.normal()(jax.random.split(KEY, 3), SHAPE),
+        ["single key", "(3,)", "jax.vmap"],
+    ),
+    "raw key batch": (
+        lambda: jaxinit.normal()(np.zeros((3, 2), np.uint32), SHAPE),
+        ["single key", "(3,)", "jax.vmap"],
+    ),
+    "key dtype": (
+        lambda: jaxinit.normal()(np.zeros(2, np.int32), SHAPE),
+        ["key", "uint32", "(2,)", "dtype int32"],
+    ),
+    "key shape": (
+        lambda: jaxinit.normal()(np.zeros(4, np.uint32), SHAPE),
+        ["key", "(2,)", "shape (4,)"],
+    ),
+    "key seed": (lambda: jaxinit.normal()(0, SHAPE), ["jax.random.key(seed)", "int"]),
+    "no key": (lambda: jaxinit.normal()(None, SHAPE), ["jax.random.key", "None"]),
+    # placement
+    "spec without mesh": (
+        lambda: jaxinit.normal()(KEY, SHAPE, None, PartitionSpec("x")),
+        ["out_sharding", "jax.set_mesh", "PartitionSpec"],
+    ),
+    "no placement": (
+        lambda: jaxinit.normal()(KEY, SHAPE, None, "x"),
+        ["out_sharding", "NamedSharding", "'x'"],
+    ),
+    # einsum equations
+    "no output": (lambda: jaxinit.einsum_axes("ab,bc"), ["two operands", "'ab,bc'"]),
+    "three operands": (lambda: jaxinit.einsum_axes("a,b,c->a"), ["two operands"]),
+    "kernel ellipsis": (lambda: jaxinit.einsum_axes("a,...ab->b"), ["ellipsis"]),
+    "kernel twice": (lambda: jaxinit.einsum_axes("a,aa->a"), ["twice", "'a,aa->a'"]),
+    "unknown output": (lambda: jaxinit.einsum_axes("a,ab->c"), ["no operand", "c"]),
+    "signs": (lambda: jaxinit.einsum_axes("a1,ab->b"), ["letters"]),
+    # gains
+    "gain name": (
+        lambda: jaxinit.calculate_gain("gelu"),
+        ["name", "'gelu'", "'leaky_relu'"],
+    ),
+    "gain slope": (
+        lambda: jaxinit.calculate_gain("leaky_relu", True),
+        ["param", "negative slope", "True"],
+    ),
+    "gain of a name": (lambda: jaxinit.gain("relu"), ["fn", "'relu'", "function"]),
+    "gain mode": (
+        lambda: jaxinit.gain(jnp.tanh, "both"),
+        ["mode", "'both'", "'forward', 'backward'"],
+    ),
+    "gain of zero": (lambda: jaxinit.gain(lambda x: 0 * x), ["mean square 0.0"]),
+    "gain of a step": (
+        lambda: jaxinit.gain(jnp.sign, "backward"),
+        ["derivative", "mean square 0.0"],
+    ),
+    "gain infinite": (lambda: jaxinit.gain(lambda x: x / 0), ["mean square inf"]),
+    "gain of a sum": (lambda: jaxinit.gain(jnp.sum), ["elementwise", "shape ()"]),
+    "gain complex": (lambda: jaxinit.gain(lambda x: 1j * x), ["real", "complex128"]),
+    "no edge": (
+        lambda: jaxinit.critical(jax.nn.sigmoid),
+        ["sigmoid", "no edge of chaos", "no bias can lower"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_message(name):
+    fails, parts = CASES[name]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        fails()
+    message = str(caught.value)
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_settings_fail_where_they_are_made():
+    # no key, no shape: nothing of this waits for a call
+    with pytest.raises(ValueError, match="scale"):
+        jaxinit.variance_scaling(-1.0, "fan_in", "normal")
+
+
+def test_flax_sees_the_message():
+    linen = pytest.importorskip("flax.linen")
+    layer = linen.Dense(3, bias_init=jaxinit.he_normal())
+    with pytest.raises(ValueError, match="at least two axes"):
+        layer.init(KEY, jnp.ones((1, 2)))
