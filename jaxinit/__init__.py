@@ -10,6 +10,15 @@ from jaxinit._array.initializer import Initializer as Initializer
 from jaxinit._array.initializer import explain as explain
 from jaxinit._array.laws import Moments as Moments
 from jaxinit._compile.jit import jit as jit
+from jaxinit._tree.fingerprint import fingerprint as fingerprint
+from jaxinit._tree.partial import init_missing as init_missing
+from jaxinit._tree.partial import reinit as reinit
+from jaxinit._tree.plan import Plan as Plan
+from jaxinit._tree.plan import PlanError as PlanError
+from jaxinit._tree.plan import init_tree as init_tree
+from jaxinit._tree.plan import plan as plan
+from jaxinit._tree.rules import Rules as Rules
+from jaxinit._tree.shardings import ShardingRules as ShardingRules
 from jaxinit.initializers.basic import constant as constant
 from jaxinit.initializers.basic import normal as normal
 from jaxinit.initializers.basic import ones as ones

@@ -86,7 +86,13 @@ def lists_and_keys(key):
 
 
 def not_random(key, x):
-    return {"zero": jnp.zeros((2, 3)), "count": 3, "weak": jnp.sin(1.0), "x": x, "k": key}
+    return {
+        "zero": jnp.zeros((2, 3)),
+        "count": 3,
+        "weak": jnp.sin(1.0),
+        "x": x,
+        "k": key,
+    }
 
 
 def data_dependent(key, x):
@@ -95,8 +101,11 @@ def data_dependent(key, x):
     return w / y.std(0), y.std(0), w[:2], jax.nn.relu(y).sum()
 
 
-def closed_over(key, table=np.arange(12.0, dtype=np.float32).reshape(3, 4)):
-    return jax.random.normal(key, (3, 4)) * table, jnp.asarray(table)
+TABLE = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+
+
+def closed_over(key):
+    return jax.random.normal(key, (3, 4)) * TABLE, jnp.asarray(TABLE)
 
 
 def already_jitted(key):
@@ -125,9 +134,9 @@ def depth_dependent(key):
 
 
 def many_dtypes(key):
-    keys = jax.random.split(key, 4)
     dtypes = [jnp.bfloat16, jnp.float16, jnp.complex64, jnp.float32]
-    return [jaxinit.lecun_normal()(k, (8, 8), d) for k, d in zip(keys, dtypes)]
+    keys = zip(jax.random.split(key, 4), dtypes, strict=True)
+    return [jaxinit.lecun_normal()(k, (8, 8), dtype) for k, dtype in keys]
 
 
 def many_equal(key):
@@ -151,7 +160,9 @@ class Pair(typing.NamedTuple):
 
 
 def named_tuple(key):
-    return Pair(jax.random.truncated_normal(key, -2, 2, (8,)), jnp.ones(2, jnp.bfloat16))
+    return Pair(
+        jax.random.truncated_normal(key, -2, 2, (8,)), jnp.ones(2, jnp.bfloat16)
+    )
 
 
 mlp = hk.transform(lambda x: hk.nets.MLP([8, 8, 8])(x))
@@ -212,7 +223,9 @@ def test_equals_jax_jit(name):
     assert_same(jaxinit.jit(fun)(*args), jax.jit(fun)(*args))
 
 
-@pytest.mark.parametrize("name", ["linen", "keys returned", "data dependent", "rbg", "dtypes", "many equal"])
+@pytest.mark.parametrize(
+    "name", ["linen", "keys returned", "data dependent", "rbg", "dtypes", "many equal"]
+)
 def test_equals_jax_jit_under_an_outer_jit(name):
     fun, *args = CASES[name]
     assert_same(jax.jit(jaxinit.jit(fun))(*args), jax.jit(fun)(*args))
@@ -239,8 +252,10 @@ def test_static_arguments():
         theirs = jax.jit(init, **statics)
         assert_same(ours(KEY, 4, depth=2), theirs(KEY, 4, depth=2))
         assert_same(ours(KEY, 5, scale=2, depth=1), theirs(KEY, 5, scale=2, depth=1))
-    ours, theirs = (j(init, static_argnums=(1,), static_argnames="depth")
-                    for j in (jaxinit.jit, jax.jit))
+    ours, theirs = (
+        j(init, static_argnums=(1,), static_argnames="depth")
+        for j in (jaxinit.jit, jax.jit)
+    )
     assert_same(ours(KEY, 3, depth=1), theirs(KEY, 3, depth=1))
 
 
@@ -435,7 +450,9 @@ def test_progress():
     programs = jaxinit.jit(Transformer().init).programs(KEY, IDS)
     sizes = []
     params = programs.run(sizes.append)
-    assert sum(sizes) == programs.bytes == sum(x.nbytes for x in jax.tree.leaves(params))
+    assert (
+        sum(sizes) == programs.bytes == sum(x.nbytes for x in jax.tree.leaves(params))
+    )
 
 
 def test_not_a_function():

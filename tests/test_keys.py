@@ -14,7 +14,9 @@ ROOTS = jax.random.split(jax.random.key(9), 3)
 def derived(roots):
     """Every way to derive keys, two levels deep, by jax."""
     split = jax.vmap(lambda key: jax.random.split(key, 4))(roots)
-    folded = jax.vmap(jax.random.fold_in)(split[:, 1], jnp.array([7, 2**31, 0], jnp.uint32))
+    folded = jax.vmap(jax.random.fold_in)(
+        split[:, 1], jnp.array([7, 2**31, 0], jnp.uint32)
+    )
     return [roots, split, folded, jax.random.split(folded[2], (2, 3))]
 
 
@@ -23,7 +25,12 @@ def tree():
     roots = keys.roots((3,))
     split = keys.derive(roots[:, None], np.arange(4))
     folded = keys.derive(split[:, 1], np.array([7, 2**31, 0], np.uint32))
-    return keys, [roots, split, folded, keys.derive(folded[2], np.arange(6).reshape(2, 3))]
+    return keys, [
+        roots,
+        split,
+        folded,
+        keys.derive(folded[2], np.arange(6).reshape(2, 3)),
+    ]
 
 
 def test_words_are_those_of_jax():

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.core import eval_jaxpr
 from jax.extend import core
 from jax.extend.core import primitives
 
 from jaxinit._array.erf_inv import erf_inv
+from jaxinit._array.kernel import setting
 from jaxinit._array.threefry import is_threefry, with_fused_bits
 
 _EMPTY = jax.make_jaxpr(lambda: ())().jaxpr
@@ -26,11 +28,11 @@ def fused(fun: Callable[..., Any]) -> Callable[..., Any]:
 
     Returns:
         A function of the same arguments, to be called under `jax.jit`. With key-reuse
-        checking on it is `fun` itself, since unwrapping a key hides it from the checker.
+        checking on it is `fun`, since unwrapping a key hides it from the checker.
     """
 
     def call(*args):
-        if jax.config.jax_debug_key_reuse:
+        if setting("jax_debug_key_reuse"):
             return fun(*args)
         closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
         values = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
@@ -67,7 +69,7 @@ def inlined_call(eqn: core.JaxprEqn) -> tuple[core.Jaxpr, Sequence[Any]] | None:
     These are plain `jax.jit` calls and `jax.checkpoint`, which only matters to a
     derivative.
     """
-    body = eqn.params.get("jaxpr")
+    body: Any = eqn.params.get("jaxpr")
     if eqn.primitive is primitives.remat_p:
         return body, ()
     if eqn.primitive is not primitives.jit_p:
@@ -93,7 +95,7 @@ def fused_bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
 
 def plain_bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
     """The outputs of one equation on `values`, as jax makes them."""
-    return jax.core.eval_jaxpr(single(eqn), (), *_of_variables(eqn, values))
+    return eval_jaxpr(single(eqn), (), *_of_variables(eqn, values))
 
 
 def _scan(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
@@ -119,13 +121,18 @@ def scan_parts(eqn: core.JaxprEqn) -> tuple[int, int]:
     """
     body = eqn.params["jaxpr"].jaxpr
     outside, inside = (
-        [atom.aval.ndim for atom in atoms] for atoms in (eqn.outvars, body.outvars)
+        [abstract(atom).ndim for atom in atoms] for atoms in (eqn.outvars, body.outvars)
     )
     carry = sum(map(int.__eq__, outside, inside))
     outside, inside = (
-        [atom.aval.ndim for atom in atoms] for atoms in (eqn.invars, body.invars)
+        [abstract(atom).ndim for atom in atoms] for atoms in (eqn.invars, body.invars)
     )
     return sum(map(int.__eq__, outside, inside)) - carry, carry
+
+
+def abstract(atom: core.Var | core.Literal) -> Any:
+    """Shape and dtype of a variable or literal."""
+    return atom.aval
 
 
 def single(eqn: core.JaxprEqn) -> core.Jaxpr:

@@ -1,10 +1,16 @@
 """How a kernel that draws is compiled."""
 
 import functools
+from typing import Any
 
 import jax
 
 _WIDE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
+
+
+def setting(name: str) -> Any:
+    """The value of a setting of jax, in this thread, by name."""
+    return getattr(jax.config, name)
 
 
 @functools.cache

@@ -19,6 +19,8 @@ import numpy as np
 from jax import lax
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 
+from jaxinit._array.kernel import setting
+
 PARITY = 0x1BD11BDA
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _WORDS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
@@ -96,7 +98,7 @@ FUSED_THREEFRY = define_prng_impl(
 
 def is_threefry(key_dtype) -> bool:
     """Whether arrays of `key_dtype` are keys whose bits the fused kernel can make."""
-    return jax.config.jax_threefry_partitionable and key_dtype == _THREEFRY_DTYPE
+    return setting("jax_threefry_partitionable") and key_dtype == _THREEFRY_DTYPE
 
 
 def with_fused_bits(key: jax.Array) -> jax.Array:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 from jax.extend.core import primitives
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxinit._array.fuse import inlined_call, plain_bind, scan_parts, single
+from jaxinit._array.fuse import abstract, inlined_call, plain_bind, scan_parts, single
 from jaxinit._array.threefry import is_threefry
 from jaxinit._compile.keys import KeyTree, key_words, seed_words
 
@@ -127,9 +129,7 @@ class Graph:
 
         for eqn, needed in _needed(jaxpr):
             inputs = tuple(read(atom) for atom in eqn.invars)
-            env.update(
-                zip(eqn.outvars, self._apply(eqn, inputs, needed), strict=True)
-            )
+            env.update(zip(eqn.outvars, self._apply(eqn, inputs, needed), strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
     def _apply(self, eqn, inputs, needed) -> Sequence[Value | None]:
@@ -194,7 +194,8 @@ class Graph:
         if isinstance(data, Argument):
             if data.position not in self._wrapped:
                 self._wrapped[data.position] = self._root(
-                    lambda args: key_words(args[data.position]), eqn.outvars[0].aval.shape
+                    lambda args: key_words(args[data.position]),
+                    eqn.outvars[0].aval.shape,
                 )
             return [self._wrapped[data.position]]
         if isinstance(data, Constant):
@@ -256,7 +257,7 @@ class Graph:
         if isinstance(value, Literal):
             return np.asarray(value.atom.val)
         if isinstance(value, Constant):
-            known = not isinstance(value.value, jax.core.Tracer)
+            known = not isinstance(value.value, Tracer)
             return np.asarray(value.value) if known else None
         if not isinstance(value, Output) or not _is_small_integer(value):
             return None
@@ -289,7 +290,7 @@ def _is_float_function(eqn: core.JaxprEqn) -> bool:
     """Whether a call maps floats to floats: no keys to be found in it."""
     atoms = (*eqn.invars, *eqn.outvars)
     return bool(eqn.invars) and all(
-        jax.dtypes.issubdtype(atom.aval.dtype, np.inexact) for atom in atoms
+        jnp.issubdtype(abstract(atom).dtype, np.inexact) for atom in atoms
     )
 
 
@@ -298,8 +299,8 @@ def _carries_nothing(eqn: core.JaxprEqn) -> bool:
 
 
 def _is_small_integer(value: Output) -> bool:
-    aval = value.node.eqn.outvars[value.position].aval
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+    aval = abstract(value.node.eqn.outvars[value.position])
+    if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return False
     return np.issubdtype(aval.dtype, np.integer) and aval.size <= _MAX_KEYS
 
@@ -337,7 +338,7 @@ _MOVES = {
     "unstack": _unstack,
     "split": _lax_split,
 }
-_KEY_RULES: dict[str, Callable[..., list[Value] | None]] = {
+_KEY_RULES: dict[str, Callable[..., Any]] = {
     "random_wrap": Graph._wrap,
     "random_unwrap": Graph._unwrap,
     "random_seed": Graph._seed,

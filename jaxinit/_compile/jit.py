@@ -10,11 +10,18 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
+from jaxinit._array.kernel import setting
+from jaxinit._compile.placement import (
+    Placement,
+    flat_shardings,
+    on_mesh,
+    placement_of,
+)
 from jaxinit._compile.plan import (
     CompiledProgram,
     LeafPlan,
-    Placement,
     compile_programs,
     program_inputs,
 )
@@ -101,8 +108,8 @@ class Programs:
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self)} programs for {len(self._paths)} leaves, {self.bytes:,} bytes; "
-            f"trace {self.trace_seconds:.2f} s, compile {self.compile_seconds:.2f} s",
+            f"{len(self)} programs for {len(self._paths)} leaves, {self.bytes:,} bytes"
+            f"; trace {self.trace_seconds:.2f} s, compile {self.compile_seconds:.2f} s",
             f"{'runs':>6} {'bytes':>15} {'compile':>9}  first leaf",
         ]
         lines += [
@@ -118,6 +125,7 @@ class JittedInit:
 
     def __init__(self, fun, static_argnums, static_argnames, out_shardings):
         functools.update_wrapper(self, fun)
+        self._fun = fun
         self._statics = _Statics(fun, static_argnums, static_argnames)
         self._out_shardings = out_shardings
         self._plans: dict[int, tuple[Any, LeafPlan, list[str]]] = {}
@@ -132,7 +140,7 @@ class JittedInit:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What `jax.jit` of the function returns for these arguments."""
         leaves = self._statics.dynamic_leaves(args, kwargs)
-        if jax.config.jax_debug_key_reuse:
+        if setting("jax_debug_key_reuse"):
             return self._jitted(*args, **kwargs)
         traced = self._jitted.trace(*args, **kwargs)
         if traced.jaxpr.effects:
@@ -162,12 +170,12 @@ class JittedInit:
         return self._programs(traced, leaves, start)
 
     def __repr__(self) -> str:
-        return f"jaxinit.jit({getattr(self, '__name__', self.__wrapped__)})"
+        return f"jaxinit.jit({getattr(self, '__name__', self._fun)})"
 
     def _inline(self, traced, leaves) -> Any:
         outputs = LeafPlan(traced.jaxpr).inline(leaves)
         if self._out_shardings is not None:
-            shardings = list(self._flat_shardings(traced))
+            shardings = self._flat_shardings(traced)
             outputs = jax.jit(lambda x: x, out_shardings=shardings)(outputs)
         return jax.tree.unflatten(traced.out_tree, outputs)
 
@@ -175,8 +183,8 @@ class JittedInit:
         start = time.perf_counter() if start is None else start
         plan, paths = self._plan(traced)
         middle = time.perf_counter()
-        shardings = tuple(map(_on_mesh, self._flat_shardings(traced)))
-        placement = _placement(leaves, shardings)
+        shardings = tuple(map(on_mesh, self._flat_shardings(traced)))
+        placement = placement_of(leaves, shardings)
         compiled = compile_programs(plan, leaves, placement)
         seconds = (middle - start, time.perf_counter() - middle)
         tree = traced.out_tree
@@ -195,12 +203,8 @@ class JittedInit:
             self._plans[id(traced.jaxpr)] = known
         return known[1:]
 
-    def _flat_shardings(self, traced) -> tuple:
-        def is_none(x):
-            return x is None
-
-        full = jax.tree.broadcast(self._out_shardings, traced.out_info, is_leaf=is_none)
-        return tuple(jax.tree.leaves(full, is_leaf=is_none))
+    def _flat_shardings(self, traced) -> list[Any]:
+        return flat_shardings(self._out_shardings, traced.out_info)
 
 
 class _Statics:
@@ -217,7 +221,9 @@ class _Statics:
         named = {i: p.name for i, p in enumerate(parameters) if p.kind in kinds}
         if numbers and not names:
             size = len(parameters)
-            names = tuple(named[n % size] for n in numbers if size and n % size in named)
+            names = tuple(
+                named[n % size] for n in numbers if size and n % size in named
+            )
         elif names and not numbers:
             numbers = tuple(i for i, name in named.items() if name in names)
         self._numbers, self._names = numbers, frozenset(names)
@@ -236,31 +242,9 @@ def _as_tuple(value: Any, single: type) -> tuple:
 
 def _is_traced(leaves: Iterable[Any]) -> bool:
     """Whether what is computed now becomes part of an outer program."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         return True
-    return isinstance(lax.add(np.int32(0), np.int32(0)), jax.core.Tracer)
-
-
-def _on_mesh(sharding: Any) -> Any:
-    """A partition spec as a sharding over the mesh in use."""
-    if not isinstance(sharding, jax.sharding.PartitionSpec):
-        return sharding
-    return jax.sharding.NamedSharding(jax.sharding.get_mesh(), sharding)
-
-
-def _placement(leaves: Iterable[Any], outputs: tuple) -> Placement:
-    """Where to run: where the outputs must be, else where committed arguments are."""
-    committed = [x.sharding for x in leaves if getattr(x, "committed", False)]
-    inputs = next(iter(committed), None)
-    if isinstance(inputs, jax.sharding.NamedSharding):
-        inputs = jax.sharding.NamedSharding(inputs.mesh, jax.sharding.PartitionSpec())
-    known = [s for s in (*outputs, inputs) if isinstance(s, jax.sharding.Sharding)]
-    if known:
-        platform = next(iter(known[0].device_set)).platform
-    else:
-        device = jax.config.jax_default_device
-        platform = getattr(device, "platform", device) or jax.default_backend()
-    return Placement(None if any(outputs) else inputs, outputs, platform)
+    return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)
 
 
 def jit(

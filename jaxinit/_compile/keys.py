@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxinit._array.threefry import JAX_WORDS, Words, threefry_2x32
 
@@ -109,15 +110,15 @@ _NUMPY_WORDS = Words(np.add, np.bitwise_xor, _rotate_left)
 def key_words(key: Any) -> Any:
     """The words of a key argument: on the host if it has a value, else traced."""
     data = jax.random.key_data(key) if is_key(key) else key
-    return data if isinstance(data, jax.core.Tracer) else np.asarray(data)
+    return data if isinstance(data, Tracer) else np.asarray(data)
 
 
 def seed_words(seed: Any) -> Any:
     """The words of the threefry key made from an integer seed."""
     data = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-    return data if isinstance(data, jax.core.Tracer) else np.asarray(data)
+    return data if isinstance(data, Tracer) else np.asarray(data)
 
 
 def is_key(value: Any) -> bool:
     """Whether `value` is a typed key or an array of them."""
-    return jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)

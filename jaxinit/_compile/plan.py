@@ -1,5 +1,4 @@
-"""All leaf programs of one traced function: inlined under a trace, or compiled and run.
-"""
+"""All leaf programs of a traced function: inlined under a trace, or compiled."""
 
 import collections
 import concurrent.futures
@@ -16,8 +15,9 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-from jaxinit._array.kernel import compiler_options
+from jaxinit._array.kernel import compiler_options, setting
 from jaxinit._compile.graph import Argument, Constant, Graph, Keys
+from jaxinit._compile.placement import Placement
 from jaxinit._compile.program import Program, leaf_programs
 
 # Under a trace, equal leaves are drawn in one loop, whose output is a temporary: this
@@ -69,7 +69,7 @@ class LeafPlan:
         return outputs
 
     def inline(self, args: Sequence[Any]) -> list[Any]:
-        """All outputs, as part of the program being traced; equal leaves in one loop."""
+        """All outputs, in the program being traced; equal leaves in one loop."""
         words = self.words(args)
         outputs = self.direct_outputs(args, words)
         limit = _LOOP_SHARE * sum(map(self.bytes_of, self.programs))
@@ -94,7 +94,9 @@ def _evaluate(
     first = programs[0]
     slots = [i for i, value in enumerate(first.inputs) if isinstance(value, Keys)]
     inputs = program_inputs(first, words, args)
-    names = [np.stack([_word_names(p.inputs[slot]) for p in programs]) for slot in slots]
+    names = [
+        np.stack([_word_names(p.inputs[slot]) for p in programs]) for slot in slots
+    ]
     keys = [words.reshape(-1)[name] for name in names]
 
     def one(i):
@@ -134,12 +136,14 @@ def program_inputs(program: Program, words: Any, args: Sequence[Any]) -> list[An
     """The values of a program's inputs: words of its keys, and arguments."""
     flat = words.reshape(-1)
     return [
-        args[value.position] if isinstance(value, Argument) else flat[_word_names(value)]
+        args[value.position]
+        if isinstance(value, Argument)
+        else flat[_word_names(value)]
         for value in program.inputs
     ]
 
 
-def _word_names(keys: Keys) -> np.ndarray:
+def _word_names(keys: Any) -> np.ndarray:
     return keys.names if keys.raw else keys.names[..., None] * 2 + np.arange(2)
 
 
@@ -149,23 +153,8 @@ def _key_output(words: Any, value: Keys) -> Any:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where programs run and where their outputs go.
-
-    Attributes:
-        inputs: sharding of the inputs that are keys; None leaves it to jax.
-        outputs: sharding of each flat output; None leaves it to XLA.
-        platform: name of the backend, such as "cpu".
-    """
-
-    inputs: jax.sharding.Sharding | None
-    outputs: tuple[jax.sharding.Sharding | None, ...]
-    platform: str
-
-
-@dataclass(frozen=True)
 class CompiledProgram:
-    """An executable for one class of equal programs, and the seconds it took to make."""
+    """An executable for a class of equal programs, and the seconds it took to make."""
 
     call: Callable[..., list[Any]]
     seconds: float
@@ -273,8 +262,8 @@ def _argument_token(value: Any) -> Hashable:
 def _settings() -> Hashable:
     """What else a compilation depends on: the configuration in force."""
     return (
-        jax.config.jax_threefry_partitionable,
-        jax.config.jax_enable_x64,
-        jax.config.jax_default_device,
+        setting("jax_threefry_partitionable"),
+        setting("jax_enable_x64"),
+        setting("jax_default_device"),
         jax.sharding.get_abstract_mesh(),
     )

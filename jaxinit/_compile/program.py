@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxinit._array.fuse import fused_bind, plain_bind
+from jaxinit._array.fuse import abstract, fused_bind, plain_bind
 from jaxinit._compile.graph import (
     Argument,
     Constant,
@@ -30,11 +31,13 @@ from jaxinit._compile.graph import (
 # What adds up numbers in an order that XLA chooses. A program with one of these is kept
 # as jax would compile it, and with all that it shares, or its last bits would change.
 _ACCUMULATES = frozenset(
-    """
-    conv_general_dilated cumlogsumexp cumprod cumsum dot_general ragged_dot_general
-    reduce reduce_prod reduce_sum reduce_window reduce_window_sum scatter-add scatter-mul
-    scatter_add scatter_mul
-    """.split()
+    {
+        *("conv_general_dilated", "dot_general", "ragged_dot_general"),
+        *("cumlogsumexp", "cumprod", "cumsum"),
+        *("reduce", "reduce_prod", "reduce_sum"),
+        *("reduce_window", "reduce_window_sum"),
+        *("scatter-add", "scatter-mul", "scatter_add", "scatter_mul"),
+    }
 )
 
 # Outputs that share a node larger than this are computed together.
@@ -69,10 +72,10 @@ class Program:
     def is_strongly_typed(self) -> bool:
         """Whether all outputs are numbers of a fixed dtype: no keys, no weak types."""
         computed = [value for value in self.outputs if isinstance(value, Output)]
-        avals = [value.node.eqn.outvars[value.position].aval for value in computed]
+        avals = [abstract(v.node.eqn.outvars[v.position]) for v in computed]
         return len(avals) == len(self.outputs) and not any(
             getattr(aval, "weak_type", False)
-            or jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key)
+            or jnp.issubdtype(aval.dtype, jax.dtypes.prng_key)
             for aval in avals
         )
 
@@ -105,9 +108,7 @@ class Program:
 def leaf_programs(graph: Graph, leaves: Sequence[int]) -> list[Program]:
     """The programs of the outputs at `leaves`, those that share large work together."""
     slices = {leaf: _slice([graph.outputs[leaf]]) for leaf in leaves}
-    return [
-        _program(graph, group, slices) for group in _group_by_shared_work(slices)
-    ]
+    return [_program(graph, group, slices) for group in _group_by_shared_work(slices)]
 
 
 def _slice(outputs: Iterable[Value]) -> dict[int, Node]:
@@ -136,7 +137,7 @@ def _group_by_shared_work(slices: dict[int, dict[int, Node]]) -> list[list[int]]
 
 def _is_shared(node: Node) -> bool:
     """Whether outputs that need this node are computed together."""
-    size = sum(var.aval.size for var in node.eqn.outvars)
+    size = sum(abstract(var).size for var in node.eqn.outvars)
     return size > _SHARED_SIZE or not _is_exact(node.eqn)
 
 

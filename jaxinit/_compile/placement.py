@@ -1,0 +1,82 @@
+"""Where programs run, and where their outputs go."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from jaxinit._array.kernel import setting
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where programs run and where their outputs go.
+
+    Attributes:
+        inputs: sharding of the inputs that are keys; None leaves it to jax.
+        outputs: sharding of each flat output; None leaves it to XLA.
+        platform: name of the backend, such as "cpu".
+    """
+
+    inputs: Sharding | None
+    outputs: tuple[Sharding | None, ...]
+    platform: str
+
+
+def placement_of(leaves: Iterable[Any], outputs: tuple) -> Placement:
+    """Where to run: where the outputs must be, else where committed arguments are."""
+    committed = [x.sharding for x in leaves if getattr(x, "committed", False)]
+    inputs = next(iter(committed), None)
+    if isinstance(inputs, NamedSharding):
+        inputs = NamedSharding(inputs.mesh, PartitionSpec())
+    known = [s for s in (*outputs, inputs) if isinstance(s, Sharding)]
+    if known:
+        platform = next(iter(known[0].device_set)).platform
+    else:
+        device = setting("jax_default_device")
+        platform = getattr(device, "platform", device) or jax.default_backend()
+    return Placement(None if any(outputs) else inputs, outputs, platform)
+
+
+def flat_shardings(prefix: Any, tree: Any) -> list[Any]:
+    """One sharding, partition spec or None for each leaf of a tree.
+
+    Args:
+        prefix: pytree of these that is a prefix of the tree.
+        tree: the tree; its None subtrees have no leaf.
+
+    Raises:
+        ValueError: if `prefix` is no prefix of `tree`.
+    """
+
+    def is_leaf(x):
+        return x is None or isinstance(x, PartitionSpec | Sharding)
+
+    # Wrapped, because None would pass for a subtree without leaves.
+    wrapped = jax.tree.map(_Place, prefix, is_leaf=is_leaf)
+    full = jax.tree.broadcast(wrapped, tree, is_leaf=lambda x: isinstance(x, _Place))
+    return [place.sharding for place in jax.tree.leaves(full)]
+
+
+@dataclass(frozen=True)
+class _Place:
+    sharding: Any
+
+
+def on_mesh(sharding: Any) -> Sharding | None:
+    """A sharding as it is, a `PartitionSpec` over the mesh in use.
+
+    Raises:
+        ValueError: if a `PartitionSpec` is given and no mesh is in use.
+    """
+    if not isinstance(sharding, PartitionSpec):
+        return sharding
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        raise ValueError(
+            f"{sharding} needs a mesh: use jax.set_mesh, or give a "
+            "jax.sharding.NamedSharding."
+        )
+    return NamedSharding(mesh, sharding)

@@ -1,0 +1,87 @@
+"""Drawing a part of a tree: what is missing, or what is to be drawn again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._tree.paths import joined, leaf_paths, matcher
+from jaxinit._tree.plan import Plan, PlanError, PlannedLeaf, problems_message
+
+
+def init_missing(key: jax.Array, partial: Any, plan: Plan) -> Any:
+    """Draws the leaves that a tree lacks, with the values of the full init.
+
+    Args:
+        key: root key, as of `plan.init`.
+        partial: pytree of arrays with the paths of the plan, some of them left out or
+            None, as after loading a checkpoint of a smaller model.
+        plan: the plan of the whole tree.
+
+    Returns:
+        Pytree of the structure of the plan. The arrays of `partial` are in it as they
+        are; the others equal those of `plan.init(key)`.
+
+    Raises:
+        PlanError: naming every leaf of `partial` that the plan does not have, or has
+            with another shape or dtype.
+
+    >>> import jax, jaxinit
+    >>> shapes = {"w": jax.ShapeDtypeStruct((2,), "float32"), "b": jnp.zeros(2)}
+    >>> plan = jaxinit.plan(shapes, {"**": jaxinit.ones})
+    >>> init_missing(jax.random.key(0), {"b": jnp.zeros(2)}, plan)
+    {'b': Array([0., 0.], dtype=float32), 'w': Array([1., 1.], dtype=float32)}
+    """
+    return plan.complete(key, _known(partial, plan))
+
+
+def reinit(key: jax.Array, params: Any, plan: Plan, where: Any) -> Any:
+    """Draws some leaves of a tree again.
+
+    Args:
+        key: root key of the new values.
+        params: pytree with the paths, shapes and dtypes of the plan.
+        plan: the plan of the tree.
+        where: pattern of the leaves to draw, as those of `jaxinit.Rules`.
+
+    Returns:
+        Pytree of the structure of the plan: leaves that match have the values of
+        `plan.init(key)`, all others are the arrays of `params` themselves.
+
+    Raises:
+        PlanError: if `params` does not fit the plan.
+        ValueError: if `where` matches no leaf.
+    """
+    known = _known(params, plan)
+    matches = matcher(where)
+    chosen = {leaf.path for leaf in plan if matches(leaf)}
+    if not chosen:
+        raise ValueError(f"where={where!r} matches no leaf of the plan:\n{plan}")
+    lacking = [leaf.path for leaf in plan if leaf.path not in {*known, *chosen}]
+    if lacking:
+        raise PlanError(problems_message("params", [f"{p}: missing" for p in lacking]))
+    kept = {path: value for path, value in known.items() if path not in chosen}
+    return plan.complete(key, kept)
+
+
+def _known(params: Any, plan: Plan) -> dict[str, Any]:
+    planned = {leaf.path: leaf for leaf in plan}
+    known, problems = {}, []
+    for segments, value in leaf_paths(params):
+        path = joined(segments)
+        problem = _misfit(value, planned.get(path))
+        known[path] = value
+        if problem:
+            problems.append(f"{path}: {problem}")
+    if problems:
+        raise PlanError(problems_message("the tree", problems))
+    return known
+
+
+def _misfit(value: Any, leaf: PlannedLeaf | None) -> str | None:
+    if leaf is None:
+        return "not in the plan"
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
+    if (shape, dtype) == (leaf.shape, leaf.dtype):
+        return None
+    return f"is {dtype}{list(shape)}, planned is {leaf.dtype}{list(leaf.shape)}"

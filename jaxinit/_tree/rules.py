@@ -1,0 +1,122 @@
+"""Rules: ordered pairs of a pattern and what to draw where it matches."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxinit._array.initializer import Initializer
+from jaxinit._tree.paths import matcher
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a rule may look at.
+
+    Attributes:
+        path: path of the leaf, its segments joined by `/`.
+        shape: shape of the array.
+        dtype: its dtype.
+        siblings: the leaves beside it, itself included, by the last segment of their
+            path: a bias finds the shape of its kernel here.
+        index: the layer number in the path, that of the first segment that is or ends
+            in a number; None if there is none.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    siblings: Mapping[str, jax.ShapeDtypeStruct]
+    index: int | None
+
+
+class Rules:
+    """Ordered rules; the first whose pattern matches a leaf says what is drawn there.
+
+    Args:
+        rules: mapping from patterns to values, or pairs of them. A pattern is a glob
+            over `/`-joined paths (`*` within a segment, `**` across), a compiled
+            regular expression, matched in full, or a predicate of the `Leaf`. A value
+            is an initializer, or a function of the `Leaf` that returns one.
+
+    Raises:
+        TypeError: if a pattern or a value is of a wrong type.
+        ValueError: if a glob is malformed or a pattern is given twice.
+
+    >>> import jaxinit
+    >>> Rules({"**/kernel": jaxinit.he_normal(), "**/bias": jaxinit.zeros})
+    Rules({'**/kernel': he_normal(), '**/bias': zeros})
+    """
+
+    def __init__(self, rules: "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | Rules"):
+        pairs = rules.items() if isinstance(rules, Mapping | Rules) else rules
+        self._pairs = tuple((pattern, value) for pattern, value in pairs)
+        patterns = [pattern for pattern, _ in self._pairs]
+        twice = [p for i, p in enumerate(patterns) if p in patterns[:i]]
+        if twice:
+            raise ValueError(
+                f"pattern {twice[0]!r} is given twice: the second would never be used."
+            )
+        self._matchers = [matcher(pattern) for pattern in patterns]
+        self._makers = [_maker(pattern, value) for pattern, value in self._pairs]
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """The pairs of pattern and value, in order."""
+        return iter(self._pairs)
+
+    def find(self, leaf: Leaf) -> int | None:
+        """The position of the rule for a leaf; None if no pattern matches."""
+        hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
+        return next(hits, None)
+
+    def initializer(self, position: int, leaf: Leaf) -> Callable[..., jax.Array]:
+        """What the rule at `position` draws for a leaf it matches."""
+        return self._makers[position](leaf)
+
+    def __or__(self, other: "Rules | Mapping[Any, Any]") -> "Rules":
+        """These rules, then, for leaves none of them matches, the others."""
+        return Rules([*self.items(), *Rules(other).items()])
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self):
+        return f"Rules({{{', '.join(f'{p!r}: {v!r}' for p, v in self._pairs)}}})"
+
+
+def _maker(pattern: Any, value: Any) -> Callable[[Leaf], Callable[..., jax.Array]]:
+    if is_initializer(value):
+        return lambda leaf: value
+    if not callable(value):
+        raise TypeError(
+            f"the rule for {pattern!r} must be an initializer, such as "
+            f"jaxinit.he_normal(), or a function of the leaf, got {value!r}."
+        )
+
+    def make(leaf: Leaf) -> Callable[..., jax.Array]:
+        made: Any = value(leaf)
+        if not is_initializer(made):
+            raise TypeError(f"its rule, a function of the leaf, returned {made!r}")
+        return made
+
+    return make
+
+
+def is_initializer(value: Any) -> bool:
+    """Whether `value` is called with a key and a shape, as jax's initializers are."""
+    if isinstance(value, Initializer):
+        return True
+    if not callable(value) or isinstance(value, type):
+        return False
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )
+    return sum(p.kind in positional for p in parameters) >= 2
