@@ -1,5 +1,9 @@
 """Starting parameters for JAX programs: the right values, fast, and provable."""
 
+from jaxinit._array.combine import grouped as grouped
+from jaxinit._array.combine import scaled as scaled
+from jaxinit._array.combine import split as split
+from jaxinit._array.combine import stacked as stacked
 from jaxinit._array.fans import Fans as Fans
 from jaxinit._array.fans import einsum_axes as einsum_axes
 from jaxinit._array.fans import fans as fans

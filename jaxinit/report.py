@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,7 @@ from jax import lax
 from rich.table import Table
 
 from jaxinit._array.fans import fans
-
-_INTEGER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")
+from jaxinit._tree.folding import fold
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,6 @@ class _Measured:
         return math.sqrt(self.squares / self.size)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Paths of one template whose integers fill the box of these ranges."""
-
-    ranges: tuple[tuple[int, int], ...]
-    members: tuple[int, ...]
-
-
 def rows(params: Any) -> list[Row]:
     """The leaves of a pytree, measured, repeated blocks folded.
 
@@ -108,7 +99,7 @@ def rows(params: Any) -> list[Row]:
     in_collections = isinstance(params, Mapping) and "params" in params
     return [
         _row(path, in_collections, [leaves[i] for i in run], [moments[i] for i in run])
-        for path, run in _fold(names, kinds)
+        for path, run in fold(names, kinds)
     ]
 
 
@@ -190,58 +181,6 @@ def _pool(moments: Sequence[_Measured | None]) -> _Measured | None:
     mean = sum(m.mean * m.size for m in known) / size
     squares = sum(m.squares + m.size * abs(m.mean - mean) ** 2 for m in known)
     return _Measured(size, mean, squares)
-
-
-def _fold(
-    paths: Sequence[str], kinds: Sequence[Hashable]
-) -> list[tuple[str, tuple[int, ...]]]:
-    """Folded paths and the positions of those they stand for, by first position."""
-    groups: dict[tuple[str, Hashable], list[_Run]] = {}
-    for i, (path, kind) in enumerate(zip(paths, kinds, strict=True)):
-        ranges = tuple((int(n), int(n)) for n in _INTEGER.findall(path))
-        group = groups.setdefault((_INTEGER.sub("\0", path), kind), [])
-        group.append(_Run(ranges, (i,)))
-    folded = [
-        (_filled(template, run.ranges), run.members)
-        for (template, _), runs in groups.items()
-        for run in _boxes(runs)
-    ]
-    return sorted(folded, key=lambda item: min(item[1]))
-
-
-def _boxes(runs: list[_Run]) -> list[_Run]:
-    """Runs joined along each of their integers in turn."""
-    for axis in range(len(runs[0].ranges)):
-        joined: list[_Run] = []
-        for run in sorted(runs, key=lambda run: (_others(run, axis), run.ranges[axis])):
-            if joined and _follows(joined[-1], run, axis):
-                joined[-1] = _join(joined[-1], run, axis)
-            else:
-                joined.append(run)
-        runs = joined
-    return runs
-
-
-def _others(run: _Run, axis: int) -> tuple:
-    return run.ranges[:axis] + run.ranges[axis + 1 :]
-
-
-def _follows(a: _Run, b: _Run, axis: int) -> bool:
-    return (
-        _others(a, axis) == _others(b, axis)
-        and a.ranges[axis][1] + 1 == b.ranges[axis][0]
-    )
-
-
-def _join(a: _Run, b: _Run, axis: int) -> _Run:
-    span = (a.ranges[axis][0], b.ranges[axis][1])
-    ranges = (*a.ranges[:axis], span, *a.ranges[axis + 1 :])
-    return _Run(ranges, a.members + b.members)
-
-
-def _filled(template: str, ranges: Iterable[tuple[int, int]]) -> str:
-    texts = iter(f"{a}" if a == b else f"{{{a}..{b}}}" for a, b in ranges)
-    return re.sub("\0", lambda _: next(texts), template)
 
 
 def table(rows: Sequence[Row]) -> Table:

@@ -261,3 +261,55 @@ def _truncated(lower: float, upper: float) -> Moments:
     second = average(lambda z: (z - mean) ** 2) / mass
     fourth = average(lambda z: (z - mean) ** 4) / mass
     return _moments(mean, second, fourth, lower, upper)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Another law, times a number."""
+
+    law: Law
+    factor: float
+
+    def moments(self) -> Moments:
+        """Moments of the law, scaled."""
+        moments = _affine(self.law.moments(), self.factor)
+        low, high = sorted([moments.low, moments.high])
+        return moments._replace(low=low, high=high)
+
+    def __str__(self):
+        return f"{self.factor:g} times ({self.law})"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The law of an entry picked at random from parts of given sizes."""
+
+    parts: tuple[tuple[Law, int], ...]
+
+    def moments(self) -> Moments:
+        """Moments about the common mean; of parts whose own laws are symmetric."""
+        known = [(law.moments(), size) for law, size in self.parts if size]
+        if not known:
+            return Moments(0.0, 0.0, math.nan, 0.0, 0.0)
+        total = sum(size for _, size in known)
+
+        def average(fun):
+            return sum(fun(moments) * size for moments, size in known) / total
+
+        mean = average(lambda m: m.mean)
+        second = average(lambda m: m.variance + (m.mean - mean) ** 2)
+        fourth = average(lambda m: _fourth_about(m, mean))
+        low, high = min(m.low for m, _ in known), max(m.high for m, _ in known)
+        return _moments(mean, second, fourth, low, high)
+
+    def __str__(self):
+        laws = list(dict.fromkeys(str(law) for law, _ in self.parts))
+        shown = "; ".join(laws[:3]) + ("; ..." if len(laws) > 3 else "")
+        return f"{len(self.parts)} parts: {shown}"
+
+
+def _fourth_about(moments: Moments, centre: float) -> float:
+    """`E[(x - centre)**4]` of a law that is symmetric about its mean."""
+    shift, variance = moments.mean - centre, moments.variance
+    own = moments.kurtosis * variance**2 if variance else 0.0
+    return own + 6 * shift**2 * variance + shift**4

@@ -137,7 +137,7 @@ def matcher(pattern: Any) -> Callable[[Any], bool]:
     """
     if isinstance(pattern, str):
         expression = glob(pattern)
-        return lambda leaf: expression.fullmatch(f"{leaf.path}/") is not None
+        return lambda leaf: expression.fullmatch(_closed(leaf.path)) is not None
     if isinstance(pattern, re.Pattern):
         return lambda leaf: pattern.fullmatch(leaf.path) is not None
     if callable(pattern):
@@ -146,6 +146,10 @@ def matcher(pattern: Any) -> Callable[[Any], bool]:
         "a pattern must be a glob such as '**/kernel', a compiled regular expression "
         f"or a predicate of the leaf, got {pattern!r}."
     )
+
+
+def _closed(path: str) -> str:
+    return f"{path}/" if path else ""
 
 
 def collisions(paths: Sequence[Path]) -> list[list[str]]:

@@ -23,6 +23,7 @@ from jaxinit._tree.paths import (
 )
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit._tree.shardings import leaf_shardings
+from jaxinit._tree.table import as_html, as_text
 
 
 class PlanError(ValueError):
@@ -151,6 +152,15 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self._leaves)
+
+    def __str__(self) -> str:
+        return as_text(self._leaves)
+
+    def __repr__(self) -> str:
+        return f"<Plan of {len(self)} leaves, {self.bytes:,} bytes>"
+
+    def _repr_html_(self) -> str:
+        return as_html(self._leaves)
 
 
 def plan(

@@ -1,0 +1,252 @@
+"""Initializers made of others: scaled, stacked, split and grouped."""
+
+# An initializer is a class that is used, and therefore spelled, as a function.
+# ruff: noqa: N801
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._array import laws
+from jaxinit._array.fans import Fans, fans, positions
+from jaxinit._array.initializer import Initializer
+from jaxinit._array.settings import Axis, Finite, refuse_tracer
+
+_ALL_KINDS = (np.floating, np.complexfloating)
+
+
+def _initializer(name: str, value: Any) -> Initializer:
+    if not isinstance(value, Initializer):
+        raise TypeError(
+            f"{name} must be a jaxinit initializer, such as jaxinit.he_normal(), got "
+            f"{value!r}."
+        )
+    return value
+
+
+def _slices(name: str, value: Any) -> Any:
+    if isinstance(value, Initializer) or callable(value):
+        return value
+    raise TypeError(
+        f"{name} must be a jaxinit initializer, or a function of the index that "
+        f"returns one, got {value!r}."
+    )
+
+
+def _sections(name: str, value: Any) -> int | tuple[int, ...]:
+    refuse_tracer(name, value)
+    sizes = (value,) if hasattr(value, "__index__") else tuple(value)
+    if not sizes or any(not hasattr(n, "__index__") or n < 1 for n in sizes):
+        raise ValueError(
+            f"{name} must be a number of equal parts, or their sizes, all at least 1, "
+            f"got {value!r}."
+        )
+    return int(value) if hasattr(value, "__index__") else tuple(map(int, sizes))
+
+
+def _fans_of(init: Initializer, shape: tuple[int, ...]) -> Fans:
+    return getattr(init, "fans", fans)(shape)
+
+
+@dataclass(frozen=True, repr=False)
+class scaled(Initializer):
+    """What `init` draws, times `factor`.
+
+    Args:
+        init: the initializer.
+        factor: finite number; 0.5 halves the standard deviation.
+
+    Raises:
+        TypeError: if `init` is no initializer of this package.
+        ValueError: if `factor` is not finite.
+
+    >>> import jaxinit
+    >>> scaled(jaxinit.normal(0.02), 0.5).moments((8, 8)).std
+    0.01
+    """
+
+    _kinds: ClassVar[tuple[type, ...]] = _ALL_KINDS
+
+    init: Annotated[Initializer, _initializer]
+    factor: Finite
+
+    @property
+    def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
+        """As of `init`."""
+        return self.init.entries_independent
+
+    def fans(self, shape: tuple[int, ...]) -> Fans:
+        """Fans as `init` sees them."""
+        return _fans_of(self.init, shape)
+
+    def _law(self, shape, dtype):
+        return laws.Scaled(self.init._law(shape, dtype), self.factor)
+
+    def _sample(self, key, shape, dtype):
+        return self.init._sample(key, shape, dtype) * jnp.asarray(self.factor, dtype)
+
+    def _check_shape(self, shape):
+        self.init._check_shape(shape)
+
+
+class _Parts(Initializer):
+    """Arrays made of parts along an axis, each drawn from a key of its own."""
+
+    _kinds: ClassVar[tuple[type, ...]] = _ALL_KINDS
+
+    def _parts(self, shape) -> Iterator[tuple[Initializer, tuple[int, ...]]]:
+        raise NotImplementedError
+
+    def _join(self, parts, axis):
+        raise NotImplementedError
+
+    def fans(self, shape: tuple[int, ...]) -> Fans:
+        """Fans of the first part."""
+        init, part = next(self._parts(shape))
+        return _fans_of(init, part)
+
+    def _law(self, shape, dtype):
+        parts = [
+            (init._law(part, dtype), int(np.prod(part)))
+            for init, part in self._parts(shape)
+        ]
+        return laws.Mixture(tuple(parts))
+
+    def _check_shape(self, shape):
+        for init, part in self._parts(shape):
+            init._check_shape(part)
+
+    def _draw_parts(self, key, shape, dtype):
+        """The parts; equal ones in a single draw over all their keys."""
+        parts = list(self._parts(shape))
+        keys = [jax.random.fold_in(key, i) for i in range(len(parts))]
+        if len(set(parts)) > 1:
+            return [
+                init._sample(k, part, dtype)
+                for k, (init, part) in zip(keys, parts, strict=True)
+            ]
+        init, part = parts[0]
+        return list(jax.vmap(lambda k: init._sample(k, part, dtype))(jnp.stack(keys)))
+
+
+@dataclass(frozen=True, repr=False)
+class stacked(_Parts):
+    """Layers stacked along an axis, slice `i` drawn by an initializer of its own.
+
+    The leaf that `flax.linen.scan` makes of `n` layers is one array; fans and bounds
+    are those of one layer. Slice `i` has the key `fold_in(key, i)`, so that it does not
+    depend on the number of layers.
+
+    Args:
+        fn_of_index: an initializer, or a function of the layer number (from 0) that
+            returns one.
+        axis: the axis of the layers.
+
+    Raises:
+        TypeError: if `fn_of_index` is neither, or returns no initializer.
+
+    >>> import jaxinit
+    >>> layers = stacked(lambda i: jaxinit.normal(0.02 / (i + 1)))
+    >>> layers(jax.random.key(0), (12, 64, 64)).shape
+    (12, 64, 64)
+    >>> round(stacked(jaxinit.he_normal()).moments((12, 50, 64)).std, 6)
+    0.2
+    """
+
+    fn_of_index: Annotated[Initializer | Callable[[int], Initializer], _slices]
+    axis: Axis = 0
+
+    @property
+    def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
+        """As of the slices; those of a function of the index are taken to be."""
+        return getattr(self.fn_of_index, "entries_independent", True)
+
+    def _parts(self, shape):
+        (axis,) = positions("axis", self.axis, shape)
+        part = shape[:axis] + shape[axis + 1 :]
+        for index in range(shape[axis]):
+            yield self._at(index), part
+
+    def _at(self, index: int) -> Initializer:
+        if isinstance(self.fn_of_index, Initializer):
+            return self.fn_of_index
+        return _initializer(f"fn_of_index({index})", self.fn_of_index(index))
+
+    def _sample(self, key, shape, dtype):
+        (axis,) = positions("axis", self.axis, shape)
+        return jnp.stack(self._draw_parts(key, shape, dtype), axis)
+
+
+@dataclass(frozen=True, repr=False)
+class split(_Parts):
+    """Parts side by side along an axis, each with fans and key of its own.
+
+    For fused projections: query, key and value in one `(d, 3 d)` kernel are three
+    matrices, each of fan in and fan out `d`. Part `i` has the key `fold_in(key, i)`.
+
+    Args:
+        init: what draws each part.
+        sections: a number of equal parts, or the sizes of all parts.
+        axis: the axis along which they lie.
+
+    Raises:
+        TypeError: if `init` is no initializer of this package.
+        ValueError: if a size is not positive or, in a call, the sizes do not add up to
+            the size of the axis.
+
+    >>> import jaxinit
+    >>> round(split(jaxinit.glorot_uniform(), 3).moments((64, 192)).variance * 64, 6)
+    1.0
+    """
+
+    init: Annotated[Initializer, _initializer]
+    sections: Annotated[int | tuple[int, ...], _sections]
+    axis: Axis = -1
+
+    @property
+    def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
+        """As of the parts."""
+        return self.init.entries_independent
+
+    def _sizes(self, size: int) -> tuple[int, ...]:
+        if isinstance(self.sections, tuple):
+            return self.sections
+        return (size // self.sections,) * self.sections
+
+    def _parts(self, shape):
+        (axis,) = positions("axis", self.axis, shape)
+        sizes = self._sizes(shape[axis])
+        if sum(sizes) != shape[axis]:
+            raise ValueError(
+                f"sections={self.sections} does not divide axis {self.axis} of shape "
+                f"{shape}, of size {shape[axis]}."
+            )
+        for size in sizes:
+            yield self.init, (*shape[:axis], size, *shape[axis + 1 :])
+
+    def _sample(self, key, shape, dtype):
+        (axis,) = positions("axis", self.axis, shape)
+        return jnp.concatenate(self._draw_parts(key, shape, dtype), axis)
+
+
+def grouped(init: Initializer, groups: int) -> split:
+    """Kernels of a grouped convolution: each group of outputs has fans of its own.
+
+    Args:
+        init: what draws the kernel of one group.
+        groups: number of groups, which divides the outputs, the last axis.
+
+    Returns:
+        `split(init, groups)`.
+
+    >>> import jaxinit
+    >>> kernel = (3, 3, 8, 64)  # 64 inputs and outputs in 8 groups
+    >>> he = jaxinit.variance_scaling(2.0, "fan_out", "normal")
+    >>> round(grouped(he, 8).moments(kernel).variance * 3 * 3 * 8, 6)
+    2.0
+    """
+    return split(init, groups)

@@ -1,0 +1,79 @@
+"""Paths of repeated blocks, folded into one."""
+
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+_INTEGER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Paths of one template whose integers fill the box of these ranges."""
+
+    ranges: tuple[tuple[int, int], ...]
+    members: tuple[int, ...]
+
+
+def fold(
+    paths: Sequence[str], kinds: Sequence[Hashable]
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Paths that differ only in integers that follow each other, as one.
+
+    Args:
+        paths: the paths, segments joined by `/`.
+        kinds: what else must be equal for two paths to fold.
+
+    Returns:
+        Folded paths, `blocks_{0..11}/kernel`, each with the positions of those it
+        stands for, in the order of the first of them.
+
+    >>> fold(["b_0/w", "b_1/w", "head"], "aab")
+    [('b_{0..1}/w', (0, 1)), ('head', (2,))]
+    """
+    groups: dict[tuple[str, Hashable], list[_Run]] = {}
+    for i, (path, kind) in enumerate(zip(paths, kinds, strict=True)):
+        ranges = tuple((int(n), int(n)) for n in _INTEGER.findall(path))
+        group = groups.setdefault((_INTEGER.sub("\0", path), kind), [])
+        group.append(_Run(ranges, (i,)))
+    folded = [
+        (_filled(template, run.ranges), run.members)
+        for (template, _), runs in groups.items()
+        for run in _boxes(runs)
+    ]
+    return sorted(folded, key=lambda item: min(item[1]))
+
+
+def _boxes(runs: list[_Run]) -> list[_Run]:
+    """Runs joined along each of their integers in turn."""
+    for axis in range(len(runs[0].ranges)):
+        joined: list[_Run] = []
+        for run in sorted(runs, key=lambda run: (_others(run, axis), run.ranges[axis])):
+            if joined and _follows(joined[-1], run, axis):
+                joined[-1] = _join(joined[-1], run, axis)
+            else:
+                joined.append(run)
+        runs = joined
+    return runs
+
+
+def _others(run: _Run, axis: int) -> tuple:
+    return run.ranges[:axis] + run.ranges[axis + 1 :]
+
+
+def _follows(a: _Run, b: _Run, axis: int) -> bool:
+    return (
+        _others(a, axis) == _others(b, axis)
+        and a.ranges[axis][1] + 1 == b.ranges[axis][0]
+    )
+
+
+def _join(a: _Run, b: _Run, axis: int) -> _Run:
+    span = (a.ranges[axis][0], b.ranges[axis][1])
+    ranges = (*a.ranges[:axis], span, *a.ranges[axis + 1 :])
+    return _Run(ranges, a.members + b.members)
+
+
+def _filled(template: str, ranges: Iterable[tuple[int, int]]) -> str:
+    texts = iter(f"{a}" if a == b else f"{{{a}..{b}}}" for a, b in ranges)
+    return re.sub("\0", lambda _: next(texts), template)

@@ -1,0 +1,86 @@
+"""A plan as a table: plain text, and HTML for notebooks."""
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxinit._tree.folding import fold
+
+if TYPE_CHECKING:
+    from jaxinit._tree.plan import PlannedLeaf
+
+_HEAD: tuple[str, ...]
+_HEAD = ("leaf", "", "shape", "dtype", "initializer", "fan_in", "fan_out", "std")
+_TEXT_COLUMNS = (0, 4, 8)  # aligned to the left; all others are numbers
+
+
+def _rows(leaves: Sequence["PlannedLeaf"]) -> tuple[list[str], list[list[str]]]:
+    """The head and one row for each group of equal leaves."""
+    kinds = [(x.shape, x.dtype, x.initializer, x.sharding) for x in leaves]
+    head = list(_HEAD)
+    if any(leaf.sharding is not None for leaf in leaves):
+        head.append("sharding")
+    rows = []
+    for path, members in fold([leaf.path for leaf in leaves], kinds):
+        cells = _cells(path, leaves[members[0]], len(members))
+        rows.append(cells[: len(head)])
+    return head, rows
+
+
+def _cells(path: str, leaf: "PlannedLeaf", count: int) -> list[str]:
+    fan_in, fan_out = leaf.fans or (None, None)
+    return [
+        path,
+        f"x{count}" if count > 1 else "",
+        "x".join(map(str, leaf.shape)) or "()",
+        str(leaf.dtype),
+        repr(leaf.initializer),
+        _number(fan_in),
+        _number(fan_out),
+        _number(leaf.std),
+        str(getattr(leaf.sharding, "spec", leaf.sharding or "")),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _total(leaves: Iterable["PlannedLeaf"]) -> str:
+    leaves = list(leaves)
+    count = sum(math.prod(leaf.shape) for leaf in leaves)
+    size = sum(leaf.bytes for leaf in leaves)
+    return f"{len(leaves)} leaves, {count:,} parameters, {size:,} bytes"
+
+
+def as_text(leaves: Sequence["PlannedLeaf"]) -> str:
+    """The table in columns of plain text, and the totals."""
+    head, rows = _rows(leaves)
+    table: list[Any] = [head, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in _TEXT_COLUMNS else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    return "\n".join([*lines, _total(leaves)])
+
+
+def as_html(leaves: Sequence["PlannedLeaf"]) -> str:
+    """The table in HTML, and the totals."""
+    head, rows = _rows(leaves)
+    lines = [_line("th", head), *(_line("td", row) for row in rows)]
+    total = f'<caption style="caption-side: bottom">{_total(leaves)}</caption>'
+    return f"<table>{total}{''.join(lines)}</table>"
+
+
+def _line(tag: str, cells: Iterable[str]) -> str:
+    sides = ["left" if i in _TEXT_COLUMNS else "right" for i in range(9)]
+    line = [
+        f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+        for side, cell in zip(sides, cells, strict=False)
+    ]
+    return f"<tr>{''.join(line)}</tr>"

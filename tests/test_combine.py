@@ -1,0 +1,121 @@
+"""Initializers made of others: their parts are what they say, and so are the moments.
+
+Sample moments lie within 6 standard errors of the stated ones: a false alarm in 5e8.
+"""
+
+import math
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxinit
+from jaxinit import grouped, scaled, split, stacked
+
+KEY = jax.random.key(1)
+
+
+def by_depth(i):
+    return jaxinit.normal(0.1 / (i + 1))
+
+
+CASES = {
+    "scaled": (scaled(jaxinit.he_normal(), 0.5), (64, 512)),
+    "scaled by a negative number": (scaled(jaxinit.uniform(2.0), -3.0), (64, 512)),
+    "scaled, complex": (scaled(jaxinit.normal(0.5, jnp.complex64), 2.0), (64, 512)),
+    "stacked": (stacked(jaxinit.he_normal()), (6, 64, 96)),
+    "stacked by depth": (stacked(by_depth), (4, 64, 128)),
+    "stacked on the last axis": (stacked(jaxinit.lecun_uniform(), -1), (64, 96, 5)),
+    "split": (split(jaxinit.glorot_uniform(), 3), (96, 288)),
+    "split by sizes": (split(jaxinit.he_normal(), (32, 96), axis=0), (128, 256)),
+    "grouped": (grouped(jaxinit.kaiming_normal(), 8), (3, 3, 16, 256)),
+    "scaled split": (scaled(split(jaxinit.lecun_normal(), 2), 0.1), (64, 512)),
+    "stacked means": (
+        stacked(lambda i: jaxinit.normal(0.1, mean=float(i))),
+        (3, 64, 128),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_moments(name):
+    init, shape = CASES[name]
+    x, expected = np.asarray(init(KEY, shape)), init.moments(shape)
+    assert errors(x, expected) < 6
+    assert errors(1.1 * x + 0.01 * x.std(), expected) > 6, "negative control"
+    assert expected.low <= x.real.min() <= x.real.max() <= expected.high
+
+
+def errors(x, expected):
+    """The worse of mean and variance, in standard errors of independent draws."""
+    of_mean = abs(x.mean() - expected.mean) / math.sqrt(expected.variance / x.size)
+    spread = math.sqrt((expected.kurtosis - 1) / x.size)
+    measured = (np.abs(x - expected.mean) ** 2).mean()
+    return max(of_mean, abs(measured / expected.variance - 1) / spread)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values(name):
+    init, shape = CASES[name]
+    x = init(KEY, shape)
+    np.testing.assert_array_equal(jax.jit(lambda k: init(k, shape))(KEY), x)
+    if "complex" not in name:
+        narrow = init(KEY, shape, jnp.bfloat16)
+        np.testing.assert_array_equal(narrow, x.astype(jnp.bfloat16))
+
+
+def test_parts_have_keys_and_fans_of_their_own():
+    x = stacked(by_depth)(KEY, (3, 8, 4))
+    assert not np.array_equal(x[0], 2 * x[1])
+    np.testing.assert_array_equal(x[:2], stacked(by_depth)(KEY, (2, 8, 4)))
+    for i, layer in enumerate(x):
+        own = by_depth(i)(jax.random.fold_in(KEY, i), (8, 4))
+        np.testing.assert_array_equal(layer, own)
+    parts = jnp.split(split(jaxinit.he_normal(), 2)(KEY, (8, 12)), 2, axis=1)
+    for i, part in enumerate(parts):
+        own = jaxinit.he_normal()(jax.random.fold_in(KEY, i), (8, 6))
+        np.testing.assert_array_equal(part, own)
+    assert split(jaxinit.glorot_normal(), 3).fans((64, 192)) == (64, 64)
+    assert stacked(jaxinit.he_normal()).fans((12, 64, 32)) == (64, 32)
+    assert grouped(jaxinit.he_normal(), 4).fans((3, 3, 8, 32)) == (72, 72)
+
+
+def test_each_gate_is_orthogonal():
+    x = split(jaxinit.orthogonal(), 4)(KEY, (16, 64))
+    for gate in jnp.split(x, 4, axis=1):
+        np.testing.assert_allclose(gate.T @ gate, np.eye(16), atol=1e-5)
+    assert not split(jaxinit.orthogonal(), 4).entries_independent
+    whole = jaxinit.orthogonal()(KEY, (16, 64))[:, :16]
+    assert abs(whole.T @ whole - np.eye(16)).max() > 0.1, "negative control"
+
+
+def test_are_values():
+    for init, _ in CASES.values():
+        if "lambda" not in repr(init) and "function" not in repr(init):
+            names = {**vars(jaxinit), "complex64": jnp.complex64}
+            assert eval(repr(init), names) == init
+            assert hash(init) == hash(pickle.loads(pickle.dumps(init)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: scaled(3, 1.0), "init must be a jaxinit initializer"),
+        (lambda: scaled(jaxinit.zeros, math.inf), "factor must be finite"),
+        (lambda: stacked("he"), "fn_of_index must be"),
+        (lambda: stacked(lambda i: i)(KEY, (2, 3)), r"fn_of_index\(0\) must be"),
+        (lambda: split(jaxinit.zeros, 0), "sections must be"),
+        (lambda: split(jaxinit.zeros, (2, -1)), "sections must be"),
+        (
+            lambda: split(jaxinit.zeros, 3)(KEY, (4, 8)),
+            r"sections=3 does not divide axis -1 of shape \(4, 8\), of size 8",
+        ),
+        (lambda: stacked(jaxinit.zeros, 3)(KEY, (4, 8)), "axis=3 is out of range"),
+        (lambda: stacked(jaxinit.he_normal())(KEY, (4, 8)), "Must|out of range"),
+    ],
+)
+def test_messages(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
