@@ -101,9 +101,6 @@ class _Parts(Initializer):
     def _parts(self, shape) -> Iterator[tuple[Initializer, tuple[int, ...]]]:
         raise NotImplementedError
 
-    def _join(self, parts, axis):
-        raise NotImplementedError
-
     def fans(self, shape: tuple[int, ...]) -> Fans:
         """Fans of the first part."""
         init, part = next(self._parts(shape))
@@ -120,17 +117,17 @@ class _Parts(Initializer):
         for init, part in self._parts(shape):
             init._check_shape(part)
 
-    def _draw_parts(self, key, shape, dtype):
-        """The parts; equal ones in a single draw over all their keys."""
+    def _draw_parts(self, key, shape, dtype) -> list[jax.Array] | jax.Array:
+        """The parts; if all are equal, drawn as one array of them."""
         parts = list(self._parts(shape))
-        keys = [jax.random.fold_in(key, i) for i in range(len(parts))]
-        if len(set(parts)) > 1:
-            return [
-                init._sample(k, part, dtype)
-                for k, (init, part) in zip(keys, parts, strict=True)
-            ]
-        init, part = parts[0]
-        return list(jax.vmap(lambda k: init._sample(k, part, dtype))(jnp.stack(keys)))
+        if len(set(parts)) == 1:
+            init, part = parts[0]
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(len(parts)))
+            return jax.vmap(lambda k: init._sample(k, part, dtype))(keys)
+        return [
+            init._sample(jax.random.fold_in(key, i), part, dtype)
+            for i, (init, part) in enumerate(parts)
+        ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -178,7 +175,10 @@ class stacked(_Parts):
 
     def _sample(self, key, shape, dtype):
         (axis,) = positions("axis", self.axis, shape)
-        return jnp.stack(self._draw_parts(key, shape, dtype), axis)
+        parts = self._draw_parts(key, shape, dtype)
+        if isinstance(parts, list):
+            return jnp.stack(parts, axis)
+        return jnp.moveaxis(parts, 0, axis)
 
 
 @dataclass(frozen=True, repr=False)
@@ -230,7 +230,10 @@ class split(_Parts):
 
     def _sample(self, key, shape, dtype):
         (axis,) = positions("axis", self.axis, shape)
-        return jnp.concatenate(self._draw_parts(key, shape, dtype), axis)
+        parts = self._draw_parts(key, shape, dtype)
+        if isinstance(parts, list):
+            return jnp.concatenate(parts, axis)
+        return jnp.moveaxis(parts, 0, axis).reshape(shape)
 
 
 def grouped(init: Initializer, groups: int) -> split:

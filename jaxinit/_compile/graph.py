@@ -315,6 +315,14 @@ def _slice(names, params):
     return [names[tuple(slice(*bound) for bound in bounds)]]
 
 
+def _broadcast_in_dim(names, params):
+    shape, kept = params["shape"], params["broadcast_dimensions"]
+    own = [1] * len(shape)
+    for axis, size in zip(kept, names.shape, strict=True):
+        own[axis] = size
+    return [np.broadcast_to(names.reshape(own), shape)]
+
+
 def _reshape(names, params):
     return [names.reshape(params["new_sizes"])]
 
@@ -332,6 +340,7 @@ def _lax_split(names, params):
 
 
 _MOVES = {
+    "broadcast_in_dim": _broadcast_in_dim,
     "slice": _slice,
     "reshape": _reshape,
     "squeeze": _squeeze,

@@ -34,11 +34,13 @@ class ProgramSummary:
     Attributes:
         leaves: paths of the outputs it makes, one tuple for each time it runs.
         bytes: size of all these outputs.
+        temp_bytes: what one run needs on each device beside its outputs.
         seconds: time its compilation took; of the first one, if it was known before.
     """
 
     leaves: tuple[tuple[str, ...], ...]
     bytes: int
+    temp_bytes: int
     seconds: float
 
 
@@ -101,7 +103,9 @@ class Programs:
         for members in uses.values():
             leaves = (tuple(self._paths[i] for i in p.leaves) for p, _ in members)
             size = sum(self._plan.bytes_of(program) for program, _ in members)
-            yield ProgramSummary(tuple(leaves), size, members[0][1].seconds)
+            compiled = members[0][1]
+            temporary = compiled.call.memory_analysis().temp_size_in_bytes
+            yield ProgramSummary(tuple(leaves), size, temporary, compiled.seconds)
 
     def __len__(self) -> int:
         return len({id(compiled) for compiled in self._compiled})

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxinit._array.kernel import setting
@@ -73,7 +75,9 @@ def on_mesh(sharding: Any) -> Sharding | None:
     """
     if not isinstance(sharding, PartitionSpec):
         return sharding
-    mesh = jax.sharding.get_mesh()
+    mesh = jax.sharding.get_abstract_mesh()
+    if not isinstance(jnp.zeros(()), Tracer):
+        mesh = jax.sharding.get_mesh()
     if mesh.empty:
         raise ValueError(
             f"{sharding} needs a mesh: use jax.set_mesh, or give a "

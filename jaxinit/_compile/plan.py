@@ -156,7 +156,7 @@ def _key_output(words: Any, value: Keys) -> Any:
 class CompiledProgram:
     """An executable for a class of equal programs, and the seconds it took to make."""
 
-    call: Callable[..., list[Any]]
+    call: jax.stages.Compiled
     seconds: float
 
 
@@ -196,7 +196,7 @@ def compile_programs(
     plan: LeafPlan, args: Sequence[Any], placement: Placement
 ) -> list[CompiledProgram]:
     """One executable for each program of the plan; equal programs share it."""
-    wanted: dict[Hashable, Callable[[], Callable]] = {}
+    wanted: dict[Hashable, Callable[[], jax.stages.Compiled]] = {}
     names = []
     found: dict[Hashable, CompiledProgram] = {}
     for programs in plan.classes:
@@ -225,13 +225,13 @@ def compile_programs(
     return [by_program[id(program)] for program in plan.programs]
 
 
-def _timed(compile_: Callable[[], Callable]) -> CompiledProgram:
+def _timed(compile_: Callable[[], jax.stages.Compiled]) -> CompiledProgram:
     start = time.perf_counter()
     call = compile_()
     return CompiledProgram(call, time.perf_counter() - start)
 
 
-def _lowered(program, args, outputs, placement) -> Callable[[], Callable]:
+def _lowered(program, args, outputs, placement) -> Callable[[], jax.stages.Compiled]:
     inputs = [
         args[value.position]
         if isinstance(value, Argument)

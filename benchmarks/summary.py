@@ -1,0 +1,131 @@
+"""The README's table of ratios, made from the last results."""
+
+import statistics
+from collections.abc import Callable
+
+from benchmarks import arrays, depth, models
+from benchmarks.harness import ROOT, Table, load, ratio
+
+README = ROOT / "README.md"
+BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+_EMPTY = "Not measured yet: run `python -m benchmarks`, then the same with `readme`.\n"
+
+
+def write():
+    """Puts the table between the README's two marks."""
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{README} has not the lines {BEGIN!r} and {END!r}")
+    README.write_text(before + BEGIN + text() + END + after)
+    return README
+
+
+def text() -> str:
+    """The table and what it was measured on, as Markdown."""
+    results = {name: load(name) for name, _, _ in _FIGURES}
+    taken = {v: result for found in results.values() for v, result in found.items()}
+    if not taken:
+        return _EMPTY
+    head = ("", *(f"jax {version}" for version in taken))
+    lines = [
+        (title, *(_cell(results[name].get(version), figure) for version in taken))
+        for name, title, figure in _FIGURES
+    ]
+    machines = {f"{one['device']}, {one['processor']}" for one in taken.values()}
+    return f"{Table('Measured on ' + '; '.join(machines) + '.', head, lines)}\n"
+
+
+def _cell(result: dict | None, figure: Callable[[list[dict]], str]) -> str:
+    if result is None:
+        return ""
+    try:
+        return figure(result["rows"])
+    except StopIteration:  # a method that was not installed
+        return ""
+
+
+def _seconds(rows: list[dict], **where: str) -> list[float]:
+    row = next(row for row in rows if where.items() <= row.items())
+    return row["seconds"]
+
+
+def _array(law: str, other: str) -> Callable[[list[dict]], str]:
+    def figure(rows):
+        ours = _seconds(rows, law=law, method=arrays.OURS)
+        return f"{ratio(_seconds(rows, law=law, method=other), ours):.1f}x"
+
+    return figure
+
+
+def _model(framework: str, other: str) -> Callable[[list[dict]], str]:
+    def figure(rows):
+        ours = _seconds(rows, framework=framework, method=models.OURS)
+        slow = _seconds(rows, framework=framework, method=other)
+        return f"{ratio(slow, ours):.1f}x"
+
+    return figure
+
+
+def _cold_seconds(rows: list[dict]) -> str:
+    return " / ".join(
+        f"{statistics.median(_seconds(rows, framework='linen', method=method)):.1f} s"
+        for method in (models.JITTED, models.EAGER, models.OURS)
+    )
+
+
+def _memory(rows: list[dict]) -> str:
+    def peak(method):
+        wanted = {"framework": "linen", "method": method}
+        row = next(row for row in rows if wanted.items() <= row.items())
+        return statistics.median(row["extra_bytes"]) / row["bytes"][0]
+
+    return " / ".join(
+        f"{peak(method):.2f}" for method in (models.JITTED, models.EAGER, models.OURS)
+    )
+
+
+def _depth(rows: list[dict]) -> str:
+    ours = [row for row in rows if row["method"] == depth.OURS]
+    deepest, shallowest = (depth.median(row, "compile") for row in (ours[-1], ours[0]))
+    return f"{deepest / shallowest:.2f}"
+
+
+def _import(rows: list[dict]) -> str:
+    return f"{1e3 * statistics.median(row['jaxinit'] for row in rows):.0f} ms"
+
+
+_SIDE = "float32 (4096, 4096)"
+_GPT = "GPT, 48 blocks, cold"
+_FIGURES = (
+    ("arrays", f"`normal`, {_SIDE}, against jitted jax", _array("normal", arrays.JAX)),
+    ("arrays", "`uniform`, the same", _array("uniform", arrays.JAX)),
+    (
+        "arrays",
+        "`truncated_normal`, the same",
+        _array("truncated_normal", arrays.JAX),
+    ),
+    ("arrays", "`he_normal`, the same", _array("he_normal", arrays.JAX)),
+    ("arrays", "`normal`, against torch's `normal_`", _array("normal", arrays.TORCH)),
+    (
+        "models",
+        f"{_GPT}, Flax Linen: `jax.jit` / eager / `jaxinit.jit`",
+        _cold_seconds,
+    ),
+    ("models", "peak memory over parameter bytes, in the same order", _memory),
+    *(
+        (
+            "models",
+            f"{_GPT}, {title}: `jaxinit.jit` against `jax.jit`",
+            _model(framework, models.JITTED),
+        )
+        for framework, title in (
+            ("linen", "Flax Linen"),
+            ("nnx", "Flax NNX"),
+            ("haiku", "Haiku"),
+            ("equinox", "Equinox"),
+        )
+    ),
+    ("depth", "compile time of 96 blocks over that of 12", _depth),
+    ("imports", "`import jaxinit` after `import jax`", _import),
+)

@@ -1,0 +1,59 @@
+"""The benchmarks' own arithmetic; nothing is measured here."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import harness, models
+
+
+def test_rounds_take_turns_both_ways():
+    order = []
+    calls = {name: lambda name=name: order.append(name) or name for name in "abc"}
+    taken = harness.interleaved(calls, 3)
+    assert "".join(order) == "abccbaabc"
+    assert taken == {name: [name] * 3 for name in "abc"}
+
+
+def test_ratio_is_within_rounds():
+    assert harness.ratio([2, 20, 200], [1, 10, 100]) == 2
+
+
+def test_fresh_is_another_process():
+    assert harness.fresh(harness.processor) == harness.processor()
+
+
+def test_results_come_back_by_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    for version in ("0.12.0", "0.9.1"):
+        harness.save({"benchmark": "x", "versions": {"jax": version}, "rows": []})
+    assert list(harness.load("x")) == ["0.9.1", "0.12.0"]
+    assert not harness.load("y")
+
+
+CHANGES = {
+    "a bit": {"a": jnp.array([0.0, -0.0]), "b": jnp.ones(2)},
+    "a dtype": {"a": jnp.zeros(2, int), "b": jnp.ones(2)},
+    "a shape": {"a": jnp.zeros((2, 1)), "b": jnp.ones(2)},
+    "a path": {"a": jnp.zeros(2), "c": jnp.ones(2)},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_fingerprint_sees(change):
+    tree = {"a": jnp.zeros(2), "b": jnp.ones(2)}
+    assert models.fingerprint(tree) == models.fingerprint(jax.tree.map(jnp.copy, tree))
+    assert models.fingerprint(tree) != models.fingerprint(CHANGES[change])
+
+
+@pytest.mark.parametrize("framework", models.FRAMEWORKS)
+def test_the_model_is_the_same_in_every_framework(framework):
+    model = importlib.import_module(f"benchmarks.gpt.with_{framework}")
+    for blocks in (1, 2):
+        methods = model.methods(blocks)
+        assert tuple(methods) == models.METHODS
+        leaves = jax.tree.leaves(jax.eval_shape(methods[models.EAGER]))
+        assert len(leaves) == 4 + 16 * blocks
+        assert sum(leaf.size for leaf in leaves) == 39_385_344 + 7_087_872 * blocks

@@ -1,0 +1,118 @@
+"""Imports run one way, and heavy packages are imported only where they are named."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "jaxinit"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Each room may import from those before it, and from itself.
+ROOMS = (
+    "_array",
+    "initializers",
+    "_compile",
+    "_tree",
+    "linen",
+    "nnx",
+    "target",
+    "checkpoint",
+    "report",
+    "cli",
+    "__main__",
+)
+# Only these rooms may import these packages; all may import jax, numpy and the rest of
+# what comes with Python.
+GUESTS = {
+    "flax": {"linen", "nnx"},
+    "rich": {"report", "cli"},
+    "chex": {"testing"},
+    "matplotlib": {"plots"},
+    "orbax": {"checkpoint"},
+    "safetensors": {"checkpoint"},
+}
+EVERYWHERE = {"jax", "numpy", *sys.stdlib_module_names}
+
+
+def room_of(module: str) -> str:
+    """The room of a module of the package, "" for the root."""
+    return [*module.split("."), ""][1]
+
+
+def imports(source: str) -> Iterator[str]:
+    """Every module that `source` imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module, _, 0):
+                yield module
+            case ast.ImportFrom():
+                yield "."
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What `module` imports and may not."""
+    room = room_of(module)
+    return [
+        imported
+        for imported in imports(source)
+        if not (
+            _is_below(room, room_of(imported))
+            if imported.partition(".")[0] == "jaxinit"
+            else _is_allowed(room, imported.partition(".")[0])
+        )
+    ]
+
+
+def _is_below(room: str, imported: str) -> bool:
+    if imported not in ROOMS:
+        return False
+    return room == "" or ROOMS.index(imported) <= ROOMS.index(room)
+
+
+def _is_allowed(room: str, package: str) -> bool:
+    return package in EVERYWHERE or room in GUESTS.get(package, ())
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_run_one_way(path):
+    assert violations(name_of(path), path.read_text()) == []
+
+
+PLANTED = {
+    "upwards": ("_array.fans", "from jaxinit._compile.jit import jit"),
+    "upwards, in a function": ("_compile.jit", "def f():\n    import jaxinit.cli"),
+    "the root": ("nnx", "import jaxinit"),
+    "a name of the root": ("nnx", "from jaxinit import jit"),
+    "relative": ("_array.laws", "from . import fans"),
+    "flax below the doors": ("_compile.jit", "from flax import nnx"),
+    "rich outside its rooms": ("nnx", "import rich.table"),
+    "a stranger": ("_array.laws", "import scipy.special"),
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_a_planted_violation_is_found(case):
+    module, source = PLANTED[case]
+    assert len(violations(f"jaxinit.{module}", source)) == 1
+
+
+def test_what_is_allowed_passes():
+    source = "import jax.numpy, math\nfrom jaxinit._array import laws"
+    assert violations("jaxinit.initializers.basic", source) == []
+
+
+def test_the_root_only_names():
+    body = ast.parse((PACKAGE / "__init__.py").read_text()).body[1:]
+    assert all(isinstance(node, ast.ImportFrom) for node in body)
+    aliases = [alias for node in body for alias in node.names]
+    assert all(alias.name == alias.asname for alias in aliases)
