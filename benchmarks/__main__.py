@@ -6,7 +6,7 @@ import inspect
 
 from benchmarks.harness import record, save
 
-NAMES = ("arrays", "precision", "models", "depth", "imports")
+NAMES = ("arrays", "precision", "models", "depth", "onepass", "scale", "imports")
 _OPTIONS = {
     "rounds": "how often each method is measured",
     "size": "side of the arrays",

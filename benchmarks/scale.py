@@ -58,6 +58,7 @@ def measure(name: str) -> dict:
         "device_bytes": sum(
             math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
             for leaf in plan
+            if leaf.sharding is not None
         ),
         "temp_bytes": max(program.temp_bytes for program in programs),
         "programs": len(programs),

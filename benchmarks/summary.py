@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable
 
-from benchmarks import arrays, depth, models
+from benchmarks import arrays, depth, models, onepass
 from benchmarks.harness import ROOT, Table, load, ratio
 
 README = ROOT / "README.md"
@@ -95,6 +95,28 @@ def _import(rows: list[dict]) -> str:
     return f"{1e3 * statistics.median(row['jaxinit'] for row in rows):.0f} ms"
 
 
+def _one_pass(method: str) -> Callable[[list[dict]], str]:
+    def figure(rows):
+        taken = {row["method"]: row["taken"] for row in rows}
+        seconds = {
+            name: [one["total"] for one in taken[name]]
+            for name in (onepass.NAIVE, method)
+        }
+        return f"{ratio(seconds[onepass.NAIVE], seconds[method]):.1f}x"
+
+    return figure
+
+
+def _scale(rows: list[dict]) -> str:
+    seconds = [
+        statistics.median(
+            one["plan"] + one["trace"] + one["compile"] for one in row["taken"]
+        )
+        for row in rows
+    ]
+    return " / ".join(f"{value:.0f} s" for value in seconds)
+
+
 _SIDE = "float32 (4096, 4096)"
 _GPT = "GPT, 48 blocks, cold"
 _FIGURES = (
@@ -127,5 +149,16 @@ _FIGURES = (
         )
     ),
     ("depth", "compile time of 96 blocks over that of 12", _depth),
+    (
+        "onepass",
+        "290 leaves by rules, cold: one `jax.jit(plan.init)` against a jitted loop",
+        _one_pass(onepass.ONE_PASS),
+    ),
+    ("onepass", "the same, `plan.init`", _one_pass(onepass.PROGRAMS)),
+    (
+        "scale",
+        "planning and compiling Llama 3 405B / DeepSeek-V3 671B for 512 devices",
+        _scale,
+    ),
     ("imports", "`import jaxinit` after `import jax`", _import),
 )

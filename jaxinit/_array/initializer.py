@@ -14,7 +14,6 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxinit._array import settings
-from jaxinit._array.fuse import fused
 from jaxinit._array.kernel import compiler_options
 from jaxinit._array.keys import check_key
 from jaxinit._array.laws import Law, Moments
@@ -175,6 +174,8 @@ def _is_narrow(dtype: np.dtype) -> bool:
 
 
 def _draw(init: Initializer, key: Any, shape: Shape, dtype: Any, placement: Placement):
+    from jaxinit._array.fuse import fused  # slow to import, and not needed before
+
     def sample(key):
         if 0 in shape:
             return jnp.zeros(shape, dtype)

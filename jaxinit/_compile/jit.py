@@ -5,7 +5,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,12 +19,10 @@ from jaxinit._compile.placement import (
     on_mesh,
     placement_of,
 )
-from jaxinit._compile.plan import (
-    CompiledProgram,
-    LeafPlan,
-    compile_programs,
-    program_inputs,
-)
+
+if TYPE_CHECKING:
+    from jaxinit._compile.executables import CompiledProgram
+    from jaxinit._compile.plan import LeafPlan
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Programs:
         words = self._plan.words(self._args)
         outputs = self._direct_outputs(words)
         for program, compiled in zip(self._plan.programs, self._compiled, strict=True):
-            values = compiled.call(*program_inputs(program, words, self._args))
+            values = compiled.call(*self._plan.inputs(program, words, self._args))
             outputs.update(zip(program.leaves, values, strict=True))
             if progress is not None:
                 progress(self._plan.bytes_of(program))
@@ -166,8 +164,9 @@ class JittedInit:
         start = time.perf_counter()
         traced = self._jitted.trace(*args, **kwargs)
         if traced.jaxpr.effects:
+            names = ", ".join(sorted(type(e).__name__ for e in traced.jaxpr.effects))
             raise ValueError(
-                f"{self!r} has side effects ({traced.jaxpr.effects}) and is compiled "
+                f"{self!r} has side effects ({names}) and is compiled "
                 "whole, by jax.jit. Remove callbacks and prints to see its programs."
             )
         leaves = self._statics.dynamic_leaves(args, kwargs)
@@ -177,7 +176,7 @@ class JittedInit:
         return f"jaxinit.jit({getattr(self, '__name__', self._fun)})"
 
     def _inline(self, traced, leaves) -> Any:
-        outputs = LeafPlan(traced.jaxpr).inline(leaves)
+        outputs = _leaf_plan(traced.jaxpr).inline(leaves)
         if self._out_shardings is not None:
             shardings = self._flat_shardings(traced)
             outputs = jax.jit(lambda x: x, out_shardings=shardings)(outputs)
@@ -189,12 +188,12 @@ class JittedInit:
         middle = time.perf_counter()
         shardings = tuple(map(on_mesh, self._flat_shardings(traced)))
         placement = placement_of(leaves, shardings)
-        compiled = compile_programs(plan, leaves, placement)
+        compiled = plan.compile(leaves, placement)
         seconds = (middle - start, time.perf_counter() - middle)
         tree = traced.out_tree
         return Programs(plan, leaves, placement, compiled, tree, paths, seconds)
 
-    def _plan(self, traced) -> tuple[LeafPlan, list[str]]:
+    def _plan(self, traced) -> tuple["LeafPlan", list[str]]:
         # jax gives the same jaxpr for the same avals and settings; keeping it alive
         # keeps its id its own.
         known = self._plans.get(id(traced.jaxpr))
@@ -203,7 +202,7 @@ class JittedInit:
                 jax.tree_util.keystr(path, simple=True, separator="/")
                 for path, _ in jax.tree.leaves_with_path(traced.out_info)
             ]
-            known = (traced.jaxpr, LeafPlan(traced.jaxpr), paths)
+            known = (traced.jaxpr, _leaf_plan(traced.jaxpr), paths)
             self._plans[id(traced.jaxpr)] = known
         return known[1:]
 
@@ -238,6 +237,12 @@ class _Statics:
         positional = tuple(arg for i, arg in enumerate(args) if i not in static)
         named = {k: v for k, v in kwargs.items() if k not in self._names}
         return jax.tree.leaves((positional, named))
+
+
+def _leaf_plan(closed: Any) -> "LeafPlan":
+    from jaxinit._compile.plan import LeafPlan  # slow to import, not needed before
+
+    return LeafPlan(closed)
 
 
 def _as_tuple(value: Any, single: type) -> tuple:

@@ -1,12 +1,6 @@
 """All leaf programs of a traced function: inlined under a trace, or compiled."""
 
-import collections
-import concurrent.futures
-import os
-import threading
-import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -15,10 +9,14 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-from jaxinit._array.kernel import compiler_options, setting
+from jaxinit._compile.executables import (
+    CompiledProgram,
+    ProgramCache,
+    compiled,
+)
 from jaxinit._compile.graph import Argument, Constant, Graph, Keys
 from jaxinit._compile.placement import Placement
-from jaxinit._compile.program import Program, leaf_programs
+from jaxinit._compile.program import Program, leaf_programs, word_names
 
 # Under a trace, equal leaves are drawn in one loop, whose output is a temporary: this
 # is the largest share of all outputs that one loop may hold.
@@ -42,7 +40,8 @@ class LeafPlan:
         drawn = [i for i, value in outputs if not isinstance(value, direct)]
         self._direct = [(i, v) for i, v in outputs if isinstance(v, direct)]
         self.programs = leaf_programs(self._graph, drawn)
-        classes: dict[tuple, list[Program]] = {}
+        self._executables = ProgramCache()
+        classes: dict[Hashable, list[Program]] = {}
         for program in self.programs:
             classes.setdefault(program.signature, []).append(program)
         self.classes = list(classes.values())
@@ -55,6 +54,23 @@ class LeafPlan:
     def words(self, args: Sequence[Any]) -> Any:
         """The words of every key in the function, given its flat arguments."""
         return self._schedule.words([root(args) for root in self._graph.roots])
+
+    @staticmethod
+    def inputs(program: Program, words: Any, args: Sequence[Any]) -> list[Any]:
+        """The values of the inputs of a program: words of its keys, and arguments."""
+        flat = words.reshape(-1)
+        return [
+            args[value.position]
+            if isinstance(value, Argument)
+            else flat[word_names(value)]
+            for value in program.inputs
+        ]
+
+    def compile(
+        self, args: Sequence[Any], placement: Placement
+    ) -> list[CompiledProgram]:
+        """One executable for each program; equal programs share it."""
+        return compiled(self.programs, args, placement, self._executables)
 
     def direct_outputs(self, args: Sequence[Any], words: Any) -> dict[int, Any]:
         """The outputs that are arguments, constants or keys: nothing to compute."""
@@ -90,13 +106,11 @@ def _evaluate(
 ) -> list[list]:
     """The outputs of equal programs, evaluated in one loop over their keys."""
     if not _in_loop(programs):
-        return [program(*program_inputs(program, words, args)) for program in programs]
+        return [program(*LeafPlan.inputs(program, words, args)) for program in programs]
     first = programs[0]
     slots = [i for i, value in enumerate(first.inputs) if isinstance(value, Keys)]
-    inputs = program_inputs(first, words, args)
-    names = [
-        np.stack([_word_names(p.inputs[slot]) for p in programs]) for slot in slots
-    ]
+    inputs = LeafPlan.inputs(first, words, args)
+    names = [np.stack([word_names(p.inputs[slot]) for p in programs]) for slot in slots]
     keys = [words.reshape(-1)[name] for name in names]
 
     def one(i):
@@ -132,138 +146,6 @@ def _filled(source: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return jnp.full(shape, value.astype(dtype))
 
 
-def program_inputs(program: Program, words: Any, args: Sequence[Any]) -> list[Any]:
-    """The values of a program's inputs: words of its keys, and arguments."""
-    flat = words.reshape(-1)
-    return [
-        args[value.position]
-        if isinstance(value, Argument)
-        else flat[_word_names(value)]
-        for value in program.inputs
-    ]
-
-
-def _word_names(keys: Any) -> np.ndarray:
-    return keys.names if keys.raw else keys.names[..., None] * 2 + np.arange(2)
-
-
 def _key_output(words: Any, value: Keys) -> Any:
-    data = jnp.asarray(words.reshape(-1)[_word_names(value)])
+    data = jnp.asarray(words.reshape(-1)[word_names(value)])
     return data if value.raw else jax.random.wrap_key_data(data, impl="threefry2x32")
-
-
-@dataclass(frozen=True)
-class CompiledProgram:
-    """An executable for a class of equal programs, and the seconds it took to make."""
-
-    call: jax.stages.Compiled
-    seconds: float
-
-
-class ProgramCache:
-    """Executables by signature and placement; the least recently used are dropped.
-
-    Safe to use from several threads. A program wanted by two threads at once may be
-    compiled twice; both executables are right.
-    """
-
-    def __init__(self, size: int):
-        self._size = size
-        self._lock = threading.Lock()
-        self._entries: collections.OrderedDict[Hashable, CompiledProgram]
-        self._entries = collections.OrderedDict()
-
-    def get(self, name: Hashable) -> CompiledProgram | None:
-        """The executable under `name`, if it is still kept."""
-        with self._lock:
-            entry = self._entries.get(name)
-            if entry is not None:
-                self._entries.move_to_end(name)
-            return entry
-
-    def put(self, name: Hashable, entry: CompiledProgram) -> None:
-        """Keeps `entry` under `name`."""
-        with self._lock:
-            self._entries[name] = entry
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)
-
-
-_CACHE = ProgramCache(1024)
-
-
-def compile_programs(
-    plan: LeafPlan, args: Sequence[Any], placement: Placement
-) -> list[CompiledProgram]:
-    """One executable for each program of the plan; equal programs share it."""
-    wanted: dict[Hashable, Callable[[], jax.stages.Compiled]] = {}
-    names = []
-    found: dict[Hashable, CompiledProgram] = {}
-    for programs in plan.classes:
-        for program in programs:
-            # With no input to follow, constants go where the others are told to.
-            default = None if program.inputs else placement.inputs
-            outputs = tuple(placement.outputs[i] or default for i in program.leaves)
-            avals = tuple(map(_argument_token, _arguments(program, args)))
-            name = (program.signature, outputs, avals, placement.inputs, _settings())
-            names.append((program, name))
-            if name in wanted or name in found:
-                continue
-            known = _CACHE.get(name)
-            if known is not None:
-                found[name] = known
-            else:
-                wanted[name] = _lowered(program, args, outputs, placement)
-    workers = min(len(wanted), os.cpu_count() or 1)
-    if wanted:
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            compiled = pool.map(_timed, wanted.values())
-            found.update(zip(wanted, compiled, strict=True))
-    for name in wanted:
-        _CACHE.put(name, found[name])
-    by_program = {id(program): found[name] for program, name in names}
-    return [by_program[id(program)] for program in plan.programs]
-
-
-def _timed(compile_: Callable[[], jax.stages.Compiled]) -> CompiledProgram:
-    start = time.perf_counter()
-    call = compile_()
-    return CompiledProgram(call, time.perf_counter() - start)
-
-
-def _lowered(program, args, outputs, placement) -> Callable[[], jax.stages.Compiled]:
-    inputs = [
-        args[value.position]
-        if isinstance(value, Argument)
-        else jax.ShapeDtypeStruct(
-            _word_names(value).shape, np.uint32, sharding=placement.inputs
-        )
-        for value in program.inputs
-    ]
-    jitted = jax.jit(
-        program,
-        out_shardings=list(outputs) if any(outputs) else None,
-        compiler_options=compiler_options(placement.platform)
-        if program.is_exact
-        else None,
-    )
-    return jitted.lower(*inputs).compile
-
-
-def _arguments(program: Program, args: Sequence[Any]) -> list[Any]:
-    return [args[v.position] for v in program.inputs if isinstance(v, Argument)]
-
-
-def _argument_token(value: Any) -> Hashable:
-    committed = getattr(value, "committed", False)
-    return (str(jax.typeof(value)), value.sharding if committed else None)
-
-
-def _settings() -> Hashable:
-    """What else a compilation depends on: the configuration in force."""
-    return (
-        setting("jax_threefry_partitionable"),
-        setting("jax_enable_x64"),
-        setting("jax_default_device"),
-        jax.sharding.get_abstract_mesh(),
-    )

@@ -7,6 +7,7 @@ become arguments.
 """
 
 import functools
+import weakref
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +44,9 @@ _ACCUMULATES = frozenset(
 # Outputs that share a node larger than this are computed together.
 _SHARED_SIZE = 4096
 
-# Stand-ins for bodies of calls and loops: small to hash and compare.
-_FROZEN: dict[tuple, "_Same"] = {}
+# One stand-in for all equal descriptions, as long as it is in use: fast to hash and
+# compare, where the description itself is long.
+_STAND_INS: "weakref.WeakValueDictionary[tuple, _Same]" = weakref.WeakValueDictionary()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,9 +66,14 @@ class Program:
     outputs: tuple[Value, ...]
     nodes: tuple[Node, ...]
     inputs: tuple[Keys | Argument, ...]
-    signature: tuple
+    signature: Hashable
     leaves: tuple[int, ...]
     is_exact: bool
+
+    @property
+    def holds_arrays(self) -> bool:
+        """Whether the function closed over arrays that are written into it."""
+        return any(isinstance(v, Constant) for node in self.nodes for v in node.inputs)
 
     @property
     def is_strongly_typed(self) -> bool:
@@ -141,7 +148,7 @@ def _is_shared(node: Node) -> bool:
     return size > _SHARED_SIZE or not _is_exact(node.eqn)
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(512)
 def _is_exact(eqn: core.JaxprEqn) -> bool:
     if eqn.primitive.name in _ACCUMULATES:
         return False
@@ -176,13 +183,18 @@ def _program(graph, leaves, slices) -> Program:
     signature += (tuple(map(token, outputs)),)
     exact = all(_is_exact(node.eqn) for node in nodes)
     values = tuple(inputs.values())
-    return Program(outputs, nodes, values, signature, tuple(leaves), exact)
+    return Program(outputs, nodes, values, _stand_in(signature), tuple(leaves), exact)
 
 
 def _input_name(value: Keys | Argument) -> tuple:
     if isinstance(value, Argument):
         return ("argument", value.position)
     return ("keys", value.raw, value.names.shape, value.names.tobytes())
+
+
+def word_names(keys: Any) -> np.ndarray:
+    """Positions of the words of keys, among the words of all keys in a row."""
+    return keys.names if keys.raw else keys.names[..., None] * 2 + np.arange(2)
 
 
 def _kind(value: Keys | Argument) -> tuple:
@@ -203,6 +215,10 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self.value)
+
+
+def _stand_in(description: tuple) -> _Same:
+    return _STAND_INS.setdefault(description, _Same(description))
 
 
 def _literal_token(atom: core.Literal) -> tuple:
@@ -230,7 +246,7 @@ def _freeze(value: Any) -> Any:
     return (type(value), value)
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(512)
 def _freeze_jaxpr(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Hashable:
     consts = tuple(_Same(value) for value in getattr(jaxpr, "consts", ()))
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
@@ -252,4 +268,4 @@ def _freeze_jaxpr(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Hashable:
         results = tuple(map(define, eqn.outvars))
         eqns.append((eqn.primitive, _params_token(eqn), arguments, results))
     frozen = (consts, inputs, tuple(eqns), tuple(map(token, jaxpr.outvars)))
-    return _FROZEN.setdefault(frozen, _Same(frozen))
+    return _stand_in(frozen)

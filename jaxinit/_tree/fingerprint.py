@@ -1,7 +1,6 @@
 """A short hash of a parameter tree, the same on every mesh."""
 
 import functools
-import hashlib
 import math
 from typing import Any
 
@@ -35,6 +34,8 @@ def fingerprint(params: Any) -> str:
     >>> fingerprint({"w": jnp.zeros(3)}) == fingerprint({"w": -jnp.zeros(3)})
     False
     """
+    import hashlib  # loads OpenSSL, which importing jaxinit need not
+
     flat = [(joined(path), _as_array(leaf)) for path, leaf in leaf_paths(params)]
     sums = [_hasher(_replicated(array))(array) for _, array in flat]
     digest = hashlib.blake2b(digest_size=8)

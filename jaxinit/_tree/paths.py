@@ -1,6 +1,5 @@
 """Paths of leaves: as text, matched by patterns, and hashed into keys."""
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -66,6 +65,8 @@ def path_words(path: Path) -> tuple[int, int]:
     little-endian number, so that `("a", "bc")` and `("ab", "c")` differ. A leaf's key
     is the root key with the first word folded in, then the second.
     """
+    import hashlib  # loads OpenSSL, which importing jaxinit need not
+
     encoded = (segment.encode() for segment in path)
     message = b"".join(len(s).to_bytes(4, "little") + s for s in encoded)
     digest = hashlib.blake2b(message, digest_size=8, person=KEY_SCHEME.encode())

@@ -1,6 +1,5 @@
 """A plan as a table: plain text, and HTML for notebooks."""
 
-import html
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -71,8 +70,11 @@ def as_text(leaves: Sequence["PlannedLeaf"]) -> str:
 
 def as_html(leaves: Sequence["PlannedLeaf"]) -> str:
     """The table in HTML, and the totals."""
+    import html  # not needed to import jaxinit
+
     head, rows = _rows(leaves)
-    lines = [_line("th", head), *(_line("td", row) for row in rows)]
+    cells = [("th", head), *(("td", row) for row in rows)]
+    lines = [_line(tag, map(html.escape, row)) for tag, row in cells]
     total = f'<caption style="caption-side: bottom">{_total(leaves)}</caption>'
     return f"<table>{total}{''.join(lines)}</table>"
 
@@ -80,7 +82,7 @@ def as_html(leaves: Sequence["PlannedLeaf"]) -> str:
 def _line(tag: str, cells: Iterable[str]) -> str:
     sides = ["left" if i in _TEXT_COLUMNS else "right" for i in range(9)]
     line = [
-        f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+        f'<{tag} style="text-align: {side}">{cell}</{tag}>'
         for side, cell in zip(sides, cells, strict=False)
     ]
     return f"<tr>{''.join(line)}</tr>"
