@@ -159,6 +159,52 @@ class Pair(typing.NamedTuple):
     b: jax.Array
 
 
+def while_loop(key):
+    def body(state):
+        i, key, x = state
+        key, own = jax.random.split(key)
+        return i + 1, key, x + jax.random.normal(own, (3,))
+
+    init = (0, key, jnp.zeros(3))
+    return jax.lax.while_loop(lambda state: state[0] < 4, body, init)
+
+
+def scan_that_carries_a_key(key):
+    def body(key, _):
+        key, own = jax.random.split(key)
+        return key, jax.random.normal(own, (3,))
+
+    return jax.lax.scan(body, key, None, length=4)
+
+
+def sums_of_draws(key):
+    """Where XLA contracts depends on what it fuses: bits that are easily lost."""
+    x, y = (jax.random.normal(k, (33,)) for k in jax.random.split(key))
+    padded = jnp.pad(3.7 * x, 2) + 0.3
+    return x + y, jax.lax.associative_scan(jnp.add, x), padded, 0.1 + x * 1.3
+
+
+def samplers(key):
+    r = jax.random
+    return (
+        r.permutation(key, 20),
+        r.choice(key, 30, (5,), replace=False),
+        r.categorical(key, jnp.arange(5.0), shape=(9,)),
+        r.gumbel(key, (33,)),
+        r.bernoulli(key, 0.3, (33,)),
+        r.randint(key, (33,), 0, 100),
+    )
+
+
+def rejection(key):
+    return jax.random.gamma(key, 2.5, (20,)), jax.random.t(key, 3.0, (20,))
+
+
+def orthogonal(key):
+    init = jax.nn.initializers.orthogonal()
+    return [init(k, (6, 4)) for k in jax.random.split(key, 3)]
+
+
 def named_tuple(key):
     return Pair(
         jax.random.truncated_normal(key, -2, 2, (8,)), jnp.ones(2, jnp.bfloat16)
@@ -199,6 +245,12 @@ CASES = {
     "one draw in parts": (one_draw_in_parts, KEY),
     "depth dependent": (depth_dependent, KEY),
     "dtypes": (many_dtypes, KEY),
+    "while loop": (while_loop, KEY),
+    "scan that carries a key": (scan_that_carries_a_key, KEY),
+    "sums of draws": (sums_of_draws, KEY),
+    "samplers": (samplers, KEY),
+    "rejection": (rejection, KEY),
+    "orthogonal": (orthogonal, KEY),
     "named tuple": (named_tuple, KEY),
     "many equal": (many_equal, KEY),
     "nothing": (lambda key: (), KEY),
@@ -223,9 +275,11 @@ def test_equals_jax_jit(name):
     assert_same(jaxinit.jit(fun)(*args), jax.jit(fun)(*args))
 
 
-@pytest.mark.parametrize(
-    "name", ["linen", "keys returned", "data dependent", "rbg", "dtypes", "many equal"]
-)
+UNDER_JIT = ("linen", "keys returned", "data dependent", "rbg", "dtypes", "many equal")
+UNDER_JIT += ("sums of draws", "rejection", "orthogonal")
+
+
+@pytest.mark.parametrize("name", UNDER_JIT)
 def test_equals_jax_jit_under_an_outer_jit(name):
     fun, *args = CASES[name]
     assert_same(jax.jit(jaxinit.jit(fun))(*args), jax.jit(fun)(*args))
@@ -343,7 +397,15 @@ def test_forward_pass_never_runs():
 
 
 def _eqns(program):
-    return [node.eqn for node in program.nodes]
+    return jax.make_jaxpr(program)(*[_example(x) for x in program.inputs]).eqns
+
+
+def _example(value):
+    """What may be given to a program for one of its inputs."""
+    words = getattr(value, "names", None)
+    if words is None:
+        return (KEY, X)[value.position]
+    return jnp.zeros((*words.shape, 2)[: words.ndim + (not value.raw)], jnp.uint32)
 
 
 def test_shared_work_is_done_once():
@@ -351,6 +413,10 @@ def test_shared_work_is_done_once():
         programs = LeafPlan(jax.jit(fun).trace(*args).jaxpr).programs
         drawing = [p for p in programs if "random_bits" in str(_eqns(p))]
         assert len(drawing) == 1
+
+
+def test_orthogonal_leaves_share_a_program():
+    assert len(jaxinit.jit(orthogonal).programs(KEY)) == 1
 
 
 def test_grouped_under_a_trace():

@@ -106,7 +106,6 @@ def _erf_inv_cpu(u):
     return lax.select(lax.lt(size, np.float32(1)), value, edge)
 
 
-@jax.jit
 def erf_inv(u: jax.Array) -> jax.Array:
     """`lax.erf_inv`, bit for bit, faster for float32 on x86 CPUs.
 
@@ -120,4 +119,10 @@ def erf_inv(u: jax.Array) -> jax.Array:
         return lax.erf_inv(u)
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return lax.erf_inv(u)
+    return jaxinit_erf_inv(u)
+
+
+@jax.jit
+def jaxinit_erf_inv(u: jax.Array) -> jax.Array:
+    """The same for float32; a call of its own, so that it is traced once a shape."""
     return lax.platform_dependent(u, cpu=_erf_inv_cpu, default=lax.erf_inv)

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from jaxinit._array.kernel import compiler_options, setting
+from jaxinit._compile.exact import Kind
 from jaxinit._compile.graph import Argument
 from jaxinit._compile.placement import Placement
-from jaxinit._compile.program import Program, word_names
+from jaxinit._compile.program import AnyProgram, word_names
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ _SHARED = ProgramCache()
 
 
 def compiled(
-    programs: Sequence[Program],
+    programs: Sequence[AnyProgram],
     args: Sequence[Any],
     placement: Placement,
     own: ProgramCache,
@@ -74,7 +75,7 @@ def compiled(
     """
     names = [_name(program, args, placement) for program in programs]
     found: dict[Hashable, CompiledProgram] = {}
-    wanted: dict[Hashable, tuple[Program, Callable[[], jax.stages.Compiled]]] = {}
+    wanted: dict[Hashable, tuple[AnyProgram, Callable[[], jax.stages.Compiled]]] = {}
     for name, program in zip(names, programs, strict=True):
         if name in found or name in wanted:
             continue
@@ -106,7 +107,7 @@ def _timed(compile_: Callable[[], jax.stages.Compiled]) -> CompiledProgram:
     return CompiledProgram(call, time.perf_counter() - start)
 
 
-def _name(program: Program, args: Sequence[Any], placement: Placement) -> Hashable:
+def _name(program: AnyProgram, args: Sequence[Any], placement: Placement) -> Hashable:
     arguments = [args[v.position] for v in program.inputs if isinstance(v, Argument)]
     return (
         program.signature,
@@ -117,7 +118,7 @@ def _name(program: Program, args: Sequence[Any], placement: Placement) -> Hashab
     )
 
 
-def _outputs(program: Program, placement: Placement) -> tuple:
+def _outputs(program: AnyProgram, placement: Placement) -> tuple:
     # With no input to follow, constants go where the others are told to.
     default = None if program.inputs else placement.inputs
     return tuple(placement.outputs[leaf] or default for leaf in program.leaves)
@@ -148,7 +149,8 @@ def _lowered(program, args, placement) -> Callable[[], jax.stages.Compiled]:
         for value in program.inputs
     ]
     outputs = _outputs(program, placement)
-    options = compiler_options(placement.platform) if program.is_exact else None
+    fused = program.kind is Kind.FUSED
+    options = compiler_options(placement.platform) if fused else None
     jitted = jax.jit(
         program,
         out_shardings=list(outputs) if any(outputs) else None,

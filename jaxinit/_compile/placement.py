@@ -1,6 +1,7 @@
 """Where programs run, and where their outputs go."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from jaxinit._array.kernel import setting
 
@@ -72,19 +73,70 @@ def on_mesh(sharding: Any) -> Sharding | None:
     """A sharding as it is, a `PartitionSpec` over the mesh in use.
 
     Raises:
-        ValueError: if a `PartitionSpec` is given and no mesh is in use.
+        ValueError: if a `PartitionSpec` is given and no mesh is in use, or one without
+            an axis that the spec names.
     """
     if not isinstance(sharding, PartitionSpec):
         return sharding
-    mesh = jax.sharding.get_abstract_mesh()
-    if not is_tracing():
-        mesh = jax.sharding.get_mesh()
-    if mesh.empty:
+    mesh = mesh_in_use()
+    if mesh is None:
         raise ValueError(
             f"{sharding} needs a mesh: use jax.set_mesh, or give a "
             "jax.sharding.NamedSharding."
         )
-    return NamedSharding(mesh, sharding)
+    return named_sharding(mesh, sharding)
+
+
+def mesh_in_use() -> Mesh | AbstractMesh | None:
+    """The mesh of `jax.set_mesh`, if it is used."""
+    if is_tracing():
+        mesh = jax.sharding.get_abstract_mesh()
+    else:
+        mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else mesh
+
+
+def using_mesh(mesh: Mesh | AbstractMesh) -> AbstractContextManager[Any]:
+    """Puts a mesh in use; unlike `jax.set_mesh`, under a trace too."""
+    if isinstance(mesh, Mesh) and not is_tracing():
+        return jax.set_mesh(mesh)
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def checked_mesh(mesh: Any) -> Mesh | AbstractMesh | None:
+    """The mesh given, else the mesh in use, if any.
+
+    Raises:
+        TypeError: if it is not a mesh.
+    """
+    if mesh is not None and not isinstance(mesh, Mesh | AbstractMesh):
+        raise TypeError(
+            "mesh must be a jax.sharding.Mesh, such as "
+            f"jax.make_mesh((8,), ('data',)), got {mesh!r}."
+        )
+    return mesh_in_use() if mesh is None else mesh
+
+
+def named_sharding(mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> NamedSharding:
+    """The sharding of a spec over a mesh.
+
+    Raises:
+        ValueError: if the mesh has no axis that the spec names.
+    """
+    names = [name for entry in spec for name in axis_names(entry)]
+    unknown = [name for name in names if name not in mesh.shape]
+    if unknown:
+        raise ValueError(
+            f"{spec} names the axis {unknown[0]!r}, which the mesh has not: its axes "
+            f"are {', '.join(map(repr, mesh.axis_names))}"
+        )
+    return NamedSharding(mesh, spec)
+
+
+def axis_names(entry: Any) -> tuple[str, ...]:
+    """The mesh axes in one entry of a `PartitionSpec`."""
+    names = entry if isinstance(entry, tuple) else (entry,)
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def is_tracing() -> bool:

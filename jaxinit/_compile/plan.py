@@ -16,7 +16,7 @@ from jaxinit._compile.executables import (
 )
 from jaxinit._compile.graph import Argument, Constant, Graph, Keys
 from jaxinit._compile.placement import Placement
-from jaxinit._compile.program import Program, leaf_programs, word_names
+from jaxinit._compile.program import AnyProgram, leaf_programs, word_names
 
 # Under a trace, equal leaves are drawn in one loop, whose output is a temporary: this
 # is the largest share of all outputs that one loop may hold.
@@ -39,14 +39,14 @@ class LeafPlan:
         outputs = list(enumerate(self._graph.outputs))
         drawn = [i for i, value in outputs if not isinstance(value, direct)]
         self._direct = [(i, v) for i, v in outputs if isinstance(v, direct)]
-        self.programs = leaf_programs(self._graph, drawn)
+        self.programs = leaf_programs(self._graph, closed, drawn)
         self._executables = ProgramCache()
-        classes: dict[Hashable, list[Program]] = {}
+        classes: dict[Hashable, list[AnyProgram]] = {}
         for program in self.programs:
             classes.setdefault(program.signature, []).append(program)
         self.classes = list(classes.values())
 
-    def bytes_of(self, program: Program) -> int:
+    def bytes_of(self, program: AnyProgram) -> int:
         """Bytes of the outputs of a program."""
         avals = [self._avals[leaf] for leaf in program.leaves]
         return sum(aval.size * aval.dtype.itemsize for aval in avals)
@@ -56,7 +56,7 @@ class LeafPlan:
         return self._schedule.words([root(args) for root in self._graph.roots])
 
     @staticmethod
-    def inputs(program: Program, words: Any, args: Sequence[Any]) -> list[Any]:
+    def inputs(program: AnyProgram, words: Any, args: Sequence[Any]) -> list[Any]:
         """The values of the inputs of a program: words of its keys, and arguments."""
         flat = words.reshape(-1)
         return [
@@ -102,7 +102,7 @@ class LeafPlan:
 
 
 def _evaluate(
-    programs: list[Program], words: Any, args: Sequence[Any], last: Any
+    programs: list[AnyProgram], words: Any, args: Sequence[Any], last: Any
 ) -> list[list]:
     """The outputs of equal programs, evaluated in one loop over their keys."""
     if not _in_loop(programs):
@@ -133,7 +133,7 @@ def _evaluate(
     return [[values[i] for values in drawn] for i in range(len(programs))]
 
 
-def _in_loop(programs: list[Program]) -> bool:
+def _in_loop(programs: list[AnyProgram]) -> bool:
     """Whether equal programs are worth a loop: they draw numbers, and are several."""
     first = programs[0]
     draws = any(isinstance(value, Keys) for value in first.inputs)

@@ -15,9 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_jaxpr
 from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxinit._array.fuse import abstract, fused_bind, plain_bind
+from jaxinit._compile.exact import Kind, kind_of
 from jaxinit._compile.graph import (
     Argument,
     Constant,
@@ -27,18 +30,6 @@ from jaxinit._compile.graph import (
     Node,
     Output,
     Value,
-)
-
-# What adds up numbers in an order that XLA chooses. A program with one of these is kept
-# as jax would compile it, and with all that it shares, or its last bits would change.
-_ACCUMULATES = frozenset(
-    {
-        *("conv_general_dilated", "dot_general", "ragged_dot_general"),
-        *("cumlogsumexp", "cumprod", "cumsum"),
-        *("reduce", "reduce_prod", "reduce_sum"),
-        *("reduce_window", "reduce_window_sum"),
-        *("scatter-add", "scatter-mul", "scatter_add", "scatter_mul"),
-    }
 )
 
 # Outputs that share a node larger than this are computed together.
@@ -59,8 +50,7 @@ class Program:
         inputs: keys and arguments, in order of first use.
         signature: equal for programs that compute the same from their inputs.
         leaves: the positions of its outputs among the flat outputs of the function.
-        is_exact: whether its values do not depend on how XLA orders additions, so that
-            it may draw by the fused kernel.
+        kind: how it may be compiled and keep its bits.
     """
 
     outputs: tuple[Value, ...]
@@ -68,7 +58,7 @@ class Program:
     inputs: tuple[Keys | Argument, ...]
     signature: Hashable
     leaves: tuple[int, ...]
-    is_exact: bool
+    kind: Kind
 
     @property
     def holds_arrays(self) -> bool:
@@ -106,16 +96,48 @@ class Program:
                 case Literal(atom):
                     return atom.val
 
-        bind = fused_bind if self.is_exact else plain_bind
+        bind = fused_bind if self.kind is Kind.FUSED else plain_bind
         for node in self.nodes:
             env[node.index] = bind(node.eqn, [read(value) for value in node.inputs])
         return [read(value) for value in self.outputs]
 
 
-def leaf_programs(graph: Graph, leaves: Sequence[int]) -> list[Program]:
+class WholeProgram:
+    """Some outputs of a function, computed by the function itself, other outputs gone.
+
+    Has the attributes of `Program` that matter to whoever runs it.
+    """
+
+    kind = Kind.WHOLE
+    holds_arrays = True
+    is_strongly_typed = False
+
+    def __init__(self, closed: core.ClosedJaxpr, leaves: Sequence[int]):
+        used = [leaf in leaves for leaf in range(len(closed.jaxpr.outvars))]
+        self._jaxpr, needed = dce_jaxpr(closed.jaxpr, used)
+        self._consts = closed.consts
+        self.leaves = tuple(leaves)
+        self.inputs = tuple(Argument(i) for i, need in enumerate(needed) if need)
+        self.signature = _Same(self)
+
+    def __call__(self, *inputs: Any) -> list[Any]:
+        """The outputs, given the values of the arguments."""
+        return eval_jaxpr(self._jaxpr, self._consts, *inputs)
+
+
+AnyProgram = Program | WholeProgram
+
+
+def leaf_programs(
+    graph: Graph, closed: core.ClosedJaxpr, leaves: Sequence[int]
+) -> list[AnyProgram]:
     """The programs of the outputs at `leaves`, those that share large work together."""
     slices = {leaf: _slice([graph.outputs[leaf]]) for leaf in leaves}
-    return [_program(graph, group, slices) for group in _group_by_shared_work(slices)]
+    groups = _group_by_shared_work(slices)
+    programs = [_program(graph, group, slices) for group in groups]
+    apart: list[AnyProgram] = [p for p in programs if p.kind is not Kind.WHOLE]
+    whole = [leaf for p in programs if p.kind is Kind.WHOLE for leaf in p.leaves]
+    return [*apart, WholeProgram(closed, sorted(whole))] if whole else apart
 
 
 def _slice(outputs: Iterable[Value]) -> dict[int, Node]:
@@ -144,16 +166,17 @@ def _group_by_shared_work(slices: dict[int, dict[int, Node]]) -> list[list[int]]
 
 def _is_shared(node: Node) -> bool:
     """Whether outputs that need this node are computed together."""
-    size = sum(abstract(var).size for var in node.eqn.outvars)
-    return size > _SHARED_SIZE or not _is_exact(node.eqn)
+    return sum(abstract(var).size for var in node.eqn.outvars) > _SHARED_SIZE
 
 
-@functools.lru_cache(512)
-def _is_exact(eqn: core.JaxprEqn) -> bool:
-    if eqn.primitive.name in _ACCUMULATES:
-        return False
-    bodies = (getattr(j, "jaxpr", j) for j in core.jaxprs_in_params(eqn.params))
-    return all(_is_exact(inner) for body in bodies for inner in body.eqns)
+def _named(node: Node) -> tuple:
+    """A node with the names of its inputs and outputs."""
+    made = [(node.index, k) for k in range(len(node.eqn.outvars))]
+    return node.eqn, [_name_of(value) for value in node.inputs], made
+
+
+def _name_of(value: Value) -> Any:
+    return (value.node.index, value.position) if isinstance(value, Output) else value
 
 
 def _program(graph, leaves, slices) -> Program:
@@ -181,9 +204,10 @@ def _program(graph, leaves, slices) -> Program:
         for node in nodes
     )
     signature += (tuple(map(token, outputs)),)
-    exact = all(_is_exact(node.eqn) for node in nodes)
+    results = [_name_of(value) for value in outputs]
+    kind = kind_of(map(_named, nodes), results)
     values = tuple(inputs.values())
-    return Program(outputs, nodes, values, _stand_in(signature), tuple(leaves), exact)
+    return Program(outputs, nodes, values, _stand_in(signature), tuple(leaves), kind)
 
 
 def _input_name(value: Keys | Argument) -> tuple:
