@@ -6,8 +6,8 @@ error where the closed form cancels, and prints itself in words. Laws draw nothi
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,16 +46,24 @@ class Moments(NamedTuple):
         )
 
 
-class Law(Protocol):
-    """A distribution: prints itself in words, and knows its moments."""
+@dataclass(frozen=True, repr=False)
+class Law:
+    """A distribution: prints itself in words, and knows its moments.
+
+    One `repr` for all: one for each would slow down importing jaxinit.
+    """
 
     def moments(self) -> Moments:
         """Its moments."""
-        ...
+        raise NotImplementedError
+
+    def __repr__(self):
+        settings = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
+        return f"{type(self).__name__}({', '.join(settings)})"
 
 
-@dataclass(frozen=True)
-class Normal:
+@dataclass(frozen=True, repr=False)
+class Normal(Law):
     """Normal law, `mean + stddev * z`."""
 
     stddev: float
@@ -71,8 +79,8 @@ class Normal:
         return f"normal, mean {self.mean:.6g}, standard deviation {self.stddev:.6g}"
 
 
-@dataclass(frozen=True)
-class TruncatedNormal:
+@dataclass(frozen=True, repr=False)
+class TruncatedNormal(Law):
     """Normal law of standard deviation `stddev`, cut to `lower` and `upper` sigmas.
 
     The numbers are the settings: truncation makes the standard deviation smaller than
@@ -94,8 +102,8 @@ class TruncatedNormal:
         )
 
 
-@dataclass(frozen=True)
-class Uniform:
+@dataclass(frozen=True, repr=False)
+class Uniform(Law):
     """Uniform law on `[low, high)`."""
 
     low: float
@@ -110,8 +118,8 @@ class Uniform:
         return f"uniform between {self.low:.6g} and {self.high:.6g}"
 
 
-@dataclass(frozen=True)
-class ComplexNormal:
+@dataclass(frozen=True, repr=False)
+class ComplexNormal(Law):
     """Complex normal law: real and imaginary parts independent, `E|x|^2 = stddev^2`."""
 
     stddev: float
@@ -127,8 +135,8 @@ class ComplexNormal:
         return f"complex {Normal(self.stddev, self.mean)}"
 
 
-@dataclass(frozen=True)
-class ComplexTruncatedNormal:
+@dataclass(frozen=True, repr=False)
+class ComplexTruncatedNormal(Law):
     """Complex normal law of deviation `stddev`, its modulus cut at `radius` of them.
 
     The square of the standardised modulus is exponential, truncated at `radius**2`.
@@ -152,8 +160,8 @@ class ComplexTruncatedNormal:
         )
 
 
-@dataclass(frozen=True)
-class Disk:
+@dataclass(frozen=True, repr=False)
+class Disk(Law):
     """Uniform law on the complex disk of radius `sqrt(2) * stddev`."""
 
     stddev: float
@@ -167,8 +175,8 @@ class Disk:
         return f"uniform on the complex disk of radius {math.sqrt(2) * self.stddev:.6g}"
 
 
-@dataclass(frozen=True)
-class Values:
+@dataclass(frozen=True, repr=False)
+class Values(Law):
     """The law of an entry picked at random from fixed values."""
 
     values: tuple[complex, ...]
@@ -189,8 +197,8 @@ class Values:
         return f"{len(self.values)} fixed values"
 
 
-@dataclass(frozen=True)
-class HaarEntry:
+@dataclass(frozen=True, repr=False)
+class HaarEntry(Law):
     """An entry of a Haar orthogonal (or unitary) matrix of `size` rows, times `scale`.
 
     It is a coordinate of a uniform unit vector of that size. The moments are exact for
@@ -263,8 +271,8 @@ def _truncated(lower: float, upper: float) -> Moments:
     return _moments(mean, second, fourth, lower, upper)
 
 
-@dataclass(frozen=True)
-class Scaled:
+@dataclass(frozen=True, repr=False)
+class Scaled(Law):
     """Another law, times a number."""
 
     law: Law
@@ -280,8 +288,8 @@ class Scaled:
         return f"{self.factor:g} times ({self.law})"
 
 
-@dataclass(frozen=True)
-class Mixture:
+@dataclass(frozen=True, repr=False)
+class Mixture(Law):
     """The law of an entry picked at random from parts of given sizes."""
 
     parts: tuple[tuple[Law, int], ...]

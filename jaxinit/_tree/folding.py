@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _INTEGER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")
 
 
-@dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """Paths of one template whose integers fill the box of these ranges."""
 
     ranges: tuple[tuple[int, int], ...]
