@@ -89,10 +89,7 @@ def on_mesh(sharding: Any) -> Sharding | None:
 
 def mesh_in_use() -> Mesh | AbstractMesh | None:
     """The mesh of `jax.set_mesh`, if it is used."""
-    if is_tracing():
-        mesh = jax.sharding.get_abstract_mesh()
-    else:
-        mesh = jax.sharding.get_mesh()
+    mesh = jax.sharding.get_abstract_mesh() if is_tracing() else jax.sharding.get_mesh()
     return None if mesh.empty else mesh
 
 
