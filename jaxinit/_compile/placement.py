@@ -1,7 +1,6 @@
 """Where programs run, and where their outputs go."""
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,27 +90,6 @@ def mesh_in_use() -> Mesh | AbstractMesh | None:
     """The mesh of `jax.set_mesh`, if it is used."""
     mesh = jax.sharding.get_abstract_mesh() if is_tracing() else jax.sharding.get_mesh()
     return None if mesh.empty else mesh
-
-
-def using_mesh(mesh: Mesh | AbstractMesh) -> AbstractContextManager[Any]:
-    """Puts a mesh in use; unlike `jax.set_mesh`, under a trace too."""
-    if isinstance(mesh, Mesh) and not is_tracing():
-        return jax.set_mesh(mesh)
-    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
-
-
-def checked_mesh(mesh: Any) -> Mesh | AbstractMesh | None:
-    """The mesh given, else the mesh in use, if any.
-
-    Raises:
-        TypeError: if it is not a mesh.
-    """
-    if mesh is not None and not isinstance(mesh, Mesh | AbstractMesh):
-        raise TypeError(
-            "mesh must be a jax.sharding.Mesh, such as "
-            f"jax.make_mesh((8,), ('data',)), got {mesh!r}."
-        )
-    return mesh_in_use() if mesh is None else mesh
 
 
 def named_sharding(mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> NamedSharding:
