@@ -14,6 +14,7 @@ from jaxinit._array.initializer import Initializer as Initializer
 from jaxinit._array.initializer import explain as explain
 from jaxinit._array.laws import Moments as Moments
 from jaxinit._compile.jit import jit as jit
+from jaxinit._tree.fingerprint import check_processes as check_processes
 from jaxinit._tree.fingerprint import fingerprint as fingerprint
 from jaxinit._tree.partial import init_missing as init_missing
 from jaxinit._tree.partial import reinit as reinit

@@ -8,15 +8,24 @@ anybody sees them.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import AbstractMesh, Mesh, Sharding
 
 from jaxinit._compile.jit import jit
+from jaxinit._compile.placement import (
+    checked_mesh,
+    named_sharding,
+    with_auto_axes,
+)
+from jaxinit._tree.paths import joined, leaf_paths
+from jaxinit._tree.plan import PlanError, problems_message
+from jaxinit._tree.shardings import collected, fitting
 
 
 class _Stream(nnx.RngStream):
@@ -83,29 +92,51 @@ def _construct(fun: Callable[[nnx.Rngs], Any], keys: dict[str, jax.Array]):
 
 
 @functools.lru_cache(maxsize=64)
+def _function(fun: Callable[[nnx.Rngs], Any], tags: tuple[str, ...]):
+    return lambda *keys: _construct(fun, dict(zip(tags, keys, strict=True)))
+
+
+@functools.lru_cache(maxsize=64)
 def _constructor(fun: Callable[[nnx.Rngs], Any], tags: tuple[str, ...]):
-    return jit(lambda *keys: _construct(fun, dict(zip(tags, keys, strict=True))))
+    return jit(_function(fun, tags))
 
 
-def create(fun: Callable[[nnx.Rngs], Any], /, key: Any = None, **streams: Any) -> Any:
+def create(
+    fun: Callable[[nnx.Rngs], Any],
+    /,
+    key: Any = None,
+    *,
+    mesh: Mesh | AbstractMesh | None = None,
+    **streams: Any,
+) -> Any:
     """A model, its arrays those of `jax.jit` of `fun(nnx.Rngs(key, **streams))`.
 
     `fun` is traced, not run: equal layers share a program, and the forward pass and
     whatever else no array of the model needs is left out. A second call with the same
     `fun` and other keys compiles nothing.
 
+    With a mesh, every device makes its own part of each array, as the metadata of its
+    `nnx.Variable` say: those of `nnx.with_partitioning`, mapped by
+    `nnx.logical_axis_rules` where there are any. Arrays without are whole on every
+    device. Metadata that name a mesh of their own keep to that.
+
     Args:
         fun: hashable function of an `nnx.Rngs` that returns an `nnx.Module`, or a
             pytree of them.
         key: what `nnx.Rngs` takes first: an int seed, a typed or raw key, a mapping of
             stream names to those, or None.
+        mesh: the mesh; None means that of `jax.set_mesh`. With neither, arrays are left
+            to jax, and NNX itself refuses metadata.
         **streams: more streams by name, each an int seed or a key.
 
     Returns:
         What `fun` returns. Its random streams continue where `fun` left them.
 
     Raises:
-        TypeError: `fun` is not callable, or returns nothing of NNX.
+        PlanError: naming every array whose metadata name an axis that the mesh has not,
+            or do not divide its shape.
+        TypeError: `fun` is not callable, or returns nothing of NNX, or `mesh` is not a
+            mesh.
 
     Examples:
         >>> from flax import nnx
@@ -119,7 +150,49 @@ def create(fun: Callable[[nnx.Rngs], Any], /, key: Any = None, **streams: Any) -
             f"`lambda rngs: Model(rngs=rngs)`, got {fun!r}"
         )
     keys = _keys(nnx.Rngs(key, **streams))
-    return nnx.merge(*_constructor(fun, tuple(keys))(*keys.values()))
+    mesh = checked_mesh(mesh)
+    if mesh is None:
+        return nnx.merge(*_constructor(fun, tuple(keys))(*keys.values()))
+    with with_auto_axes(tuple(keys.values()), mesh) as values:
+        function = _function(fun, tuple(keys))
+        shardings = (None, _shardings(function, mesh, values))
+        return nnx.merge(*jit(function, out_shardings=shardings)(*values))
+
+
+def _shardings(function: Callable, mesh: Any, keys: Iterable[Any]) -> Any:
+    """The sharding of every variable and bare array that a constructor makes."""
+    try:
+        _, state = jax.eval_shape(function, *keys)
+        error = None
+    except ValueError as raised:  # of the first variable that does not fit
+        with nnx.use_eager_sharding(False):
+            _, state = jax.eval_shape(lambda *keys: function(*keys), *keys)
+        error = raised
+    found, problems = collected(
+        (joined(path), functools.partial(_sharding, leaf, mesh))
+        for path, leaf in leaf_paths(state, is_leaf=_is_variable)
+    )
+    if problems:
+        raise PlanError(problems_message("the model", problems)) from error
+    if error:
+        raise error
+    return jax.tree.unflatten(jax.tree.structure(state, is_leaf=_is_variable), found)
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, nnx.Variable)
+
+
+def _sharding(leaf: Any, mesh: Any) -> Sharding | None:
+    own = leaf.get_metadata() if _is_variable(leaf) else {}
+    sharding = own.get("out_sharding")
+    if not isinstance(sharding, Sharding):
+        spec = nnx.get_partition_spec(leaf)
+        spec = spec.get_value() if _is_variable(spec) else spec
+        sharding = named_sharding(own.get("mesh") or mesh, spec)
+    for array in jax.tree.leaves(leaf):
+        fitting(sharding, array.shape)
+    return sharding
 
 
 def collections(fun: Callable[[nnx.Rngs], Any]) -> Callable[[jax.Array], dict]:

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.extend import core
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+import jaxinit
 from jaxinit import nnx as door
 
 
@@ -261,3 +264,116 @@ def test_not_callable_is_an_error():
 def test_bad_key_is_an_error():
     with pytest.raises(ValueError, match=r"Invalid rng value: 1\.5"):
         door.create(Block, 1.5)
+
+
+# ---- meshes
+
+
+class Cut(nnx.Module):
+    """Two layers whose kernels have metadata, and much without."""
+
+    def __init__(self, rngs: nnx.Rngs, size: int = 8, names=("x", "y")):
+        wrap = nnx.with_partitioning
+        inits = {
+            "kernel_init": wrap(jaxinit.he_normal(), names),
+            "bias_init": wrap(jaxinit.zeros, names[1:]),
+        }
+        self.layers = nnx.List(
+            [nnx.Linear(size, 8, rngs=rngs, **inits) for _ in range(2)]
+        )
+        self.block = Block(rngs)
+
+
+def mesh_of(kind=AxisType.Auto):
+    return jax.make_mesh((2, 4), ("x", "y"), axis_types=(kind,) * 2)
+
+
+def assert_placed(model, mesh):
+    specs = {"kernel": P("x", "y"), "bias": P("y")}
+    for path, leaf in nnx.to_flat_state(nnx.state(model)):
+        spec = specs[path[-1]] if path[0] == "layers" else P()
+        array, place = leaf.get_value(), NamedSharding(mesh, spec)
+        assert array.sharding.is_equivalent_to(place, array.ndim), path
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_metadata_place_arrays_on_a_mesh(kind):
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh_of()):
+        expected = nnx.split(Cut(nnx.Rngs(0)))
+        expected = (expected[0], reference(Cut, 0)[1])
+    model = door.create(Cut, 0, mesh=mesh)
+    assert_equal(nnx.split(model), expected)  # the metadata too
+    assert_placed(model, mesh)
+    assert model.layers[0].kernel.out_sharding == ("x", "y")
+    with jax.set_mesh(mesh):
+        model = door.create(Cut, 0)
+    assert_equal(nnx.split(model), expected)
+    assert_placed(model, mesh)
+    inside = jax.jit(lambda key: nnx.state(door.create(Cut, key, mesh=mesh)))
+    state = inside(jax.random.key(0))
+    assert_equal((0, state), (0, expected[1]))
+    assert_placed(state, mesh)
+
+
+def test_second_model_on_a_mesh_compiles_nothing(caplog):
+    mesh = mesh_of()
+    door.create(Cut, 0, mesh=mesh)
+    with jax.log_compiles():
+        door.create(Cut, 1, mesh=mesh)
+        assert "Compiling" not in caplog.text
+        jax.jit(lambda x: x + 1.5)(1.0)
+        assert "Compiling" in caplog.text
+
+
+def test_logical_axes():
+    rules = (("embed", "x"), ("mlp", "y"))
+    fun = functools.partial(Cut, names=("embed", "mlp"))
+    with nnx.logical_axis_rules(rules):
+        model = door.create(fun, 0, mesh=mesh_of())
+    assert_placed(model, mesh_of())
+    assert model.layers[0].kernel.out_sharding == ("embed", "mlp")
+
+
+def test_metadata_keep_to_their_own_mesh():
+    other = jax.make_mesh((8,), ("z",), axis_types=(AxisType.Auto,))
+    init = nnx.with_partitioning(jaxinit.zeros, ("z", None), mesh=other)
+    model = door.create(
+        lambda rngs: nnx.Linear(8, 3, kernel_init=init, rngs=rngs), 0, mesh=other
+    )
+    assert model.kernel.get_value().sharding == NamedSharding(other, P("z", None))
+
+
+KERNELS = ("layers/0/kernel: ", "layers/1/kernel: ")
+BAD = {
+    "unknown axis": (
+        functools.partial(Cut, names=("x", "z")),
+        [*KERNELS, "layers/0/bias: ", "names the axis 'z'", "its axes are 'x', 'y'"],
+        ["block"],
+    ),
+    "logical axis without a rule": (
+        functools.partial(Cut, names=("embed", "y")),
+        [*KERNELS, "names the axis 'embed'"],
+        ["bias"],
+    ),
+    "does not divide": (
+        functools.partial(Cut, size=3),
+        [*KERNELS, "(3, 8): axis 0 of size 3 does not divide into 2 parts (x: 2)"],
+        ["bias"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_metadata_are_one_error(name):
+    fun, inside, outside = BAD[name]
+    with pytest.raises(jaxinit.PlanError) as raised:
+        door.create(fun, 0, mesh=mesh_of())
+    message = str(raised.value)
+    assert all(text in message for text in inside), message
+    assert not any(text in message for text in outside), message
+
+
+def test_not_a_mesh():
+    with pytest.raises(TypeError, match=r"mesh must be a jax\.sharding\.Mesh.* got 8"):
+        door.create(Block, 0, mesh=8)

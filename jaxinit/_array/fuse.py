@@ -83,10 +83,12 @@ def inlined_call(eqn: core.JaxprEqn) -> tuple[core.Jaxpr, Sequence[Any]] | None:
 def fused_bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
     """The outputs of one equation on `values`, its draws made by the fused kernel."""
     if eqn.primitive is primitives.random_bits_p and is_threefry(values[0].dtype):
-        key = with_fused_bits(values[0])
-        return [primitives.random_bits_p.bind(key, **eqn.params)]
+        with eqn.ctx.manager:  # the mesh in force where it was traced
+            key = with_fused_bits(values[0])
+            return [primitives.random_bits_p.bind(key, **eqn.params)]
     if eqn.primitive is primitives.erf_inv_p:
-        return [erf_inv(values[0])]
+        with eqn.ctx.manager:
+            return [erf_inv(values[0])]
     if eqn.primitive is primitives.scan_p:
         return _scan(eqn, values)
     inner = inlined_call(eqn)

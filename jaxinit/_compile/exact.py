@@ -26,9 +26,9 @@ _ELEMENTWISE = frozenset(
     abs add add_any and bitcast_convert_type broadcast_in_dim clamp complex
     convert_element_type copy copy_p cos div dynamic_slice eq erf erf_inv exp
     expand_dims ge gt imag integer_pow iota is_finite le log log1p lt max min mul ne
-    neg nextafter not or real reshape rev select_n shift_left shift_right_arithmetic
-    shift_right_logical sign sin slice split sqrt square squeeze stop_gradient sub tan
-    tanh transpose unstack xor
+    neg nextafter not or pvary real reshape reshard rev select_n sharding_constraint
+    shift_left shift_right_arithmetic shift_right_logical sign sin slice split sqrt
+    square squeeze stop_gradient sub tan tanh transpose unstack xor
     """.split()  # noqa: SIM905 - readable as a list of names
 )
 _KEYS = frozenset(

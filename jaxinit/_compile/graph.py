@@ -268,6 +268,8 @@ class Graph:
 
     def _evaluate_integer(self, value: Output) -> np.ndarray | None:
         inputs = [self._integer(v) for v in value.node.inputs]
+        if value.node.eqn.primitive.name == "pvary":  # under jax.shard_map
+            return inputs[0]
         if any(v is None for v in inputs) or value.node.eqn.effects:
             return None
         with jax.ensure_compile_time_eval():

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
-from jax import lax
 from jax.core import Tracer
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from jaxinit._array.kernel import setting
 from jaxinit._compile.placement import (
     Placement,
+    explicit_mesh,
     flat_shardings,
+    inside_auto_axes,
+    is_tracing,
     on_mesh,
+    placed,
     placement_of,
+    with_auto_axes,
 )
 
 if TYPE_CHECKING:
@@ -87,12 +91,7 @@ class Programs:
     def _direct_outputs(self, words: Any) -> dict[int, Any]:
         outputs = self._plan.direct_outputs(self._args, words)
         shardings = self._placement.outputs
-        return {
-            leaf: value
-            if shardings[leaf] is None
-            else jax.device_put(value, shardings[leaf])
-            for leaf, value in outputs.items()
-        }
+        return {leaf: placed(x, shardings[leaf]) for leaf, x in outputs.items()}
 
     def __iter__(self) -> Iterator[ProgramSummary]:
         uses: dict[int, list] = {}
@@ -128,9 +127,11 @@ class JittedInit:
     def __init__(self, fun, static_argnums, static_argnames, out_shardings):
         functools.update_wrapper(self, fun)
         self._fun = fun
+        self._static_options = (static_argnums, static_argnames)
         self._statics = _Statics(fun, static_argnums, static_argnames)
         self._out_shardings = out_shardings
         self._plans: dict[int, tuple[Any, LeafPlan, list[str]]] = {}
+        self._inlines: dict[int, tuple[Any, Callable]] = {}
         options = {} if out_shardings is None else {"out_shardings": out_shardings}
         self._jitted = jax.jit(
             fun,
@@ -144,10 +145,17 @@ class JittedInit:
         leaves = self._statics.dynamic_leaves(args, kwargs)
         if setting("jax_debug_key_reuse"):
             return self._jitted(*args, **kwargs)
+        is_inside = is_tracing() or _is_traced(leaves)
+        mesh = self._explicit_mesh(leaves)
+        if mesh is not None and is_inside:
+            return self._inline_with_auto_axes(args, kwargs, mesh)
+        if mesh is not None:
+            with with_auto_axes((args, kwargs)) as (args, kwargs):
+                return self(*args, **kwargs)
         traced = self._jitted.trace(*args, **kwargs)
         if traced.jaxpr.effects:
             return self._jitted(*args, **kwargs)
-        if _is_traced([*leaves, *traced.jaxpr.consts]):
+        if is_inside or _is_traced(traced.jaxpr.consts):
             return self._inline(traced, leaves)
         return self._programs(traced, leaves).run()
 
@@ -161,6 +169,9 @@ class JittedInit:
             ValueError: if the function has side effects and so cannot be cut into
                 programs.
         """
+        if self._explicit_mesh(self._statics.dynamic_leaves(args, kwargs)) is not None:
+            with with_auto_axes((args, kwargs)) as (args, kwargs):
+                return self.programs(*args, **kwargs)
         start = time.perf_counter()
         traced = self._jitted.trace(*args, **kwargs)
         if traced.jaxpr.effects:
@@ -176,11 +187,49 @@ class JittedInit:
         return f"jaxinit.jit({getattr(self, '__name__', self._fun)})"
 
     def _inline(self, traced, leaves) -> Any:
-        outputs = _leaf_plan(traced.jaxpr).inline(leaves)
-        if self._out_shardings is not None:
-            shardings = self._flat_shardings(traced)
-            outputs = jax.jit(lambda x: x, out_shardings=shardings)(outputs)
-        return jax.tree.unflatten(traced.out_tree, outputs)
+        return jax.tree.unflatten(traced.out_tree, self._inlined(traced)(leaves))
+
+    def _inlined(self, traced) -> Callable[[Sequence[Any]], list[Any]]:
+        # Jitted, because an eager jax.vmap would evaluate operations one by one, which
+        # round differently, and kept, because it would compile them again.
+        known = self._inlines.get(id(traced.jaxpr))
+        if known is not None:
+            return known[1]
+        shardings = self._flat_shardings(traced)
+        inlined = jax.jit(
+            _leaf_plan(traced.jaxpr).inline,
+            out_shardings=shardings if any(shardings) else None,
+        )
+        if not _is_traced(traced.jaxpr.consts):
+            self._inlines[id(traced.jaxpr)] = (traced.jaxpr, inlined)
+        return inlined
+
+    def _explicit_mesh(self, leaves) -> AbstractMesh | None:
+        """The mesh whose Explicit axes are to be made Auto."""
+        places = jax.tree.leaves(self._out_shardings, is_leaf=_is_spec)
+        if not places or not all(isinstance(s, NamedSharding) for s in places):
+            return None
+        return explicit_mesh(leaves)
+
+    def _inline_with_auto_axes(self, args, kwargs, mesh) -> Any:
+        flat, treedef = jax.tree.flatten((args, kwargs))
+        traced = {i: x for i, x in enumerate(flat) if isinstance(x, jax.Array)}
+        unplaced = JittedInit(self._fun, *self._static_options, None)
+
+        def filled(arrays):
+            known = dict(enumerate(flat)) | dict(zip(traced, arrays, strict=True))
+            return jax.tree.unflatten(treedef, known.values())
+
+        def call(arrays):
+            args, kwargs = filled(arrays)
+            return jax.tree.leaves(unplaced(*args, **kwargs))
+
+        types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in traced.values()]
+        args, kwargs = filled(types)
+        out = unplaced._jitted.eval_shape(*args, **kwargs)
+        places = flat_shardings(self._out_shardings, out)
+        outputs = inside_auto_axes(call, list(traced.values()), mesh, places)
+        return jax.tree.unflatten(jax.tree.structure(out), outputs)
 
     def _programs(self, traced, leaves, start: float | None = None) -> Programs:
         start = time.perf_counter() if start is None else start
@@ -250,10 +299,11 @@ def _as_tuple(value: Any, single: type) -> tuple:
 
 
 def _is_traced(leaves: Iterable[Any]) -> bool:
-    """Whether what is computed now becomes part of an outer program."""
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
-        return True
-    return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)
+    return any(isinstance(leaf, Tracer) for leaf in leaves)
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, PartitionSpec)
 
 
 def jit(

@@ -1,14 +1,23 @@
 """Where programs run, and where their outputs go."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+)
 
 from jaxinit._array.kernel import setting
 
@@ -41,6 +50,22 @@ def placement_of(leaves: Iterable[Any], outputs: tuple) -> Placement:
         device = setting("jax_default_device")
         platform = getattr(device, "platform", device) or jax.default_backend()
     return Placement(None if any(outputs) else inputs, outputs, platform)
+
+
+def placed(x: jax.Array, sharding: Sharding | None) -> jax.Array:
+    """A whole array, put where it belongs; every process has the same one."""
+    if sharding is None:
+        return x
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = placed(jax.random.key_data(x), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    if not x.is_fully_addressable:
+        return jax.jit(lambda x: x, out_shardings=sharding)(x)
+    # jax.device_put would ask the other processes whether they agree.
+    part = np.asarray(x).__getitem__
+    return jax.make_array_from_callback(x.shape, sharding, part)
 
 
 def flat_shardings(prefix: Any, tree: Any) -> list[Any]:
@@ -90,6 +115,99 @@ def mesh_in_use() -> Mesh | AbstractMesh | None:
     """The mesh of `jax.set_mesh`, if it is used."""
     mesh = jax.sharding.get_abstract_mesh() if is_tracing() else jax.sharding.get_mesh()
     return None if mesh.empty else mesh
+
+
+def explicit_mesh(leaves: Iterable[Any]) -> AbstractMesh | None:
+    """A mesh with Explicit axes that is in use, or that arrays among `leaves` are on.
+
+    Explicit axes are a part of types, and a value that says nothing of them is whole on
+    every device, even if it is cut in the end. What is drawn says nothing of them. So
+    where outputs are placed, it is drawn with Auto axes.
+    """
+    meshes = [jax.sharding.get_abstract_mesh()]
+    meshes += [_mesh_of(x) for x in leaves if isinstance(x, jax.Array)]
+    return next((mesh for mesh in meshes if mesh.explicit_axes), None)
+
+
+@contextlib.contextmanager
+def with_auto_axes(tree: Any, mesh: Mesh | AbstractMesh | None = None) -> Iterator[Any]:
+    """Makes the axes of the mesh in use Auto, and of those that arrays are on.
+
+    Under a trace, types that are Explicit already stay so.
+
+    Args:
+        tree: pytree of arrays.
+        mesh: a mesh to put in use instead.
+
+    Yields:
+        The tree, its arrays where they were.
+    """
+    mesh = mesh or mesh_in_use()
+    with contextlib.nullcontext() if mesh is None else _in_use(mesh):
+        yield jax.tree.map(_on_automatic_mesh, tree)
+
+
+def _in_use(mesh: Mesh | AbstractMesh) -> contextlib.AbstractContextManager[Any]:
+    if not is_tracing():
+        return jax.set_mesh(_automatic(mesh))
+    if jax.sharding.get_abstract_mesh().explicit_axes:
+        return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+    return jax.sharding.use_abstract_mesh(_automatic(mesh).abstract_mesh)
+
+
+def _automatic(mesh: Any) -> Any:
+    if isinstance(mesh, AbstractMesh):
+        return mesh.update_axis_types(dict.fromkeys(mesh.axis_names, AxisType.Auto))
+    types = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+
+
+def _on_automatic_mesh(x: Any) -> Any:
+    is_concrete = isinstance(x, jax.Array) and not isinstance(x, Tracer)
+    if not is_concrete or is_tracing() or not _mesh_of(x).explicit_axes:
+        return x
+    sharding: Any = x.sharding
+    return jax.device_put(x, NamedSharding(_automatic(sharding.mesh), sharding.spec))
+
+
+def _mesh_of(x: jax.Array) -> AbstractMesh:
+    aval: Any = jax.typeof(x)
+    return aval.sharding.mesh
+
+
+def inside_auto_axes(
+    fun: Callable[..., list[Any]],
+    arrays: list[Any],
+    mesh: AbstractMesh,
+    shardings: Iterable[NamedSharding | None],
+) -> list[Any]:
+    """`fun(arrays)`, drawn with Auto axes inside a program whose axes are Explicit.
+
+    Args:
+        fun: function of a list of arrays that returns another.
+        arrays: the arrays; tracers, at least one of them.
+        mesh: the mesh of the program.
+        shardings: where outputs go; None means whole on every device.
+    """
+    specs = [PartitionSpec() if s is None else s.spec for s in shardings]
+    places = [NamedSharding(mesh, spec) for spec in specs]
+    axes = mesh.explicit_axes
+    drawn: Any = jax.sharding.auto_axes(fun, axes=axes, out_sharding=places)
+    return drawn(arrays)
+
+
+def checked_mesh(mesh: Any) -> Mesh | AbstractMesh | None:
+    """The mesh given, else the mesh in use, if any.
+
+    Raises:
+        TypeError: if it is not a mesh.
+    """
+    if mesh is not None and not isinstance(mesh, Mesh | AbstractMesh):
+        raise TypeError(
+            "mesh must be a jax.sharding.Mesh, such as "
+            f"jax.make_mesh((8,), ('data',)), got {mesh!r}."
+        )
+    return mesh_in_use() if mesh is None else mesh
 
 
 def named_sharding(mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> NamedSharding:

@@ -222,7 +222,7 @@ def plan(
     ]
     problems += [f"rule {pattern!r}: matches no leaf" for pattern in unused]
     initializers, wrong = _initializers(rules, contexts, found)
-    placed, misplaced = leaf_shardings(shardings, treedef, contexts)
+    placed, misplaced = leaf_shardings(shardings, treedef, contexts, allow_unused)
     problems += [*wrong, *misplaced]
     if problems:
         raise PlanError(problems_message("the plan", problems))

@@ -1,35 +1,79 @@
 """Where leaves go: one sharding for each, from any of the ways to say it."""
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from jaxinit._compile.placement import flat_shardings, on_mesh
-from jaxinit._tree.paths import matcher
+from jaxinit._compile.placement import axis_names, flat_shardings, on_mesh
+from jaxinit._tree.paths import joined, leaf_paths, matcher
 from jaxinit._tree.rules import Leaf
 
 
 class ShardingRules:
-    """Ordered pairs of a pattern and where leaves go whose path it matches.
+    """Ordered rules; the first whose pattern matches a leaf says where it goes.
 
     Args:
-        rules: mapping from patterns, as those of `jaxinit.Rules`, to `Sharding`s,
-            `PartitionSpec`s or None. Leaves that none matches are left to jax.
+        rules: mapping from patterns, as those of `jaxinit.Rules`, to values, or pairs
+            of them. A value is a `jax.sharding.Sharding`, a `PartitionSpec`, which
+            refers to the mesh of `jax.set_mesh`, or None, which leaves the leaf to jax,
+            as if no pattern matched it.
+
+    Raises:
+        TypeError: if a pattern or a value is of a wrong type.
+        ValueError: if a glob is malformed or a pattern is given twice.
+
+    >>> from jax.sharding import PartitionSpec as P
+    >>> ShardingRules({"**/kernel": P(None, "model"), "**": P()})
+    ShardingRules({'**/kernel': P(None, 'model'), '**': P()})
     """
 
-    def __init__(self, rules: Any):
-        self._rules = [(matcher(p), value) for p, value in dict(rules).items()]
+    def __init__(self, rules: Mapping[Any, Any] | Iterable[tuple[Any, Any]]):
+        pairs = rules.items() if isinstance(rules, Mapping) else rules
+        self._pairs = tuple((pattern, value) for pattern, value in pairs)
+        self._matchers = [matcher(pattern) for pattern, _ in self._pairs]
+        patterns = [pattern for pattern, _ in self._pairs]
+        twice = [p for i, p in enumerate(patterns) if p in patterns[:i]]
+        if twice:
+            raise ValueError(
+                f"pattern {twice[0]!r} is given twice: the second would never be used."
+            )
+        for pattern, value in self._pairs:
+            if value is not None and not isinstance(value, PartitionSpec | Sharding):
+                raise TypeError(f"the rule for {pattern!r} {_WANTED}, got {value!r}.")
 
-    def find(self, leaf: Leaf) -> Any:
-        """The sharding for a leaf."""
-        hits = (value for matches, value in self._rules if matches(leaf))
+    def places(
+        self, leaves: Sequence[Leaf], allow_unused: Sequence[Any]
+    ) -> tuple[list[Any], list[str]]:
+        """What the rules say of every leaf, and the rules that say nothing."""
+        found = [self._find(leaf) for leaf in leaves]
+        unused = [
+            f"sharding rule {pattern!r}: matches no leaf"
+            for i, (pattern, _) in enumerate(self._pairs)
+            if i not in found and pattern not in allow_unused
+        ]
+        return [None if i is None else self._pairs[i][1] for i in found], unused
+
+    def _find(self, leaf: Leaf) -> int | None:
+        hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
         return next(hits, None)
+
+    def __repr__(self):
+        pairs = ", ".join(f"{p!r}: {v!r}" for p, v in self._pairs)
+        return f"ShardingRules({{{pairs}}})"
+
+
+_WANTED = "must be a jax.sharding.Sharding, a PartitionSpec or None"
 
 
 def leaf_shardings(
-    shardings: Any, treedef: Any, leaves: Sequence[Leaf]
+    shardings: Any,
+    treedef: Any,
+    leaves: Sequence[Leaf],
+    allow_unused: Sequence[Any] = (),
 ) -> tuple[list[Sharding | None], list[str]]:
     """The sharding of every leaf, and what is wrong with them.
 
@@ -38,28 +82,95 @@ def leaf_shardings(
             that is a prefix of the tree.
         treedef: structure of the tree.
         leaves: its leaves.
+        allow_unused: patterns of the rules that need not match any leaf.
     """
-    problems: list[str] = []
-    found: list[Sharding | None] = []
-    for leaf, value in zip(leaves, _spread(shardings, treedef, leaves), strict=True):
-        try:
-            sharding = on_mesh(value)
-            if sharding is not None:
-                sharding.shard_shape(leaf.shape)
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            sharding = None
-            problems.append(f"{leaf.path}: {value} does not fit {leaf.shape}: {error}")
-        found.append(sharding)
-    return found, problems
-
-
-def _spread(shardings: Any, treedef: Any, leaves: Sequence[Leaf]) -> list[Any]:
     if isinstance(shardings, ShardingRules):
-        return [shardings.find(leaf) for leaf in leaves]
+        places, problems = shardings.places(leaves, allow_unused)
+    else:
+        places, problems = _spread(shardings, treedef, leaves)
+    pairs = zip(leaves, places, strict=True)
+    found, misfits = collected(
+        (leaf.path, functools.partial(fitting, place, leaf.shape))
+        for leaf, place in pairs
+    )
+    return found, [*problems, *misfits]
+
+
+def _spread(
+    shardings: Any, treedef: Any, leaves: Sequence[Leaf]
+) -> tuple[list[Any], list[str]]:
     try:
-        return flat_shardings(shardings, jax.tree.unflatten(treedef, leaves))
+        return flat_shardings(shardings, jax.tree.unflatten(treedef, leaves)), []
     except ValueError as error:
-        raise ValueError(
-            "shardings must be one sharding, or a prefix of the tree of shapes: "
-            f"{error}"
-        ) from error
+        problems = _structure_problems(shardings, leaves)
+        return [None] * len(leaves), problems or [f"shardings: {error}"]
+
+
+def _structure_problems(shardings: Any, leaves: Sequence[Leaf]) -> list[str]:
+    """How a tree of shardings is no prefix of the tree, by paths."""
+    flat = leaf_paths(
+        shardings, is_leaf=lambda x: x is None or isinstance(x, PartitionSpec)
+    )
+    given, paths = [joined(path) for path, _ in flat], [leaf.path for leaf in leaves]
+
+    def above(prefix: str, path: str) -> bool:
+        return prefix in ("", path) or path.startswith(f"{prefix}/")
+
+    return [
+        f"{path}: shardings has nothing for it"
+        for path in paths
+        if not any(above(prefix, path) for prefix in given)
+    ] + [
+        f"{prefix}: is in shardings, but not in the tree"
+        for prefix in given
+        if not any(above(prefix, path) for path in paths)
+    ]
+
+
+def collected(
+    calls: Iterable[tuple[str, Callable[[], Any]]],
+) -> tuple[list[Any], list[str]]:
+    """The results of calls, None where one raises, and what was wrong, by its name."""
+    results, problems = [], []
+    for name, call in calls:
+        try:
+            results.append(call())
+        except (TypeError, ValueError) as error:
+            results.append(None)
+            problems.append(f"{name}: {error}")
+    return results, problems
+
+
+def fitting(place: Any, shape: tuple[int, ...]) -> Sharding | None:
+    """The sharding that is meant for an array of `shape`, if it fits.
+
+    Args:
+        place: a sharding, a `PartitionSpec` over the mesh in use, or None.
+        shape: shape of the array.
+
+    Raises:
+        TypeError: if `place` is none of these.
+        ValueError: if it does not fit the shape.
+    """
+    sharding = on_mesh(place)
+    if isinstance(sharding, NamedSharding):
+        _check_divides(sharding, shape)
+    elif isinstance(sharding, Sharding):
+        sharding.shard_shape(shape)
+    elif sharding is not None:
+        raise TypeError(f"its sharding {_WANTED}, got {place!r}")
+    return sharding
+
+
+def _check_divides(sharding: NamedSharding, shape: tuple[int, ...]) -> None:
+    spec, sizes = sharding.spec, sharding.mesh.shape
+    if len(spec) > len(shape):
+        raise ValueError(f"{spec} has more axes than its shape {shape}")
+    for axis, entry in enumerate(spec):
+        parts = math.prod(sizes[name] for name in axis_names(entry))
+        if shape[axis] % parts:
+            mesh = ", ".join(f"{name}: {sizes[name]}" for name in axis_names(entry))
+            raise ValueError(
+                f"{spec} does not fit its shape {shape}: axis {axis} of size "
+                f"{shape[axis]} does not divide into {parts} parts ({mesh})"
+            )

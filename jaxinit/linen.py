@@ -1,0 +1,166 @@
+"""The door to Flax Linen: models built by `jaxinit.jit`, their metadata obeyed.
+
+The numbers are those of `jax.jit(model.init)(key, *inputs)`. Boxes, such as those of
+`nn.with_partitioning`, are kept; with a mesh, each says where its array goes.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.linen.spmd import logical_to_mesh_axes
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec, Sharding
+
+from jaxinit._compile.jit import jit
+from jaxinit._compile.placement import (
+    axis_names,
+    checked_mesh,
+    named_sharding,
+    with_auto_axes,
+)
+from jaxinit._tree.paths import joined, leaf_paths
+from jaxinit._tree.plan import PlanError, problems_message
+from jaxinit._tree.shardings import collected, fitting
+
+LogicalRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
+
+
+def init(
+    model: nn.Module,
+    key: Any,
+    *inputs: Any,
+    rules: LogicalRules | None = None,
+    mesh: Mesh | AbstractMesh | None = None,
+    **options: Any,
+) -> Any:
+    """The variables of `jax.jit(model.init)(key, *inputs)`, each where it belongs.
+
+    `model.init` is traced, not run: equal layers share a program, and the forward pass
+    is left out. Every device makes its own part of each array.
+
+    With a mesh, an array goes where its metadata say: axes named by
+    `nn.with_partitioning` are those of the mesh, axes named by
+    `nn.with_logical_partitioning` become those of the mesh by `rules`. Arrays without
+    metadata are whole on every device. A box that has a mesh or rules of its own keeps
+    to those.
+
+    Args:
+        model: the module.
+        key: a key, or a mapping from stream names to keys.
+        *inputs: what the module is called on. A `jax.ShapeDtypeStruct` stands for an
+            array of zeros.
+        rules: pairs of a logical axis and a mesh axis, a tuple of them or None (whole),
+            as in `nn.logical_axis_rules`, in force if this is None. The first pair
+            whose mesh axes are still free decides.
+        mesh: the mesh; None means that of `jax.set_mesh`. With neither, arrays are left
+            to jax.
+        **options: keyword arguments of `model.init`; what is not an array is static.
+
+    Returns:
+        The variables, their boxes kept.
+
+    Raises:
+        PlanError: naming every array whose metadata name an axis that the mesh has not
+            or that no rule has, or that do not divide its shape.
+        TypeError: if `mesh` is not a mesh.
+        ValueError: if there are rules and no mesh.
+
+    >>> dense = nn.Dense(3, kernel_init=nn.with_partitioning(nn.zeros, ("x", None)))
+    >>> mesh = jax.make_mesh((1,), ("x",))
+    >>> x = jax.ShapeDtypeStruct((1, 4), jnp.float32)
+    >>> params = init(dense, jax.random.key(0), x, mesh=mesh)["params"]
+    >>> params["kernel"].names, params["kernel"].value.sharding.spec
+    (('x', None), P('x', None))
+    """
+    mesh = checked_mesh(mesh)
+    if rules is not None and mesh is None:
+        raise ValueError(
+            "rules say which axes of a mesh logical axes are: give mesh=, or use "
+            "jax.set_mesh."
+        )
+    with with_auto_axes((key, inputs, options)) as (key, inputs, options):
+        function, arrays = _split_arguments(model, inputs, options)
+        shapes = jax.eval_shape(function, key, arrays)
+        shardings = _shardings(shapes, mesh, rules)
+        return jit(function, out_shardings=shardings)(key, arrays)
+
+
+def _split_arguments(model, inputs, options) -> tuple[Callable, list[Any]]:
+    """`model.init` as a function of keys and arrays, all else fixed; and the arrays."""
+    leaves, treedef = jax.tree.flatten((inputs, options))
+    is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+    static = tuple(
+        None if array else (type(leaf), leaf)
+        for leaf, array in zip(leaves, is_array, strict=True)
+    )
+    try:
+        return _function(model, treedef, static), arrays
+    except TypeError:  # something that does not hash, such as a list in the module
+        return _function.__wrapped__(model, treedef, static), arrays
+
+
+@functools.lru_cache(maxsize=64)
+def _function(model: nn.Module, treedef: Any, static: tuple) -> Callable[..., Any]:
+    def call(key, arrays):
+        remaining = iter(arrays)
+        leaves = [
+            next(remaining) if fixed is None else _zeros(fixed[1]) for fixed in static
+        ]
+        inputs, options = jax.tree.unflatten(treedef, leaves)
+        return model.init(key, *inputs, **options)
+
+    return call
+
+
+def _zeros(value: Any) -> Any:
+    is_shape = isinstance(value, jax.ShapeDtypeStruct)
+    return jnp.zeros(value.shape, value.dtype) if is_shape else value
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, nn.meta.AxisMetadata)
+
+
+def _shardings(shapes: Any, mesh: Any, rules: LogicalRules | None) -> Any:
+    """A sharding or None for every box or array in the shapes of variables."""
+    found, problems = collected(
+        (joined(path), functools.partial(_sharding, box, mesh, rules))
+        for path, box in leaf_paths(shapes, is_leaf=_is_box)
+    )
+    if problems:
+        raise PlanError(problems_message("the model", problems))
+    if not any(found):
+        return None
+    return jax.tree.unflatten(jax.tree.structure(shapes, is_leaf=_is_box), found)
+
+
+def _sharding(box: Any, mesh: Any, rules: LogicalRules | None) -> Sharding | None:
+    mesh = getattr(box, "mesh", None) or mesh
+    if mesh is None:
+        return None
+    sharding = named_sharding(mesh, _mesh_spec(box, rules))
+    for leaf in jax.tree.leaves(box):
+        fitting(sharding, leaf.shape)
+    return sharding
+
+
+def _mesh_spec(box: Any, rules: LogicalRules | None) -> PartitionSpec:
+    """Which axes of the mesh cut which axes of the array in a box, or bare."""
+    spec = nn.get_partition_spec(box)
+    if not isinstance(box, nn.LogicallyPartitioned):
+        return spec if isinstance(spec, PartitionSpec) else PartitionSpec()
+    rules = box.rules or rules or nn.get_logical_axis_rules()
+    known = {logical for logical, _ in rules}
+    unknown = [name for entry in spec for name in axis_names(entry)]
+    unknown = [name for name in unknown if name not in known]
+    if unknown:
+        raise ValueError(
+            f"no rule says where the logical axis {unknown[0]!r} of {spec} goes: add "
+            f"({unknown[0]!r}, None) to rules to leave it whole"
+        )
+    return logical_to_mesh_axes(spec, list(rules)) or PartitionSpec()
