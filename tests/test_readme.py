@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import jaxinit
+import jaxinit.linen
 import jaxinit.nnx
 from benchmarks import summary
 
