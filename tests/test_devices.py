@@ -253,6 +253,21 @@ def test_explicit_axes_in_use_change_nothing():
         assert share < 0.05
 
 
+@pytest.mark.parametrize("kind", [AUTO, EXPLICIT])
+def test_one_pass_sends_nothing(kind):
+    shapes = {f"w_{i}": jax.ShapeDtypeStruct((64, 64), "float32") for i in range(16)}
+    sharding = NamedSharding(mesh_of((2, 4), kind), P("x", "y"))
+    plan = jaxinit.plan(shapes, {"**": jaxinit.he_normal()}, shardings=sharding)
+    program = jax.jit(plan.init).lower(KEY).compile()
+    talks, share = structure(program)
+    assert not talks
+    assert share < 0.5
+    assert_placed(program(KEY), plan)
+    assert_same(
+        program(KEY), jaxinit.init_tree(KEY, shapes, {"**": jaxinit.he_normal()})
+    )
+
+
 def test_factorisations_send_nothing():
     names = ("square", "unitary", "conv")
     for program in programs(plan_of(specs(mesh_of((2, 4))), names)):

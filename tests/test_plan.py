@@ -395,6 +395,25 @@ def test_one_pass():
         "stablehlo.while"
     )
     assert len(made.programs(KEY)) == 1
+    # XLA's CPU backend compiles equal kernels once: there are few different ones.
+    assert different_kernels(more.compile()) == different_kernels(program) < 32
+    ragged, _ = compiled(33)
+    assert values(jax.jit(ragged.init)(KEY)) == values(ragged.init(KEY))
+
+
+def different_kernels(compiled) -> int:
+    text = re.sub(r", metadata=\{.*?\}|(?<=[a-z_])[.\d]+", "", compiled.as_text())
+    found = re.findall(r"^%\S+ \(.*?^\}", text, re.S | re.M)
+    return len(set(found))
+
+
+def test_different_kernels_are_counted():
+    def draws(count):
+        return lambda key: [key[0] * i + jnp.arange(8) for i in range(count)]
+
+    key = jnp.zeros(2, jnp.uint32)
+    few, many = (jax.jit(draws(n)).lower(key).compile() for n in (2, 9))
+    assert different_kernels(many) > different_kernels(few)
 
 
 def test_ensembles():

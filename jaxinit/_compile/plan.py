@@ -1,5 +1,7 @@
 """All leaf programs of a traced function: inlined under a trace, or compiled."""
 
+import itertools
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -88,25 +90,44 @@ class LeafPlan:
         """All outputs, in the program being traced; equal leaves in one loop."""
         words = self.words(args)
         outputs = self.direct_outputs(args, words)
-        limit = _LOOP_SHARE * sum(map(self.bytes_of, self.programs))
-        last: Any = words
-        for programs in self.classes:
-            together = max(1, int(limit // max(1, self.bytes_of(programs[0]))))
-            for start in range(0, len(programs), together):
-                chunk = programs[start : start + together]
-                drawn = _evaluate(chunk, words, args, last)
-                for program, values in zip(chunk, drawn, strict=True):
-                    outputs.update(zip(program.leaves, values, strict=True))
-                last = drawn[-1][-1] if _in_loop(chunk) else last
+        chunks = [
+            chunk for programs in self.classes for chunk in self._chunks(programs)
+        ]
+        numbers = _unknown_numbers(max(map(len, chunks), default=0), words)
+        token = words.reshape(-1)[0] if words.size else np.uint32(0)
+        for chunk in chunks:
+            if _in_loop(chunk):
+                token, drawn = _drawn_in_loop(chunk, words, args, token, numbers)
+            else:
+                drawn = [each(*self.inputs(each, words, args)) for each in chunk]
+            for program, values in zip(chunk, drawn, strict=True):
+                outputs.update(zip(program.leaves, values, strict=True))
         return [outputs[leaf] for leaf in range(len(self._avals))]
 
+    def _chunks(self, programs: list[AnyProgram]) -> list[list[AnyProgram]]:
+        """Equal programs in as few loops as their share of memory allows.
 
-def _evaluate(
-    programs: list[AnyProgram], words: Any, args: Sequence[Any], last: Any
-) -> list[list]:
-    """The outputs of equal programs, evaluated in one loop over their keys."""
-    if not _in_loop(programs):
-        return [program(*LeafPlan.inputs(program, words, args)) for program in programs]
+        The loops are equally long, where this is possible: XLA then compiles one.
+        """
+        total = sum(map(self.bytes_of, self.programs))
+        share = self.bytes_of(programs[0]) * len(programs) / max(1, total)
+        loops = min(len(programs), math.ceil(share / _LOOP_SHARE) or 1)
+        bounds = [len(programs) * i // loops for i in range(loops + 1)]
+        return [programs[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def _drawn_in_loop(
+    programs: list[AnyProgram],
+    words: Any,
+    args: Sequence[Any],
+    token: Any,
+    numbers: Sequence[Any],
+) -> tuple[Any, list[list]]:
+    """The outputs of equal programs, evaluated in one loop over their keys.
+
+    What the loop overwrites is filled with a number that the loop before has made, the
+    token: if nothing made it wait, XLA would hold the arrays of all loops at once.
+    """
     first = programs[0]
     slots = [i for i, value in enumerate(first.inputs) if isinstance(value, Keys)]
     inputs = LeafPlan.inputs(first, words, args)
@@ -119,18 +140,36 @@ def _evaluate(
             merged[slot] = lax.dynamic_index_in_dim(key, i, keepdims=False)
         return first(*merged)
 
-    def step(i, drawn):
-        return [
+    def step(i, state):
+        token, drawn = state
+        return token + i.astype(np.uint32), [
             lax.dynamic_update_index_in_dim(x, value, i, 0)
             for x, value in zip(drawn, one(i), strict=True)
         ]
 
     shapes = jax.eval_shape(one, 0)
-    # What the loop overwrites is filled with a value of the loop before: if nothing
-    # made it wait, XLA would hold the outputs of all loops at once.
-    drawn = [_filled(last, (len(programs), *x.shape), x.dtype) for x in shapes]
-    drawn = lax.fori_loop(0, len(programs), step, drawn)
-    return [[values[i] for values in drawn] for i in range(len(programs))]
+    filler = [jnp.full((len(programs), *x.shape), token, x.dtype) for x in shapes]
+    token, drawn = lax.fori_loop(0, len(programs), step, (token, filler))
+    return token, [
+        [lax.dynamic_index_in_dim(values, i, keepdims=False) for values in drawn]
+        for i in numbers[: len(programs)]
+    ]
+
+
+def _unknown_numbers(count: int, words: Any) -> list[Any]:
+    """The numbers 0 ... count - 1, in a way that XLA does not see through.
+
+    What cuts a leaf out of the array of a loop would be a kernel of its own for every
+    leaf if XLA knew where the leaf is. Otherwise it is compiled once.
+    """
+    if not words.size:
+        return list(range(count))
+    never = lax.eq(lax.bitwise_or(words.reshape(-1)[0], np.uint32(1)), np.uint32(0))
+    return lax.cond(
+        never,
+        lambda: [np.int32(0)] * count,
+        lambda: [np.int32(i) for i in range(count)],
+    )
 
 
 def _in_loop(programs: list[AnyProgram]) -> bool:
@@ -138,12 +177,6 @@ def _in_loop(programs: list[AnyProgram]) -> bool:
     first = programs[0]
     draws = any(isinstance(value, Keys) for value in first.inputs)
     return len(programs) > 1 and draws and first.is_strongly_typed
-
-
-def _filled(source: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    value = lax.real(source) if jnp.iscomplexobj(source) else source
-    value = value.reshape(-1)[0] if value.size else jnp.uint32(0)
-    return jnp.full(shape, value.astype(dtype))
 
 
 def _key_output(words: Any, value: Keys) -> Any:
