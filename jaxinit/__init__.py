@@ -1,9 +1,9 @@
 """Starting parameters for JAX programs: the right values, fast, and provable."""
 
-from jaxinit._array.combine import grouped as grouped
+from jaxinit._array.combine import center_tap as center_tap
+from jaxinit._array.combine import mirrored as mirrored
 from jaxinit._array.combine import scaled as scaled
-from jaxinit._array.combine import split as split
-from jaxinit._array.combine import stacked as stacked
+from jaxinit._array.combine import unit_scaled as unit_scaled
 from jaxinit._array.fans import Fans as Fans
 from jaxinit._array.fans import einsum_axes as einsum_axes
 from jaxinit._array.fans import fans as fans
@@ -13,6 +13,9 @@ from jaxinit._array.gain import gain as gain
 from jaxinit._array.initializer import Initializer as Initializer
 from jaxinit._array.initializer import explain as explain
 from jaxinit._array.laws import Moments as Moments
+from jaxinit._array.parts import grouped as grouped
+from jaxinit._array.parts import split as split
+from jaxinit._array.parts import stacked as stacked
 from jaxinit._compile.jit import jit as jit
 from jaxinit._tree.fingerprint import fingerprint as fingerprint
 from jaxinit._tree.partial import init_missing as init_missing

@@ -96,10 +96,33 @@ CASES = {
         lambda: jaxinit.orthogonal(batch_axis=0)(KEY, SHAPE),
         ["(4, 4)", "batch_axis=0"],
     ),
-    "delta rank": (lambda: jaxinit.delta_orthogonal()(KEY, SHAPE), ["3, 4 or 5 axes"]),
-    "delta narrow": (
-        lambda: jaxinit.delta_orthogonal()(KEY, (3, 4, 2)),
-        ["more inputs than outputs", "(3, 4, 2)"],
+    "tap rank": (
+        lambda: jaxinit.delta_orthogonal()(KEY, (5,)),
+        ["(*window, inputs, outputs)", "two axes", "(5,)"],
+    ),
+    "mirrored odd": (
+        lambda: jaxinit.mirrored(jaxinit.ones)(KEY, (4, 5)),
+        ["axis -1", "(4, 5)", "even"],
+    ),
+    "no spread": (
+        lambda: jaxinit.unit_scaled(jaxinit.ones)(KEY, SHAPE),
+        ["init=ones", "(4, 4)", "no standard deviation"],
+    ),
+    "exact shape": (
+        lambda: jaxinit.constant([1.0, 2.0], broadcast=False)(KEY, (3, 2)),
+        ["(2,)", "(3, 2)", "broadcast=False"],
+    ),
+    "sections and initializers": (
+        lambda: jaxinit.split([jaxinit.zeros, jaxinit.ones], 3),
+        ["2 initializers", "3 sections"],
+    ),
+    "absolute and relative": (
+        lambda: jaxinit.truncated_normal(low=-1, high=1, upper=3.0),
+        ["low=-1.0", "lower and upper", "not both"],
+    ),
+    "absolute without spread": (
+        lambda: jaxinit.truncated_normal(0.0, low=-1, high=1),
+        ["stddev", "positive", "0.0"],
     ),
     "negative size": (lambda: jaxinit.normal()(KEY, (3, -1)), ["negative", "(3, -1)"]),
     "shape int": (lambda: jaxinit.normal()(KEY, 3), ["sequence of ints", "3"]),
