@@ -6,7 +6,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 
@@ -153,10 +153,13 @@ class mirrored(_Wrapper):
     Array([[ 1.,  1., -1., -1.]], dtype=float32)
     """
 
-    entries_independent: ClassVar[bool] = False
-
     init: Annotated[Initializer, initializer]
     axis: Axis = -1
+
+    @property
+    def entries_independent(self) -> bool:
+        """No."""
+        return False
 
     def fans(self, shape: tuple[int, ...]) -> Fans:
         """Fans of the half that is drawn."""
@@ -204,9 +207,12 @@ class center_tap(_Wrapper):
            [0., 0.]], dtype=float32)
     """
 
-    entries_independent: ClassVar[bool] = False
-
     init: Annotated[Initializer, initializer]
+
+    @property
+    def entries_independent(self) -> bool:
+        """No."""
+        return False
 
     def fans(self, shape: tuple[int, ...]) -> Fans:
         """Fans of the matrix."""

@@ -56,6 +56,22 @@ def nonnegative(name: str, value: Any) -> float:
     return checked
 
 
+def positive(name: str, value: Any) -> float:
+    """A finite number greater than zero, as a Python float."""
+    checked = finite(name, value)
+    if checked <= 0:
+        raise ValueError(f"{name} must be greater than zero, got {value!r}.")
+    return checked
+
+
+def fraction(name: str, value: Any) -> float:
+    """A number from zero to one, as a Python float."""
+    checked = number(name, value)
+    if not 0 <= checked <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}.")
+    return checked
+
+
 def _optional_number(name: str, value: Any) -> float | None:
     return None if value is None else finite(name, value)
 
@@ -114,6 +130,8 @@ def choice(*allowed: str) -> Check:
 Number = Annotated[float, number]
 Finite = Annotated[float, finite]
 NonNegative = Annotated[float, nonnegative]
+Positive = Annotated[float, positive]
+Fraction = Annotated[float, fraction]
 OptionalFinite = Annotated[float | None, _optional_number]
 Axis = Annotated[int, _axis]
 Axes = Annotated[int | tuple[int, ...], axes]
