@@ -73,6 +73,8 @@ class _Parts(Initializer):
     def _draw_parts(self, key, shape, dtype) -> list[jax.Array] | jax.Array:
         """The parts; if all are equal, drawn as one array of them."""
         parts = list(self._parts(shape))
+        if key is None:  # none of them draws
+            return [init._sample(None, part, dtype) for init, part in parts]
         if len(set(parts)) == 1:
             init, part = parts[0]
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(len(parts)))
@@ -114,6 +116,15 @@ class stacked(_Parts):
     def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
         """As of the slices; those of a function of the index are taken to be."""
         return getattr(self.fn_of_index, "entries_independent", True)
+
+    @property
+    def _draws(self) -> bool:  # pyright: ignore - a constant elsewhere
+        return getattr(self.fn_of_index, "_draws", True)
+
+    @property
+    def dtype(self) -> Any:
+        """Default dtype, that of the slices if they have one initializer."""
+        return getattr(self.fn_of_index, "dtype", None)
 
     def _parts(self, shape):
         (axis,) = positions("axis", self.axis, shape)
@@ -187,6 +198,10 @@ class split(_Parts):
     def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
         """As of the parts."""
         return all(init.entries_independent for init in self._inits)
+
+    @property
+    def _draws(self) -> bool:  # pyright: ignore - a constant elsewhere
+        return any(init._draws for init in self._inits)
 
     def _sizes(self, size: int) -> tuple[int, ...]:
         if isinstance(self.sections, tuple):

@@ -65,8 +65,8 @@ class chrono(Initializer):
 
     `log(U(1, max_steps - 1))` for the forget gate, the same numbers, negative, for the
     input gate, zero for the others: each unit forgets at a time scale of its own.
-    Tallec and Ollivier, "Can recurrent neural networks warp time?" (2018). Of a GRU, f is
-    the gate that keeps the state, and there is no i: "rfn" in torch's order.
+    Tallec and Ollivier, "Can recurrent neural networks warp time?" (2018). Of a GRU, f
+    is the gate that keeps the state, and there is no i: "rfn" in torch's order.
 
     Args:
         max_steps: the longest dependency that is expected, in steps, greater than 2.
@@ -162,9 +162,10 @@ class softplus_inverse(FromUniform):
     """Biases whose softplus is a time step, log-uniform from `dt_min` to `dt_max`.
 
     `dt + log(1 - exp(-dt))`, `dt = exp(U(log dt_min, log dt_max))`: the bias of Mamba's
-    and Mamba-2's `dt_proj`, whose kernel is
-    `variance_scaling(1/3, "fan_in", "uniform")`. Gu and Dao, "Mamba: linear-time sequence modeling with selective state spaces"
-    (2023). Their program's floor of 1e-4 does nothing at these bounds, and is left out.
+    and Mamba-2's `dt_proj`, whose kernel is `variance_scaling(1/3, "fan_in",
+    "uniform")`. Gu and Dao, "Mamba: linear-time sequence modeling with selective state
+    spaces" (2023). Their program's floor of 1e-4 does nothing at these bounds, and is
+    left out.
 
     Args:
         dt_min: shortest step, greater than zero.
@@ -233,7 +234,8 @@ class log_arange(FromShape):
     """`log(n + 1)` along the last axis: the `A_log` of Mamba, and of S4D-Real.
 
     The eigenvalues are `-exp(A_log) = -(n + 1)`. Gu et al., "On the parameterization
-    and initialization of diagonal state space models" (2022); Gu and Dao, "Mamba" (2023).
+    and initialization of diagonal state space models" (2022); Gu and Dao, "Mamba:
+    linear-time sequence modeling with selective state spaces" (2023).
 
     Args:
         dtype: default dtype, float.
