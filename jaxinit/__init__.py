@@ -26,6 +26,11 @@ from jaxinit._tree.plan import init_tree as init_tree
 from jaxinit._tree.plan import plan as plan
 from jaxinit._tree.rules import Rules as Rules
 from jaxinit._tree.shardings import ShardingRules as ShardingRules
+from jaxinit.config import from_config as from_config
+from jaxinit.config import get as get
+from jaxinit.config import to_config as to_config
+from jaxinit.initializers.activation import Recommendation as Recommendation
+from jaxinit.initializers.activation import for_activation as for_activation
 from jaxinit.initializers.basic import constant as constant
 from jaxinit.initializers.basic import normal as normal
 from jaxinit.initializers.basic import ones as ones

@@ -16,7 +16,7 @@ from jaxinit._array.initializer import Initializer
 from jaxinit._array.settings import Axis, Finite
 
 
-def initializer(name: str, value: Any) -> Initializer:
+def as_initializer(name: str, value: Any) -> Any:
     """The check that a setting is an initializer."""
     if not isinstance(value, Initializer):
         raise TypeError(
@@ -79,7 +79,7 @@ class scaled(_Wrapper):
     0.01
     """
 
-    init: Annotated[Initializer, initializer]
+    init: Annotated[Initializer, as_initializer]
     factor: Finite
 
     def _law(self, shape, dtype):
@@ -111,7 +111,7 @@ class unit_scaled(_Wrapper):
     (1.0, 0.2)
     """
 
-    init: Annotated[Initializer, initializer]
+    init: Annotated[Initializer, as_initializer]
 
     def multiplier(self, shape: Sequence[int]) -> float:
         """What the forward pass multiplies an array of that shape by."""
@@ -153,7 +153,7 @@ class mirrored(_Wrapper):
     Array([[ 1.,  1., -1., -1.]], dtype=float32)
     """
 
-    init: Annotated[Initializer, initializer]
+    init: Annotated[Initializer, as_initializer]
     axis: Axis = -1
 
     @property
@@ -207,7 +207,7 @@ class center_tap(_Wrapper):
            [0., 0.]], dtype=float32)
     """
 
-    init: Annotated[Initializer, initializer]
+    init: Annotated[Initializer, as_initializer]
 
     @property
     def entries_independent(self) -> bool:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._array import composite
-from jaxinit._array.combine import fans_of, initializer
+from jaxinit._array.combine import as_initializer, fans_of
 from jaxinit._array.fans import Fans, positions
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.settings import Axis, refuse_tracer
@@ -31,8 +31,10 @@ def _slices(name: str, value: Any) -> Any:
 
 def _each(name: str, value: Any) -> Initializer | tuple[Initializer, ...]:
     if isinstance(value, tuple | list):
-        return tuple(initializer(f"{name}[{i}]", init) for i, init in enumerate(value))
-    return initializer(name, value)
+        return tuple(
+            as_initializer(f"{name}[{i}]", init) for i, init in enumerate(value)
+        )
+    return as_initializer(name, value)
 
 
 def _sections(name: str, value: Any) -> int | tuple[int, ...]:
@@ -135,7 +137,7 @@ class stacked(_Parts):
     def _at(self, index: int) -> Initializer:
         if isinstance(self.fn_of_index, Initializer):
             return self.fn_of_index
-        return initializer(f"fn_of_index({index})", self.fn_of_index(index))
+        return as_initializer(f"fn_of_index({index})", self.fn_of_index(index))
 
     def _sample(self, key, shape, dtype):
         (axis,) = positions("axis", self.axis, shape)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 
 Check = Callable[[str, Any], Any]
-_PYTHON_DTYPES = (bool, int, float, complex)
+_PYTHON_DTYPES = {kind.__name__: kind for kind in (bool, int, float, complex)}
 
 
 def refuse_tracer(name: str, value: Any) -> None:
@@ -104,8 +104,13 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def dtype_of(name: str, value: Any) -> Any:
-    """None, one of Python's number types (jax's default of its kind), or a dtype."""
-    if value is None or (isinstance(value, type) and value in _PYTHON_DTYPES):
+    """None, one of Python's number types (jax's default of its kind), or a dtype.
+
+    The types may be given by name, as they are printed.
+    """
+    if isinstance(value, str):
+        value = _PYTHON_DTYPES.get(value, value)
+    if value is None or value in _PYTHON_DTYPES.values():
         return value
     try:
         return np.dtype(value)
