@@ -130,15 +130,14 @@ def test_keras(keras, name):
     compare(name, KERAS[name], theirs)
 
 
-@pytest.mark.parametrize("side", ["real", "imag"])
-@pytest.mark.parametrize("scaling", ["density", "spectrum", None])
 @pytest.mark.parametrize("window", ["hann", "hamming", None])
-@pytest.mark.parametrize("periodic", [True, False])
-def test_keras_stft(keras, side, window, scaling, periodic):
-    theirs = keras.initializers.STFT(side, window, scaling, periodic)
-    mine = jaxinit.stft(side, window or "none", scaling or "none", periodic)
+@pytest.mark.parametrize("scaling", ["density", "spectrum", None])
+def test_keras_stft(keras, window, scaling):
     shape = (16, 1, 9)
-    np.testing.assert_allclose(mine(KEY, shape), theirs(shape), atol=1e-5)
+    for side, periodic in [("real", True), ("imag", True), ("real", False)]:
+        theirs = keras.initializers.STFT(side, window, scaling, periodic)
+        mine = jaxinit.stft(side, window or "none", scaling or "none", periodic)
+        np.testing.assert_allclose(mine(KEY, shape), theirs(shape), atol=1e-5)
 
 
 def test_keras_is_complete(keras):
