@@ -259,3 +259,12 @@ def test_absolute_bounds_are_those_of_torch():
     shifted = jaxinit.truncated_normal(0.5, mean=0.3, low=-1.0, high=1.0)
     assert shifted.moments((1,)).low == pytest.approx(-1, rel=1e-12)
     assert shifted.moments((1,)).high == pytest.approx(1, rel=1e-12)
+
+
+def test_absolute_bounds_far_out_have_no_entries_on_them():
+    """One uniform draw in 2**23 is at an end, where the inverse error is infinite."""
+    shape = (2**24,)
+    far = jaxinit.truncated_normal(0.02, low=-2.0, high=2.0)(KEY, shape)
+    assert float(jnp.abs(far).max()) < 5.3 * 0.02
+    as_jax = jaxinit.truncated_normal(0.02, lower=-100.0, upper=100.0)(KEY, shape)
+    assert float(jnp.abs(as_jax).max()) > 1.9, "negative control"

@@ -178,8 +178,9 @@ class truncated_normal(Initializer):
     Args:
         stddev: standard deviation before truncation, zero or greater.
         dtype: default dtype, float.
-        lower: lower bound in units of `stddev`, may be infinite.
-        upper: upper bound in units of `stddev`, may be infinite.
+        lower: lower bound in units of `stddev`, may be infinite. The numbers are jax's,
+            of which, beyond 5.3, one in 2**23 lies on the bound itself.
+        upper: upper bound in units of `stddev`, likewise.
         corrected: whether to widen the law, bounds included, until `stddev` is the
             standard deviation after truncation, as in `variance_scaling`.
         mean: expected value before truncation; the bounds are relative to it.
@@ -241,9 +242,18 @@ class truncated_normal(Initializer):
 
     def _sample(self, key, shape, dtype):
         law = self._standard()
-        draw = reference.truncated_normal(law.stddev, None, law.lower, law.upper)
+        lower, upper = law.lower, law.upper
+        if self.low is not None:  # the error function of the ends must not be one
+            reach = _REACH[dtype.itemsize]
+            lower, upper = max(lower, -reach), min(upper, reach)
+        draw = reference.truncated_normal(law.stddev, None, lower, upper)
         centred = draw(key, shape, dtype)
         return centred + self.mean if self.mean else centred
+
+
+# In sigmas, by bytes of the dtype. Further out the error function rounds to one, whose
+# inverse is infinite: jax clips that to the bound, once in 2**23 entries.
+_REACH = {4: 5.2, 8: 8.0}
 
 
 def _checked_bounds(low: float | None, high: float | None) -> tuple | None:
