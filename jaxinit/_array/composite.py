@@ -55,31 +55,39 @@ class Mixture(Law):
 
     def moments(self) -> Moments:
         """Moments about the common mean."""
-        known = [law.moments() for law, size in self.parts if size]
+        known = self._known()
         if not known:
             return Moments(0.0, 0.0, math.nan, 0.0, 0.0)
-        mean = self._mean()
-        second = self._average(lambda law, m: m.variance + (m.mean - mean) ** 2)
-        fourth = self._average(lambda law, m: _fourth_about(law, m, mean))
-        low, high = min(m.low for m in known), max(m.high for m in known)
+        mean = _average(known, lambda law, m: m.mean)
+        second = _average(known, lambda law, m: m.variance + (m.mean - mean) ** 2)
+        fourth = _average(known, lambda law, m: _fourth_about(law, m, mean))
+        low, high = min(m.low for _, m, _ in known), max(m.high for _, m, _ in known)
         return moments_of(mean, second, fourth, low, high)
 
     def third(self) -> float:
         """About the common mean."""
-        mean = self._mean()
-        return self._average(lambda law, m: _third_about(law, m, mean))
+        known = self._known()
+        mean = _average(known, lambda law, m: m.mean)
+        return _average(known, lambda law, m: _third_about(law, m, mean))
 
-    def _mean(self) -> float:
-        return self._average(lambda law, m: m.mean)
-
-    def _average(self, fun: Callable[[Law, Moments], float]) -> float:
-        terms = [(fun(law, law.moments()), n) for law, n in self.parts if n]
-        return sum(value * n for value, n in terms) / (sum(n for _, n in terms) or 1)
+    def _known(self) -> list[tuple[Law, Moments, int]]:
+        """Each law that has entries, once, with its moments and their number."""
+        sizes: dict[Law, int] = {}
+        for law, size in self.parts:
+            sizes[law] = sizes.get(law, 0) + size
+        return [(law, law.moments(), size) for law, size in sizes.items() if size]
 
     def __str__(self):
         laws = list(dict.fromkeys(str(law) for law, n in self.parts if n))
         shown = "; ".join(laws[:3]) + ("; ..." if len(laws) > 3 else "")
         return f"{len(self.parts)} parts: {shown}"
+
+
+def _average(
+    known: list[tuple[Law, Moments, int]], fun: Callable[[Law, Moments], float]
+) -> float:
+    total = sum(size for _, _, size in known)
+    return sum(fun(law, m) * size for law, m, size in known) / max(total, 1)
 
 
 def points(*values: tuple[float, int]) -> Mixture:
