@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxinit import calculate_gain, critical, gain
+import jaxinit
+from jaxinit import calculate_gain, critical, for_activation, gain
 
 TORCH = {
     ("linear", None): 1.0,
@@ -49,6 +50,27 @@ def _density(a):
 A = 0.3217  # on no panel boundary
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
+_SQUARED_DENSITY = 1 / (2 * math.pi * math.sqrt(3))  # E[density(z)^2]
+
+
+def _elu(alpha):
+    """Of `x` above zero and `alpha (exp(x) - 1)` below, E[f(z)^2] and E[f'(z)^2]."""
+    squared, single = math.exp(2) * _tail(2), math.exp(0.5) * _tail(1)
+    return 0.5 + alpha**2 * (squared - 2 * single + 0.5), 0.5 + alpha**2 * squared
+
+
+def _above(power, a):
+    """E[z^power; z > a], by parts."""
+    if power == 0:
+        return _tail(a)
+    return a ** (power - 1) * _density(a) + (power - 1) * _above(power - 2, a)
+
+
+def _power(power, a):
+    """E[z^power; 0 < z < a], of an even power."""
+    return math.prod(range(power - 1, 0, -2)) / 2 - _above(power, a)
+
+
 # E[f(z)^2] and E[f'(z)^2], integrated by hand
 CLOSED = {
     "identity": (lambda x: x, 1.0, 1.0),
@@ -79,7 +101,25 @@ CLOSED = {
         1 / 3,
         2 / math.pi / math.sqrt(3),
     ),
-    "selu": (jax.nn.selu, 1.0, None),
+    "selu": (jax.nn.selu, 1.0, SELU_SCALE**2 * _elu(SELU_ALPHA)[1]),
+    "elu": (jax.nn.elu, *_elu(1.0)),
+    "elu of another slope": (lambda x: jax.nn.elu(x, 0.3), *_elu(0.3)),
+    "celu": (jax.nn.celu, *_elu(1.0)),
+    "gelu": (
+        lambda x: jax.nn.gelu(x, approximate=False),
+        1 / 3 + _SQUARED_DENSITY,
+        1 / 3 + _SQUARED_DENSITY * 4 / 3,
+    ),
+    "hard_sigmoid": (
+        jax.nn.hard_sigmoid,
+        (_power(0, 3) / 2 + _power(2, 3) / 18) + _tail(3),
+        _power(0, 3) / 18,
+    ),
+    "hard_silu": (
+        jax.nn.hard_silu,
+        _power(2, 3) / 2 + _power(4, 3) / 18 + _above(2, 3),
+        _power(0, 3) / 2 + _power(2, 3) * 2 / 9 + _tail(3),
+    ),
 }
 
 
@@ -97,7 +137,17 @@ def test_gain_of_a_jump_off_the_grid():
     assert step == pytest.approx(1 / math.sqrt(_tail(0.123)), rel=1e-8)
 
 
-@pytest.mark.parametrize("fn", [jnp.tanh, jax.nn.gelu, jax.nn.sigmoid, jax.nn.swish])
+SMOOTH = [
+    jnp.tanh,
+    jax.nn.gelu,
+    jax.nn.sigmoid,
+    jax.nn.silu,
+    jax.nn.mish,
+    jax.nn.softplus,
+]
+
+
+@pytest.mark.parametrize("fn", SMOOTH)
 def test_gain_equals_a_fine_riemann_sum(fn):
     with jax.enable_x64(True):
         z = jnp.linspace(-12, 12, 100_001, dtype=jnp.float64)
@@ -144,3 +194,47 @@ def test_critical_pair_keeps_a_wide_tanh_network_alive(key):
 
     assert second_moment(*critical(jnp.tanh)) == pytest.approx(1, abs=0.3)
     assert second_moment(1.0, 0.0) < 0.1  # what Glorot's variance does
+
+
+# ---- recommendations
+
+HE, GLOROT, LECUN = (
+    jaxinit.he_normal(),
+    jaxinit.glorot_uniform(),
+    jaxinit.lecun_normal(),
+)
+RECOMMENDED = {
+    "relu": HE,
+    "relu6": HE,
+    "leaky_relu": jaxinit.he_normal(negative_slope=0.01),
+    "tanh": GLOROT,
+    "sigmoid": GLOROT,
+    "selu": LECUN,
+    "identity": LECUN,
+}
+
+
+@pytest.mark.parametrize("name", RECOMMENDED)
+def test_recommended_by_practice(name):
+    by_name, by_function = for_activation(name), for_activation(getattr(jax.nn, name))
+    assert by_name == by_function
+    assert by_name.initializer == RECOMMENDED[name]
+    assert "et al." in by_name.reason or "Bengio" in by_name.reason
+    assert by_name.gain == gain(getattr(jax.nn, name))
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu", "mish", "elu", "softplus"])
+def test_recommended_by_gain(name):
+    initializer, factor, reason = for_activation(name)
+    fn = getattr(jax.nn, name)
+    assert "gain" in reason
+    assert factor == gain(fn)
+    variance = initializer.moments((200, 10)).variance
+    assert variance == pytest.approx(factor**2 / 200, rel=1e-9)
+    assert for_activation(lambda x: fn(x)).initializer == initializer
+
+
+def test_recommended_for_both_forms_of_gelu():
+    exact = for_activation("gelu_exact")
+    assert exact.gain == pytest.approx(CLOSED["gelu"][1] ** -0.5, rel=1e-8)
+    assert exact.gain != for_activation("gelu").gain

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax.nn import initializers as reference
 from jax.sharding import AxisType, PartitionSpec
-from references import CASES, assert_same_bits, pair
+from references import CASES, CATALOGUE, assert_same_bits, pair
 
 import jaxinit
 
@@ -129,11 +129,9 @@ def test_static_argument_of_jit(key):
 
 VALUES = {
     **{case: pair(case)[0] for case in CASES},
+    **{name: init for name, (init, _) in CATALOGUE.items()},
     "zeros": jaxinit.zeros,
     "ones": jaxinit.ones,
-    "mean": jaxinit.normal(0.1, mean=2.0),
-    "low_high": jaxinit.uniform(low=-1.0, high=2.0),
-    "corrected": jaxinit.truncated_normal(corrected=True, upper=math.inf),
     "batched": jaxinit.orthogonal(batch_axis=(0, 1)),
     "dtype": jaxinit.he_normal(dtype=jnp.bfloat16),
     "python_dtype": jaxinit.constant(1, float),

@@ -15,7 +15,7 @@ from scipy import stats
 
 import jaxinit
 from jaxinit import Moments
-from jaxinit._array import laws
+from jaxinit._array import composite, laws
 
 SIGMAS = 6.2
 SHAPE = (512, 512)
@@ -156,7 +156,45 @@ def test_zero_spread_and_narrow_bounds():
     assert jaxinit.he_normal().moments((0, 3)).std == 0
 
 
+def test_moments_of_a_mixture_of_skew_laws_are_exact():
+    left, right = (0.0, 0.0, 3.0), (1.0, 5.0, 5.0, 6.0)
+    parts = [(laws.Values(values), len(values)) for values in (left, right)]
+    mixed = composite.Mixture(tuple(parts))
+    whole = laws.Values((*left, *right))
+    assert mixed.moments() == pytest.approx(whole.moments(), rel=1e-12)
+    assert mixed.third() == pytest.approx(whole.third(), rel=1e-12)
+    flipped = composite.Shifted(composite.Scaled(mixed, -2.0), 1.0)
+    other = laws.Values(tuple(1 - 2 * x for x in (*left, *right)))
+    assert flipped.moments() == pytest.approx(other.moments(), rel=1e-12)
+    assert flipped.third() == pytest.approx(other.third(), rel=1e-12)
+
+
+def test_third_moments_by_quadrature():
+    law = laws.TruncatedNormal(2.0, -0.5, 3.0)
+    skewness = stats.truncnorm(-0.5, 3.0).stats("s")
+    assert law.third() == pytest.approx(skewness * law.moments().variance ** 1.5)
+    exponential = laws.Quantile(jaxinit.lru_theta(1.0))  # log(u)
+    assert exponential.third() == pytest.approx(-2, rel=1e-9)
+
+
+def test_moments_of_a_quantile_function():
+    exponential = jaxinit.lru_theta(1.0).moments((1,))
+    assert exponential[:3] == pytest.approx((-1, 1, 9), rel=1e-9)
+    assert exponential[3:] == (-math.inf, 0)
+    a, b = 1.0, 16.0
+    mean = (b * math.log(b) - a * math.log(a)) / (b - a) - 1
+    found = jaxinit.log_uniform(a, b).moments((1,))
+    assert found.mean == pytest.approx(mean, rel=1e-12)
+    assert found[3:] == pytest.approx((0, math.log(16)), abs=1e-12)
+    ends = jaxinit.lru_nu().moments((1,))  # of log(-log(u) / 2): Gumbel's law
+    assert ends.variance == pytest.approx(math.pi**2 / 6, rel=1e-8)
+
+
 def test_laws_are_values():
     law = laws.TruncatedNormal(1.0, -2.0, 2.0)
     assert law == pickle.loads(pickle.dumps(law))
     assert "truncated at -2 and 2" in str(law)
+    init = jaxinit.log_uniform(1.0, 3.0)
+    law = init._law((2,), np.dtype(np.float32))
+    assert law == pickle.loads(pickle.dumps(law))
+    assert "log(1 + 2 u)" in str(law)

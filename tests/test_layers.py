@@ -16,6 +16,7 @@ ROOMS = (
     "initializers",
     "_compile",
     "_tree",
+    "config",
     "linen",
     "nnx",
     "target",

@@ -96,10 +96,33 @@ CASES = {
         lambda: jaxinit.orthogonal(batch_axis=0)(KEY, SHAPE),
         ["(4, 4)", "batch_axis=0"],
     ),
-    "delta rank": (lambda: jaxinit.delta_orthogonal()(KEY, SHAPE), ["3, 4 or 5 axes"]),
-    "delta narrow": (
-        lambda: jaxinit.delta_orthogonal()(KEY, (3, 4, 2)),
-        ["more inputs than outputs", "(3, 4, 2)"],
+    "tap rank": (
+        lambda: jaxinit.delta_orthogonal()(KEY, (5,)),
+        ["(*window, inputs, outputs)", "two axes", "(5,)"],
+    ),
+    "mirrored odd": (
+        lambda: jaxinit.mirrored(jaxinit.ones)(KEY, (4, 5)),
+        ["axis -1", "(4, 5)", "even"],
+    ),
+    "no spread": (
+        lambda: jaxinit.unit_scaled(jaxinit.ones)(KEY, SHAPE),
+        ["init=ones", "(4, 4)", "no standard deviation"],
+    ),
+    "exact shape": (
+        lambda: jaxinit.constant([1.0, 2.0], broadcast=False)(KEY, (3, 2)),
+        ["(2,)", "(3, 2)", "broadcast=False"],
+    ),
+    "sections and initializers": (
+        lambda: jaxinit.split([jaxinit.zeros, jaxinit.ones], 3),
+        ["2 initializers", "3 sections"],
+    ),
+    "absolute and relative": (
+        lambda: jaxinit.truncated_normal(low=-1, high=1, upper=3.0),
+        ["low=-1.0", "lower and upper", "not both"],
+    ),
+    "absolute without spread": (
+        lambda: jaxinit.truncated_normal(0.0, low=-1, high=1),
+        ["stddev", "positive", "0.0"],
     ),
     "negative size": (lambda: jaxinit.normal()(KEY, (3, -1)), ["negative", "(3, -1)"]),
     "shape int": (lambda: jaxinit.normal()(KEY, 3), ["sequence of ints", "3"]),
@@ -151,6 +174,70 @@ CASES = {
         lambda: jaxinit.normal()(KEY, SHAPE, None, "x"),
         ["out_sharding", "NamedSharding", "'x'"],
     ),
+    # the catalogue
+    "slope": (
+        lambda: jaxinit.he_normal(negative_slope=math.nan),
+        ["negative_slope", "real number", "nan"],
+    ),
+    "matrix": (
+        lambda: jaxinit.identity()(KEY, (2, 3, 4)),
+        ["(rows, columns)", "(2, 3, 4)", "center_tap", "stacked"],
+    ),
+    "groups": (lambda: jaxinit.dirac(groups=0), ["sections", "at least 1", "0"]),
+    "sparsity": (lambda: jaxinit.sparse(1.5), ["sparsity", "between 0 and 1", "1.5"]),
+    "sparse axis": (lambda: jaxinit.sparse(0.5)(KEY, (5,)), ["axis=-2", "(5,)"]),
+    "window": (lambda: jaxinit.bilinear()(KEY, SHAPE), ["(*window, inputs", "(4, 4)"]),
+    "stft side": (lambda: jaxinit.stft("both"), ["side", "'both'", "'real', 'imag'"]),
+    "stft shape": (
+        lambda: jaxinit.stft()(KEY, (4, 2, 3)),
+        ["(time, 1, frequencies)", "(4, 2, 3)"],
+    ),
+    "period": (lambda: jaxinit.sinusoidal(0.0), ["max_period", "greater than zero"]),
+    "odd width": (lambda: jaxinit.sinusoidal()(KEY, (4, 3)), ["even width", "(4, 3)"]),
+    "siren axes": (
+        lambda: jaxinit.siren_first()(KEY, (3,)),
+        ["in_axis=-2", "(3,)", "out of range"],
+    ),
+    "omega": (lambda: jaxinit.siren_hidden(0.0), ["omega", "greater than zero"]),
+    "counts": (
+        lambda: jaxinit.log_frequencies([1.0, 0.0]),
+        ["counts", "positive", "[1.0, 0.0]"],
+    ),
+    "counts of one": (lambda: jaxinit.log_frequencies(3), ["counts", "sequence", "3"]),
+    "classes": (
+        lambda: jaxinit.log_frequencies([1, 2])(KEY, (3,)),
+        ["(2,)", "(3,)", "broadcast=False"],
+    ),
+    "prior": (lambda: jaxinit.log_odds(1.0), ["prior", "less than 1", "1.0"]),
+    "tracer prior": (traced(jaxinit.log_odds), ["prior", "tracer"]),
+    "lora law": (lambda: jaxinit.lora("gauss"), ["law", "'gauss'", "'uniform'"]),
+    "gates": (lambda: jaxinit.chrono(9, "igo"), ["gates", "forget gate", "'igo'"]),
+    "gates twice": (lambda: jaxinit.forget_gate_bias(gates="ff"), ["gates", "'ff'"]),
+    "steps": (lambda: jaxinit.chrono(2), ["max_steps", "greater than 2"]),
+    "units": (
+        lambda: jaxinit.chrono(9)(KEY, (10,)),
+        ["(units * 4,)", "'ifgo'", "(10,)"],
+    ),
+    "log bounds": (
+        lambda: jaxinit.log_uniform(2.0, 1.0),
+        ["low must be less than high", "2.0 and 1.0"],
+    ),
+    "dt": (
+        lambda: jaxinit.softplus_inverse(0.2),
+        ["dt_min must be less than dt_max", "0.2 and 0.1"],
+    ),
+    "log dt": (lambda: jaxinit.log_steps(0.0), ["dt_min", "greater than zero"]),
+    "ring": (
+        lambda: jaxinit.lru_nu(0.9, 0.5),
+        ["r_min must be less than r_max", "0.9 and 0.5"],
+    ),
+    "states": (lambda: jaxinit.log_arange()(KEY, ()), ["number of states", "()"]),
+    "square": (lambda: jaxinit.hippo()(KEY, (3, 4)), ["(states, states)", "(3, 4)"]),
+    "activation": (
+        lambda: jaxinit.for_activation("rellu"),
+        ["activation", "'rellu'", "nearest", "'relu'"],
+    ),
+    "no activation": (lambda: jaxinit.for_activation(3), ["fn", "function", "3"]),
     # einsum equations
     "no output": (lambda: jaxinit.einsum_axes("ab,bc"), ["two operands", "'ab,bc'"]),
     "three operands": (lambda: jaxinit.einsum_axes("a,b,c->a"), ["two operands"]),

@@ -1,25 +1,23 @@
-"""Initializers made of others: scaled, stacked, split and grouped."""
+"""Initializers made of one other: scaled, mirrored, at the centre of a kernel."""
 
 # An initializer is a class that is used, and therefore spelled, as a function.
 # ruff: noqa: N801
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxinit._array import laws
+from jaxinit._array import composite, laws
 from jaxinit._array.fans import Fans, fans, positions
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import Axis, Finite, refuse_tracer
-
-_ALL_KINDS = (np.floating, np.complexfloating)
+from jaxinit._array.settings import Axis, Finite
 
 
-def _initializer(name: str, value: Any) -> Initializer:
+def as_initializer(name: str, value: Any) -> Any:
+    """The check that a setting is an initializer."""
     if not isinstance(value, Initializer):
         raise TypeError(
             f"{name} must be a jaxinit initializer, such as jaxinit.he_normal(), got "
@@ -28,32 +26,44 @@ def _initializer(name: str, value: Any) -> Initializer:
     return value
 
 
-def _slices(name: str, value: Any) -> Any:
-    if isinstance(value, Initializer) or callable(value):
-        return value
-    raise TypeError(
-        f"{name} must be a jaxinit initializer, or a function of the index that "
-        f"returns one, got {value!r}."
-    )
-
-
-def _sections(name: str, value: Any) -> int | tuple[int, ...]:
-    refuse_tracer(name, value)
-    sizes = (value,) if hasattr(value, "__index__") else tuple(value)
-    if not sizes or any(not hasattr(n, "__index__") or n < 1 for n in sizes):
-        raise ValueError(
-            f"{name} must be a number of equal parts, or their sizes, all at least 1, "
-            f"got {value!r}."
-        )
-    return int(value) if hasattr(value, "__index__") else tuple(map(int, sizes))
-
-
-def _fans_of(init: Initializer, shape: tuple[int, ...]) -> Fans:
+def fans_of(init: Initializer, shape: tuple[int, ...]) -> Fans:
+    """Fans as an initializer sees them."""
     return getattr(init, "fans", fans)(shape)
 
 
+class _Wrapper(Initializer):
+    """What `init` draws, changed: dtypes, fans and independence are those of `init`."""
+
+    init: Any
+
+    @property
+    def _kinds(self) -> tuple[type, ...]:  # pyright: ignore - a constant elsewhere
+        return self.init._kinds
+
+    @property
+    def _draws(self) -> bool:  # pyright: ignore - a constant elsewhere
+        return self.init._draws
+
+    @property
+    def dtype(self) -> Any:
+        """Default dtype, that of `init`."""
+        return getattr(self.init, "dtype", None)
+
+    @property
+    def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
+        """As of `init`."""
+        return self.init.entries_independent
+
+    def fans(self, shape: tuple[int, ...]) -> Fans:
+        """Fans as `init` sees them."""
+        return fans_of(self.init, shape)
+
+    def _check_shape(self, shape):
+        self.init._check_shape(shape)
+
+
 @dataclass(frozen=True, repr=False)
-class scaled(Initializer):
+class scaled(_Wrapper):
     """What `init` draws, times `factor`.
 
     Args:
@@ -69,187 +79,159 @@ class scaled(Initializer):
     0.01
     """
 
-    _kinds: ClassVar[tuple[type, ...]] = _ALL_KINDS
-
-    init: Annotated[Initializer, _initializer]
+    init: Annotated[Initializer, as_initializer]
     factor: Finite
 
-    @property
-    def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
-        """As of `init`."""
-        return self.init.entries_independent
-
-    def fans(self, shape: tuple[int, ...]) -> Fans:
-        """Fans as `init` sees them."""
-        return _fans_of(self.init, shape)
-
     def _law(self, shape, dtype):
-        return laws.Scaled(self.init._law(shape, dtype), self.factor)
+        return composite.Scaled(self.init._law(shape, dtype), self.factor)
 
     def _sample(self, key, shape, dtype):
         return self.init._sample(key, shape, dtype) * jnp.asarray(self.factor, dtype)
 
-    def _check_shape(self, shape):
-        self.init._check_shape(shape)
-
-
-class _Parts(Initializer):
-    """Arrays made of parts along an axis, each drawn from a key of its own."""
-
-    _kinds: ClassVar[tuple[type, ...]] = _ALL_KINDS
-
-    def _parts(self, shape) -> Iterator[tuple[Initializer, tuple[int, ...]]]:
-        raise NotImplementedError
-
-    def fans(self, shape: tuple[int, ...]) -> Fans:
-        """Fans of the first part."""
-        init, part = next(self._parts(shape))
-        return _fans_of(init, part)
-
-    def _law(self, shape, dtype):
-        parts = [
-            (init._law(part, dtype), int(np.prod(part)))
-            for init, part in self._parts(shape)
-        ]
-        return laws.Mixture(tuple(parts))
-
-    def _check_shape(self, shape):
-        for init, part in self._parts(shape):
-            init._check_shape(part)
-
-    def _draw_parts(self, key, shape, dtype) -> list[jax.Array] | jax.Array:
-        """The parts; if all are equal, drawn as one array of them."""
-        parts = list(self._parts(shape))
-        if len(set(parts)) == 1:
-            init, part = parts[0]
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(len(parts)))
-            return jax.vmap(lambda k: init._sample(k, part, dtype))(keys)
-        return [
-            init._sample(jax.random.fold_in(key, i), part, dtype)
-            for i, (init, part) in enumerate(parts)
-        ]
-
 
 @dataclass(frozen=True, repr=False)
-class stacked(_Parts):
-    """Layers stacked along an axis, slice `i` drawn by an initializer of its own.
+class unit_scaled(_Wrapper):
+    """What `init` draws, at standard deviation one.
 
-    The leaf that `flax.linen.scan` makes of `n` layers is one array; fans and bounds
-    are those of one layer. Slice `i` has the key `fold_in(key, i)`, so that it does not
-    depend on the number of layers.
+    The deviation, `multiplier(shape)`, is for the forward pass to multiply by, so that
+    all weights learn at one pace. Karras et al., "Progressive growing of GANs" (2018),
+    call it equalized learning rate; Blake et al., "Unit scaling" (2023), have other
+    multipliers for the gradients besides.
 
     Args:
-        fn_of_index: an initializer, or a function of the layer number (from 0) that
-            returns one.
-        axis: the axis of the layers.
+        init: the initializer.
 
     Raises:
-        TypeError: if `fn_of_index` is neither, or returns no initializer.
+        TypeError: if `init` is no initializer of this package.
+        ValueError: in a call, if what `init` draws has no spread.
 
     >>> import jaxinit
-    >>> layers = stacked(lambda i: jaxinit.normal(0.02 / (i + 1)))
-    >>> layers(jax.random.key(0), (12, 64, 64)).shape
-    (12, 64, 64)
-    >>> round(stacked(jaxinit.he_normal()).moments((12, 50, 64)).std, 6)
-    0.2
+    >>> init = unit_scaled(jaxinit.he_normal())
+    >>> round(init.moments((50, 10)).std, 6), round(init.multiplier((50, 10)), 6)
+    (1.0, 0.2)
     """
 
-    fn_of_index: Annotated[Initializer | Callable[[int], Initializer], _slices]
-    axis: Axis = 0
+    init: Annotated[Initializer, as_initializer]
 
-    @property
-    def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
-        """As of the slices; those of a function of the index are taken to be."""
-        return getattr(self.fn_of_index, "entries_independent", True)
+    def multiplier(self, shape: Sequence[int]) -> float:
+        """What the forward pass multiplies an array of that shape by."""
+        return self.init.moments(shape).std
 
-    def _parts(self, shape):
-        (axis,) = positions("axis", self.axis, shape)
-        part = shape[:axis] + shape[axis + 1 :]
-        for index in range(shape[axis]):
-            yield self._at(index), part
-
-    def _at(self, index: int) -> Initializer:
-        if isinstance(self.fn_of_index, Initializer):
-            return self.fn_of_index
-        return _initializer(f"fn_of_index({index})", self.fn_of_index(index))
+    def _law(self, shape, dtype):
+        return composite.Scaled(self.init._law(shape, dtype), self._factor(shape))
 
     def _sample(self, key, shape, dtype):
-        (axis,) = positions("axis", self.axis, shape)
-        parts = self._draw_parts(key, shape, dtype)
-        if isinstance(parts, list):
-            return jnp.stack(parts, axis)
-        return jnp.moveaxis(parts, 0, axis)
+        factor = jnp.asarray(self._factor(shape), dtype)
+        return self.init._sample(key, shape, dtype) * factor
+
+    def _factor(self, shape: tuple[int, ...]) -> float:
+        return 1 / self.multiplier(shape) if 0 not in shape else 1.0
+
+    def _check_shape(self, shape):
+        super()._check_shape(shape)
+        if 0 not in shape and not self.multiplier(shape):
+            raise ValueError(
+                f"init={self.init!r} draws equal entries in shape {shape}: they have "
+                "no standard deviation to divide by."
+            )
 
 
 @dataclass(frozen=True, repr=False)
-class split(_Parts):
-    """Parts side by side along an axis, each with fans and key of its own.
-
-    For fused projections: query, key and value in one `(d, 3 d)` kernel are three
-    matrices, each of fan in and fan out `d`. Part `i` has the key `fold_in(key, i)`.
+class mirrored(_Wrapper):
+    """What `init` draws and its negative, side by side: `[x, -x]`.
 
     Args:
-        init: what draws each part.
-        sections: a number of equal parts, or the sizes of all parts.
+        init: what draws `x`, an array half as long.
         axis: the axis along which they lie.
 
     Raises:
         TypeError: if `init` is no initializer of this package.
-        ValueError: if a size is not positive or, in a call, the sizes do not add up to
-            the size of the axis.
+        ValueError: in a call, if the axis is out of range or of odd size.
 
-    >>> import jaxinit
-    >>> round(split(jaxinit.glorot_uniform(), 3).moments((64, 192)).variance * 64, 6)
-    1.0
+    >>> import jax, jaxinit
+    >>> mirrored(jaxinit.ones)(jax.random.key(0), (1, 4))
+    Array([[ 1.,  1., -1., -1.]], dtype=float32)
     """
 
-    init: Annotated[Initializer, _initializer]
-    sections: Annotated[int | tuple[int, ...], _sections]
+    init: Annotated[Initializer, as_initializer]
     axis: Axis = -1
 
     @property
-    def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
-        """As of the parts."""
-        return self.init.entries_independent
+    def entries_independent(self) -> bool:
+        """No."""
+        return False
 
-    def _sizes(self, size: int) -> tuple[int, ...]:
-        if isinstance(self.sections, tuple):
-            return self.sections
-        return (size // self.sections,) * self.sections
+    def fans(self, shape: tuple[int, ...]) -> Fans:
+        """Fans of the half that is drawn."""
+        return fans_of(self.init, self._half(shape))
 
-    def _parts(self, shape):
+    def _half(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         (axis,) = positions("axis", self.axis, shape)
-        sizes = self._sizes(shape[axis])
-        if sum(sizes) != shape[axis]:
-            raise ValueError(
-                f"sections={self.sections} does not divide axis {self.axis} of shape "
-                f"{shape}, of size {shape[axis]}."
-            )
-        for size in sizes:
-            yield self.init, (*shape[:axis], size, *shape[axis + 1 :])
+        return (*shape[:axis], shape[axis] // 2, *shape[axis + 1 :])
+
+    def _law(self, shape, dtype):
+        law = self.init._law(self._half(shape), dtype)
+        return composite.Mixture(((law, 1), (composite.Scaled(law, -1.0), 1)))
 
     def _sample(self, key, shape, dtype):
-        (axis,) = positions("axis", self.axis, shape)
-        parts = self._draw_parts(key, shape, dtype)
-        if isinstance(parts, list):
-            return jnp.concatenate(parts, axis)
-        return jnp.moveaxis(parts, 0, axis).reshape(shape)
+        half = self.init._sample(key, self._half(shape), dtype)
+        return jnp.concatenate([half, -half], self.axis)
+
+    def _check_shape(self, shape):
+        self.init._check_shape(self._half(shape))
+        if shape[self.axis] % 2:
+            raise ValueError(
+                f"axis {self.axis} of shape {shape} is odd: it must be even, to hold "
+                "an array and its negative."
+            )
 
 
-def grouped(init: Initializer, groups: int) -> split:
-    """Kernels of a grouped convolution: each group of outputs has fans of its own.
+@dataclass(frozen=True, repr=False)
+class center_tap(_Wrapper):
+    """Convolution kernels that are a matrix at the centre, zero elsewhere.
+
+    The centre is `(size - 1) // 2` along each axis of the window, as in jax: with it, a
+    convolution with "SAME" padding applies the matrix to every position.
 
     Args:
-        init: what draws the kernel of one group.
-        groups: number of groups, which divides the outputs, the last axis.
+        init: what draws the matrix, in the last two axes.
 
-    Returns:
-        `split(init, groups)`.
+    Raises:
+        TypeError: if `init` is no initializer of this package.
+        ValueError: in a call, if the shape has fewer than two axes.
 
-    >>> import jaxinit
-    >>> kernel = (3, 3, 8, 64)  # 64 inputs and outputs in 8 groups
-    >>> he = jaxinit.variance_scaling(2.0, "fan_out", "normal")
-    >>> round(grouped(he, 8).moments(kernel).variance * 3 * 3 * 8, 6)
-    2.0
+    >>> import jax, jaxinit
+    >>> center_tap(jaxinit.ones)(jax.random.key(0), (3, 1, 2))[:, 0]
+    Array([[0., 0.],
+           [1., 1.],
+           [0., 0.]], dtype=float32)
     """
-    return split(init, groups)
+
+    init: Annotated[Initializer, as_initializer]
+
+    @property
+    def entries_independent(self) -> bool:
+        """No."""
+        return False
+
+    def fans(self, shape: tuple[int, ...]) -> Fans:
+        """Fans of the matrix."""
+        return fans_of(self.init, shape[-2:])
+
+    def _law(self, shape, dtype):
+        size, matrix = math.prod(shape), math.prod(shape[-2:])
+        law = self.init._law(shape[-2:], dtype)
+        return composite.Mixture(((law, matrix), (laws.Values((0.0,)), size - matrix)))
+
+    def _sample(self, key, shape, dtype):
+        matrix = self.init._sample(key, shape[-2:], dtype)
+        centre = tuple((size - 1) // 2 for size in shape[:-2])
+        return jnp.zeros(shape, dtype).at[centre].set(matrix)
+
+    def _check_shape(self, shape):
+        if len(shape) < 2:
+            raise ValueError(
+                f"shape must be (*window, inputs, outputs), two axes at least, got "
+                f"{shape}."
+            )
+        self.init._check_shape(shape[-2:])

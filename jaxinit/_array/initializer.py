@@ -36,11 +36,13 @@ class Initializer:
     Attributes:
         entries_independent: whether entries are independent draws, as the standard
             errors of sample moments assume. Orthogonal matrices are not: what holds
-            exactly is `x.T @ x = scale**2 I`, and that is the check for them.
+            exactly is `x.T @ x = scale**2 I`, and that is the check for them. Nor are
+            tables, which have their moments exactly.
     """
 
     _kinds: ClassVar[tuple[type, ...]] = (np.floating,)
     _draws: ClassVar[bool] = True
+    _rounds: ClassVar[bool] = True  # narrow floats, from float32
     entries_independent: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -179,7 +181,7 @@ def _draw(init: Initializer, key: Any, shape: Shape, dtype: Any, placement: Plac
     def sample(key):
         if 0 in shape:
             return jnp.zeros(shape, dtype)
-        if not init._draws or not _is_narrow(dtype):
+        if not init._rounds or not _is_narrow(dtype):
             return init._sample(key, shape, dtype)
         limits = jnp.finfo(dtype)
         wide = init._sample(key, shape, np.dtype(np.float32))
@@ -262,7 +264,7 @@ def explain(init: Initializer, shape: Sequence[int], dtype: Any = None) -> Expla
         ("bounds", f"{moments.low:.6g} to {moments.high:.6g}"),
     ]
     if not init.entries_independent:
-        lines.append(("entries", "depend on each other: check x.T @ x, not moments"))
+        lines.append(("entries", "depend on each other: no independent draws"))
     size = f"{math.prod(shape)} entries" if shape else "a single entry"
     head = f"{init!r} on shape {shape}, {resolved}, {size}"
     return Explanation("\n".join([head, *(f"  {a:<8} {b}" for a, b in lines)]))

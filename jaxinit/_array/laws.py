@@ -7,11 +7,11 @@ error where the closed form cancels, and prints itself in words. Laws draw nothi
 import functools
 import math
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxinit._array.quadrature import normal_integral
+from jaxinit._array.quadrature import normal_integral, uniform_mean
 
 
 class Moments(NamedTuple):
@@ -57,6 +57,10 @@ class Law:
         """Its moments."""
         raise NotImplementedError
 
+    def third(self) -> float:
+        """`E[(x - mean)**3]`, which a mixture needs; zero of symmetric laws."""
+        return 0.0
+
     def __repr__(self):
         settings = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{type(self).__name__}({', '.join(settings)})"
@@ -71,7 +75,7 @@ class Normal(Law):
 
     def moments(self) -> Moments:
         """Kurtosis 3, no bounds."""
-        return _affine(
+        return affine(
             Moments(0.0, 1.0, 3.0, -math.inf, math.inf), self.stddev, self.mean
         )
 
@@ -93,7 +97,11 @@ class TruncatedNormal(Law):
 
     def moments(self) -> Moments:
         """Moments after truncation."""
-        return _affine(_truncated(self.lower, self.upper), self.stddev)
+        return affine(_truncated(self.lower, self.upper), self.stddev)
+
+    def third(self) -> float:
+        """By quadrature."""
+        return self.stddev**3 * _truncated_third(self.lower, self.upper)
 
     def __str__(self):
         return (
@@ -127,7 +135,7 @@ class ComplexNormal(Law):
 
     def moments(self) -> Moments:
         """Kurtosis 2, no bounds."""
-        return _affine(
+        return affine(
             Moments(0.0, 1.0, 2.0, -math.inf, math.inf), self.stddev, self.mean
         )
 
@@ -151,7 +159,7 @@ class ComplexTruncatedNormal(Law):
         tail = cut / math.expm1(cut)
         second, fourth = 1 - tail, 2 - (cut + 2) * tail
         standard = Moments(0.0, second, fourth / second**2, -self.radius, self.radius)
-        return _affine(standard, self.stddev)
+        return affine(standard, self.stddev)
 
     def __str__(self):
         return (
@@ -169,7 +177,7 @@ class Disk(Law):
     def moments(self) -> Moments:
         """`E|x|^2 = stddev^2`, kurtosis 4/3."""
         radius = math.sqrt(2)
-        return _affine(Moments(0.0, 1.0, 4 / 3, -radius, radius), self.stddev)
+        return affine(Moments(0.0, 1.0, 4 / 3, -radius, radius), self.stddev)
 
     def __str__(self):
         return f"uniform on the complex disk of radius {math.sqrt(2) * self.stddev:.6g}"
@@ -189,12 +197,88 @@ class Values(Law):
         with np.errstate(invalid="ignore"):  # infinite constants have no variance
             squares = np.abs(values - mean) ** 2
         second, fourth = squares.mean(), (squares**2).mean()
-        return _moments(np.real(mean), second, fourth, parts.min(), parts.max())
+        return moments_of(np.real(mean), second, fourth, parts.min(), parts.max())
+
+    def third(self) -> float:
+        """That of the values, of their real parts if complex."""
+        values = np.real(np.asarray(self.values))
+        return float(((values - values.mean()) ** 3).mean())
 
     def __str__(self):
         if len(self.values) == 1:
             return f"every entry is {self.values[0]}"
         return f"{len(self.values)} fixed values"
+
+
+class HasTable(Protocol):
+    """What makes an array that follows from its shape alone."""
+
+    def _table(self, shape: tuple[int, ...]) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, repr=False)
+class Table(Law):
+    """The law of an entry picked at random from a table that `maker` makes."""
+
+    maker: HasTable
+    shape: tuple[int, ...]
+
+    def moments(self) -> Moments:
+        """Moments of the table itself."""
+        table = self.maker._table(self.shape)
+        if not table.size:
+            return Moments(0.0, 0.0, math.nan, 0.0, 0.0)
+        squares = (table - table.mean()) ** 2
+        low, high = table.min(), table.max()
+        fourth = (squares**2).mean()
+        return moments_of(table.mean(), squares.mean(), fourth, low, high)
+
+    def third(self) -> float:
+        """That of the table."""
+        table = self.maker._table(self.shape)
+        return float(((table - table.mean()) ** 3).mean()) if table.size else 0.0
+
+    def __str__(self):
+        return "fixed values, a table that follows from the shape"
+
+
+class HasQuantile(Protocol):
+    """What draws `quantile(u)` from a uniform `u`."""
+
+    def _quantile(self, xp: Any, u: Any) -> Any: ...
+
+    def _words(self) -> str: ...
+
+
+@dataclass(frozen=True, repr=False)
+class Quantile(Law):
+    """The law whose quantile function is that of `maker`.
+
+    The function is increasing, and smooth between 0 and 1; at the ends it may have a
+    logarithmic singularity.
+    """
+
+    maker: HasQuantile
+
+    def moments(self) -> Moments:
+        """By quadrature to rounding error."""
+        mean = uniform_mean(self._values)
+        second = uniform_mean(lambda u: (self._values(u) - mean) ** 2)
+        fourth = uniform_mean(lambda u: (self._values(u) - mean) ** 4)
+        with np.errstate(divide="ignore"):
+            low, high = self._values(np.array([0.0, 1.0]))
+        return moments_of(mean, second, fourth, low, high)
+
+    def third(self) -> float:
+        """By quadrature."""
+        mean = uniform_mean(self._values)
+        return uniform_mean(lambda u: (self._values(u) - mean) ** 3)
+
+    def _values(self, u: np.ndarray) -> np.ndarray:
+        return self.maker._quantile(np, u)
+
+    def __str__(self):
+        return f"{self.maker._words()}, u uniform between 0 and 1"
 
 
 @dataclass(frozen=True, repr=False)
@@ -203,33 +287,26 @@ class HaarEntry(Law):
 
     It is a coordinate of a uniform unit vector of that size. The moments are exact for
     every entry, but entries depend on each other: sample moments vary less than those
-    of independent draws, and the sum of squares not at all. `fraction` is the part of
-    the array that such matrices fill, the rest being zero.
+    of independent draws, and the sum of squares not at all.
     """
 
     size: int
     scale: float
     is_complex: bool = False
-    fraction: float = 1.0
 
     def moments(self) -> Moments:
-        """`E|x|^2 = scale^2 fraction / size`; `E[x^4] = 3 scale^4 / (n (n + 2))`."""
-        n = self.size
+        """`E|x|^2 = scale^2 / size`; `E[x^4] = 3 scale^4 / (n (n + 2))`."""
+        n, bound = self.size, self.scale
         fourth = 2 / (n * (n + 1)) if self.is_complex else 3 / (n * (n + 2))
-        second, bound = self.fraction / n, self.scale
-        return _moments(
-            0.0, second * bound**2, fourth * self.fraction * bound**4, -bound, bound
-        )
+        return moments_of(0.0, bound**2 / n, fourth * bound**4, -bound, bound)
 
     def __str__(self):
         kind = "unitary" if self.is_complex else "orthogonal"
-        part = (
-            "" if self.fraction == 1 else f", filling {self.fraction:.3g} of the array"
-        )
-        return f"{kind} matrices of {self.size} rows, times {self.scale:.6g}{part}"
+        return f"{kind} matrices of {self.size} rows, times {self.scale:.6g}"
 
 
-def _moments(mean, second, fourth, low, high) -> Moments:
+def moments_of(mean, second, fourth, low, high) -> Moments:
+    """Moments, given the central ones, as Python floats."""
     kurtosis = fourth / second**2 if second else math.nan
     return Moments(float(mean), float(second), float(kurtosis), float(low), float(high))
 
@@ -238,7 +315,7 @@ def _point_if_flat(moments: Moments) -> Moments:
     return moments if moments.variance else moments._replace(kurtosis=math.nan)
 
 
-def _affine(standard: Moments, stddev: float, mean: float = 0.0) -> Moments:
+def affine(standard: Moments, stddev: float, mean: float = 0.0) -> Moments:
     """Moments of `mean + stddev * x`, given those of `x`."""
     if not stddev:
         return Moments(mean, 0.0, math.nan, mean, mean)
@@ -268,56 +345,15 @@ def _truncated(lower: float, upper: float) -> Moments:
     mean = 0.0 if symmetric else average(lambda z: z - centre) / mass + centre
     second = average(lambda z: (z - mean) ** 2) / mass
     fourth = average(lambda z: (z - mean) ** 4) / mass
-    return _moments(mean, second, fourth, lower, upper)
+    return moments_of(mean, second, fourth, lower, upper)
 
 
-@dataclass(frozen=True, repr=False)
-class Scaled(Law):
-    """Another law, times a number."""
-
-    law: Law
-    factor: float
-
-    def moments(self) -> Moments:
-        """Moments of the law, scaled."""
-        moments = _affine(self.law.moments(), self.factor)
-        low, high = sorted([moments.low, moments.high])
-        return moments._replace(low=low, high=high)
-
-    def __str__(self):
-        return f"{self.factor:g} times ({self.law})"
-
-
-@dataclass(frozen=True, repr=False)
-class Mixture(Law):
-    """The law of an entry picked at random from parts of given sizes."""
-
-    parts: tuple[tuple[Law, int], ...]
-
-    def moments(self) -> Moments:
-        """Moments about the common mean; of parts whose own laws are symmetric."""
-        known = [(law.moments(), size) for law, size in self.parts if size]
-        if not known:
-            return Moments(0.0, 0.0, math.nan, 0.0, 0.0)
-        total = sum(size for _, size in known)
-
-        def average(fun):
-            return sum(fun(moments) * size for moments, size in known) / total
-
-        mean = average(lambda m: m.mean)
-        second = average(lambda m: m.variance + (m.mean - mean) ** 2)
-        fourth = average(lambda m: _fourth_about(m, mean))
-        low, high = min(m.low for m, _ in known), max(m.high for m, _ in known)
-        return _moments(mean, second, fourth, low, high)
-
-    def __str__(self):
-        laws = list(dict.fromkeys(str(law) for law, _ in self.parts))
-        shown = "; ".join(laws[:3]) + ("; ..." if len(laws) > 3 else "")
-        return f"{len(self.parts)} parts: {shown}"
-
-
-def _fourth_about(moments: Moments, centre: float) -> float:
-    """`E[(x - centre)**4]` of a law that is symmetric about its mean."""
-    shift, variance = moments.mean - centre, moments.variance
-    own = moments.kurtosis * variance**2 if variance else 0.0
-    return own + 6 * shift**2 * variance + shift**4
+@functools.cache
+def _truncated_third(lower: float, upper: float) -> float:
+    """`E[(z - mean)**3]` of a standard normal cut to `lower < z < upper`."""
+    if lower == -upper:
+        return 0.0
+    mean, centre = _truncated(lower, upper).mean, min(max(0.0, lower), upper)
+    mass = normal_integral(np.ones_like, lower, upper, centre)
+    cubes = normal_integral(lambda z: (z - mean) ** 3, lower, upper, centre)
+    return cubes / mass

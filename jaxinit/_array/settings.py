@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 
 Check = Callable[[str, Any], Any]
-_PYTHON_DTYPES = (bool, int, float, complex)
+_PYTHON_DTYPES = {kind.__name__: kind for kind in (bool, int, float, complex)}
 
 
 def refuse_tracer(name: str, value: Any) -> None:
@@ -56,6 +56,22 @@ def nonnegative(name: str, value: Any) -> float:
     return checked
 
 
+def positive(name: str, value: Any) -> float:
+    """A finite number greater than zero, as a Python float."""
+    checked = finite(name, value)
+    if checked <= 0:
+        raise ValueError(f"{name} must be greater than zero, got {value!r}.")
+    return checked
+
+
+def fraction(name: str, value: Any) -> float:
+    """A number from zero to one, as a Python float."""
+    checked = number(name, value)
+    if not 0 <= checked <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}.")
+    return checked
+
+
 def _optional_number(name: str, value: Any) -> float | None:
     return None if value is None else finite(name, value)
 
@@ -88,8 +104,13 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def dtype_of(name: str, value: Any) -> Any:
-    """None, one of Python's number types (jax's default of its kind), or a dtype."""
-    if value is None or (isinstance(value, type) and value in _PYTHON_DTYPES):
+    """None, one of Python's number types (jax's default of its kind), or a dtype.
+
+    The types may be given by name, as they are printed.
+    """
+    if isinstance(value, str):
+        value = _PYTHON_DTYPES.get(value, value)
+    if value is None or value in _PYTHON_DTYPES.values():
         return value
     try:
         return np.dtype(value)
@@ -114,6 +135,8 @@ def choice(*allowed: str) -> Check:
 Number = Annotated[float, number]
 Finite = Annotated[float, finite]
 NonNegative = Annotated[float, nonnegative]
+Positive = Annotated[float, positive]
+Fraction = Annotated[float, fraction]
 OptionalFinite = Annotated[float | None, _optional_number]
 Axis = Annotated[int, _axis]
 Axes = Annotated[int | tuple[int, ...], axes]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers as reference
 
-from jaxinit._array import laws
+from jaxinit._array import composite, laws
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.settings import (
     DType,
@@ -64,9 +64,12 @@ class constant(Initializer):
     Args:
         value: a number, or an array that broadcasts to the shape.
         dtype: default dtype; integers and booleans are allowed too.
+        broadcast: whether an array may broadcast; else its shape must be the one that
+            is asked for, as of weights that were loaded.
 
     Raises:
         TypeError: if the value is traced or no number.
+        ValueError: in a call, if the value does not fit the shape.
 
     >>> import jax
     >>> constant(3.0)(jax.random.key(0), (2,))
@@ -77,9 +80,12 @@ class constant(Initializer):
 
     _kinds: ClassVar[tuple[type, ...]] = (np.number, np.bool_)
     _draws: ClassVar[bool] = False
+    _rounds: ClassVar[bool] = False  # from the value itself, as in jax
 
     value: Annotated[Any, _frozen]
     dtype: DType = None
+    _: KW_ONLY
+    broadcast: Flag = True
 
     def __repr__(self):
         return {zeros: "zeros", ones: "ones"}.get(self) or super().__repr__()
@@ -93,6 +99,11 @@ class constant(Initializer):
 
     def _check_shape(self, shape):
         own = self.value.shape
+        if not self.broadcast and own != shape:
+            raise ValueError(
+                f"value has shape {own}, asked for is {shape}: with broadcast=False "
+                "they must be equal."
+            )
         fits = len(own) <= len(shape) and all(
             size in (1, wanted)
             for size, wanted in zip(reversed(own), reversed(shape), strict=False)
@@ -167,18 +178,26 @@ class truncated_normal(Initializer):
     Args:
         stddev: standard deviation before truncation, zero or greater.
         dtype: default dtype, float.
-        lower: lower bound in units of `stddev`, may be infinite.
-        upper: upper bound in units of `stddev`, may be infinite.
+        lower: lower bound in units of `stddev`, may be infinite. The numbers are jax's,
+            of which, beyond 5.3, one in 2**23 lies on the bound itself.
+        upper: upper bound in units of `stddev`, likewise.
         corrected: whether to widen the law, bounds included, until `stddev` is the
             standard deviation after truncation, as in `variance_scaling`.
+        mean: expected value before truncation; the bounds are relative to it.
+        low: lower bound as a value, not in sigmas, as torch has it; needs `high`.
+        high: upper bound as a value; needs `low`.
 
     Raises:
-        ValueError: if `stddev` is negative or not finite, or `lower >= upper`.
+        ValueError: if `stddev` is negative or not finite, `lower >= upper` or
+            `low >= high`, only one of `low` and `high` is given, they are given with
+            other bounds or with `corrected`, or with a `stddev` of zero.
 
     >>> round(truncated_normal(1.0).moments((64, 64)).std, 4)
     0.8796
     >>> round(truncated_normal(1.0, corrected=True).moments((64, 64)).std, 4)
     1.0
+    >>> truncated_normal(0.02, low=-2, high=2).moments((64, 64)).high  # torch's default
+    2.0
     """
 
     stddev: NonNegative = 1e-2
@@ -187,22 +206,64 @@ class truncated_normal(Initializer):
     upper: Number = 2.0
     _: KW_ONLY
     corrected: Flag = False
+    mean: Finite = 0.0
+    low: OptionalFinite = None
+    high: OptionalFinite = None
 
     def _check_settings(self):
         if self.lower >= self.upper:
             raise ValueError(
                 f"lower must be less than upper, got {self.lower} and {self.upper}."
             )
+        if _checked_bounds(self.low, self.high) is None:
+            return
+        if (self.lower, self.upper, self.corrected) != (-2.0, 2.0, False):
+            raise ValueError(
+                f"low={self.low} and high={self.high} are the bounds: give them, or "
+                "lower and upper or corrected, not both."
+            )
+        if not self.stddev:
+            raise ValueError(
+                "stddev must be positive where low and high are given, got 0.0."
+            )
+
+    def _standard(self) -> laws.TruncatedNormal:
+        """The law less `mean`."""
+        bounds = self.lower, self.upper
+        if self.low is not None and self.high is not None:
+            bounds = [(x - self.mean) / self.stddev for x in (self.low, self.high)]
+        law = laws.TruncatedNormal(1.0, *bounds)
+        widening = law.moments().std if self.corrected else 1.0
+        return laws.TruncatedNormal(self.stddev / widening, *bounds)
 
     def _law(self, shape, dtype):
-        law = laws.TruncatedNormal(1.0, self.lower, self.upper)
-        widening = law.moments().std if self.corrected else 1.0
-        return laws.TruncatedNormal(self.stddev / widening, self.lower, self.upper)
+        law = self._standard()
+        return composite.Shifted(law, self.mean) if self.mean else law
 
     def _sample(self, key, shape, dtype):
-        stddev = self._law(shape, dtype).stddev
-        draw = reference.truncated_normal(stddev, None, self.lower, self.upper)
-        return draw(key, shape, dtype)
+        law = self._standard()
+        lower, upper = law.lower, law.upper
+        if self.low is not None:  # the error function of the ends must not be one
+            reach = _REACH[dtype.itemsize]
+            lower, upper = max(lower, -reach), min(upper, reach)
+        draw = reference.truncated_normal(law.stddev, None, lower, upper)
+        centred = draw(key, shape, dtype)
+        return centred + self.mean if self.mean else centred
+
+
+# In sigmas, by bytes of the dtype. Further out the error function rounds to one, whose
+# inverse is infinite: jax clips that to the bound, once in 2**23 entries.
+_REACH = {4: 5.2, 8: 8.0}
+
+
+def _checked_bounds(low: float | None, high: float | None) -> tuple | None:
+    if (low is None) != (high is None):
+        raise ValueError(f"low and high go together, got low={low}, high={high}.")
+    if low is None or high is None:
+        return None
+    if low >= high:
+        raise ValueError(f"low must be less than high, got {low} and {high}.")
+    return low, high
 
 
 @dataclass(frozen=True, repr=False)
@@ -230,17 +291,12 @@ class uniform(Initializer):
     high: OptionalFinite = None
 
     def _check_settings(self):
-        low, high = self.low, self.high
-        if (low is None) != (high is None):
-            raise ValueError(f"low and high go together, got low={low}, high={high}.")
-        if low is not None and high is not None:
-            if low >= high:
-                raise ValueError(f"low must be less than high, got {low} and {high}.")
-            if self.scale != type(self).scale:
-                raise ValueError(
-                    f"scale={self.scale} is the upper bound of [0, scale): give it, or "
-                    "low and high, not both."
-                )
+        bounded = _checked_bounds(self.low, self.high) is not None
+        if bounded and self.scale != type(self).scale:
+            raise ValueError(
+                f"scale={self.scale} is the upper bound of [0, scale): give it, or "
+                "low and high, not both."
+            )
 
     def _law(self, shape, dtype):
         if self.low is None or self.high is None:

@@ -5,7 +5,7 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from jax.nn import initializers as reference
 
 from jaxinit._array import laws
+from jaxinit._array.combine import center_tap
 from jaxinit._array.fans import as_tuple, positions, refuse_overlap
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.settings import Axes, Axis, DType, NonNegative
@@ -100,59 +101,36 @@ class orthogonal(Initializer):
         return jnp.asarray(self.scale, dtype) * matrices
 
 
-@dataclass(frozen=True, repr=False)
-class delta_orthogonal(Initializer):
+def delta_orthogonal(
+    scale: float = 1.0, column_axis: int = -1, dtype: Any = None
+) -> Initializer:
     """Convolution kernels that are an orthogonal matrix at the centre, zero elsewhere.
 
-    Xiao et al., "Dynamical isometry and a mean field theory of CNNs" (2018).
+    Xiao et al., "Dynamical isometry and a mean field theory of CNNs" (2018). The paper,
+    and jax, ask for as many outputs as inputs or more, as only then lengths are kept.
+    With fewer, the outputs are orthonormal combinations of the inputs. The window may
+    have any number of axes.
 
     Args:
         scale: factor of the orthonormal vectors, zero or greater.
-        column_axis: the axis of the columns, of the last two.
+        column_axis: the axis of the columns, of the matrix in the last two axes.
         dtype: default dtype, float or complex.
 
+    Returns:
+        `center_tap(orthogonal(scale, column_axis))`.
+
     Raises:
-        ValueError: if `scale` is negative or not finite, `column_axis` is none of -2,
-            -1, 0, 1 or, in a call, the shape has not 3 to 5 axes or more inputs than
-            outputs.
+        ValueError: if `scale` is negative or not finite, or `column_axis` is none of
+            -2, -1, 0, 1.
 
     >>> import jax
     >>> x = delta_orthogonal()(jax.random.key(0), (3, 4, 4))
     >>> (x[1].T @ x[1]).round(4).trace(), x[0].any()
     (Array(4., dtype=float32), Array(False, dtype=bool))
     """
-
-    _kinds: ClassVar[tuple[type, ...]] = (np.floating, np.complexfloating)
-    entries_independent: ClassVar[bool] = False
-
-    scale: NonNegative = 1.0
-    column_axis: Axis = -1
-    dtype: DType = None
-
-    def _check_settings(self):
-        if self.column_axis not in (-2, -1, 0, 1):
-            raise ValueError(
-                "column_axis must be one of -2, -1, 0, 1, an axis of the matrix, got "
-                f"{self.column_axis}."
-            )
-
-    def _check_shape(self, shape):
-        if len(shape) not in (3, 4, 5):
-            raise ValueError(
-                "shape must have 3, 4 or 5 axes, (*window, inputs, outputs), got "
-                f"{shape}."
-            )
-        if shape[-1] < shape[-2]:
-            raise ValueError(
-                f"shape {shape} has more inputs than outputs: a convolution can keep "
-                "lengths only if shape[-2] <= shape[-1]."
-            )
-
-    def _law(self, shape, dtype):
-        window = max(math.prod(shape[:-2]), 1)
-        is_complex = jnp.issubdtype(dtype, np.complexfloating)
-        return laws.HaarEntry(max(shape[-1], 1), self.scale, is_complex, 1 / window)
-
-    def _sample(self, key, shape, dtype):
-        draw = reference.delta_orthogonal(self.scale, self.column_axis, dtype)
-        return draw(key, shape, dtype)
+    if column_axis not in (-2, -1, 0, 1):
+        raise ValueError(
+            "column_axis must be one of -2, -1, 0, 1, an axis of the matrix, got "
+            f"{column_axis}."
+        )
+    return center_tap(orthogonal(scale, column_axis, dtype))

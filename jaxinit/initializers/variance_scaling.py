@@ -19,7 +19,14 @@ from jax.nn import initializers as reference
 from jaxinit._array import fans as _fans
 from jaxinit._array import laws
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import Axes, Distribution, DType, Mode, NonNegative
+from jaxinit._array.settings import (
+    Axes,
+    Distribution,
+    DType,
+    Mode,
+    NonNegative,
+    finite,
+)
 
 # Standard deviations of truncated laws that jax divides by. The complex one is not that
 # of its law, which is 0.96196: complex draws come out 0.9 % wider than asked for.
@@ -223,7 +230,12 @@ def lecun_normal(
 
 
 def he_uniform(
-    in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
+    in_axis: Axes = -2,
+    out_axis: Axes = -1,
+    batch_axis: Axes = (),
+    dtype: Any = None,
+    *,
+    negative_slope: float = 0.0,
 ) -> Initializer:
     """Uniform on `+-sqrt(6 / fan_in)`: variance `2 / fan_in`.
 
@@ -234,20 +246,30 @@ def he_uniform(
         out_axis: axis or axes that the outputs have.
         batch_axis: axis or axes of independent copies.
         dtype: default dtype, float or complex.
+        negative_slope: `a` of a leaky rectifier, which divides the variance by
+            `1 + a**2`. With `sqrt(5)` it is the default of torch's layers.
 
     Returns:
         The initializer.
 
     >>> he_uniform().moments((600, 10)).high
     0.1
+    >>> round(he_uniform(negative_slope=5**0.5).moments((100, 10)).high, 6)
+    0.1
     """
+    scale = 2 / (1 + finite("negative_slope", negative_slope) ** 2)
     return variance_scaling(
-        2.0, "fan_in", "uniform", in_axis, out_axis, batch_axis, dtype
+        scale, "fan_in", "uniform", in_axis, out_axis, batch_axis, dtype
     )
 
 
 def he_normal(
-    in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
+    in_axis: Axes = -2,
+    out_axis: Axes = -1,
+    batch_axis: Axes = (),
+    dtype: Any = None,
+    *,
+    negative_slope: float = 0.0,
 ) -> Initializer:
     """Variance `2 / fan_in`, normal, truncated at two sigmas.
 
@@ -258,6 +280,8 @@ def he_normal(
         out_axis: axis or axes that the outputs have.
         batch_axis: axis or axes of independent copies.
         dtype: default dtype, float or complex.
+        negative_slope: `a` of a leaky rectifier, which divides the variance by
+            `1 + a**2`. With `sqrt(5)` it is the default of torch's layers.
 
     Returns:
         The initializer.
@@ -265,8 +289,9 @@ def he_normal(
     >>> round(he_normal().moments((200, 10)).std, 6)
     0.1
     """
+    scale = 2 / (1 + finite("negative_slope", negative_slope) ** 2)
     return variance_scaling(
-        2.0, "fan_in", "truncated_normal", in_axis, out_axis, batch_axis, dtype
+        scale, "fan_in", "truncated_normal", in_axis, out_axis, batch_axis, dtype
     )
 
 

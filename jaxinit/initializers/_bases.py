@@ -1,0 +1,49 @@
+"""Bases of initializers whose law is not one of a few parameters."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._array import laws
+from jaxinit._array.initializer import Initializer
+
+
+class FromShape(Initializer):
+    """Tables: arrays that follow from their shape, made in float64 and rounded once."""
+
+    _draws: ClassVar[bool] = False
+    entries_independent: ClassVar[bool] = False
+
+    def _table(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The array in float64, none of its axes empty."""
+        raise NotImplementedError
+
+    def _law(self, shape, dtype):
+        return laws.Table(self, shape)
+
+    def _sample(self, key, shape, dtype):
+        return jnp.asarray(self._table(shape), dtype)
+
+
+class FromUniform(Initializer):
+    """Functions of a uniform number: the law is given by its quantile function."""
+
+    def _quantile(self, xp: Any, u: Any) -> Any:
+        """The function, increasing on 0 < u < 1, of NumPy's arrays or of jax's."""
+        raise NotImplementedError
+
+    def _words(self) -> str:
+        """The function, as a formula in u."""
+        raise NotImplementedError
+
+    def _law(self, shape, dtype):
+        return laws.Quantile(self)
+
+    def _sample(self, key, shape, dtype):
+        # jax draws multiples of eps from 0 on: half an eps more, and log(u) is finite
+        u = jax.random.uniform(key, shape, dtype) + jnp.asarray(
+            jnp.finfo(dtype).eps / 2, dtype
+        )
+        return self._quantile(jnp, u)
