@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxinit._tree.folding import fold
 
@@ -56,16 +56,19 @@ def _total(leaves: Iterable["PlannedLeaf"]) -> str:
 def as_text(leaves: Sequence["PlannedLeaf"]) -> str:
     """The table in columns of plain text, and the totals."""
     head, rows = _rows(leaves)
-    table: list[Any] = [head, *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    lines = [
+    return "\n".join([*aligned([head, *rows], _TEXT_COLUMNS), _total(leaves)])
+
+
+def aligned(rows: Sequence[Sequence[str]], text_columns: Sequence[int]) -> list[str]:
+    """Rows of cells as lines: columns of text to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
         "  ".join(
-            cell.ljust(width) if i in _TEXT_COLUMNS else cell.rjust(width)
+            cell.ljust(width) if i in text_columns else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in table
+        for row in rows
     ]
-    return "\n".join([*lines, _total(leaves)])
 
 
 def as_html(leaves: Sequence["PlannedLeaf"]) -> str:
