@@ -20,6 +20,8 @@ ROOMS = (
     "nnx",
     "target",
     "checkpoint",
+    "stats",
+    "testing",
     "report",
     "cli",
     "__main__",
@@ -30,6 +32,7 @@ GUESTS = {
     "flax": {"linen", "nnx"},
     "rich": {"report", "cli"},
     "chex": {"testing"},
+    "scipy": {"_array", "stats"},
     "matplotlib": {"plots"},
     "orbax": {"checkpoint"},
     "safetensors": {"checkpoint"},
@@ -96,7 +99,7 @@ PLANTED = {
     "relative": ("_array.laws", "from . import fans"),
     "flax below the doors": ("_compile.jit", "from flax import nnx"),
     "rich outside its rooms": ("nnx", "import rich.table"),
-    "a stranger": ("_array.laws", "import scipy.special"),
+    "a stranger": ("_array.laws", "import pandas"),
 }
 
 
