@@ -22,6 +22,7 @@ ROOMS = (
     "checkpoint",
     "stats",
     "testing",
+    "_rows",
     "report",
     "cli",
     "__main__",

@@ -46,6 +46,7 @@ def rounded_moments(law: Law, dtype: np.dtype) -> Moments:
     mean = float(weights @ values)
     squares = (values - mean) ** 2
     variance = float(weights @ squares)
+    mean = mean if abs(mean) > 1e-12 * math.sqrt(variance) else 0.0  # is symmetric
     kurtosis = float(weights @ squares**2) / variance**2 if variance else math.nan
     ends = (_rounded(end, dtype) for end in law.moments()[3:])
     return Moments(mean, variance, kurtosis, *ends)
