@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +19,14 @@ import jax.numpy as jnp
 
 from jaxinit._compile.jit import Programs, jit
 from jaxinit.checkpoint import save, writer
-from jaxinit.target import TargetError, init_function, load, one_line, rounded
+from jaxinit.target import (
+    TargetError,
+    expectations,
+    init_function,
+    load,
+    one_line,
+    rounded,
+)
 
 _EXAMPLES = """examples:
   jaxinit init examples.gpt2:small
@@ -66,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="SHAPE:DTYPE",
         help="what a Linen module is called on, such as 1x8:int32; once per argument",
+    )
+    init.add_argument(
+        "--rules",
+        metavar="MODULE:NAME",
+        help="rules by path pattern, jaxinit.Rules or a mapping: print what they "
+        "expect of the leaves that they match, and how far the target is from it",
     )
     init.add_argument(
         "--out",
@@ -155,14 +168,25 @@ def _init(options: argparse.Namespace) -> None:
         init = init_function(load(options.target), options.inputs)
         if options.dtype is not None:
             init = rounded(init, options.dtype)
-        outcome = _run(options.target, init, jax.random.key(options.seed))
-    rows = report.rows(outcome.params)
+        key = jax.random.key(options.seed)
+        plan = _expectations(options, init, key)
+        outcome = _run(options.target, init, key)
+    made = report.report(outcome.params, plan)
     if options.out:
         _save(options.out, outcome.params)
     if options.json:
-        print(json.dumps(_as_json(options, outcome, rows)))
+        print(json.dumps(_as_json(options, outcome, made.rows)))
     else:
-        _print(options, outcome, rows)
+        _print(options, outcome, made)
+
+
+def _expectations(options: argparse.Namespace, init: Any, key: jax.Array) -> Any:
+    if options.rules is None:
+        return None
+    rules = load(options.rules)
+    with _failing(options.target):
+        shapes = jax.eval_shape(init, key)
+    return expectations(options.rules, rules, shapes)
 
 
 def _needed(module: str) -> Any:
@@ -199,16 +223,23 @@ class _Outcome:
 
 def _run(name: str, init: Any, key: jax.Array) -> _Outcome:
     before = _memory("VmRSS")
-    try:
+    with _failing(name):
         programs, params, seconds = _compiled_and_run(init, key)
+    peak = _memory("VmHWM")
+    extra = None if peak is None or before is None else max(0, peak - before)
+    return _Outcome(params, len(programs), seconds, peak, extra)
+
+
+@contextlib.contextmanager
+def _failing(name: str) -> Iterator[None]:
+    """Says in one line why the target failed."""
+    try:
+        yield
     except TargetError:
         raise
     except Exception as error:
         line = one_line(error)
         raise CommandError(f"initialising {name} failed: {line}") from error
-    peak = _memory("VmHWM")
-    extra = None if peak is None or before is None else max(0, peak - before)
-    return _Outcome(params, len(programs), seconds, peak, extra)
 
 
 def _compiled_and_run(init: Any, key: jax.Array) -> tuple[Programs, Any, dict]:
@@ -271,11 +302,12 @@ def _save(path: Path, params: Any) -> None:
         ) from error
 
 
-def _as_json(options: argparse.Namespace, outcome: _Outcome, rows: list) -> dict:
+def _as_json(options: argparse.Namespace, outcome: _Outcome, rows: Sequence) -> dict:
     return {
         "target": options.target,
         "seed": options.seed,
         "dtype": None if options.dtype is None else str(options.dtype),
+        "rules": options.rules,
         "out": None if options.out is None else str(options.out),
         "rows": [_row_as_json(row) for row in rows],
         "parameters": sum(row.parameters for row in rows),
@@ -304,18 +336,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _print(options: argparse.Namespace, outcome: _Outcome, rows: list) -> None:
-    report = _needed("jaxinit.report")
+def _print(options: argparse.Namespace, outcome: _Outcome, report: Any) -> None:
     console = _needed("rich.console").Console(highlight=False)
     if not console.is_terminal:
         console.width = 200  # nothing to fit: fold no path in a file or a pipe
-    console.print(report.table(rows))
-    console.print(*_totals(outcome, rows), sep="\n")
+    console.print(report)
+    console.print(*_totals(outcome, report.rows), sep="\n")
     if options.out:
         console.print(f"wrote {options.out}", soft_wrap=True)
 
 
-def _totals(outcome: _Outcome, rows: list) -> list[str]:
+def _totals(outcome: _Outcome, rows: Sequence) -> list[str]:
     parameters = sum(row.parameters for row in rows)
     leaves = sum(row.leaves for row in rows)
     size = sum(row.bytes for row in rows)

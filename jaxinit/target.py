@@ -12,6 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._tree.paths import leaf_paths
+from jaxinit._tree.plan import Plan, leaf_contexts, plan
+from jaxinit._tree.rules import Rules
+
 
 class TargetError(Exception):
     """A target that cannot be initialised; its message is one line for the user."""
@@ -198,6 +202,36 @@ def rounded(init: Callable[[Any], Any], dtype: Any) -> Callable[[Any], Any]:
         return jnp.clip(leaf, float(limits.min), float(limits.max)).astype(dtype)
 
     return call
+
+
+def expectations(name: str, rules: Any, shapes: Any) -> Plan:
+    """What rules expect of the leaves that they match, whatever the target draws.
+
+    Args:
+        name: `module:name` of the rules, for the messages.
+        rules: `Rules`, or a mapping from patterns to initializers.
+        shapes: pytree of the shapes of what the target makes.
+
+    Raises:
+        TargetError: if these are no rules, or a rule matches no leaf or does not fit.
+    """
+    if not isinstance(rules, Rules | Mapping):
+        raise TargetError(
+            f"{name} is of type {type(rules).__name__}, not jaxinit.Rules or a mapping "
+            "from path patterns to initializers"
+        )
+    try:
+        rules = Rules(rules)
+        flat, structure = leaf_paths(shapes), jax.tree.structure(shapes)
+        found = [rules.find(leaf) for leaf in leaf_contexts(flat)]
+        matched = [
+            None if position is None else leaf
+            for (_, leaf), position in zip(flat, found, strict=True)
+        ]
+        return plan(jax.tree.unflatten(structure, matched), rules)
+    except (TypeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise TargetError(f"--rules {name}: {'; '.join(lines)}") from error
 
 
 def one_line(error: BaseException) -> str:

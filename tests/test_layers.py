@@ -22,6 +22,9 @@ ROOMS = (
     "signal",
     "target",
     "checkpoint",
+    "stats",
+    "testing",
+    "_rows",
     "report",
     "cli",
     "__main__",
@@ -32,6 +35,7 @@ GUESTS = {
     "flax": {"linen", "nnx", "_signal.linen", "_signal.nnx"},
     "rich": {"report", "cli"},
     "chex": {"testing"},
+    "scipy": {"_array", "stats"},
     "matplotlib": {"plots"},
     "orbax": {"checkpoint"},
     "safetensors": {"checkpoint"},
@@ -101,7 +105,7 @@ PLANTED = {
     "flax below the doors": ("_compile.jit", "from flax import nnx"),
     "flax beside its doors": ("_signal.measure", "from flax import linen"),
     "rich outside its rooms": ("nnx", "import rich.table"),
-    "a stranger": ("_array.laws", "import scipy.special"),
+    "a stranger": ("_array.laws", "import pandas"),
 }
 
 

@@ -57,6 +57,17 @@ class Law:
         """Its moments."""
         raise NotImplementedError
 
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        """Probability of an entry at or below `x`; of complex laws, of its modulus.
+
+        Args:
+            x: float64 values, may be infinite.
+
+        Returns:
+            Probabilities, of the shape of `x`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no cdf")
+
     def __repr__(self):
         settings = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{type(self).__name__}({', '.join(settings)})"
@@ -74,6 +85,9 @@ class Normal(Law):
         return _affine(
             Moments(0.0, 1.0, 3.0, -math.inf, math.inf), self.stddev, self.mean
         )
+
+    def cdf(self, x):
+        return _normal_cdf(_standardised(x, self.stddev, self.mean))
 
     def __str__(self):
         return f"normal, mean {self.mean:.6g}, standard deviation {self.stddev:.6g}"
@@ -95,6 +109,14 @@ class TruncatedNormal(Law):
         """Moments after truncation."""
         return _affine(_truncated(self.lower, self.upper), self.stddev)
 
+    def cdf(self, x):
+        below, above = _normal_cdf(np.array([self.lower, self.upper]))
+        z = np.clip(_standardised(x, self.stddev), self.lower, self.upper)
+        if self.lower > 0:  # the upper tail, mirrored, keeps its digits
+            below, above = _normal_cdf(-np.array([self.lower, self.upper]))
+            return (below - _normal_cdf(-z)) / (below - above)
+        return (_normal_cdf(z) - below) / (above - below)
+
     def __str__(self):
         return (
             f"normal, standard deviation {self.stddev:.6g}, "
@@ -114,6 +136,12 @@ class Uniform(Law):
         mean, width = self.low + (self.high - self.low) / 2, self.high - self.low
         return _point_if_flat(Moments(mean, width**2 / 12, 1.8, self.low, self.high))
 
+    def cdf(self, x):
+        x = np.asarray(x, np.float64)
+        if self.low == self.high:
+            return np.where(x >= self.low, 1.0, 0.0)
+        return np.clip((x - self.low) / (self.high - self.low), 0.0, 1.0)
+
     def __str__(self):
         return f"uniform between {self.low:.6g} and {self.high:.6g}"
 
@@ -130,6 +158,10 @@ class ComplexNormal(Law):
         return _affine(
             Moments(0.0, 1.0, 2.0, -math.inf, math.inf), self.stddev, self.mean
         )
+
+    def cdf(self, x):
+        """Of the distance from the mean: its square is exponential."""
+        return -np.expm1(-(_standardised(np.maximum(x, 0), self.stddev) ** 2))
 
     def __str__(self):
         return f"complex {Normal(self.stddev, self.mean)}"
@@ -153,6 +185,10 @@ class ComplexTruncatedNormal(Law):
         standard = Moments(0.0, second, fourth / second**2, -self.radius, self.radius)
         return _affine(standard, self.stddev)
 
+    def cdf(self, x):
+        z = np.clip(_standardised(x, self.stddev), 0, self.radius)
+        return np.expm1(-(z**2)) / math.expm1(-(self.radius**2))
+
     def __str__(self):
         return (
             f"complex normal, standard deviation {self.stddev:.6g}, "
@@ -170,6 +206,10 @@ class Disk(Law):
         """`E|x|^2 = stddev^2`, kurtosis 4/3."""
         radius = math.sqrt(2)
         return _affine(Moments(0.0, 1.0, 4 / 3, -radius, radius), self.stddev)
+
+    def cdf(self, x):
+        radius = math.sqrt(2)
+        return (np.clip(_standardised(x, self.stddev), 0, radius) / radius) ** 2
 
     def __str__(self):
         return f"uniform on the complex disk of radius {math.sqrt(2) * self.stddev:.6g}"
@@ -190,6 +230,12 @@ class Values(Law):
             squares = np.abs(values - mean) ** 2
         second, fourth = squares.mean(), (squares**2).mean()
         return _moments(np.real(mean), second, fourth, parts.min(), parts.max())
+
+    def cdf(self, x):
+        values = np.asarray(self.values)
+        values = np.abs(values) if np.iscomplexobj(values) else values
+        counts = np.searchsorted(np.sort(values), x, "right")
+        return counts / len(self.values)
 
     def __str__(self):
         if len(self.values) == 1:
@@ -227,6 +273,20 @@ class HaarEntry(Law):
             "" if self.fraction == 1 else f", filling {self.fraction:.3g} of the array"
         )
         return f"{kind} matrices of {self.size} rows, times {self.scale:.6g}{part}"
+
+
+def _normal_cdf(z):
+    from scipy.special import ndtr  # slow to import; jax needs scipy anyway
+
+    return ndtr(z)
+
+
+def _standardised(x, stddev: float, mean: float = 0.0) -> np.ndarray:
+    """`(x - mean) / stddev`; infinite where the deviation is zero."""
+    offset = np.asarray(x, np.float64) - mean
+    if stddev:
+        return offset / stddev
+    return np.where(offset >= 0, np.inf, -np.inf)
 
 
 def _moments(mean, second, fourth, low, high) -> Moments:
@@ -284,6 +344,15 @@ class Scaled(Law):
         low, high = sorted([moments.low, moments.high])
         return moments._replace(low=low, high=high)
 
+    def cdf(self, x):
+        x = np.asarray(x, np.float64)
+        if not self.factor:
+            return np.where(x >= 0, 1.0, 0.0)
+        if self.factor > 0:
+            return self.law.cdf(x / self.factor)
+        below = np.nextafter(x / self.factor, -np.inf)  # an atom at `x` counts
+        return 1 - self.law.cdf(below)
+
     def __str__(self):
         return f"{self.factor:g} times ({self.law})"
 
@@ -309,6 +378,10 @@ class Mixture(Law):
         fourth = average(lambda m: _fourth_about(m, mean))
         low, high = min(m.low for m, _ in known), max(m.high for m, _ in known)
         return _moments(mean, second, fourth, low, high)
+
+    def cdf(self, x):
+        total = sum(size for _, size in self.parts)
+        return sum(law.cdf(x) * (size / total) for law, size in self.parts if size)
 
     def __str__(self):
         laws = list(dict.fromkeys(str(law) for law, _ in self.parts))
