@@ -26,6 +26,8 @@ ROOMS = (
     "testing",
     "_rows",
     "report",
+    "plots",
+    "_cli",
     "cli",
     "__main__",
 )

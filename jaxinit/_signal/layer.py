@@ -39,7 +39,8 @@ class LayerSignal:
         parameter_gradient_std: its standard deviation.
         nonfinite: number of entries that are NaN or infinite.
         gradient_nonfinite: number of entries of the gradient that are.
-        counts: histogram of the entries, in bins of equal width from `low` to `high`.
+        counts: histogram of the entries that are not zero, in bins of equal width from
+            `low` to `high`.
     """
 
     name: str

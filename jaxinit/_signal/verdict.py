@@ -106,13 +106,17 @@ def _saturated(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
 
 
 def _forward(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
-    for group in _repeated(layers):
-        yield from _trend(group, "standard deviation", lambda layer: layer.std)
+    for group in repeated(layers):
+        yield from _trend(
+            group, "standard deviation", lambda layer: layer.std, _rectified(layers)
+        )
 
 
 def _backward(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
-    for group in _repeated(layers):
-        yield from _trend(group[::-1], "norm of the gradient", _gradient_norm)
+    for group in repeated(layers):
+        yield from _trend(
+            group[::-1], "norm of the gradient", _gradient_norm, _rectified(layers)
+        )
 
 
 def _gradient_norm(layer: LayerSignal) -> float:
@@ -120,18 +124,26 @@ def _gradient_norm(layer: LayerSignal) -> float:
     return layer.gradient_std * math.sqrt(math.prod(layer.shape))
 
 
-def _repeated(layers: Sequence[LayerSignal]) -> list[list[LayerSignal]]:
+def repeated(layers: Sequence[LayerSignal]) -> list[list[LayerSignal]]:
     """The outermost layers that repeat, by name up to the numbers in it."""
     groups: dict[str, list[LayerSignal]] = {}
     for layer in layers:
         groups.setdefault(re.sub(r"\d+", "#", layer.name), []).append(layer)
-    repeated = {name: group for name, group in groups.items() if len(group) >= _DEPTH}
-    outermost = min((name.count("/") for name in repeated), default=0)
-    return [group for name, group in repeated.items() if name.count("/") == outermost]
+    deep = {name: group for name, group in groups.items() if len(group) >= _DEPTH}
+    outermost = min((name.count("/") for name in deep), default=0)
+    return [group for name, group in deep.items() if name.count("/") == outermost]
+
+
+def _rectified(layers: Sequence[LayerSignal]) -> bool:
+    """Whether the model looks like one of ReLUs: half the entries of many are zero."""
+    return 3 * sum(0.2 < layer.zero < 0.8 for layer in layers) >= len(layers)
 
 
 def _trend(
-    layers: Sequence[LayerSignal], what: str, size: Callable[[LayerSignal], float]
+    layers: Sequence[LayerSignal],
+    what: str,
+    size: Callable[[LayerSignal], float],
+    rectified: bool,
 ) -> Iterator[Verdict]:
     first, last = size(layers[0]), size(layers[-1])
     if not first or 1 / TREND <= last / first <= TREND:
@@ -148,12 +160,11 @@ def _trend(
         f"to {last:.2g}"
     )
     name: Name = "exploding" if grows else "vanishing"
-    yield Verdict(name, begins.name, text, _trend_cure(layers, ratio))
+    yield Verdict(name, begins.name, text, _trend_cure(ratio, rectified))
 
 
-def _trend_cure(layers: Sequence[LayerSignal], ratio: float) -> str:
-    rectified = [layer for layer in layers if 0.2 < layer.zero < 0.8]
-    if len(rectified) * 2 > len(layers) and abs(ratio * math.sqrt(2) - 1) < 0.1:
+def _trend_cure(ratio: float, rectified: bool) -> str:
+    if rectified and abs(ratio * math.sqrt(2) - 1) < 0.1:
         return (
             "The variance halves in every layer, as by Glorot under ReLU: use he_normal"
         )
