@@ -201,8 +201,14 @@ def score_measured(measured: Measured, expected: Moments) -> Score:
         squares = measured.variance + np.abs(offset) ** 2
         mean = _mean_test(offset, size, expected)
     spread = _variance_test(squares - expected.variance, size, expected)
-    values = (mean.errors, spread.errors, mean.p, spread.p)
-    return Score(*map(_plain, values), mean.method, spread.method)
+    return Score(
+        mean=_plain(mean.errors),
+        variance=_plain(spread.errors),
+        mean_p=_plain(mean.p),
+        variance_p=_plain(spread.p),
+        mean_method=mean.method,
+        variance_method=spread.method,
+    )
 
 
 def _plain(value: Any) -> Any:
