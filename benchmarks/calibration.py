@@ -113,6 +113,12 @@ def power(draws: int) -> Iterator[dict]:
         }
 
 
+def _observed(row: dict) -> str:
+    observed, error = row["alarms"] / row["draws"], row["expected"] ** 0.5
+    off = f"{(row['alarms'] - row['expected']) / error:+.1f}"
+    return f"{observed:.2e} ({'a bound' if row['method'] == 'Bernstein' else off})"
+
+
 def tables(rows: list[dict]) -> list[Table]:
     """A line for each law, size and moment; a line for each mistake."""
     alarms = [row for row in rows if "alarms" in row]
@@ -120,9 +126,7 @@ def tables(rows: list[dict]) -> list[Table]:
     lines: dict[tuple, list[str]] = {}
     for row in alarms:
         name = (row["law"], str(row["size"]), row["of"], row["method"])
-        observed, error = row["alarms"] / row["draws"], row["expected"] ** 0.5
-        text = f"{observed:.2e} ({(row['alarms'] - row['expected']) / error:+.1f})"
-        lines.setdefault(name, []).append(text)
+        lines.setdefault(name, []).append(_observed(row))
     title = (
         f"False alarms of {alarms[0]['draws']:,} right arrays; in brackets, off by so "
         "many of its standard errors"
