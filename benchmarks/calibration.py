@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,27 +38,21 @@ _WRONG = {
 
 def run(draws: int = 1_000_000) -> list[dict]:
     """Scores of simulated arrays, for each law at each size; and the power."""
-    return [row for law in LAWS for row in fresh(measure, law, draws)] + fresh(
-        measure_power
-    )
+    return fresh(measure, draws)
 
 
-def measure(law: str, draws: int) -> list[dict]:
-    """The alarms of one law, in this process."""
-    return list(rates(law, draws, SIZES))
-
-
-def measure_power() -> list[dict]:
-    """What is caught, in this process."""
-    return list(power(draws=100))
+def measure(draws: int) -> list[dict]:
+    """The same, in this process."""
+    alarms = [row for law in LAWS for row in rates(law, draws, SIZES)]
+    return [*alarms, *power(draws=100)]
 
 
 def rates(law: str, draws: int, sizes: Sequence[int]) -> Iterator[dict]:
     """How many of `draws` right arrays fail at each false-alarm rate."""
     init, dtype = LAWS[law]
-    for size in sizes:
-        moments = expected_moments(init, (size,), jnp.dtype(dtype))
-        scores = score_measured(_simulated(law, size, draws, moments.mean), moments)
+    expected = expected_moments(init, (), jnp.dtype(dtype))
+    for size, measured in _simulated(init, dtype, draws, sizes, expected.mean).items():
+        scores = score_measured(measured, expected)
         for name, p, method in (
             ("mean", scores.mean_p, scores.mean_method),
             ("variance", scores.variance_p, scores.variance_method),
@@ -75,26 +70,32 @@ def rates(law: str, draws: int, sizes: Sequence[int]) -> Iterator[dict]:
                 }
 
 
-def _simulated(law: str, size: int, draws: int, centre: float) -> Measured:
-    """What would be measured of `draws` arrays of `size` entries: its means, as one."""
-    columns = min(draws, max(_CHUNK // size, 1))
-    keys = jax.random.split(jax.random.key(size), -(-draws // columns))
-    sums = [_sums(law, size, columns, centre, key) for key in keys]
-    offsets, squares = np.concatenate(sums, axis=1)[:, :draws].astype(np.float64) / size
-    none = np.zeros(())
-    return Measured(
-        size,
-        centre + offsets,  # pyright: ignore[reportArgumentType] - many at once
-        squares - offsets**2,
-        *(none,) * 4,
-    )
+def _simulated(init, dtype, draws: int, sizes: Sequence[int], centre: float) -> dict:
+    """What would be measured of `draws` arrays of each size: many values as one.
+
+    The arrays of all sizes are cut from the same entries.
+    """
+    entries = min(_CHUNK, draws * max(sizes))
+    found: dict[int, list] = {size: [] for size in sizes}
+    for number in range(-(-draws * max(sizes) // entries)):
+        key = jax.random.fold_in(jax.random.key(0), number)
+        x = init(key, (entries,), jnp.dtype(dtype))
+        for size, sums in found.items():
+            if len(sums) * (entries // size) < draws:
+                sums.append(np.asarray(_sums(x, size, centre), np.float64))
+    return {size: _measured(size, sums, draws, centre) for size, sums in found.items()}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _sums(law, size, columns, centre, key):
-    init, dtype = LAWS[law]
-    x = init(key, (size, columns), jnp.dtype(dtype)).astype(jnp.float32) - centre
+@functools.partial(jax.jit, static_argnums=1)
+def _sums(x, size, centre):
+    x = x.reshape(size, -1).astype(jnp.float32) - centre
     return jnp.stack([x.sum(0), (x * x).sum(0)])
+
+
+def _measured(size: int, sums: list, draws: int, centre: float) -> Measured:
+    offsets, squares = np.concatenate(sums, axis=1)[:, :draws] / size
+    values: Any = (centre + offsets, squares - offsets**2, 0.0, 0.0, 0, 0)
+    return Measured(size, *values)
 
 
 def power(draws: int) -> Iterator[dict]:
@@ -112,6 +113,12 @@ def power(draws: int) -> Iterator[dict]:
         }
 
 
+def _observed(row: dict) -> str:
+    observed, error = row["alarms"] / row["draws"], row["expected"] ** 0.5
+    off = f"{(row['alarms'] - row['expected']) / error:+.1f}"
+    return f"{observed:.2e} ({'a bound' if row['method'] == 'Bernstein' else off})"
+
+
 def tables(rows: list[dict]) -> list[Table]:
     """A line for each law, size and moment; a line for each mistake."""
     alarms = [row for row in rows if "alarms" in row]
@@ -119,9 +126,7 @@ def tables(rows: list[dict]) -> list[Table]:
     lines: dict[tuple, list[str]] = {}
     for row in alarms:
         name = (row["law"], str(row["size"]), row["of"], row["method"])
-        observed, error = row["alarms"] / row["draws"], row["expected"] ** 0.5
-        text = f"{observed:.2e} ({(row['alarms'] - row['expected']) / error:+.1f})"
-        lines.setdefault(name, []).append(text)
+        lines.setdefault(name, []).append(_observed(row))
     title = (
         f"False alarms of {alarms[0]['draws']:,} right arrays; in brackets, off by so "
         "many of its standard errors"

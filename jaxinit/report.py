@@ -94,7 +94,7 @@ def _cells(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def _fitting(cells: Mapping[str, list[str]], width: int) -> list[str]:
-    """Columns that fit, the leaf in at most half of the width; if all do, all."""
+    """Columns that fit, the leaf in at most half of the width."""
 
     def needed(name):
         texts = [*cells[name], *name.split()]
@@ -211,4 +211,5 @@ _LEFT_OUT_FIRST = (
     "expected mean",
     "law",
     "size",
+    "mean",
 )

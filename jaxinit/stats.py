@@ -18,7 +18,7 @@ from jaxinit._array.measured import Measured as Measured
 from jaxinit._array.measured import measure as measure
 from jaxinit._array.rounded import cell, rounded_moments
 
-_FEW = 32  # entries below which sums of bounded laws are bounded, not approximated
+_FEW = 128  # entries below which sums of bounded laws are bounded, not approximated
 _ROUNDING = 1e-5  # relative error of a measured moment, by float32 alone
 
 
@@ -32,12 +32,12 @@ class Score:
     - "normal": the sum of the entries is taken to be normal. Exact for normal laws.
     - "chi-square": of the sum of squares of a law without bounds, with
       `2 size / (kurtosis - 1)` degrees of freedom. Exact for normal laws, real and
-      complex; the right first two moments for every law.
+      complex; the right first two moments for every law. Also of complex means.
     - "Pearson III": a chi-square, shifted and scaled to three moments. For laws with
       bounds, whose third moments are taken to be those of a beta law on these bounds,
       which is exact for uniform laws.
     - "Bernstein": an upper bound that holds at any size, for laws with bounds: for
-      fewer than 32 entries, and for the mean where all entries are equally far from it.
+      fewer than 128 entries, and for the mean of a law of two equally far values.
     - "exact": there is no chance in it: a constant must be itself, up to rounding.
     - "not finite": some entries are NaN or infinite.
 
@@ -201,8 +201,14 @@ def score_measured(measured: Measured, expected: Moments) -> Score:
         squares = measured.variance + np.abs(offset) ** 2
         mean = _mean_test(offset, size, expected)
     spread = _variance_test(squares - expected.variance, size, expected)
-    values = (mean.errors, spread.errors, mean.p, spread.p)
-    return Score(*map(_plain, values), mean.method, spread.method)
+    return Score(
+        mean=_plain(mean.errors),
+        variance=_plain(spread.errors),
+        mean_p=_plain(mean.p),
+        variance_p=_plain(spread.p),
+        mean_method=mean.method,
+        variance_method=spread.method,
+    )
 
 
 def _plain(value: Any) -> Any:

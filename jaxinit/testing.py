@@ -113,7 +113,8 @@ def assert_moments(params: Any, plan: Plan, p_fail: float = 1e-9) -> Problems:
 
     Of every leaf: entries are finite, within the bounds of its law, and have its mean
     and variance; orthogonal matrices are orthogonal. Of other leaves whose entries
-    depend on each other only the first two are checked.
+    depend on each other only the first two are checked. Parts of a leaf that have laws
+    of their own, as of `stacked`, are checked together: it is not seen which is where.
 
     Args:
         params: pytree with the paths, shapes and dtypes of the plan, as of

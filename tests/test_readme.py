@@ -8,6 +8,8 @@ import pytest
 
 import jaxinit
 import jaxinit.nnx
+import jaxinit.report
+import jaxinit.testing
 from benchmarks import summary
 
 ROOT = Path(__file__).parents[1]

@@ -1,7 +1,6 @@
 """Reports: what folds, what was expected of it, and how it is shown."""
 
 import io
-import math
 
 import jax
 import jax.numpy as jnp
@@ -278,7 +277,7 @@ def test_rows_of_gpt2_fit_into_80_columns():
     lines = as_text([row], 80)
     assert all(len(line) <= 80 for line in lines)
     assert path in lines[2]
-    assert lines[2].split()[-3:] == ["0.00408", "0.00408", "1.2"]
+    assert lines[2].split()[-3:] == ["4.08e-3", "4.08e-3", "1.2"]
     assert lines[3].startswith("too narrow to show ")
     wide = as_text([row], 200)
     assert "he_normal()" in wide[2]

@@ -381,7 +381,8 @@ class Mixture(Law):
 
     def cdf(self, x):
         total = sum(size for _, size in self.parts)
-        return sum(law.cdf(x) * (size / total) for law, size in self.parts if size)
+        shares = [law.cdf(x) * (size / total) for law, size in self.parts if size]
+        return np.sum(shares, axis=0)
 
     def __str__(self):
         laws = list(dict.fromkeys(str(law) for law, _ in self.parts))

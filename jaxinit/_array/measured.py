@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 _LONG = 4096  # longest sum in float32 before partial sums are added
 _SHORT = 256  # shortest, so that the partial sums are few
@@ -117,7 +118,7 @@ def _is_measurable(leaf: Any) -> bool:
 
 def refuse_traced(x: Any) -> None:
     """Raises for an array that has no values yet."""
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, Tracer):
         raise TypeError(
             f"the array {x} is traced: it has no values yet. Return it from the "
             "transformed function and look at what comes out."
