@@ -8,6 +8,7 @@ import pytest
 
 import jaxinit
 import jaxinit.nnx
+import jaxinit.plots
 import jaxinit.report
 import jaxinit.testing
 from benchmarks import summary
