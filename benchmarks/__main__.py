@@ -6,11 +6,21 @@ import inspect
 
 from benchmarks.harness import record, save
 
-NAMES = ("arrays", "precision", "models", "depth", "onepass", "scale", "imports")
+NAMES = (
+    "arrays",
+    "precision",
+    "calibration",
+    "models",
+    "depth",
+    "onepass",
+    "scale",
+    "imports",
+)
 _OPTIONS = {
     "rounds": "how often each method is measured",
     "size": "side of the arrays",
     "blocks": "depth of the models",
+    "draws": "number of simulated arrays",
 }
 
 

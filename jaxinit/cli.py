@@ -1,35 +1,38 @@
-"""The command line: `python -m jaxinit init module:name`."""
+"""The command line: `python -m jaxinit init module:name`, and `signal` likewise."""
 
 import argparse
 import contextlib
 import dataclasses
-import importlib
 import json
 import math
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 
+from jaxinit._cli import arguments, signal
+from jaxinit._cli.errors import CommandError, installed, needed
 from jaxinit._compile.jit import Programs, jit
 from jaxinit.checkpoint import save, writer
-from jaxinit.target import TargetError, init_function, load, one_line, rounded
+from jaxinit.target import (
+    TargetError,
+    expectations,
+    init_function,
+    load,
+    one_line,
+    rounded,
+)
 
 _EXAMPLES = """examples:
   jaxinit init examples.gpt2:small
   jaxinit init examples.gpt2:GPT2 --input 1x8:int32 --dtype bfloat16
   jaxinit init examples.gpt2_nnx:small --out gpt2.safetensors
 """
-
-
-class CommandError(Exception):
-    """What went wrong, in one line for the user."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,6 +43,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="jaxinit", description="Starting parameters for JAX models.")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_init(commands)
+    signal.add(commands)
+    return parser
+
+
+def _add_init(commands: Any) -> None:
     init = commands.add_parser(
         "init",
         help="initialise a model and say what came out",
@@ -52,77 +61,39 @@ def _parser() -> argparse.ArgumentParser:
         help="module:name of an init function of a key, a Flax Linen module, or a "
         "Flax NNX module class or function that takes rngs",
     )
-    init.add_argument("--seed", type=_seed, default=0, help="an integer (default: 0)")
+    init.add_argument(
+        "--seed", type=arguments.seed, default=0, help="an integer (default: 0)"
+    )
     init.add_argument(
         "--dtype",
-        type=_floating,
+        type=arguments.floating_dtype,
         help="round the parameters to this dtype, each float32 draw once",
     )
     init.add_argument(
         "--input",
         dest="inputs",
-        type=_input,
+        type=arguments.shape_and_dtype,
         action="append",
         default=[],
         metavar="SHAPE:DTYPE",
         help="what a Linen module is called on, such as 1x8:int32; once per argument",
     )
     init.add_argument(
+        "--rules",
+        metavar="MODULE:NAME",
+        help="rules by path pattern, jaxinit.Rules or a mapping: print what they "
+        "expect of the leaves that they match, and how far the target is from it",
+    )
+    init.add_argument(
         "--out",
-        type=_new_path,
+        type=arguments.new_path,
         metavar="PATH",
         help="write a .safetensors file, or with any other name an Orbax checkpoint",
     )
     init.add_argument(
         "--json", action="store_true", help="print one JSON object instead of a table"
     )
-    return parser
-
-
-def _seed(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer in [0, 2**32)")
-    return int(text)
-
-
-def _dtype(text: str) -> Any:
-    try:
-        dtype = jnp.dtype(text)
-    except TypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a dtype of JAX") from None
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise argparse.ArgumentTypeError(f"{text} needs JAX_ENABLE_X64=1")
-    return dtype
-
-
-def _floating(text: str) -> Any:
-    dtype = _dtype(text)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise argparse.ArgumentTypeError(
-            f"{text} is not floating-point: choose bfloat16, float16, float8_e4m3fn ..."
-        )
-    return dtype
-
-
-def _input(text: str) -> jax.ShapeDtypeStruct:
-    match = re.fullmatch(r"(\d+(?:x\d+)*):(\w+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not of the form SHAPE:DTYPE, such as 1x8:int32"
-        )
-    shape = tuple(int(size) for size in match[1].split("x"))
-    return jax.ShapeDtypeStruct(shape, _dtype(match[2]))
-
-
-def _new_path(text: str) -> Path:
-    path = Path(text).absolute()
-    if os.path.lexists(path):
-        raise argparse.ArgumentTypeError(f"{text} exists already: choose another name")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"the folder {path.parent} is not writable")
-    return path
+    init.set_defaults(run=_init)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,7 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after one line on standard error.
     """
     try:
-        _init(_parser().parse_args(argv))
+        options = _parser().parse_args(argv)
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        options.run(options)
     except (CommandError, TargetError) as error:
         print(f"jaxinit: {error}", file=sys.stderr)
         return 1
@@ -146,36 +120,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _init(options: argparse.Namespace) -> None:
-    report = _needed("jaxinit.report")
+    report = needed("jaxinit.report")
     if options.out:
-        _installed(lambda: writer(options.out))
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        installed(lambda: writer(options.out))
     with contextlib.redirect_stdout(sys.stderr):  # whatever the target prints
         init = init_function(load(options.target), options.inputs)
         if options.dtype is not None:
             init = rounded(init, options.dtype)
-        outcome = _run(options.target, init, jax.random.key(options.seed))
-    rows = report.rows(outcome.params)
+        key = jax.random.key(options.seed)
+        plan = _expectations(options, init, key)
+        outcome = _run(options.target, init, key)
+    made = report.report(outcome.params, plan)
     if options.out:
         _save(options.out, outcome.params)
     if options.json:
-        print(json.dumps(_as_json(options, outcome, rows)))
+        print(json.dumps(_as_json(options, outcome, made.rows)))
     else:
-        _print(options, outcome, rows)
+        _print(options, outcome, made)
 
 
-def _needed(module: str) -> Any:
-    return _installed(lambda: importlib.import_module(module))
-
-
-def _installed(load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except ModuleNotFoundError as error:
-        raise CommandError(
-            f"{error.name} is not installed: pip install 'jaxinit[cli]'"
-        ) from error
+def _expectations(options: argparse.Namespace, init: Any, key: jax.Array) -> Any:
+    if options.rules is None:
+        return None
+    rules = load(options.rules)
+    with _failing(options.target):
+        shapes = jax.eval_shape(init, key)
+    return expectations(options.rules, rules, shapes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,16 +169,23 @@ class _Outcome:
 
 def _run(name: str, init: Any, key: jax.Array) -> _Outcome:
     before = _memory("VmRSS")
-    try:
+    with _failing(name):
         programs, params, seconds = _compiled_and_run(init, key)
+    peak = _memory("VmHWM")
+    extra = None if peak is None or before is None else max(0, peak - before)
+    return _Outcome(params, len(programs), seconds, peak, extra)
+
+
+@contextlib.contextmanager
+def _failing(name: str) -> Iterator[None]:
+    """Says in one line why the target failed."""
+    try:
+        yield
     except TargetError:
         raise
     except Exception as error:
         line = one_line(error)
         raise CommandError(f"initialising {name} failed: {line}") from error
-    peak = _memory("VmHWM")
-    extra = None if peak is None or before is None else max(0, peak - before)
-    return _Outcome(params, len(programs), seconds, peak, extra)
 
 
 def _compiled_and_run(init: Any, key: jax.Array) -> tuple[Programs, Any, dict]:
@@ -231,8 +208,8 @@ def _compiled_and_run(init: Any, key: jax.Array) -> tuple[Programs, Any, dict]:
 
 
 def _progress() -> Any:
-    console = _needed("rich.console").Console(stderr=True)
-    bar = _needed("rich.progress")
+    console = needed("rich.console").Console(stderr=True)
+    bar = needed("rich.progress")
     return bar.Progress(
         bar.TextColumn("{task.description}"),
         bar.BarColumn(),
@@ -271,11 +248,12 @@ def _save(path: Path, params: Any) -> None:
         ) from error
 
 
-def _as_json(options: argparse.Namespace, outcome: _Outcome, rows: list) -> dict:
+def _as_json(options: argparse.Namespace, outcome: _Outcome, rows: Sequence) -> dict:
     return {
         "target": options.target,
         "seed": options.seed,
         "dtype": None if options.dtype is None else str(options.dtype),
+        "rules": options.rules,
         "out": None if options.out is None else str(options.out),
         "rows": [_row_as_json(row) for row in rows],
         "parameters": sum(row.parameters for row in rows),
@@ -304,18 +282,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _print(options: argparse.Namespace, outcome: _Outcome, rows: list) -> None:
-    report = _needed("jaxinit.report")
-    console = _needed("rich.console").Console(highlight=False)
+def _print(options: argparse.Namespace, outcome: _Outcome, report: Any) -> None:
+    console = needed("rich.console").Console(highlight=False)
     if not console.is_terminal:
         console.width = 200  # nothing to fit: fold no path in a file or a pipe
-    console.print(report.table(rows))
-    console.print(*_totals(outcome, rows), sep="\n")
+    console.print(report)
+    console.print(*_totals(outcome, report.rows), sep="\n")
     if options.out:
         console.print(f"wrote {options.out}", soft_wrap=True)
 
 
-def _totals(outcome: _Outcome, rows: list) -> list[str]:
+def _totals(outcome: _Outcome, rows: Sequence) -> list[str]:
     parameters = sum(row.parameters for row in rows)
     leaves = sum(row.leaves for row in rows)
     size = sum(row.bytes for row in rows)

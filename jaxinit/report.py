@@ -1,217 +1,153 @@
-"""Tables of parameters: what is in every leaf, repeated blocks folded into one row."""
+"""Tables of parameters: what is in every leaf, and how far from what was expected."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
+from rich.text import Text
 
-from jaxinit._array.fans import fans
-from jaxinit._tree.folding import fold
+from jaxinit._rows import Row as Row
+from jaxinit._rows import rows
+from jaxinit._tree.plan import Plan
+from jaxinit._tree.table import html_table
 
 
 @dataclass(frozen=True)
-class Row:
-    """Equal leaves: the same path up to integers, the same shape and dtype.
+class Report:
+    """What is in a parameter tree: prints as a table, in HTML in notebooks.
 
     Attributes:
-        path: path of the leaves, runs of integers folded: `blocks_{0..11}/kernel`.
-        collection: the Flax collection they are in, such as "params"; "" if none.
-        shape: shape of each leaf.
-        dtype: name of the dtype.
-        leaves: number of leaves.
-        bytes: size of all leaves together.
-        mean: mean over all leaves, None if they are not floating-point or empty.
-        std: standard deviation over all leaves, None likewise.
+        rows: the leaves, repeated blocks folded.
     """
 
-    path: str
-    collection: str
-    shape: tuple[int, ...]
-    dtype: str
-    leaves: int
-    bytes: int
-    mean: complex | None
-    std: float | None
+    rows: tuple[Row, ...]
 
-    @property
-    def size(self) -> int:
-        """Number of entries of all leaves."""
-        return self.leaves * math.prod(self.shape)
+    def worst_first(self) -> "Report":
+        """The same rows, those least likely by chance first, then those not scored."""
+        return replace(self, rows=tuple(sorted(self.rows, key=_badness)))
 
-    @property
-    def parameters(self) -> int:
-        """Number of parameters: entries that are neither keys nor other state."""
-        is_key = self.dtype.startswith("key<")
-        return 0 if is_key or self.collection not in ("", "params") else self.size
+    def __rich_console__(self, console: Console, options: ConsoleOptions):
+        yield _table(self.rows, options.max_width)
 
-    @property
-    def scale(self) -> float | None:
-        """The implied variance scale, `std**2 * fan_in`; None below two dimensions."""
-        if self.std is None or len(self.shape) < 2:
-            return None
-        return self.std**2 * fans(self.shape).fan_in
+    def __str__(self):
+        console = Console(width=200, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        cells = _cells(self.rows)
+        left = [i for i, name in enumerate(cells) if name in _TEXT]
+        lines = zip(*cells.values(), strict=True)
+        return html_table(list(cells), lines, left, _total(self.rows))
 
 
-@dataclass(frozen=True)
-class _Measured:
-    size: int
-    mean: complex
-    squares: float  # sum of squared deviations from the mean
-
-    @property
-    def std(self) -> float:
-        return math.sqrt(self.squares / self.size)
-
-
-def rows(params: Any) -> list[Row]:
-    """The leaves of a pytree, measured, repeated blocks folded.
+def report(params: Any, plan: Plan | None = None) -> Report:
+    """Says what is in every leaf of a tree and, given a plan, what was expected.
 
     Leaves fold into one row if their paths differ only in integers that follow each
-    other and they have the same shape, dtype and, where all entries are equal, the same
-    value. Statistics are taken on the device in float32 or wider.
+    other and they have the same shape, dtype and initializer and, where all entries are
+    equal, the same value. Each array is measured on its device, in one pass, in float32
+    or wider; distinct values and spectral norms are taken on the host.
 
     Args:
         params: pytree of arrays; random keys are allowed. A mapping with the entry
             "params" is read as Flax collections.
+        plan: what was expected, of all leaves or of some.
 
     Returns:
-        One row for each different leaf, in the order of the tree.
+        The report, in the order of the tree.
 
+    Raises:
+        PlanError: naming every leaf of the plan that the tree does not have, or has
+            with another shape or dtype.
+        TypeError: if a leaf is traced.
+
+    >>> import jax.numpy as jnp
     >>> tree = {f"block_{i}": {"bias": jnp.zeros(4)} for i in range(3)}
-    >>> [(row.path, row.leaves, row.std) for row in rows(tree)]
+    >>> [(row.path, row.leaves, row.std) for row in report(tree).rows]
     [('block_{0..2}/bias', 3, 0.0)]
     """
-    flat = jax.tree.leaves_with_path(params)
-    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in flat]
-    leaves = [leaf for _, leaf in flat]
-    moments = _measure(leaves)
-    kinds = [
-        (leaf.shape, str(leaf.dtype), _constant(measured))
-        for leaf, measured in zip(leaves, moments, strict=True)
-    ]
-    in_collections = isinstance(params, Mapping) and "params" in params
-    return [
-        _row(path, in_collections, [leaves[i] for i in run], [moments[i] for i in run])
-        for path, run in fold(names, kinds)
-    ]
+    return Report(rows(params, plan))
 
 
-def _row(path: str, in_collections: bool, leaves: list, moments: list) -> Row:
-    pooled = _pool(moments)
-    return Row(
-        path=path,
-        collection=path.partition("/")[0] if in_collections else "",
-        shape=leaves[0].shape,
-        dtype=str(leaves[0].dtype),
-        leaves=len(leaves),
-        bytes=sum(_bytes(leaf) for leaf in leaves),
-        mean=pooled and pooled.mean,
-        std=pooled and pooled.std,
-    )
+def _badness(row: Row) -> tuple:
+    if row.p is None or row.score is None:
+        return (1, 0.0, 0.0)
+    return (0, row.p, -row.score)
 
 
-def _bytes(leaf: jax.Array) -> int:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return leaf.size * leaf.dtype.itemsize
+def _cells(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The text of every column that has something to say."""
+    cells = {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}
+    return {
+        name: column
+        for name, column in cells.items()
+        if name in _ALWAYS or set(column) - {"", "-"}
+    }
 
 
-def _measure(leaves: Iterable[jax.Array]) -> list[_Measured | None]:
-    sums = [
-        _sums(x) if x.size and jnp.issubdtype(x.dtype, np.inexact) else None
-        for x in leaves
-    ]
-    return [
-        None if s is None else _moments(x.size, *s)
-        for x, s in zip(leaves, jax.device_get(sums), strict=True)
-    ]
+def _fitting(cells: Mapping[str, list[str]], width: int) -> list[str]:
+    """Columns that fit, the leaf in at most half of the width."""
+
+    def needed(name):
+        texts = [*cells[name], *name.split()]
+        widest = max(len(text) for text in texts) if texts else 0
+        return 1 + (min(widest, width // 2) if name == "leaf" else widest)
+
+    shown = list(cells)
+    for name in _LEFT_OUT_FIRST:
+        if sum(map(needed, shown)) - 1 <= width:
+            break
+        if name in shown:
+            shown.remove(name)
+    return shown
 
 
-@jax.jit
-def _sums(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The first entry, and sums of the deviations from it and of their squares.
-
-    One pass that keeps no wider copy of `x`: XLA's CPU backend makes one if the sums
-    are two reductions, or one over all axes at once.
-    """
-    wide = x.dtype if x.dtype.itemsize >= 4 else np.dtype(np.float32)
-    if x.ndim < 2:
-        x = x.reshape(-1, math.gcd(x.size, 1024))
-    first = x[(0,) * x.ndim].astype(wide)
-    deviation = x.astype(wide) - first
-    squares = (
-        lax.real(deviation * lax.conj(deviation)) if wide.kind == "c" else deviation**2
-    )
-    zeros = deviation.dtype.type(0), squares.dtype.type(0)
-    total, squares = lax.reduce(
-        (deviation, squares),
-        zeros,
-        lambda a, b: (a[0] + b[0], a[1] + b[1]),
-        (x.ndim - 1,),
-    )
-    return first, jnp.sum(total), jnp.sum(squares)
-
-
-def _moments(size: int, first: Any, total: Any, squares: Any) -> _Measured:
-    offset = total.item() / size
-    spread = squares.item() - size * abs(offset) ** 2
-    # Rounding may leave a tiny negative number; NaN must stay NaN.
-    return _Measured(size, first.item() + offset, spread if not spread < 0 else 0.0)
-
-
-def _constant(moments: _Measured | None) -> complex | None:
-    """The value of a leaf whose entries are all equal, if it has more than one."""
-    if moments is None or moments.size == 1 or moments.squares:
-        return None
-    return moments.mean
-
-
-def _pool(moments: Sequence[_Measured | None]) -> _Measured | None:
-    known = [m for m in moments if m is not None]
-    if not known:
-        return None
-    size = sum(m.size for m in known)
-    mean = sum(m.mean * m.size for m in known) / size
-    squares = sum(m.squares + m.size * abs(m.mean - mean) ** 2 for m in known)
-    return _Measured(size, mean, squares)
-
-
-def table(rows: Sequence[Row]) -> Table:
-    """The rows as a table for a terminal, one section for each collection."""
+def _table(rows: Sequence[Row], width: int) -> Table:
+    """A table that fits, with a section for each collection."""
+    cells = _cells(rows)
+    shown = _fitting(cells, width)
+    left_out = [name for name in cells if name not in shown]
     result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    result.add_column("leaf", overflow="fold")
-    for name in ("", "shape", "dtype", "size", "mean", "std", "scale"):
-        result.add_column(name, justify="right", no_wrap=True)
+    if left_out:
+        result.caption = f"too narrow to show {', '.join(left_out)}"
+        result.caption_justify = "left"
+    for name in shown:
+        result.add_column(
+            name.replace(" ", "\n"),
+            justify="left" if name in _TEXT else "right",
+            no_wrap=name != "leaf",
+            overflow="fold",
+        )
     others = dict.fromkeys(row.collection for row in rows if row.collection)
     for collection in sorted(others, key=lambda name: name != "params") or [""]:
         if collection not in ("", "params"):
             result.add_row()
-            result.add_row(f"[bold]{collection}[/]")
-        for row in rows:
+            result.add_row(Text(collection, "bold"))
+        for i, row in enumerate(rows):
             if row.collection == collection:
-                result.add_row(*_cells(row))
+                style = "bold red" if row.is_wrong else ""
+                result.add_row(*(Text(cells[name][i]) for name in shown), style=style)
     return result
 
 
-def _cells(row: Row) -> list[str]:
-    path = row.path.removeprefix(f"{row.collection}/")
-    return [
-        path.replace("[", r"\["),
-        f"x{row.leaves}" if row.leaves > 1 else "",
-        "x".join(map(str, row.shape)) or "()",
-        _short(row.dtype),
-        _count(row.size),
-        _number(row.mean, digits=2),
-        _number(row.std),
-        _number(row.scale),
-    ]
+def _number(value: complex | None, digits: int = 3) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, complex) or not math.isfinite(value):
+        return f"{value:.2g}"
+    if value == int(value) and abs(value) < 1000:
+        return str(int(value))
+    style = "#.3g" if 1e-2 <= abs(value) < 1e4 else f".{digits - 1}e"
+    text = f"{value:{style}}"
+    return re.sub(r"e([+-])0*", lambda e: "e" + e[1].replace("+", ""), text).rstrip(".")
 
 
 def _short(dtype: str) -> str:
@@ -229,13 +165,51 @@ def _count(size: int) -> str:
     return str(size)
 
 
-def _number(value: complex | None, digits: int = 3) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, complex) or not math.isfinite(value):
-        return f"{value:.2g}"
-    if value == int(value) and abs(value) < 1000:
-        return str(int(value))
-    style = "#.3g" if 1e-2 <= abs(value) < 1e4 else f".{digits - 1}e"
-    text = f"{value:{style}}"
-    return re.sub(r"e([+-])0*", lambda e: "e" + e[1].replace("+", ""), text).rstrip(".")
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{_number(100 * value)} %"
+
+
+def _mean(value: complex | None) -> str:
+    return _number(value, digits=2)
+
+
+def _total(rows: Sequence[Row]) -> str:
+    leaves, size = sum(row.leaves for row in rows), sum(row.bytes for row in rows)
+    parameters = sum(row.parameters for row in rows)
+    return f"{leaves} leaves, {parameters:,} parameters, {size:,} bytes"
+
+
+# Titles of columns, and the text of a row in them.
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "leaf": lambda row: row.path.removeprefix(f"{row.collection}/"),
+    "": lambda row: f"x{row.leaves}" if row.leaves > 1 else "",
+    "shape": lambda row: "x".join(map(str, row.shape)) or "()",
+    "dtype": lambda row: _short(row.dtype),
+    "size": lambda row: _count(row.size),
+    "law": lambda row: row.law or "-",
+    "expected mean": lambda row: _mean(row.expected_mean),
+    "mean": lambda row: _mean(row.mean),
+    "expected std": lambda row: _number(row.expected_std),
+    "std": lambda row: _number(row.std),
+    "score": lambda row: "-" if row.score is None else f"{row.score:.1f}",
+    "scale": lambda row: _number(row.scale),
+    "min": lambda row: _number(row.low),
+    "max": lambda row: _number(row.high),
+    "zeros": lambda row: _share(row.zeros),
+    "distinct": lambda row: "-" if row.distinct is None else str(row.distinct),
+    "norm": lambda row: _number(row.spectral_norm),
+}
+_TEXT = ("leaf", "law")
+_ALWAYS = ("leaf", "", "shape", "dtype", "size", "mean", "std")
+_LEFT_OUT_FIRST = (
+    "norm",
+    "distinct",
+    "zeros",
+    "max",
+    "min",
+    "scale",
+    "expected mean",
+    "law",
+    "size",
+    "mean",
+)

@@ -12,6 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._compile.jit import jit
+from jaxinit._tree.paths import leaf_paths
+from jaxinit._tree.plan import Plan, leaf_contexts, plan
+from jaxinit._tree.rules import Rules
+
 
 class TargetError(Exception):
     """A target that cannot be initialised; its message is one line for the user."""
@@ -82,7 +87,7 @@ def init_function(
     Raises:
         TargetError: if `found` is none of these, or does not take these inputs.
     """
-    if callable(getattr(found, "init", None)) and hasattr(found, "apply"):
+    if _has_init_and_apply(found):
         return _linen(found, inputs)
     if not callable(found):
         raise TargetError(
@@ -92,6 +97,41 @@ def init_function(
     if "rngs" in _signature(found).parameters:
         return _nnx(found, inputs)
     return _function(found, inputs)
+
+
+def model(
+    found: Any, inputs: Sequence[jax.ShapeDtypeStruct], key: jax.Array
+) -> tuple[Any, Any]:
+    """A model that can be run, and its parameters.
+
+    Args:
+        found: a Flax Linen module or class, or what makes a Flax NNX module of `rngs`.
+        inputs: what the module is called on.
+        key: what the parameters are drawn from.
+
+    Returns:
+        The module, and its variables; None for an NNX module, which holds its own.
+
+    Raises:
+        TargetError: if `found` is none of these, or does not take these inputs.
+    """
+    if _has_init_and_apply(found):
+        module = _constructed(found) if isinstance(found, type) else found
+        return module, jit(_linen(module, inputs))(key)
+    if callable(found) and "rngs" in _signature(found).parameters:
+        from jaxinit.nnx import create
+
+        _check_constructor(found)
+        return create(lambda rngs: found(rngs=rngs), key), None
+    name = getattr(found, "__name__", f"a value of type {type(found).__name__}")
+    raise TargetError(
+        f"{name} is no model that can be run: name a Flax Linen module, or what makes "
+        "a Flax NNX module of rngs"
+    )
+
+
+def _has_init_and_apply(found: Any) -> bool:
+    return callable(getattr(found, "init", None)) and hasattr(found, "apply")
 
 
 def _linen(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
@@ -123,6 +163,11 @@ def _nnx(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
 
     if inputs:
         raise TargetError("a Flax NNX constructor takes no --input")
+    _check_constructor(found)
+    return collections(lambda rngs: found(rngs=rngs))
+
+
+def _check_constructor(found: Any) -> None:
     try:
         _signature(found).bind(rngs=None)
     except TypeError as error:
@@ -130,7 +175,6 @@ def _nnx(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
             f"the constructor takes {_names(found)}, not rngs alone ({error}): name a "
             "function of rngs that gives it the others"
         ) from error
-    return collections(lambda rngs: found(rngs=rngs))
 
 
 def _function(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
@@ -198,6 +242,36 @@ def rounded(init: Callable[[Any], Any], dtype: Any) -> Callable[[Any], Any]:
         return jnp.clip(leaf, float(limits.min), float(limits.max)).astype(dtype)
 
     return call
+
+
+def expectations(name: str, rules: Any, shapes: Any) -> Plan:
+    """What rules expect of the leaves that they match, whatever the target draws.
+
+    Args:
+        name: `module:name` of the rules, for the messages.
+        rules: `Rules`, or a mapping from patterns to initializers.
+        shapes: pytree of the shapes of what the target makes.
+
+    Raises:
+        TargetError: if these are no rules, or a rule matches no leaf or does not fit.
+    """
+    if not isinstance(rules, Rules | Mapping):
+        raise TargetError(
+            f"{name} is of type {type(rules).__name__}, not jaxinit.Rules or a mapping "
+            "from path patterns to initializers"
+        )
+    try:
+        rules = Rules(rules)
+        flat, structure = leaf_paths(shapes), jax.tree.structure(shapes)
+        found = [rules.find(leaf) for leaf in leaf_contexts(flat)]
+        matched = [
+            None if position is None else leaf
+            for (_, leaf), position in zip(flat, found, strict=True)
+        ]
+        return plan(jax.tree.unflatten(structure, matched), rules)
+    except (TypeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise TargetError(f"--rules {name}: {'; '.join(lines)}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -169,7 +169,7 @@ def below(law: laws.Law, x: np.ndarray) -> np.ndarray:
             return (1 + np.sign(x) * squares) / 2
         case laws.Values((value,)):
             return (x >= value) * 1.0
-        case laws.Quantile(maker):
+        case composite.Quantile(maker):
             u = np.linspace(0, 1, 200_001)[1:-1]
             return np.interp(x, maker._quantile(np, u), u, left=0, right=1)
         case composite.Shifted(inner, shift):

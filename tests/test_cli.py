@@ -80,6 +80,14 @@ def makes_nothing(rngs):
     return 3
 
 number = 3
+
+import jaxinit
+
+rules = {"**/kernel": jaxinit.normal(1.0)}
+wrong_rules = jaxinit.Rules({"**/kernel": jaxinit.he_normal()})
+unused_rules = {"**/kernel": jaxinit.he_normal(), "**/bias": jaxinit.zeros}
+unfit_rules = {"**/kernel": jaxinit.delta_orthogonal()}
+no_rules = {"**/kernel": 3}
 """
 
 
@@ -187,6 +195,38 @@ FAILURES = {
         "fake:blocks --out a/b",
         "argument --out: there is no folder FOLDER/a",
     ),
+    "rules without a colon": (
+        "fake:blocks --rules fake",
+        "'fake' is not of the form module:name",
+    ),
+    "no such rules": (
+        "fake:blocks --rules fake:rulse",
+        "fake has no 'rulse' (target 'fake:rulse'): did you mean rules",
+    ),
+    "no module of rules": (
+        "fake:blocks --rules nowhere:rules",
+        "no module named 'nowhere'",
+    ),
+    "not rules": (
+        "fake:blocks --rules fake:number",
+        "fake:number is of type int, not jaxinit.Rules or a mapping",
+    ),
+    "rules of no initializer": (
+        "fake:blocks --rules fake:no_rules",
+        "--rules fake:no_rules: the rule for '**/kernel' must be an initializer",
+    ),
+    "rules that match nothing": (
+        "fake:blocks --rules fake:unused_rules",
+        "--rules fake:unused_rules: the plan has 1 problem:; rule '**/bias': matches",
+    ),
+    "rules that do not fit": (
+        "fake:blocks --rules fake:unfit_rules",
+        "block_0/kernel: delta_orthogonal() cannot make it: shape must have 3, 4 or 5",
+    ),
+    "rules and a target that raises": (
+        "fake:broken --rules fake:rules",
+        "initialising fake:broken failed: NameError",
+    ),
     "unknown option": ("fake:blocks --sed 1", "unrecognized arguments: --sed 1"),
     "no target": ("", "the following arguments are required: target"),
 }
@@ -239,6 +279,10 @@ def test_table(folder, capsys):
         "mean",
         "std",
         "scale",
+        "min",
+        "max",
+        "zeros",
+        "norm",
     ]
     assert lines[1].split()[:5] == ["block_{0..2}/kernel", "x3", "4x8", "f32", "96"]
     assert lines[3] == "parameters: 96; 384 bytes in 3 arrays"
@@ -263,6 +307,28 @@ def test_json(folder, capsys):
     assert set(result["seconds"]) == {"trace", "compile", "run"}
     assert all(seconds > 0 for seconds in result["seconds"].values())
     assert result["peak_bytes"] > result["extra_bytes"] >= 0
+
+
+def test_rules_say_what_was_expected(folder, capsys):
+    result = run_json(capsys, "fake:blocks", "--rules", "fake:rules")
+    (row,) = result["rows"]
+    assert (row["law"], result["rules"]) == ("normal(stddev=1.0)", "fake:rules")
+    assert (row["expected_mean"], row["expected_std"]) == (0, 1)
+    assert row["score"] < 6.5
+    wrong = run_json(capsys, "fake:blocks", "--rules", "fake:wrong_rules")
+    assert wrong["rows"][0]["p"] < 1e-9
+    assert cli.main(["init", "fake:blocks", "--rules", "fake:rules"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["expected", "expected"]
+    assert "normal(stddev=1.0)" in lines[2]
+
+
+def test_rules_of_some_leaves(folder, capsys):
+    argv = ("fake:net", "--input", "1x4:float32", "--rules", "fake:wrong_rules")
+    rows = {row["path"]: row for row in run_json(capsys, *argv)["rows"]}
+    assert rows["params/Dense_1/kernel"]["law"] == "he_normal()"
+    assert rows["params/Dense_1/bias"]["law"] is None
+    assert rows["batch_stats/BatchNorm_0/mean"]["score"] is None
 
 
 def test_output_of_the_target_does_not_mix_with_ours(folder, capsys):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from jaxinit._compile.jit import jit
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from examples import gpt2, gpt2_nnx, resnet  # noqa: E402 - they are not installed
+from examples import gpt2, gpt2_nnx, resnet, signal_depth  # noqa: E402 - they are not installed
 
 KEY = jax.random.key(0)
 GPT2_SIZES = {
@@ -192,7 +193,32 @@ def test_example_prints_what_it_made(name, monkeypatch, capsys):
     assert "parameters, logits" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+def test_signal_depth_draws_what_is_taught(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(signal_depth, "STEPS", 30)
+    signal_depth.main(tmp_path / "new")
+    verdicts = dict(re.findall(r"^(.+?): (\w+)", capsys.readouterr().out, re.MULTILINE))
+    assert verdicts == {
+        "tanh zeros": "symmetric",
+        "tanh constant(0.004)": "symmetric",
+        "tanh normal(0.01)": "vanishing",
+        "tanh normal(1)": "saturated",
+        "tanh glorot_normal": "healthy",
+        "relu normal(0.01)": "vanishing",
+        "relu glorot_normal": "vanishing",
+        "relu he_normal": "healthy",
+        "selu normal(0.04)": "vanishing",
+        "selu lecun_normal": "healthy",
+        "selu he_normal": "exploding",
+        "orthogonal(0.9)": "vanishing",
+        "orthogonal": "healthy",
+        "orthogonal(1.1)": "exploding",
+    }
+    for name in ("tanh", "relu"):  # those of the README are drawn by this script
+        assert (signal_depth.PICTURES / f"{name}.png").exists()
+        assert (tmp_path / "new" / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, "signal_depth"])
 def test_example_is_a_script(name):
     """It can be loaded by its file name, from anywhere."""
     assert "main" in runpy.run_path(str(ROOT / "examples" / f"{name}.py"))

@@ -173,7 +173,7 @@ def test_third_moments_by_quadrature():
     law = laws.TruncatedNormal(2.0, -0.5, 3.0)
     skewness = stats.truncnorm(-0.5, 3.0).stats("s")
     assert law.third() == pytest.approx(skewness * law.moments().variance ** 1.5)
-    exponential = laws.Quantile(jaxinit.lru_theta(1.0))  # log(u)
+    exponential = composite.Quantile(jaxinit.lru_theta(1.0))  # log(u)
     assert exponential.third() == pytest.approx(-2, rel=1e-9)
 
 

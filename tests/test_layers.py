@@ -19,18 +19,26 @@ ROOMS = (
     "config",
     "linen",
     "nnx",
+    "_signal",
+    "signal",
     "target",
     "checkpoint",
+    "stats",
+    "testing",
+    "_rows",
     "report",
+    "plots",
+    "_cli",
     "cli",
     "__main__",
 )
-# Only these rooms may import these packages; all may import jax, numpy and the rest of
-# what comes with Python.
+# Only these rooms, or files of one, may import these packages; all may import jax,
+# numpy and the rest of what comes with Python.
 GUESTS = {
-    "flax": {"linen", "nnx"},
+    "flax": {"linen", "nnx", "_signal.linen", "_signal.nnx"},
     "rich": {"report", "cli"},
     "chex": {"testing"},
+    "scipy": {"_array", "stats"},
     "matplotlib": {"plots"},
     "orbax": {"checkpoint"},
     "safetensors": {"checkpoint"},
@@ -64,7 +72,7 @@ def violations(module: str, source: str) -> list[str]:
         if not (
             _is_below(room, room_of(imported))
             if imported.partition(".")[0] == "jaxinit"
-            else _is_allowed(room, imported.partition(".")[0])
+            else _is_allowed(module, imported.partition(".")[0])
         )
     ]
 
@@ -75,8 +83,10 @@ def _is_below(room: str, imported: str) -> bool:
     return room == "" or ROOMS.index(imported) <= ROOMS.index(room)
 
 
-def _is_allowed(room: str, package: str) -> bool:
-    return package in EVERYWHERE or room in GUESTS.get(package, ())
+def _is_allowed(module: str, package: str) -> bool:
+    within = module.removeprefix("jaxinit.")
+    rooms = GUESTS.get(package, set())
+    return package in EVERYWHERE or not rooms.isdisjoint({room_of(module), within})
 
 
 def name_of(path: Path) -> str:
@@ -96,8 +106,9 @@ PLANTED = {
     "a name of the root": ("nnx", "from jaxinit import jit"),
     "relative": ("_array.laws", "from . import fans"),
     "flax below the doors": ("_compile.jit", "from flax import nnx"),
+    "flax beside its doors": ("_signal.measure", "from flax import linen"),
     "rich outside its rooms": ("nnx", "import rich.table"),
-    "a stranger": ("_array.laws", "import scipy.special"),
+    "a stranger": ("_array.laws", "import pandas"),
 }
 
 

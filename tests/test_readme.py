@@ -9,6 +9,9 @@ import pytest
 import jaxinit
 import jaxinit.linen
 import jaxinit.nnx
+import jaxinit.plots
+import jaxinit.report
+import jaxinit.testing
 from benchmarks import summary
 
 ROOT = Path(__file__).parents[1]

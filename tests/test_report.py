@@ -1,7 +1,6 @@
-"""Rows and tables: what folds, and the statistics of what is folded."""
+"""Reports: what folds, what was expected of it, and how it is shown."""
 
 import io
-import math
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxinit import report
-from jaxinit.report import Row, rows, table
+import jaxinit
+from jaxinit.report import Report, Row, report
+from jaxinit.report import _count as count
 
 ZEROS = np.zeros(3, np.float32)
 ONES = np.ones(3, np.float32)
@@ -72,29 +72,7 @@ FOLDS = {
 @pytest.mark.parametrize("name", FOLDS)
 def test_folds(name):
     tree, expected = FOLDS[name]
-    assert [(row.path, row.leaves) for row in rows(tree)] == expected
-
-
-CASES = [
-    *(
-        ("float32", shape)
-        for shape in [(), (1,), (7,), (3000,), (3, 3, 4, 8), (1, 5000)]
-    ),
-    *((dtype, (64, 33)) for dtype in ["bfloat16", "float16", "float8_e4m3fn"]),
-    ("complex64", (64, 33)),
-    ("complex64", (7,)),
-]
-
-
-@pytest.mark.parametrize(("dtype", "shape"), CASES, ids=str)
-def test_statistics_equal_those_of_numpy(dtype, shape):
-    x = jnp.asarray(draws(shape), dtype)
-    (row,) = rows({"w": x})
-    wide = np.asarray(x).astype(np.complex128 if "complex" in dtype else np.float64)
-    assert (row.shape, row.dtype, row.size) == (shape, dtype, x.size)
-    assert row.bytes == x.nbytes
-    assert row.mean == pytest.approx(wide.mean(), rel=1e-5)
-    assert row.std == pytest.approx(wide.std(), rel=1e-5, abs=1e-6)
+    assert [(row.path, row.leaves) for row in report(tree).rows] == expected
 
 
 def draws(shape):
@@ -103,30 +81,16 @@ def draws(shape):
 
 def test_folded_statistics_are_those_of_all_leaves():
     leaves = list(jnp.asarray(draws((4, 20, 30)) + np.arange(4.0).reshape(4, 1, 1)))
-    (row,) = rows(leaves)
+    (row,) = report(leaves).rows
     wide = np.asarray(leaves, np.float64)
     assert row.mean == pytest.approx(wide.mean(), rel=1e-6)
     assert row.std == pytest.approx(wide.std(), rel=1e-6)
     assert row.scale == pytest.approx(wide.var() * 20, rel=1e-6)
 
 
-def test_constants_are_exact():
-    values = [0.1, 0.0, -7.25, 1e-20]
-    measured = rows(
-        {f"c{'abcd'[i]}": jnp.full(10_000, v) for i, v in enumerate(values)}
-    )
-    assert [row.mean for row in measured] == [float(np.float32(v)) for v in values]
-    assert [row.std for row in measured] == [0, 0, 0, 0]
-
-
-def test_nan_and_infinity_are_shown():
-    measured = rows({"a": jnp.array([1.0, jnp.nan]), "b": jnp.array([1.0, jnp.inf])})
-    assert all(math.isnan(row.std) for row in measured)
-
-
 def test_keys_integers_and_empty_leaves_have_no_statistics(key):
     tree = {"empty": jnp.zeros((0, 4)), "key": key, "step": jnp.arange(4)}
-    empty, random_key, step = rows(tree)
+    empty, random_key, step = report(tree).rows
     assert {row.mean for row in (empty, random_key, step)} == {None}
     assert {row.scale for row in (empty, random_key, step)} == {None}
     assert (empty.size, empty.bytes) == (0, 0)
@@ -136,64 +100,213 @@ def test_keys_integers_and_empty_leaves_have_no_statistics(key):
 
 def test_only_params_are_parameters():
     tree = {"params": {"w": jnp.ones((2, 3))}, "batch_stats": {"mean": jnp.ones(5)}}
-    counts = {row.collection: row.parameters for row in rows(tree)}
+    counts = {row.collection: row.parameters for row in report(tree).rows}
     assert counts == {"params": 6, "batch_stats": 0}
-    (row,) = rows({"w": jnp.ones((2, 3))})
+    (row,) = report({"w": jnp.ones((2, 3))}).rows
     assert (row.collection, row.parameters) == ("", 6)
 
 
 def test_implied_scale_of_a_convolution():
-    (row,) = rows({"w": jnp.asarray(draws((3, 3, 16, 64)))})
+    (row,) = report({"w": jnp.asarray(draws((3, 3, 16, 64)))}).rows
     assert row.scale == pytest.approx(row.std**2 * 3 * 3 * 16)
-    assert rows({"b": jnp.arange(4.0)})[0].scale is None
+    assert report({"b": jnp.arange(4.0)}).rows[0].scale is None
 
 
-def test_one_program_for_equal_leaves():
-    before = report._sums._cache_size()
-    rows([jnp.ones((17, 3)) for _ in range(10)] + [jnp.ones((19, 3))])
-    assert report._sums._cache_size() == before + 2
+# Given a plan
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn"])
-def test_statistics_take_no_second_array(dtype):
-    leaf = jax.ShapeDtypeStruct((1024, 1024), dtype)
-    memory = report._sums.lower(leaf).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 0.05 * leaf.size
+SHAPES = {
+    f"block_{i}": {
+        "kernel": jax.ShapeDtypeStruct((64, 64), "bfloat16"),
+        "rotation": jax.ShapeDtypeStruct((32, 32), "float32"),
+        "bias": jax.ShapeDtypeStruct((64,), "float32"),
+    }
+    for i in range(3)
+}
+RULES = {
+    "**/kernel": jaxinit.he_normal(),
+    "**/rotation": jaxinit.orthogonal(),
+    "**/bias": jaxinit.zeros,
+}
+
+
+@pytest.fixture
+def planned(key):
+    made = jaxinit.plan(SHAPES, RULES)
+    return made, made.init(key)
+
+
+def by_path(rows):
+    return {row.path: row for row in rows}
+
+
+def test_what_was_expected(planned):
+    made, params = planned
+    found = by_path(report(params, made).rows)
+    assert list(found) == [
+        f"block_{{0..2}}/{n}" for n in ("bias", "kernel", "rotation")
+    ]
+    bias, kernel, rotation = found.values()
+    assert [row.law for row in found.values()] == [
+        "zeros",
+        "he_normal()",
+        "orthogonal()",
+    ]
+    assert kernel.expected_std == pytest.approx((2 / 64) ** 0.5, rel=1e-5)
+    assert kernel.expected_mean == 0
+    assert kernel.score < 6.5
+    assert (bias.score, bias.p, bias.zeros) == (0, 1, 1)
+    assert (rotation.score, rotation.p) == (0, 1)
+    assert rotation.expected_std == pytest.approx(32**-0.5)
+    assert not any(row.is_wrong for row in found.values())
+
+
+WRONG = {
+    "std": ("block_1", "kernel", lambda x: 1.3 * x),
+    "mean": ("block_0", "kernel", lambda x: x + 0.05),
+    "constant": ("block_2", "bias", lambda x: x + 1),
+    "orthogonal": ("block_1", "rotation", lambda x: 1.01 * x),
+    "NaN": ("block_1", "kernel", lambda x: x.at[3].set(jnp.nan)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_worst_leaf_comes_first(name, planned):
+    made, params = planned
+    block, leaf, change = WRONG[name]
+    params[block][leaf] = change(params[block][leaf]).astype(params[block][leaf].dtype)
+    shown = report(params, made)
+    worst = shown.worst_first().rows[0]
+    assert worst.path.endswith(leaf)
+    assert [row for row in shown.rows if row.is_wrong] == [worst]
+
+
+def test_a_plan_of_some_leaves(planned):
+    _, params = planned
+    only = {"block_0": {"kernel": SHAPES["block_0"]["kernel"]}}
+    made = jaxinit.plan(only, {"**": jaxinit.he_normal()})
+    found = by_path(report(params, made).rows)
+    assert found["block_0/kernel"].score < 6.5
+    assert found["block_{1..2}/kernel"].law is None
+    del params["block_0"]["kernel"]
+    with pytest.raises(jaxinit.PlanError, match="block_0/kernel: missing"):
+        report(params, made)
+
+
+def test_initializers_of_others_expect_nothing(key):
+    tree = {"w": jnp.ones((3, 3))}
+    made = jaxinit.plan(tree, {"w": jax.nn.initializers.normal()})
+    (row,) = report(tree, made).rows
+    assert "init" in row.law
+    assert (row.expected_std, row.score) == (None, None)
+
+
+def test_small_leaves(planned):
+    tree = {"one": jnp.ones(()), "none": jnp.ones((0,)), "two": jnp.ones(2)}
+    made = jaxinit.plan(tree, {"**": jaxinit.normal(1.0)})
+    one, two = (by_path(report(tree, made).rows)[name] for name in ("one", "two"))
+    assert one.score == pytest.approx(1)
+    assert two.score == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn"])
+def test_distinct_values(dtype):
+    x = jnp.asarray([[0.0, -0.0, 1.0], [2.0, 2.0, jnp.nan]], jnp.dtype(dtype))
+    (row,) = report([x, 0.5 * x]).rows[:1]
+    assert row.distinct == len({0.0, 1.0, 2.0, 0.5, "nan"})
+    assert report(x.astype(jnp.float32)).rows[0].distinct is None
+
+
+def test_spectral_norms():
+    x = np.diag([1.0, -3.0, 2.0]).astype(np.float32)
+    assert report(jnp.asarray(x)).rows[0].spectral_norm == pytest.approx(3)
+    assert report(jnp.asarray(1j * x)).rows[0].spectral_norm == pytest.approx(3)
+    assert report(jnp.ones((257, 256))).rows[0].spectral_norm is None
+    assert report(jnp.ones((2, 3, 3))).rows[0].spectral_norm is None
+    assert report(jnp.full((2, 2), jnp.nan)).rows[0].spectral_norm is None
+
+
+def test_arrays_of_numpy():
+    (row,) = report({"w": np.full((4, 4), 2.0, np.float16)}).rows
+    assert (row.mean, row.std, row.distinct, row.spectral_norm) == (2, 0, 1, 8)
+
+
+# As text and HTML
 
 
 def as_text(rows: list[Row], width: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
-    console.print(table(rows))
+    console.print(Report(tuple(rows)))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
+def row_of(path, shape, dtype="float32", leaves=1, **values):
+    return Row(path, "", shape, dtype, leaves, 42, **values)
+
+
 def test_table():
-    w = Row("b_{0..11}/w", "", (768, 2304), "bfloat16", 12, 42, -1.38e-6, 0.02)
-    bias = Row("b_{0..11}/b", "", (2304,), "float32", 12, 42, 0.0, 0.0)
-    key = Row("key", "", (), "key<fry>", 1, 8, None, None)
+    w = row_of("b_{0..11}/w", (768, 2304), "bfloat16", 12, mean=-1.38e-6, std=0.02)
+    bias = row_of("b_{0..11}/b", (2304,), leaves=12, mean=0.0, std=0.0, zeros=1.0)
+    key = row_of("key", (), "key<fry>")
     assert as_text([w, bias, key], 80) == [
-        "leaf               shape    dtype  size    mean    std scale",
-        "b_{0..11}/w x12 768x2304     bf16 21.2M -1.4e-6 0.0200 0.307",
-        "b_{0..11}/b x12     2304      f32 27.6k       0      0     -",
-        "key                   () key<fry>     1       -      -     -",
+        "leaf               shape    dtype  size    mean    std scale zeros",
+        "b_{0..11}/w x12 768x2304     bf16 21.2M -1.4e-6 0.0200 0.307     -",
+        "b_{0..11}/b x12     2304      f32 27.6k       0      0     - 100 %",
+        "key                   () key<fry>     1       -      -     -     -",
     ]
+
+
+FULL = {
+    "law": "he_normal()",
+    "expected_mean": 0.0,
+    "expected_std": 0.00408,
+    "mean": -1.35e-6,
+    "std": 0.00408,
+    "score": 1.23,
+    "p": 0.4,
+    "low": -0.01,
+    "high": 0.01,
+    "zeros": 0.001,
+    "distinct": 1234,
+}
 
 
 def test_rows_of_gpt2_fit_into_80_columns():
     path = "blocks_{0..11}/attn/proj/kernel"
-    row = Row(path, "", (768, 3072), "bfloat16", 12, 42, -1.35e-6, 0.00408)
+    row = row_of(path, (768, 3072), "bfloat16", 12, **FULL)
     lines = as_text([row], 80)
-    assert len(lines) == 2
-    assert path in lines[1]
+    assert all(len(line) <= 80 for line in lines)
+    assert path in lines[2]
+    assert lines[2].split()[-3:] == ["4.08e-3", "4.08e-3", "1.2"]
+    assert lines[3].startswith("too narrow to show ")
+    wide = as_text([row], 200)
+    assert "he_normal()" in wide[2]
+    assert not any("too narrow" in line for line in wide)
+
+
+def test_text_and_html(planned):
+    made, params = planned
+    shown = report(params, made)
+    assert str(shown) == repr(shown)
+    assert all(len(line) <= 200 for line in str(shown).splitlines())
+    html = shown._repr_html_()
+    assert html.startswith("<table><caption")
+    assert "9 leaves, 15,552 parameters" in html
+    assert html.count("<tr>") == 4
+    for text in ("block_{0..2}/kernel", "he_normal()", "expected std", "norm"):
+        assert f">{text}<" in html
+
+
+def test_html_is_escaped():
+    html = Report((row_of("a<b>", (4,), law="f<T>"),))._repr_html_()
+    assert "a&lt;b&gt;" in html
+    assert "f&lt;T&gt;" in html
 
 
 def test_table_has_a_section_for_each_collection():
     kinds = {"batch_stats": "mean", "params": "kernel"}
     lines = as_text(
-        [
-            Row(f"{c}/{n}", c, (4,), "float32", 1, 16, 0.0, 0.0)
-            for c, n in kinds.items()
-        ],
+        [Row(f"{c}/{n}", c, (4,), "float32", 1, 16) for c, n in kinds.items()],
         80,
     )
     assert [line.split()[0] if line else "" for line in lines] == [
@@ -206,7 +319,7 @@ def test_table_has_a_section_for_each_collection():
 
 
 def test_path_with_brackets_is_no_markup():
-    row = Row("a[bold]b", "", (4,), "float32", 1, 16, 0.0, 0.0)
+    row = row_of("a[bold]b", (4,))
     assert "a[bold]b" in as_text([row], 80)[1]
 
 
@@ -215,4 +328,4 @@ COUNTS = {7: "7", 999: "999", 1000: "1.00k", 124_439_808: "124M", 999_999: "1.00
 
 @pytest.mark.parametrize("size", COUNTS)
 def test_sizes(size):
-    assert report._count(size) == COUNTS[size]
+    assert count(size) == COUNTS[size]

@@ -136,22 +136,46 @@ def critical(fn: Activation) -> tuple[float, float]:
 _ROUNDING = 1e-9
 
 
-def _mean_square(fn: Activation, derivative: bool) -> float:
+def mean_over_normal(
+    fn: Activation,
+    transform: Callable[[np.ndarray], np.ndarray],
+    derivative: bool = False,
+) -> Callable[[float], float]:
+    """`E[transform(fn(scale * z))]`, `z` standard normal, as a function of the scale.
+
+    Args:
+        fn: elementwise JAX function of one real array.
+        transform: elementwise function of its values.
+        derivative: whether to put the derivative of `fn` in its place.
+
+    Raises:
+        TypeError: if `fn` is not callable, or not elementwise and real.
+    """
     if not callable(fn):
         raise TypeError(
             f"fn must be a function of an array, such as jax.nn.relu, got {fn!r}. "
             "calculate_gain takes names."
         )
-    with (
-        jax.ensure_compile_time_eval(),
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("standard"),
-    ):
-        evaluate = jax.jit(_derivative_of(fn) if derivative else fn)
-        square = normal_integral(
-            lambda z: _values(fn, evaluate(z), z) ** 2, -math.inf, math.inf
-        )
-    square /= math.sqrt(2 * math.pi)
+    evaluate = jax.jit(_derivative_of(fn) if derivative else fn)
+
+    def average(scale: float) -> float:
+        with (
+            jax.ensure_compile_time_eval(),
+            jax.enable_x64(True),
+            jax.numpy_dtype_promotion("standard"),
+        ):
+            integral = normal_integral(
+                lambda z: transform(_values(fn, evaluate(scale * z), z)),
+                -math.inf,
+                math.inf,
+            )
+        return integral / math.sqrt(2 * math.pi)
+
+    return average
+
+
+def _mean_square(fn: Activation, derivative: bool) -> float:
+    square = mean_over_normal(fn, np.square, derivative)(1.0)
     if not 0 < square < math.inf:
         what = "derivative" if derivative else "value"
         raise ValueError(

@@ -7,11 +7,11 @@ error where the closed form cancels, and prints itself in words. Laws draw nothi
 import functools
 import math
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxinit._array.quadrature import normal_integral, uniform_mean
+from jaxinit._array.quadrature import normal_integral
 
 
 class Moments(NamedTuple):
@@ -61,6 +61,17 @@ class Law:
         """`E[(x - mean)**3]`, which a mixture needs; zero of symmetric laws."""
         return 0.0
 
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        """Probability of an entry at or below `x`; of complex laws, of its modulus.
+
+        Args:
+            x: float64 values, may be infinite.
+
+        Returns:
+            Probabilities, of the shape of `x`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no cdf")
+
     def __repr__(self):
         settings = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{type(self).__name__}({', '.join(settings)})"
@@ -78,6 +89,9 @@ class Normal(Law):
         return affine(
             Moments(0.0, 1.0, 3.0, -math.inf, math.inf), self.stddev, self.mean
         )
+
+    def cdf(self, x):
+        return _normal_cdf(_standardised(x, self.stddev, self.mean))
 
     def __str__(self):
         return f"normal, mean {self.mean:.6g}, standard deviation {self.stddev:.6g}"
@@ -103,6 +117,14 @@ class TruncatedNormal(Law):
         """By quadrature."""
         return self.stddev**3 * _truncated_third(self.lower, self.upper)
 
+    def cdf(self, x):
+        below, above = _normal_cdf(np.array([self.lower, self.upper]))
+        z = np.clip(_standardised(x, self.stddev), self.lower, self.upper)
+        if self.lower > 0:  # the upper tail, mirrored, keeps its digits
+            below, above = _normal_cdf(-np.array([self.lower, self.upper]))
+            return (below - _normal_cdf(-z)) / (below - above)
+        return (_normal_cdf(z) - below) / (above - below)
+
     def __str__(self):
         return (
             f"normal, standard deviation {self.stddev:.6g}, "
@@ -122,6 +144,12 @@ class Uniform(Law):
         mean, width = self.low + (self.high - self.low) / 2, self.high - self.low
         return _point_if_flat(Moments(mean, width**2 / 12, 1.8, self.low, self.high))
 
+    def cdf(self, x):
+        x = np.asarray(x, np.float64)
+        if self.low == self.high:
+            return np.where(x >= self.low, 1.0, 0.0)
+        return np.clip((x - self.low) / (self.high - self.low), 0.0, 1.0)
+
     def __str__(self):
         return f"uniform between {self.low:.6g} and {self.high:.6g}"
 
@@ -138,6 +166,10 @@ class ComplexNormal(Law):
         return affine(
             Moments(0.0, 1.0, 2.0, -math.inf, math.inf), self.stddev, self.mean
         )
+
+    def cdf(self, x):
+        """Of the distance from the mean: its square is exponential."""
+        return -np.expm1(-(_standardised(np.maximum(x, 0), self.stddev) ** 2))
 
     def __str__(self):
         return f"complex {Normal(self.stddev, self.mean)}"
@@ -161,6 +193,10 @@ class ComplexTruncatedNormal(Law):
         standard = Moments(0.0, second, fourth / second**2, -self.radius, self.radius)
         return affine(standard, self.stddev)
 
+    def cdf(self, x):
+        z = np.clip(_standardised(x, self.stddev), 0, self.radius)
+        return np.expm1(-(z**2)) / math.expm1(-(self.radius**2))
+
     def __str__(self):
         return (
             f"complex normal, standard deviation {self.stddev:.6g}, "
@@ -178,6 +214,10 @@ class Disk(Law):
         """`E|x|^2 = stddev^2`, kurtosis 4/3."""
         radius = math.sqrt(2)
         return affine(Moments(0.0, 1.0, 4 / 3, -radius, radius), self.stddev)
+
+    def cdf(self, x):
+        radius = math.sqrt(2)
+        return (np.clip(_standardised(x, self.stddev), 0, radius) / radius) ** 2
 
     def __str__(self):
         return f"uniform on the complex disk of radius {math.sqrt(2) * self.stddev:.6g}"
@@ -204,81 +244,16 @@ class Values(Law):
         values = np.real(np.asarray(self.values))
         return float(((values - values.mean()) ** 3).mean())
 
+    def cdf(self, x):
+        values = np.asarray(self.values)
+        values = np.abs(values) if np.iscomplexobj(values) else values
+        counts = np.searchsorted(np.sort(values), x, "right")
+        return counts / len(self.values)
+
     def __str__(self):
         if len(self.values) == 1:
             return f"every entry is {self.values[0]}"
         return f"{len(self.values)} fixed values"
-
-
-class HasTable(Protocol):
-    """What makes an array that follows from its shape alone."""
-
-    def _table(self, shape: tuple[int, ...]) -> np.ndarray: ...
-
-
-@dataclass(frozen=True, repr=False)
-class Table(Law):
-    """The law of an entry picked at random from a table that `maker` makes."""
-
-    maker: HasTable
-    shape: tuple[int, ...]
-
-    def moments(self) -> Moments:
-        """Moments of the table itself."""
-        table = self.maker._table(self.shape)
-        if not table.size:
-            return Moments(0.0, 0.0, math.nan, 0.0, 0.0)
-        squares = (table - table.mean()) ** 2
-        low, high = table.min(), table.max()
-        fourth = (squares**2).mean()
-        return moments_of(table.mean(), squares.mean(), fourth, low, high)
-
-    def third(self) -> float:
-        """That of the table."""
-        table = self.maker._table(self.shape)
-        return float(((table - table.mean()) ** 3).mean()) if table.size else 0.0
-
-    def __str__(self):
-        return "fixed values, a table that follows from the shape"
-
-
-class HasQuantile(Protocol):
-    """What draws `quantile(u)` from a uniform `u`."""
-
-    def _quantile(self, xp: Any, u: Any) -> Any: ...
-
-    def _words(self) -> str: ...
-
-
-@dataclass(frozen=True, repr=False)
-class Quantile(Law):
-    """The law whose quantile function is that of `maker`.
-
-    The function is increasing, and smooth between 0 and 1; at the ends it may have a
-    logarithmic singularity.
-    """
-
-    maker: HasQuantile
-
-    def moments(self) -> Moments:
-        """By quadrature to rounding error."""
-        mean = uniform_mean(self._values)
-        second = uniform_mean(lambda u: (self._values(u) - mean) ** 2)
-        fourth = uniform_mean(lambda u: (self._values(u) - mean) ** 4)
-        with np.errstate(divide="ignore"):
-            low, high = self._values(np.array([0.0, 1.0]))
-        return moments_of(mean, second, fourth, low, high)
-
-    def third(self) -> float:
-        """By quadrature."""
-        mean = uniform_mean(self._values)
-        return uniform_mean(lambda u: (self._values(u) - mean) ** 3)
-
-    def _values(self, u: np.ndarray) -> np.ndarray:
-        return self.maker._quantile(np, u)
-
-    def __str__(self):
-        return f"{self.maker._words()}, u uniform between 0 and 1"
 
 
 @dataclass(frozen=True, repr=False)
@@ -303,6 +278,20 @@ class HaarEntry(Law):
     def __str__(self):
         kind = "unitary" if self.is_complex else "orthogonal"
         return f"{kind} matrices of {self.size} rows, times {self.scale:.6g}"
+
+
+def _normal_cdf(z):
+    from scipy.special import ndtr  # slow to import; jax needs scipy anyway
+
+    return ndtr(z)
+
+
+def _standardised(x, stddev: float, mean: float = 0.0) -> np.ndarray:
+    """`(x - mean) / stddev`; infinite where the deviation is zero."""
+    offset = np.asarray(x, np.float64) - mean
+    if stddev:
+        return offset / stddev
+    return np.where(offset >= 0, np.inf, -np.inf)
 
 
 def moments_of(mean, second, fourth, low, high) -> Moments:

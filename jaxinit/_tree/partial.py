@@ -1,5 +1,6 @@
 """Drawing a part of a tree: what is missing, or what is to be drawn again."""
 
+from collections.abc import Container
 from typing import Any
 
 import jax
@@ -52,16 +53,33 @@ def reinit(key: jax.Array, params: Any, plan: Plan, where: Any) -> Any:
         PlanError: if `params` does not fit the plan.
         ValueError: if `where` matches no leaf.
     """
-    known = _known(params, plan)
     matches = matcher(where)
     chosen = {leaf.path for leaf in plan if matches(leaf)}
     if not chosen:
         raise ValueError(f"where={where!r} matches no leaf of the plan:\n{plan}")
-    lacking = [leaf.path for leaf in plan if leaf.path not in {*known, *chosen}]
-    if lacking:
-        raise PlanError(problems_message("params", [f"{p}: missing" for p in lacking]))
+    known = whole(params, plan, optional=chosen)
     kept = {path: value for path, value in known.items() if path not in chosen}
     return plan.complete(key, kept)
+
+
+def whole(params: Any, plan: Plan, optional: Container[str] = ()) -> dict[str, Any]:
+    """The leaves of a tree by path, in the order of the plan.
+
+    Args:
+        params: pytree with the paths, shapes and dtypes of the plan.
+        plan: the plan of the tree.
+        optional: paths of leaves that may be missing.
+
+    Raises:
+        PlanError: naming every leaf that only one of them has, or that has another
+            shape or dtype.
+    """
+    known = _known(params, plan)
+    lacking = [leaf.path for leaf in plan if leaf.path not in known]
+    lacking = [path for path in lacking if path not in optional]
+    if lacking:
+        raise PlanError(problems_message("params", [f"{p}: missing" for p in lacking]))
+    return {leaf.path: known[leaf.path] for leaf in plan if leaf.path in known}
 
 
 def _known(params: Any, plan: Plan) -> dict[str, Any]:

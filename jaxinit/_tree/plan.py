@@ -204,7 +204,7 @@ def plan(
     problems = _not_arrays(flat)
     if problems:
         raise PlanError(problems_message("the plan", problems))
-    contexts = _contexts(flat)
+    contexts = leaf_contexts(flat)
     problems += [
         f"{' and '.join(group)}: the same path as text, so the same key; rename one"
         for group in collisions([path for path, _ in flat])
@@ -265,7 +265,8 @@ def _not_arrays(flat: Sequence[tuple[Path, Any]]) -> list[str]:
     ]
 
 
-def _contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
+def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
+    """What rules may look at, of every leaf."""
     siblings: dict[Path, dict[str, jax.ShapeDtypeStruct]] = {}
     for path, leaf in flat:
         name = path[-1] if path else ""

@@ -1,8 +1,8 @@
 """A plan as a table: plain text, and HTML for notebooks."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from jaxinit._tree.folding import fold
 
@@ -56,33 +56,51 @@ def _total(leaves: Iterable["PlannedLeaf"]) -> str:
 def as_text(leaves: Sequence["PlannedLeaf"]) -> str:
     """The table in columns of plain text, and the totals."""
     head, rows = _rows(leaves)
-    table: list[Any] = [head, *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    lines = [
+    return "\n".join([*aligned([head, *rows], _TEXT_COLUMNS), _total(leaves)])
+
+
+def aligned(rows: Sequence[Sequence[str]], text_columns: Sequence[int]) -> list[str]:
+    """Rows of cells as lines: columns of text to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
         "  ".join(
-            cell.ljust(width) if i in _TEXT_COLUMNS else cell.rjust(width)
+            cell.ljust(width) if i in text_columns else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in table
+        for row in rows
     ]
-    return "\n".join([*lines, _total(leaves)])
 
 
 def as_html(leaves: Sequence["PlannedLeaf"]) -> str:
     """The table in HTML, and the totals."""
+    head, rows = _rows(leaves)
+    return html_table(head, rows, _TEXT_COLUMNS, _total(leaves))
+
+
+def html_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    left: Container[int],
+    caption: str,
+) -> str:
+    """A table in HTML.
+
+    Args:
+        head: titles of the columns.
+        rows: text of the cells.
+        left: the columns aligned to the left.
+        caption: a line of text below the table.
+    """
     import html  # not needed to import jaxinit
 
-    head, rows = _rows(leaves)
-    cells = [("th", head), *(("td", row) for row in rows)]
-    lines = [_line(tag, map(html.escape, row)) for tag, row in cells]
-    total = f'<caption style="caption-side: bottom">{_total(leaves)}</caption>'
-    return f"<table>{total}{''.join(lines)}</table>"
+    def line(tag, cells):
+        sides = ("left" if i in left else "right" for i in range(len(head)))
+        aligned = (
+            f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+            for side, cell in zip(sides, cells, strict=True)
+        )
+        return f"<tr>{''.join(aligned)}</tr>"
 
-
-def _line(tag: str, cells: Iterable[str]) -> str:
-    sides = ["left" if i in _TEXT_COLUMNS else "right" for i in range(9)]
-    line = [
-        f'<{tag} style="text-align: {side}">{cell}</{tag}>'
-        for side, cell in zip(sides, cells, strict=False)
-    ]
-    return f"<tr>{''.join(line)}</tr>"
+    below = f'<caption style="caption-side: bottom">{html.escape(caption)}</caption>'
+    body = "".join(line("td", cells) for cells in rows)
+    return f"<table>{below}{line('th', head)}{body}</table>"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array import laws
+from jaxinit._array import composite
 from jaxinit._array.initializer import Initializer
 
 
@@ -21,7 +21,7 @@ class FromShape(Initializer):
         raise NotImplementedError
 
     def _law(self, shape, dtype):
-        return laws.Table(self, shape)
+        return composite.Table(self, shape)
 
     def _sample(self, key, shape, dtype):
         return jnp.asarray(self._table(shape), dtype)
@@ -39,7 +39,7 @@ class FromUniform(Initializer):
         raise NotImplementedError
 
     def _law(self, shape, dtype):
-        return laws.Quantile(self)
+        return composite.Quantile(self)
 
     def _sample(self, key, shape, dtype):
         # jax draws multiples of eps from 0 on: half an eps more, and log(u) is finite

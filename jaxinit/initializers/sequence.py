@@ -106,7 +106,7 @@ class chrono(Initializer):
         return log_uniform(1.0, self.max_steps - 1)
 
     def _law(self, shape, dtype):
-        forget, units = laws.Quantile(self._forget()), shape[0] // len(self.gates)
+        forget, units = composite.Quantile(self._forget()), shape[0] // len(self.gates)
         signs = {"f": forget, "i": composite.Scaled(forget, -1.0)}
         zero = laws.Values((0.0,))
         parts = [(signs.get(gate, zero), units) for gate in self.gates]

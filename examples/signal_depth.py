@@ -1,0 +1,130 @@
+"""Pictures of what depth does to a signal, under the initializers that are taught.
+
+    python examples/signal_depth.py [DIR]
+
+Dense layers of width 256 without biases, and a batch of 256 samples of normal numbers.
+Broad dashes are what mean-field theory predicts. Pictures go to examples/pictures, or
+to the folder named.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+
+import jaxinit
+from jaxinit import plots
+from jaxinit.signal import PredictedLayer, Signal, predict, propagate
+
+Activation = Callable[[jax.Array], jax.Array]
+Schemes = dict[str, jaxinit.Initializer]
+
+WIDTH = BATCH = 256
+STEPS = 100
+PICTURES = Path(__file__).parent / "pictures"
+
+TANH: Schemes = {
+    "zeros": jaxinit.zeros,
+    "constant(0.004)": jaxinit.constant(0.004),
+    "normal(0.01)": jaxinit.normal(0.01),
+    "normal(1)": jaxinit.normal(1.0),
+    "glorot_normal": jaxinit.glorot_normal(),
+}
+RELU: Schemes = {
+    "normal(0.01)": jaxinit.normal(0.01),
+    "glorot_normal": jaxinit.glorot_normal(),
+    "he_normal": jaxinit.he_normal(),
+}
+SELU: Schemes = {
+    "normal(0.04)": jaxinit.normal(0.04),
+    "lecun_normal": jaxinit.lecun_normal(),
+    "he_normal": jaxinit.he_normal(),
+}
+RECURRENT: Schemes = {
+    "orthogonal(0.9)": jaxinit.orthogonal(0.9),
+    "orthogonal": jaxinit.orthogonal(),
+    "orthogonal(1.1)": jaxinit.orthogonal(1.1),
+}
+
+
+def dense(fn: Activation):
+    """A layer without biases."""
+    return lambda kernel, x: fn(x @ kernel)
+
+
+def batch(stddev: float = 1.0) -> jax.Array:
+    """Normal numbers, a sample in each row."""
+    return stddev * jax.random.normal(jax.random.key(0), (BATCH, WIDTH))
+
+
+def kernels(init: jaxinit.Initializer, depth: int) -> list[jax.Array]:
+    """One kernel for each layer."""
+    keys = jax.random.split(jax.random.key(1), depth)
+    return [init(key, (WIDTH, WIDTH)) for key in keys]
+
+
+def measured(
+    fn: Activation, schemes: Schemes, depth: int, stddev: float = 1.0
+) -> dict[str, Signal]:
+    """The signal under each scheme; one compilation serves them all."""
+    model, x = [dense(fn)] * depth, batch(stddev)
+    return {
+        name: propagate(model, kernels(init, depth), x)
+        for name, init in schemes.items()
+    }
+
+
+def expected(
+    fn: Activation, schemes: Schemes, depth: int, stddev: float = 1.0
+) -> dict[str, tuple[PredictedLayer, ...]]:
+    """What theory says of the schemes whose weights have mean zero."""
+    widths = [WIDTH] * (depth + 1)
+    return {
+        name: predict(fn, init, widths, second_moment=stddev**2)
+        for name, init in schemes.items()
+        if not init.moments((WIDTH, WIDTH)).mean
+    }
+
+
+def recurrent(init: jaxinit.Initializer) -> Signal:
+    """A linear recurrent network: one kernel, the same at every step."""
+    return propagate([dense(lambda x: x)] * STEPS, kernels(init, 1) * STEPS, batch())
+
+
+def figures() -> dict[str, Figure]:
+    """All pictures by name. Verdicts are printed on the way."""
+    tanh = measured(jnp.tanh, TANH, 10)
+    relu = measured(jax.nn.relu, RELU, 20)
+    selu = measured(jax.nn.selu, SELU, 30, stddev=3.0)
+    steps = {name: recurrent(init) for name, init in RECURRENT.items()}
+    for fn, signals in {"tanh": tanh, "relu": relu, "selu": selu, "": steps}.items():
+        for name, signal in signals.items():
+            print(f"{fn} {name}: {signal.verdict}".strip())
+    he = jaxinit.he_normal()
+    return {
+        "tanh": plots.depth(tanh, expected(jnp.tanh, TANH, 10), "10 tanh layers"),
+        "relu": plots.depth(relu, expected(jax.nn.relu, RELU, 20), "20 ReLU layers"),
+        "selu": plots.depth(
+            selu,
+            expected(jax.nn.selu, SELU, 30, stddev=3.0),
+            "30 SELU layers, input of standard deviation 3",
+        ),
+        "recurrent": plots.depth(steps, title="100 steps of a linear RNN"),
+        "saturated": plots.activations(tanh["normal(1)"], "tanh, weights N(0, 1)"),
+        "glorot": plots.activations(tanh["glorot_normal"], "tanh, glorot_normal"),
+        "weights": plots.weights(kernels(he, 1)[0], he),
+    }
+
+
+def main(folder: Path) -> None:
+    """Writes every picture as PNG and SVG."""
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures().items():
+        plots.save(figure, folder / name)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES)

@@ -1,0 +1,102 @@
+"""The command `jaxinit signal module:name`."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._cli import arguments
+from jaxinit._cli.errors import CommandError, needed
+from jaxinit.signal import propagate
+from jaxinit.target import TargetError, load, model, one_line
+
+_EXAMPLES = """examples:
+  jaxinit signal examples.gpt2:GPT2 --input 2x64:int32 --out pictures
+  jaxinit signal examples.resnet:RESNET18 --input 8x64x64x3:float32
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser(
+        "signal",
+        help="send a random batch through a model and say whether it is healthy",
+        description="Initialises a model, sends a random batch through it, forward and "
+        "backward, prints a table of its layers and a verdict, and draws pictures.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "target",
+        help="module:name of a Flax Linen module, or of a Flax NNX module class or "
+        "function that takes rngs",
+    )
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        type=arguments.shape_and_dtype,
+        action="append",
+        required=True,
+        metavar="SHAPE:DTYPE",
+        help="what the model is called on, such as 32x784:float32, the batch first: "
+        "standard normal numbers, or random integers; once per argument",
+    )
+    parser.add_argument(
+        "--below",
+        type=arguments.positive,
+        default=10,
+        help="integers are drawn from 0 to below this (default: 10)",
+    )
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=0, help="an integer (default: 0)"
+    )
+    parser.add_argument(
+        "--out",
+        type=arguments.folder,
+        metavar="DIR",
+        help="write depth and activations, each as .png and .svg, into this folder",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    plots = needed("jaxinit.plots", "plots") if options.out else None
+    key, data = jax.random.split(jax.random.key(options.seed))
+    inputs = _batch(data, options.inputs, options.below)
+    with contextlib.redirect_stdout(sys.stderr):  # whatever the target prints
+        found = load(options.target)
+        try:
+            signal = propagate(*model(found, options.inputs, key), inputs)
+        except TargetError:
+            raise
+        except Exception as error:
+            raise CommandError(
+                f"running {options.target} failed: {one_line(error)}"
+            ) from error
+    print(signal)
+    if plots is None:
+        return
+    options.out.mkdir(exist_ok=True)
+    figures = {"depth": plots.depth(signal), "activations": plots.activations(signal)}
+    for name, figure in figures.items():
+        paths = plots.save(figure, options.out / name)
+        print("wrote", *paths)
+
+
+def _batch(
+    key: jax.Array, inputs: Sequence[jax.ShapeDtypeStruct], below: int
+) -> tuple[jax.Array, ...]:
+    keys = jax.random.split(key, len(inputs))
+    return tuple(_drawn(key, x, below) for key, x in zip(keys, inputs, strict=True))
+
+
+def _drawn(key: jax.Array, x: jax.ShapeDtypeStruct, below: int) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return jax.random.normal(key, x.shape, x.dtype)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return jax.random.randint(key, x.shape, 0, below, x.dtype)
+    return jax.random.bernoulli(key, shape=x.shape)

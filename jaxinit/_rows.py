@@ -1,0 +1,237 @@
+"""The leaves of a parameter tree as rows of data: measured, compared and folded."""
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._array.fans import fans
+from jaxinit._array.initializer import Initializer
+from jaxinit._array.laws import Moments
+from jaxinit._array.measured import Measured, measure_all, pool
+from jaxinit._tree.folding import fold
+from jaxinit._tree.partial import whole
+from jaxinit._tree.paths import joined, leaf_paths
+from jaxinit._tree.plan import Plan, PlannedLeaf
+from jaxinit.initializers.orthogonality import defect, is_orthogonal
+from jaxinit.stats import Score, expected_moments, score_measured
+
+_SPECTRAL_SIZE = 2**16  # most entries of a matrix whose norm is computed
+
+
+@dataclass(frozen=True)
+class Row:
+    """Equal leaves: the same path up to integers, the same shape, dtype and law.
+
+    What is None is not known, or means nothing for such leaves: random keys, integers,
+    empty arrays.
+
+    Attributes:
+        path: path of the leaves, runs of integers folded: `blocks_{0..11}/kernel`.
+        collection: the Flax collection they are in, such as "params"; "" if none.
+        shape: shape of each leaf.
+        dtype: name of the dtype.
+        leaves: number of leaves.
+        bytes: size of all leaves together.
+        law: the initializer that the plan has for them, as text.
+        expected_mean: the mean it is expected to give.
+        expected_std: the standard deviation it is expected to give.
+        mean: mean over all leaves.
+        std: standard deviation over all leaves.
+        score: how far the mean or the variance of the worst leaf is from what was
+            expected, in standard errors, of both the greater. Of constants and
+            orthogonal matrices zero if they are right, else infinite.
+        p: p-value of the worst leaf.
+        low: least entry; of complex ones the least real or imaginary part.
+        high: greatest entry, likewise.
+        zeros: share of entries that are zero, between 0 and 1.
+        distinct: number of different values, of dtypes of 16 bits or fewer.
+        spectral_norm: greatest singular value of the leaves, of matrices of at most
+            65,536 entries.
+    """
+
+    path: str
+    collection: str
+    shape: tuple[int, ...]
+    dtype: str
+    leaves: int
+    bytes: int
+    law: str | None = None
+    expected_mean: float | None = None
+    expected_std: float | None = None
+    mean: complex | None = None
+    std: float | None = None
+    score: float | None = None
+    p: float | None = None
+    low: float | None = None
+    high: float | None = None
+    zeros: float | None = None
+    distinct: int | None = None
+    spectral_norm: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of entries of all leaves."""
+        return self.leaves * math.prod(self.shape)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters: entries that are neither keys nor other state."""
+        is_key = self.dtype.startswith("key<")
+        return 0 if is_key or self.collection not in ("", "params") else self.size
+
+    @property
+    def scale(self) -> float | None:
+        """The implied variance scale, `std**2 * fan_in`; None below two dimensions."""
+        if self.std is None or len(self.shape) < 2:
+            return None
+        return self.std**2 * fans(self.shape).fan_in
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether chance alone gives such a leaf less often than once in 1e9 draws."""
+        return self.p is not None and self.leaves * self.p < 1e-9
+
+
+def rows(params: Any, plan: Plan | None) -> tuple[Row, ...]:
+    """The leaves of a tree, repeated blocks folded; see `jaxinit.report.report`."""
+    leaves = _leaves(params, plan)
+    in_collections = isinstance(params, Mapping) and "params" in params
+    folded = fold([leaf.path for leaf in leaves], [leaf.kind for leaf in leaves])
+    return tuple(_row(p, in_collections, [leaves[i] for i in run]) for p, run in folded)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    path: str
+    array: Any
+    measured: Measured | None
+    planned: PlannedLeaf | None
+
+    @property
+    def kind(self) -> tuple:
+        """What leaves must share to fold."""
+        measured, init = self.measured, self.planned and self.planned.initializer
+        fixed = measured is not None and measured.size > 1 and measured.is_constant
+        value = measured.mean if measured is not None and fixed else None
+        return self.array.shape, str(self.array.dtype), value, init
+
+    @functools.cached_property
+    def expected(self) -> Moments | None:
+        """Moments by the plan; None if its initializer does not know them."""
+        init = self.planned and self.planned.initializer
+        if self.measured is None or not isinstance(init, Initializer):
+            return None
+        shape, dtype = self.array.shape, self.array.dtype
+        if not init.entries_independent:
+            return init.moments(shape, dtype)
+        return expected_moments(init, shape, dtype)
+
+    @functools.cached_property
+    def score(self) -> Score | None:
+        """How far from it; None also where entries depend on each other unknown how."""
+        init: Any = self.planned and self.planned.initializer
+        expected, measured = self.expected, self.measured
+        if expected is None or measured is None:
+            return None
+        if init.entries_independent:
+            return score_measured(measured, expected)
+        if not is_orthogonal(init):
+            return None
+        error, allowed = defect(jnp.asarray(self.array), init)
+        errors, p = (0.0, 1.0) if error <= allowed else (math.inf, 0.0)
+        return Score(None, errors, 1.0, p, "", "exact")
+
+
+def _leaves(params: Any, plan: Plan | None) -> list[_Leaf]:
+    flat = [(joined(path), leaf) for path, leaf in leaf_paths(params)]
+    planned = {leaf.path: leaf for leaf in plan or ()}
+    if plan is not None:
+        whole({path: leaf for path, leaf in flat if path in planned}, plan)
+    measured = measure_all(leaf for _, leaf in flat)
+    return [
+        _Leaf(path, array, found, planned.get(path))
+        for (path, array), found in zip(flat, measured, strict=True)
+    ]
+
+
+def _row(path: str, in_collections: bool, leaves: Sequence[_Leaf]) -> Row:
+    first = leaves[0]
+    row = Row(
+        path=path,
+        collection=path.partition("/")[0] if in_collections else "",
+        shape=first.array.shape,
+        dtype=str(first.array.dtype),
+        leaves=len(leaves),
+        bytes=sum(_bytes(leaf.array) for leaf in leaves),
+        law=repr(first.planned.initializer) if first.planned else None,
+    )
+    parts = [leaf.measured for leaf in leaves if leaf.measured is not None]
+    if not parts:
+        return row
+    pooled = pool(parts)
+    arrays = [leaf.array for leaf in leaves]
+    return replace(
+        row,
+        **_expected(leaves),
+        mean=pooled.mean,
+        std=pooled.std,
+        low=pooled.low,
+        high=pooled.high,
+        zeros=pooled.zeros / pooled.size,
+        distinct=_distinct(arrays),
+        spectral_norm=None if pooled.nonfinite else _spectral_norm(arrays),
+    )
+
+
+def _expected(leaves: Sequence[_Leaf]) -> dict[str, float]:
+    expected = leaves[0].expected
+    if expected is None:
+        return {}
+    moments = {"expected_mean": expected.mean, "expected_std": expected.std}
+    scores = [leaf.score for leaf in leaves if leaf.score is not None]
+    if not scores:
+        return moments
+    worst = min(scores, key=lambda score: (score.p, -score.worst))
+    return {**moments, "score": worst.worst, "p": worst.p}
+
+
+def _bytes(leaf: jax.Array) -> int:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return leaf.size * leaf.dtype.itemsize
+
+
+def _distinct(arrays: Sequence[Any]) -> int | None:
+    """How many numbers of a narrow dtype there are in arrays, NaN as one of them."""
+    if arrays[0].dtype.itemsize > 2:
+        return None
+    code = np.uint8 if arrays[0].dtype.itemsize == 1 else np.uint16
+    found = np.zeros(np.iinfo(code).max + 1, bool)
+    for part in _parts(arrays):
+        found[part.ravel().view(code)] = True
+    values = np.flatnonzero(found).astype(code).view(arrays[0].dtype)
+    return np.unique(values.astype(np.float32)).size
+
+
+def _parts(arrays: Sequence[Any]) -> Iterator[np.ndarray]:
+    """What of these arrays lies on each device, once."""
+    for array in arrays:
+        for shard in getattr(array, "addressable_shards", ()):
+            if shard.replica_id == 0:
+                yield np.asarray(shard.data)
+        if not isinstance(array, jax.Array):
+            yield np.asarray(array)
+
+
+def _spectral_norm(arrays: Sequence[Any]) -> float | None:
+    if len(arrays[0].shape) != 2 or arrays[0].size > _SPECTRAL_SIZE:
+        return None
+    wide = np.complex128 if jnp.iscomplexobj(arrays[0]) else np.float64
+    norms = (np.linalg.norm(np.asarray(x).astype(wide), 2) for x in arrays)
+    return float(max(norms))

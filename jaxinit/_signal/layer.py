@@ -1,0 +1,66 @@
+"""What is known of one layer."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerSignal:
+    """What one layer returned, and the gradient with respect to it.
+
+    Units are the last axis, samples all axes before it. Gradients are those of the
+    loss. Numbers are NaN where they are not defined.
+
+    Attributes:
+        name: path of the layer; with "input", what went into the layer where no other
+            layer returned it, such as the output of an activation function.
+        kind: class or function of the layer, or "input".
+        shape: shape of its output.
+        mean: mean of all entries.
+        std: standard deviation of all entries.
+        low: least entry.
+        high: greatest entry.
+        ratio: `std` over that of the layer before; NaN for the first.
+        zero: share of entries that are zero.
+        dead: share of units that are zero on the whole batch.
+        saturated: share of entries within 0.05 of a bound, where all entries lie in
+            [-1, 1] as those of tanh, or in [0, 1] as those of a sigmoid; else 0.
+        rank: effective rank of the activations: the participation ratio
+            `(sum of l)**2 / sum of l**2` of the eigenvalues `l` of the covariance of
+            the units, over at most 512 samples. Litwin-Kumar et al., "Optimal degrees
+            of synaptic connectivity" (2017).
+        correlation: mean correlation over pairs of units that vary; 1 if all units do
+            the same, near 0 if they are independent.
+        identical: whether all units are equal, and all their gradients too, so that
+            training cannot tell them apart.
+        gradient_mean: mean of the gradient with respect to the output.
+        gradient_std: its standard deviation.
+        parameter_gradient_mean: mean of the gradient with respect to the parameters of
+            this layer, but not those of layers inside it; NaN if it has none.
+        parameter_gradient_std: its standard deviation.
+        nonfinite: number of entries that are NaN or infinite.
+        gradient_nonfinite: number of entries of the gradient that are.
+        counts: histogram of the entries that are not zero, in bins of equal width from
+            `low` to `high`.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+    low: float
+    high: float
+    ratio: float
+    zero: float
+    dead: float
+    saturated: float
+    rank: float
+    correlation: float
+    identical: bool
+    gradient_mean: float
+    gradient_std: float
+    parameter_gradient_mean: float
+    parameter_gradient_std: float
+    nonfinite: int
+    gradient_nonfinite: int
+    counts: tuple[int, ...]

@@ -1,0 +1,268 @@
+"""One forward and one backward pass, and the statistics of every layer."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._signal.recorder import Capture, Tap
+from jaxinit._tree.paths import leaf_paths
+
+Loss = Callable[[Any], Any]
+
+BINS = 60
+_RANK_SAMPLES = 512  # a Gram matrix of more would cost more than the model
+_SAME = 1e-5  # relative; equal sums may be rounded in different orders
+_NEAR_BOUND = 0.05
+
+
+def measure(
+    capture: Capture, loss: Loss | None, params: Any, state: Any, inputs: tuple
+) -> list[Tap]:
+    """Runs a model forward and backward, and measures each of its layers.
+
+    Args:
+        capture: runs the model.
+        loss: scalar function of the output; None takes the product of the output with
+            standard normal numbers.
+        params: parameters, differentiated where they are floating-point.
+        state: whatever else the model needs.
+        inputs: what it is called on.
+
+    Returns:
+        For each layer, in the order of execution, its tap, the array replaced by its
+        statistics by name.
+    """
+    try:
+        hash((capture, loss))
+    except TypeError:  # a module with a field that does not hash: not kept compiled
+        run = jax.jit(functools.partial(_passes, capture, loss))
+    else:
+        run = functools.partial(_compiled, capture, loss)
+    with jax.debug_nans(False):  # they are reported, with the layer that makes them
+        taps, gradients, slopes = run(params, state, inputs)
+        owned = _by_owner(params, slopes, [tap.owner for tap in taps])
+        # Statistics are compiled apart, once for each shape whatever the model.
+        measured = [
+            dataclasses.replace(
+                tap,
+                value=(
+                    _statistics(_samples(tap.value), _samples(gradient)),
+                    owned.get(tap.owner, []),
+                ),
+            )
+            for tap, gradient in zip(taps, gradients, strict=True)
+        ]
+        return [
+            dataclasses.replace(tap, value=_with_parameters(*tap.value))
+            for tap in jax.device_get(measured)
+        ]
+
+
+def _passes(
+    capture: Capture, loss: Loss | None, params: Any, state: Any, inputs: tuple
+) -> tuple[list[Tap], list[jax.Array], list[jax.Array | None]]:
+    """What is tapped, the gradients with respect to it, and those of the parameters."""
+    _, taps = jax.eval_shape(
+        functools.partial(capture, offsets=None), params, state, inputs
+    )
+    offsets = [jnp.zeros(tap.shape, tap.value.dtype) for tap in taps]
+    leaves, treedef = jax.tree.flatten(params)
+    floats = [x if _is_float(x) else None for x in leaves]
+
+    def objective(floats, offsets):
+        filled = [x if y is None else y for x, y in zip(leaves, floats, strict=True)]
+        tree = jax.tree.unflatten(treedef, filled)
+        output, taps = capture(tree, state, inputs, offsets)
+        return _real_scalar(loss or _probe, output), taps
+
+    differentiate = jax.grad(objective, (0, 1), has_aux=True)
+    (slopes, gradients), taps = differentiate(floats, offsets)
+    return taps, gradients, slopes
+
+
+def _is_float(x: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
+
+
+_compiled = jax.jit(_passes, static_argnums=(0, 1))
+
+
+def _probe(output: Any) -> jax.Array:
+    """The sum of the output times standard normal numbers: gradients of size one."""
+    leaves = [x for x in jax.tree.leaves(output) if _is_float(x)]
+    if not leaves:
+        raise TypeError(
+            "the model returns no floating-point array, so that no gradient can be "
+            f"taken: it returns {jax.tree.structure(output)}."
+        )
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    products = [
+        jnp.sum(jnp.real(x * jax.random.normal(key, jnp.shape(x), x.dtype)))
+        for x, key in zip(leaves, keys, strict=True)
+    ]
+    return functools.reduce(jnp.add, products)
+
+
+def _real_scalar(loss: Loss, output: Any) -> jax.Array:
+    value = loss(output)
+    kind = jnp.result_type(value)
+    if jnp.shape(value) != () or not jnp.issubdtype(kind, jnp.floating):
+        raise TypeError(
+            "loss must return one real number, such as jnp.mean(output**2), got "
+            f"{kind}{list(jnp.shape(value))}."
+        )
+    return value
+
+
+def _by_owner(
+    params: Any, slopes: Sequence[jax.Array | None], owners: Sequence[tuple | None]
+) -> dict[tuple | None, list[Any]]:
+    """What is measured of the parameters of each layer, not of layers inside it."""
+    known = {owner for owner in owners if owner is not None}
+    owned: dict[tuple | None, list[Any]] = {}
+    for (path, leaf), slope in zip(leaf_paths(params), slopes, strict=True):
+        above = (path[:length] for length in range(len(path), -1, -1))
+        owner = next((prefix for prefix in above if prefix in known), None)
+        if owner is not None and slope is not None and slope.size:
+            owned.setdefault(owner, []).append(_of_parameter(leaf, slope))
+    return owned
+
+
+@jax.jit
+def _statistics(x: jax.Array, g: jax.Array) -> dict[str, Any]:
+    """Statistics of values and of the gradients with respect to them, by unit."""
+    mean, std = _mean_and_std(x)
+    gradient_mean, gradient_std = _mean_and_std(g)
+    low, high = jnp.min(x), jnp.max(x)
+    return {
+        "mean": mean,
+        "std": std,
+        "low": low,
+        "high": high,
+        "zero": jnp.mean(x == 0),
+        "dead": jnp.mean(jnp.all(x == 0, axis=0)),
+        "saturated": _saturated(x, low, high),
+        "rank": _participation_ratio(x),
+        "correlation": _correlation(x),
+        "identical": _equal_units(x) & _equal_units(g),
+        "gradient_mean": gradient_mean,
+        "gradient_std": gradient_std,
+        "nonfinite": jnp.sum(~jnp.isfinite(x)),
+        "gradient_nonfinite": jnp.sum(~jnp.isfinite(g)),
+        "counts": _histogram(x, low, high),
+    }
+
+
+@jax.jit
+def _of_parameter(leaf: jax.Array, slope: jax.Array) -> dict[str, Any]:
+    """Of one parameter: the size of its gradient, and whether all entries are equal."""
+    mean, std = _mean_and_std(_samples(slope))
+    flat = jnp.all(leaf == jnp.ravel(leaf)[0])
+    return {
+        "size": slope.size,
+        "mean": mean,
+        "std": std,
+        "flat": flat,
+        "is_weight": slope.ndim > 1,
+    }
+
+
+def _with_parameters(statistics: dict[str, Any], parameters: list[Any]) -> dict:
+    """Statistics of a layer with those of its parameters, all taken together."""
+    mean = std = math.nan
+    if parameters:
+        size = sum(int(p["size"]) for p in parameters)
+        mean = sum(float(p["mean"]) * int(p["size"]) for p in parameters) / size
+        std = math.hypot(
+            *(
+                math.hypot(float(p["std"]), float(p["mean"]) - mean)
+                * math.sqrt(int(p["size"]) / size)
+                for p in parameters
+            )
+        )
+    # Units that are all zero count only where constant weights make them so: dead ones
+    # are zero too.
+    weights = [p for p in parameters if p["is_weight"]]
+    flat = bool(weights) and all(p["flat"] for p in weights)
+    is_zero = statistics["low"] == statistics["high"] == 0
+    return {
+        **statistics,
+        "identical": bool(statistics["identical"]) and (flat or not is_zero),
+        "parameter_gradient_mean": mean,
+        "parameter_gradient_std": std,
+    }
+
+
+def _samples(x: jax.Array) -> jax.Array:
+    """As (samples, units), in float32 or wider; complex numbers as two units."""
+    x = x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
+    if jnp.iscomplexobj(x):
+        x = jnp.concatenate([x.real, x.imag], axis=-1)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _unit_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`x` over its largest entry, so that no square overflows or vanishes."""
+    scale = jnp.max(jnp.abs(x))
+    scale = jnp.where(scale == 0, 1, scale)
+    return x / scale, scale
+
+
+def _mean_and_std(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, scale = _unit_scale(x)
+    mean = jnp.mean(x)
+    return scale * mean, scale * jnp.sqrt(jnp.mean((x - mean) ** 2))
+
+
+def _histogram(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+    """Entries that are not zero in equal bins; jnp.histogram compiles for long."""
+    width = jnp.where(high > low, high - low, 1)
+    place = jnp.nan_to_num((x - low) / width * BINS)
+    bins = jnp.clip(place, 0, BINS - 1).astype(jnp.int32)
+    return jnp.zeros(BINS, jnp.int32).at[bins.ravel()].add((x != 0).ravel())
+
+
+def _saturated(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+    """Share of entries near the bounds of outputs that all lie in [-1, 1] or [0, 1]."""
+    far = jnp.mean(jnp.abs(x) > 1 - _NEAR_BOUND)
+    off = jnp.mean(x < _NEAR_BOUND)
+    # Many outputs near one and none above tell a sigmoid from other positive outputs.
+    is_sigmoid = (low >= 0) & (far > 2 * _NEAR_BOUND)
+    bounded = (low >= -1) & (high <= 1)
+    return jnp.where(bounded, far + jnp.where(is_sigmoid, off, 0), 0)
+
+
+def _participation_ratio(x: jax.Array) -> jax.Array:
+    """`(sum of l)**2 / sum of l**2`, l the eigenvalues of the units' covariance."""
+    x = x[:: -(-len(x) // _RANK_SAMPLES)]
+    x, _ = _unit_scale(x - jnp.mean(x, axis=0))
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    total = jnp.trace(gram) ** 2
+    return jnp.where(total == 0, 0, total / jnp.sum(gram**2))
+
+
+def _correlation(x: jax.Array) -> jax.Array:
+    """Mean correlation between units that vary; NaN if fewer than two do."""
+    x, _ = _unit_scale(x)
+    deviation = x - jnp.mean(x, axis=0)
+    variance = jnp.mean(deviation**2, axis=0)
+    varies = variance > _SAME**2 * jnp.mean(x**2)
+    standard = jnp.where(
+        varies, deviation / jnp.sqrt(jnp.where(varies, variance, 1)), 0
+    )
+    count = jnp.sum(varies, dtype=x.dtype)
+    total = jnp.mean(jnp.sum(standard, axis=1) ** 2) - count
+    return jnp.where(count < 2, jnp.nan, total / (count * (count - 1)))
+
+
+def _equal_units(x: jax.Array) -> jax.Array:
+    """Whether all units are equal, for every sample."""
+    if x.shape[1] < 2:
+        return jnp.asarray(False)
+    spread = jnp.max(jnp.max(x, axis=1) - jnp.min(x, axis=1))
+    return spread <= _SAME * jnp.max(jnp.abs(x))

@@ -1,0 +1,60 @@
+"""Flax NNX modules."""
+
+import functools
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from flax import nnx
+
+from jaxinit._signal.recorder import Capture, Recorder
+
+_RUNNING: ContextVar[tuple[Recorder, dict[int, tuple]]] = ContextVar("_RUNNING")
+
+
+@functools.cache
+def _watched(cls: Any) -> Any:
+    """The class, but that its calls are recorded. Only for models made in a trace."""
+
+    def __call__(self, *args, **kwargs):  # noqa: N807
+        recorder, paths = _RUNNING.get()
+        call = functools.partial(cls.__call__, self)
+        if id(self) not in paths:  # a copy that a transformation made
+            return call(*args, **kwargs)
+        return recorder.layer(paths[id(self)], cls.__name__, call, args, kwargs)
+
+    return type(cls)(cls.__name__, (cls,), {"__call__": __call__})
+
+
+@dataclass(frozen=True)
+class NNXModule:
+    """The static part of a module, and the keyword arguments of its call."""
+
+    graphdef: Any
+    options: tuple[tuple[str, Any], ...]
+
+    def __call__(self, params, state, inputs, offsets):
+        recorder = Recorder(inputs, offsets)
+        model: Any = nnx.merge(self.graphdef, params, state, copy=True)
+        paths = {}
+        for path, node in list(nnx.iter_graph(model)):
+            if isinstance(node, nnx.Module) and callable(node):
+                paths[id(node)] = path
+                object.__setattr__(node, "__class__", _watched(type(node)))
+        token = _RUNNING.set((recorder, paths))
+        try:
+            output = model(*inputs, **dict(self.options))
+        finally:
+            _RUNNING.reset(token)
+        return output, recorder.taps()
+
+
+def capture(
+    model: nnx.Module, params: Any, options: tuple[tuple[str, Any], ...]
+) -> tuple[Capture, Any, Any]:
+    """The capture of a module, its parameters, and its other state."""
+    if params is not None:
+        model = nnx.clone(model)
+        nnx.update(model, params)
+    graphdef, own, state = nnx.split(model, nnx.Param, ...)
+    return NNXModule(graphdef, options), own, state

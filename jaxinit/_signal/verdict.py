@@ -1,0 +1,177 @@
+"""What the statistics of the layers say of the network as a whole."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxinit._signal.layer import LayerSignal
+
+Name = Literal[
+    "healthy", "vanishing", "exploding", "saturated", "dead", "symmetric", "not finite"
+]
+
+TREND = 10.0  # factor over all layers of a kind, forward or backward
+_DEAD = 0.75  # of the units; of ReLUs on a single sample half are
+_SATURATED = 0.5  # of the entries
+_DEPTH = 3  # layers of a kind that make a trend
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement in one word, where it begins to hold, and what helps.
+
+    Attributes:
+        name: "healthy", "vanishing", "exploding", "saturated", "dead", "symmetric" or
+            "not finite".
+        layer: name of the first layer it holds for, in the order in which the signal,
+            or the gradient, meets them; None if healthy.
+        text: what was found.
+        cure: what is likely to help.
+    """
+
+    name: Name
+    layer: str | None = None
+    text: str = ""
+    cure: str = ""
+
+    def __str__(self):
+        if self.layer is None:
+            return self.name
+        return f"{self.name} from {self.layer} on: {self.text}. {self.cure}."
+
+
+def judge(layers: Sequence[LayerSignal]) -> Verdict:
+    """The verdict: the first of these that holds, since each one causes those after it.
+
+    Not finite, symmetric (all units of a layer equal, and their gradients too), dead
+    (three quarters of the units of a layer never active), saturated (half the entries
+    of a bounded layer near a bound), exploding or vanishing.
+
+    Exploding and vanishing are trends over depth: the standard deviation, or the norm
+    of the gradient, changes by a factor of ten over three or more layers whose names
+    differ in numbers only. Where blocks repeat, layers inside them are not compared:
+    a block may scale what it adds to the signal as it likes.
+    """
+    checks = (_not_finite, _symmetric, _dead, _saturated, _forward, _backward)
+    found = (verdict for check in checks for verdict in check(layers))
+    return next(found, Verdict("healthy"))
+
+
+def _not_finite(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
+    cure = (
+        "Look at its parameters and at what it computes: a division, log or sqrt, or "
+        "more than its dtype holds"
+    )
+    for layer in layers:
+        if layer.nonfinite:
+            text = f"{layer.nonfinite} of its outputs are NaN or infinite"
+            yield Verdict("not finite", layer.name, text, cure)
+    for layer in reversed(layers):
+        if layer.gradient_nonfinite:
+            text = f"{layer.gradient_nonfinite} of its gradients are NaN or infinite"
+            yield Verdict("not finite", layer.name, text, cure)
+
+
+def _symmetric(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
+    for layer in layers:
+        if layer.identical:
+            text = "all its units are equal, and so are their gradients"
+            cure = (
+                "Training would keep them equal: draw the weights at random, as by "
+                "lecun_normal, he_normal or orthogonal, instead of a constant"
+            )
+            yield Verdict("symmetric", layer.name, text, cure)
+
+
+def _dead(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
+    for layer in layers:
+        learns = layer.dead == 1 and bool(layer.parameter_gradient_std)
+        if layer.dead > _DEAD and not learns:  # zeros that learn: a head of zeros
+            text = f"{layer.dead:.0%} of its units are zero on the whole batch"
+            cure = (
+                "Set the biases before it to zero or above, centre its input, or use "
+                "an activation that is not zero on a half-line, such as leaky_relu"
+            )
+            yield Verdict("dead", layer.name, text, cure)
+
+
+def _saturated(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
+    for layer in layers:
+        if layer.saturated > _SATURATED:
+            text = f"{layer.saturated:.0%} of its outputs are at their bounds"
+            cure = "The weights are too large: use glorot_normal or lecun_normal"
+            yield Verdict("saturated", layer.name, text, cure)
+
+
+def _forward(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
+    for group in repeated(layers):
+        yield from _trend(
+            group, "standard deviation", lambda layer: layer.std, _rectified(layers)
+        )
+
+
+def _backward(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
+    for group in repeated(layers):
+        yield from _trend(
+            group[::-1], "norm of the gradient", _gradient_norm, _rectified(layers)
+        )
+
+
+def _gradient_norm(layer: LayerSignal) -> float:
+    """What weights scaled by fan_in keep where the width changes."""
+    return layer.gradient_std * math.sqrt(math.prod(layer.shape))
+
+
+def repeated(layers: Sequence[LayerSignal]) -> list[list[LayerSignal]]:
+    """The outermost layers that repeat, by name up to the numbers in it."""
+    groups: dict[str, list[LayerSignal]] = {}
+    for layer in layers:
+        groups.setdefault(re.sub(r"\d+", "#", layer.name), []).append(layer)
+    deep = {name: group for name, group in groups.items() if len(group) >= _DEPTH}
+    outermost = min((name.count("/") for name in deep), default=0)
+    return [group for name, group in deep.items() if name.count("/") == outermost]
+
+
+def _rectified(layers: Sequence[LayerSignal]) -> bool:
+    """Whether the model looks like one of ReLUs: half the entries of many are zero."""
+    return 3 * sum(0.2 < layer.zero < 0.8 for layer in layers) >= len(layers)
+
+
+def _trend(
+    layers: Sequence[LayerSignal],
+    what: str,
+    size: Callable[[LayerSignal], float],
+    rectified: bool,
+) -> Iterator[Verdict]:
+    first, last = size(layers[0]), size(layers[-1])
+    if not first or 1 / TREND <= last / first <= TREND:
+        return
+    grows = last > first
+    begins = next(
+        layer
+        for layer in layers
+        if (size(layer) > first * TREND if grows else size(layer) < first / TREND)
+    )
+    ratio = (last / first) ** (1 / (len(layers) - 1))
+    text = (
+        f"from {layers[0].name} to {layers[-1].name} the {what} goes from {first:.2g} "
+        f"to {last:.2g}"
+    )
+    name: Name = "exploding" if grows else "vanishing"
+    yield Verdict(name, begins.name, text, _trend_cure(ratio, rectified))
+
+
+def _trend_cure(ratio: float, rectified: bool) -> str:
+    if rectified and abs(ratio * math.sqrt(2) - 1) < 0.1:
+        return (
+            "The variance halves in every layer, as by Glorot under ReLU: use he_normal"
+        )
+    if not ratio:
+        return "Nothing gets through: draw weights that are not zero"
+    return (
+        f"Every layer multiplies it by {ratio:.2g}: multiply the standard deviation of "
+        f"the weights by {1 / ratio:.2g}, or use the initializer made for the "
+        "activation (he_normal for ReLU, lecun_normal for SELU, glorot_normal for tanh)"
+    )

@@ -1,0 +1,192 @@
+"""The signal through a model at initialization, layer by layer, forward and backward.
+
+print(propagate(model, params, x))
+"""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxinit._signal import layers as _layers
+from jaxinit._signal.layer import LayerSignal as LayerSignal
+from jaxinit._signal.measure import measure
+from jaxinit._signal.recorder import Capture, Tap
+from jaxinit._signal.recorder import LayerError as LayerError
+from jaxinit._signal.theory import PredictedLayer as PredictedLayer
+from jaxinit._signal.theory import predict as predict
+from jaxinit._signal.verdict import Verdict as Verdict
+from jaxinit._signal.verdict import judge
+from jaxinit._tree.table import aligned
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The layers of a model in the order in which they ran, and a verdict.
+
+    Attributes:
+        layers: one for each output of a layer.
+        verdict: what is wrong, where it begins, and what helps.
+    """
+
+    layers: tuple[LayerSignal, ...]
+    verdict: Verdict
+
+    def __str__(self):
+        rows = [list(_COLUMNS), *map(_cells, self.layers)]
+        return "\n".join([*aligned(rows, (0, 1)), f"verdict: {self.verdict}"])
+
+
+_COLUMNS: dict[str, Callable[[LayerSignal], str]] = {
+    "layer": lambda layer: layer.name,
+    "kind": lambda layer: layer.kind,
+    "shape": lambda layer: "x".join(map(str, layer.shape)),
+    "mean": lambda layer: _number(layer.mean),
+    "std": lambda layer: _number(layer.std),
+    "ratio": lambda layer: _number(layer.ratio),
+    "dead": lambda layer: _share(layer.dead),
+    "saturated": lambda layer: _share(layer.saturated),
+    "rank": lambda layer: _number(layer.rank),
+    "correlation": lambda layer: _number(layer.correlation),
+    "gradient": lambda layer: _number(layer.gradient_std),
+    "of parameters": lambda layer: _number(layer.parameter_gradient_std),
+    "not finite": lambda layer: str(layer.nonfinite or ""),
+}
+
+
+def _cells(layer: LayerSignal) -> list[str]:
+    return [cell(layer) for cell in _COLUMNS.values()]
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2g}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value else ""
+
+
+def propagate(
+    model: Any,
+    params: Any,
+    x: Any,
+    loss: Callable[[Any], jax.Array] | None = None,
+    **options: Any,
+) -> Signal:
+    """Sends a batch through a model, forward and backward, and looks at every layer.
+
+    One forward and one backward pass, compiled once for a model, and again only where
+    shapes change: other parameters of the same shapes cost no compilation.
+
+    A Flax module gives one row for each call of a module in it, and one for each input
+    of a module that no module returned, such as the output of an activation function.
+    Modules inside `scan`, `vmap`, `remat` or `jit` are not seen; what comes out of
+    them is, where it goes into another module.
+
+    Args:
+        model: a Flax Linen module, a Flax NNX module, or a list of functions
+            `layer(params_i, x) -> x`.
+        params: what the init of the Linen module returned; None or a state to use
+            instead of its own for an NNX module; one pytree for each function of a
+            list.
+        x: a batch, its first axis the samples, or a tuple of what the model is called
+            on.
+        loss: function of the model's output that returns one real number. None takes
+            the sum of the output times standard normal numbers, so that the gradient
+            with respect to the output has standard deviation one.
+        **options: keyword arguments of the model's call, such as `train=True`.
+
+    Returns:
+        The signal; printed, it is a table with one row for each layer.
+
+    Raises:
+        TypeError: if the model, the parameters or what loss returns is of a wrong kind.
+        ValueError: if `x` and the parameters are on different devices, or, as
+            `LayerError`, naming the first layer that cannot take what it is given.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxinit
+    >>> keys = jax.random.split(jax.random.key(0), 20)
+    >>> weights = [jaxinit.glorot_normal()(key, (64, 64)) for key in keys]
+    >>> relu = lambda weight, x: jax.nn.relu(x @ weight)
+    >>> x = jax.random.normal(jax.random.key(1), (32, 64))
+    >>> signal = propagate([relu] * 20, weights, x)
+    >>> signal.verdict.name
+    'vanishing'
+    >>> signal.verdict.cure
+    'The variance halves in every layer, as by Glorot under ReLU: use he_normal'
+    """
+    inputs = x if isinstance(x, tuple) else (x,)
+    capture, params, state = _opened(model, params, inputs, options)
+    _refuse_other_devices(params, inputs)
+    layers: list[LayerSignal] = []
+    for tap in measure(capture, loss, params, state, inputs):
+        layers.append(_layer(tap, layers[-1].std if layers else math.nan))
+    return Signal(tuple(layers), judge(layers))
+
+
+def _opened(
+    model: Any, params: Any, inputs: tuple, options: dict[str, Any]
+) -> tuple[Capture, Any, Any]:
+    """The capture of a model, its parameters, and its other state."""
+    settings = tuple(sorted(options.items()))
+    if _is_module(model, "flax.linen"):
+        from jaxinit._signal import linen
+
+        return linen.capture(model, params, settings)
+    if _is_module(model, "flax.nnx"):
+        from jaxinit._signal import nnx
+
+        return nnx.capture(model, params, settings)
+    is_list = isinstance(model, Sequence) and not isinstance(model, str)
+    if not is_list or not model or not all(map(callable, model)):
+        raise TypeError(
+            "model must be a Flax Linen or NNX module, or a list of functions "
+            f"layer(params_i, x) -> x, got {model!r}."
+        )
+    if options:
+        raise TypeError(f"a list of layers takes no options, got {sorted(options)}.")
+    return _layers.capture(model, params, inputs)
+
+
+def _is_module(model: Any, package: str) -> bool:
+    """Whether it is a module of a package, which then has been imported already."""
+    loaded = sys.modules.get(package)
+    return loaded is not None and isinstance(model, loaded.Module)
+
+
+def _refuse_other_devices(params: Any, inputs: tuple) -> None:
+    here, there = _devices(params), _devices(inputs)
+    if here and there and here != there:
+        raise ValueError(
+            f"x is on {_shown(there)} and params on {_shown(here)}: bring them "
+            "together, as by jax.device_put(x, device)."
+        )
+
+
+def _devices(tree: Any) -> set[Any]:
+    """Where the arrays of a tree were put; those that may move count for nothing."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    return {d for array in arrays if array.committed for d in array.devices()}
+
+
+def _shown(devices: set[Any]) -> str:
+    return ", ".join(sorted(map(str, devices)))
+
+
+_MEASURED = {field.name for field in fields(LayerSignal)}
+
+
+def _layer(tap: Tap, previous_std: float) -> LayerSignal:
+    measured = {name: _plain(tap.value[name]) for name in _MEASURED & set(tap.value)}
+    ratio = measured["std"] / previous_std if previous_std else math.nan
+    return LayerSignal(tap.name, tap.kind, tap.shape, ratio=ratio, **measured)
+
+
+def _plain(value: Any) -> Any:
+    array = np.asarray(value)
+    return tuple(array.tolist()) if array.ndim else array.item()

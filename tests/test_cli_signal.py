@@ -1,0 +1,123 @@
+"""The command `jaxinit signal`: what it prints and draws, and its failures."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxinit import cli
+from jaxinit._cli.signal import _batch
+
+MODULE = """
+import jax.numpy as jnp
+from flax import linen as nn, nnx
+import jaxinit
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        print("hello")
+        for _ in range(8):
+            x = nn.relu(nn.Dense(16, kernel_init=jaxinit.glorot_normal())(x))
+        return x
+
+class Words(nn.Module):
+    @nn.compact
+    def __call__(self, ids):
+        return nn.Embed(5, 16)(ids)
+
+class Model(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(16, 16, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(x)
+
+def draw(key):
+    return key
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "netfile.py").write_text(MODULE)
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield tmp_path
+    sys.modules.pop("netfile", None)
+
+
+def test_a_table_a_verdict_and_pictures(folder, capsys):
+    argv = ["signal", "netfile:Net", "--input", "64x16:float32", "--out", "pictures"]
+    assert cli.main(argv) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0].split()[:2] == ["layer", "kind"]
+    assert lines[1].startswith("Dense_0")
+    [verdict] = [line for line in lines if line.startswith("verdict: ")]
+    assert "use he_normal" in verdict
+    assert "hello" in err
+    assert "hello" not in out
+    written = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert written == [
+        "activations.png",
+        "activations.svg",
+        "depth.png",
+        "depth.svg",
+    ]
+    assert lines[-1].startswith("wrote ")
+    assert cli.main(argv) == 0  # pictures may be drawn again
+    assert capsys.readouterr().out == out
+
+
+def test_nnx_and_integers(folder, capsys):
+    assert cli.main(["signal", "netfile:Model", "--input", "4x16:float32"]) == 0
+    assert "linear" in capsys.readouterr().out
+    words = ["signal", "netfile:Words", "--input", "64x4:int32", "--below"]
+    assert cli.main([*words, "5"]) == 0
+    assert "verdict: healthy" in capsys.readouterr().out
+    assert cli.main([*words, "6"]) == 0  # beyond the vocabulary
+    assert "verdict: not finite" in capsys.readouterr().out
+
+
+def test_the_batch_is_drawn_as_said():
+    dtypes = (jnp.float32, jnp.int32, bool)
+    wanted = [jax.ShapeDtypeStruct((4000,), dtype) for dtype in dtypes]
+    real, whole, flags = _batch(jax.random.key(0), wanted, 7)
+    assert abs(float(real.mean())) < 5 / 4000**0.5
+    assert abs(float(real.var()) - 1) < 5 * (2 / 4000) ** 0.5
+    assert (int(whole.min()), int(whole.max())) == (0, 6)
+    assert 0 < int(flags.sum()) < 4000
+
+
+FAILURES = {
+    "no input": ("netfile:Net", "required: --input"),
+    "not a model": ("netfile:draw --input 3:float32", "draw is no model that can be"),
+    "wrong width": (
+        "netfile:Model --input 4x3:float32",
+        "running netfile:Model failed: LayerError: layer 'linear' (Linear) fails on "
+        "float32[4, 3]",
+    ),
+    "too many inputs": (
+        "netfile:Net --input 4x3:float32 --input 3:float32",
+        "2 --input were given",
+    ),
+    "file": ("netfile:Net --input 4x3:float32 --out file", "file exists already"),
+    "no folder": ("netfile:Net --input 4x3:float32 --out a/b", "there is no folder"),
+    "below": ("netfile:Net --input 4:int32 --below 0", "'0' is not an integer in [1,"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failure_is_one_line(folder, capsys, name):
+    command, expected = FAILURES[name]
+    assert cli.main(["signal", *command.split()]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line != "hello"]
+    assert len(lines) == 1
+    assert lines[0].startswith("jaxinit: ")
+    assert expected in lines[0]

@@ -1,0 +1,175 @@
+"""Pictures: what they show, and that they touch no global state."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+import jaxinit
+from jaxinit import plots, signal
+
+WIDTH, DEPTH = 64, 4
+
+
+def found(init=None, fn=jax.nn.relu, depth=DEPTH):
+    init = init or jaxinit.he_normal()
+    keys = jax.random.split(jax.random.key(0), depth)
+    weights = [init(key, (WIDTH, WIDTH)) for key in keys]
+    x = jax.random.normal(jax.random.key(1), (WIDTH, WIDTH))
+    return signal.propagate([LAYERS[fn]] * depth, weights, x)
+
+
+LAYERS = {fn: lambda w, x, fn=fn: fn(x @ w) for fn in (jax.nn.relu, jnp.log)}
+PREDICTED = signal.predict(jax.nn.relu, jaxinit.he_normal(), [WIDTH] * (DEPTH + 1))
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_depth_shows_what_was_measured_and_predicted():
+    measured = found()
+    figure = plots.depth({"he": measured}, {"he": PREDICTED})
+    for axes, what in zip(figure.axes, ["std", "gradient_std"], strict=True):
+        line, theory = axes.get_lines()
+        assert list(line.get_ydata()) == [getattr(x, what) for x in measured.layers]
+        assert list(theory.get_ydata()) == [getattr(x, what) for x in PREDICTED]
+        assert list(line.get_xdata()) == [1, 2, 3, 4]
+        assert axes.get_yscale() == "log"
+        assert axes.get_xlabel() == "layer"
+    assert figure.axes[0].get_ylabel() == "standard deviation"
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["he", "predicted"]
+
+
+def test_depth_of_several_schemes_differ_in_colour_and_marker():
+    schemes = {
+        "a": found(),
+        "b": found(jaxinit.glorot_normal()),
+        "0": found(jaxinit.zeros),
+    }
+    axes = plots.depth(schemes).axes[0]
+    lines = axes.get_lines()
+    assert len({line.get_color() for line in lines}) == 3
+    assert len({line.get_marker() for line in lines}) == 3
+    floor = axes.get_ylim()[0]  # zero has no place on a log axis
+    assert set(lines[2].get_ydata()) == {floor}
+    assert texts(axes) == ["0"]
+    assert all((line.get_ydata() > floor).all() for line in lines[:2])
+
+
+def test_activations_has_a_panel_for_every_layer():
+    measured = found()
+    figure = plots.activations(measured)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list("0123")
+    for axes, layer in zip(figure.axes, measured.layers, strict=True):
+        [bars] = axes.patches
+        heights = bars.get_data().values
+        assert sum(heights) == pytest.approx(100 * (1 - layer.zero), rel=1e-5)
+        assert texts(axes) == [f"{layer.zero:.0%} are 0"]
+    assert figure.get_supylabel() == "percent of entries"
+
+
+def test_activations_of_many_layers_and_of_none_to_draw():
+    many = found(depth=23)
+    assert len(plots.activations(many).axes) == 20
+    assert [texts(x) for x in plots.activations(found(jaxinit.zeros)).axes] == [
+        ["all are 0"]
+    ] * DEPTH
+    broken = plots.activations(found(fn=jnp.log))
+    assert [texts(axes) for axes in broken.axes] == [["not finite"]] * DEPTH
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        jaxinit.he_normal(),
+        jaxinit.glorot_uniform(),
+        jaxinit.normal(0.1, mean=1.0),
+        jaxinit.constant(0.1),
+        jaxinit.scaled(jaxinit.he_uniform(), 0.5),
+    ],
+    ids=str,
+)
+def test_weights_beside_their_density(init):
+    shape = (256, 256)
+    figure = plots.weights(init(jax.random.key(0), shape), init)
+    [axes] = figure.axes
+    drawn, expected = (patch.get_data() for patch in axes.patches)
+    widths = np.diff(drawn.edges)
+    mass = expected.values * widths
+    assert (drawn.values * widths).sum() == pytest.approx(1)
+    assert mass.sum() == pytest.approx(1, abs=1e-3)
+    # five standard errors of the share of a bin, and one entry
+    size = math.prod(shape)
+    error = np.sqrt(mass * (1 - mass) / size)
+    off = np.abs(drawn.values * widths - mass)
+    assert (off <= 5 * error + 1 / size).all()
+    other = plots.weights(2 * init(jax.random.key(0), shape), init)
+    drawn, expected = (patch.get_data() for patch in other.axes[0].patches)
+    widths = np.diff(drawn.edges)
+    off = np.abs(drawn.values - expected.values) * widths
+    assert off.max() > 5 * error.max() + 1 / size
+    assert axes.get_title(loc="left") == f"{init!r}, 256 x 256"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("weight", "density")
+
+
+def test_save_writes_png_and_svg_the_same_each_time(tmp_path):
+    first = plots.save(plots.depth(found()), tmp_path / "one")
+    second = plots.save(plots.depth(found()), tmp_path / "two.png")
+    assert [path.name for path in second] == ["two.png", "two.svg"]
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in first[1].read_bytes()
+
+
+def test_pyplot_knows_of_nothing():
+    backend = pyplot.get_backend()
+    figures = [plots.depth(found()), plots.activations(found())]
+    assert all(type(figure) is Figure for figure in figures)
+    assert pyplot.get_fignums() == []
+    assert pyplot.get_backend() == backend
+
+
+WRONG = {
+    "no scheme": (lambda: plots.depth({}), ["signals", "1 to 7", "got 0"]),
+    "eight schemes": (
+        lambda: plots.depth(dict.fromkeys("abcdefgh", found())),
+        ["1 to 7", "got 8"],
+    ),
+    "another scheme": (
+        lambda: plots.depth({"he": found()}, {"she": PREDICTED}),
+        ["predictions", "'she'", "['he']"],
+    ),
+    "another depth": (
+        lambda: plots.depth({"he": found()}, {"he": PREDICTED[1:]}),
+        ["'he'", "3 layers", "4"],
+    ),
+    "empty": (
+        lambda: plots.weights(jnp.zeros((0, 3)), jaxinit.zeros),
+        ["array", "at least one", "float32[0, 3]"],
+    ),
+    "complex": (lambda: plots.weights(1j * jnp.ones(3), jaxinit.zeros), ["real"]),
+    "not finite": (
+        lambda: plots.weights(jnp.full((3, 3), jnp.nan), jaxinit.he_normal()),
+        ["array", "finite"],
+    ),
+    "no density": (
+        lambda: plots.weights(jnp.eye(3), jaxinit.orthogonal()),
+        ["orthogonal()", "no known density"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_message(name):
+    fails, parts = WRONG[name]
+    with pytest.raises(ValueError, match=r".") as caught:
+        fails()
+    message = str(caught.value)
+    assert [part for part in parts if part not in message] == [], message

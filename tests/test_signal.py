@@ -1,0 +1,421 @@
+"""The signal through models of every kind, statistic by statistic; bad input."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+import jaxinit
+from jaxinit import signal
+
+WIDTH, BATCH = 256, 64
+
+
+def linear(weight, x):
+    return x @ weight
+
+
+def relu(weight, x):
+    return jax.nn.relu(x @ weight)
+
+
+def drawn(init, depth):
+    keys = jax.random.split(jax.random.key(1), depth)
+    return [init(key, (WIDTH, WIDTH)) for key in keys]
+
+
+def batch(width=WIDTH):
+    return jax.random.normal(jax.random.key(0), (BATCH, width))
+
+
+# each statistic
+
+
+def only(layer, x, params=None, loss=None):
+    return signal.propagate([layer], [params], x, loss).layers[0]
+
+
+def test_statistics_by_hand():
+    x = np.random.default_rng(0).normal(1, 2, (32, 8)).astype(np.float32)
+    x[:, 3] = 0
+    found = only(lambda _, x: x + 1 - 1, x)
+    eigenvalues = np.linalg.eigvalsh(np.cov(x.T.astype(float)))
+    assert found.mean == pytest.approx(x.mean(), rel=1e-5)
+    assert found.std == pytest.approx(x.std(), rel=1e-5)
+    assert (found.low, found.high) == pytest.approx((x.min(), x.max()), abs=1e-5)
+    assert found.dead == found.zero == 1 / 8
+    ratio = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+    assert found.rank == pytest.approx(ratio, rel=1e-4)
+    correlations = np.corrcoef(np.delete(x, 3, 1).T)
+    off_diagonal = correlations[~np.eye(7, dtype=bool)]
+    assert found.correlation == pytest.approx(off_diagonal.mean(), abs=1e-5)
+    expected, _ = np.histogram(x[x != 0], 60, (x.min(), x.max()))
+    assert np.abs(np.array(found.counts) - expected).sum() <= 2  # rounding of an edge
+    assert sum(found.counts) == (x != 0).sum()
+    assert found.shape == (32, 8)
+    assert math.isnan(found.ratio)
+    assert math.isnan(found.parameter_gradient_std)
+
+
+def test_gradients_by_hand():
+    x, weight = batch(), drawn(jaxinit.normal(0.1), 1)[0]
+    found = only(linear, x, weight, lambda y: jnp.sum(y**2))
+    by_hand = 2 * x @ weight
+    assert found.gradient_std == pytest.approx(float(by_hand.std()), rel=1e-5)
+    assert found.gradient_mean == pytest.approx(float(by_hand.mean()), abs=1e-5)
+    of_weight = x.T @ by_hand
+    assert found.parameter_gradient_std == pytest.approx(float(of_weight.std()), 1e-5)
+    assert found.parameter_gradient_mean == pytest.approx(
+        float(of_weight.mean()), abs=1e-4
+    )
+
+
+def test_tiny_and_huge_numbers_keep_their_deviation():
+    for factor in (1e-30, 1e30):
+        found = only(lambda _, x: x + 0, batch() * factor)
+        assert found.std == pytest.approx(factor, rel=0.2)
+
+
+def test_sigmoid_saturates_at_both_ends():
+    def sigmoid(scale, x):
+        return jax.nn.sigmoid(scale * x)
+
+    assert only(sigmoid, batch(), 100.0).saturated > 0.9
+    assert only(sigmoid, batch(), 1.0).saturated < 0.05
+    assert only(relu, batch() / 100, jnp.eye(WIDTH)).saturated == 0
+
+
+def test_dead_units_are_found_and_a_head_of_zeros_is_none():
+    def layer(bias, x):
+        return jax.nn.relu(x + bias)
+
+    dead = signal.propagate([layer] * 3, [0.0, -10.0, 0.0], batch())
+    assert (dead.verdict.name, dead.verdict.layer) == ("dead", "1")
+    weights = drawn(jaxinit.he_normal(), 2)
+    head = signal.propagate(
+        [relu, linear], [weights[0], jnp.zeros_like(weights[1])], batch()
+    )
+    assert head.layers[-1].dead == 1
+    assert head.verdict.name == "healthy"
+
+
+def test_the_gradient_alone_can_vanish():
+    @jax.custom_jvp
+    def quiet(x):
+        return x
+
+    quiet.defjvp(lambda x, t: (x[0], t[0] * 0.1))
+    found = signal.propagate([lambda _, x: quiet(x + 0)] * 4, [None] * 4, batch())
+    assert (found.verdict.name, found.verdict.layer) == ("vanishing", "1")
+    assert "gradient" in found.verdict.text
+
+
+# Flax
+
+
+class Net(linen.Module):
+    depth: int = 3
+    width: int = WIDTH
+    kernel_init: jaxinit.Initializer = jaxinit.he_normal()
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        for _ in range(self.depth):
+            x = linen.relu(linen.Dense(self.width, kernel_init=self.kernel_init)(x))
+        x = linen.Dropout(0.5, deterministic=not train)(x)
+        x = linen.BatchNorm(use_running_average=not train)(x)
+        return linen.Dense(WIDTH)(x)
+
+
+def initial(model, x):
+    return jaxinit.jit(model.init)(jax.random.key(0), x)
+
+
+class NNXNet(nnx.Module):
+    def __init__(self, rngs, depth=3, width=WIDTH):
+        self.layers = nnx.List(
+            nnx.Linear(width, width, rngs=rngs) for _ in range(depth)
+        )
+        self.tail = nnx.Sequential(
+            nnx.Dropout(0.5, rngs=rngs),
+            nnx.BatchNorm(width, rngs=rngs),
+            nnx.Linear(width, width, rngs=rngs),
+        )
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = nnx.relu(layer(x))
+        return self.tail(x)
+
+
+def test_linen_layers_in_the_order_they_run():
+    x, model = batch(), Net()
+    variables = initial(model, x)
+    found = signal.propagate(model, variables, x)
+    assert [layer.name for layer in found.layers] == [
+        "Dense_0",
+        "Dense_1 input",
+        "Dense_1",
+        "Dense_2 input",
+        "Dense_2",
+        "Dropout_0 input",
+        "BatchNorm_0",
+        "Dense_3",
+    ]
+    apply = jax.jit(functools.partial(model.apply, capture_intermediates=True))
+    outputs = jax.device_get(apply(variables, x)[1])["intermediates"]
+    for layer in found.layers:
+        if layer.kind != "input":
+            expected = outputs[layer.name]["__call__"][0]
+            assert layer.std == pytest.approx(expected.std(), rel=1e-4)
+    assert found.layers[-1].gradient_std == pytest.approx(1, abs=0.2)
+
+
+def test_linen_options_and_streams():
+    x, model = batch(), Net()
+    variables = initial(model, x)
+    found = signal.propagate(model, variables, x, train=True)
+    assert "Dropout_0" in {layer.name for layer in found.layers}  # it drops now
+    assert str(signal.propagate(model, variables, x, train=True)) == str(found)
+
+
+def test_linen_parameters_without_their_collection():
+    model, x = linen.Dense(WIDTH), batch()
+    variables = initial(model, x)
+    found = signal.propagate(model, variables["params"], x)
+    assert str(found) == str(signal.propagate(model, variables, x))
+    assert [layer.name for layer in found.layers] == ["Dense"]
+
+
+def test_nnx_layers_and_parameters():
+    x, model = batch(), NNXNet(nnx.Rngs(0))
+    found = signal.propagate(model, None, x)
+    assert [layer.name for layer in found.layers] == [
+        "layers/0",
+        "layers/1 input",
+        "layers/1",
+        "layers/2 input",
+        "layers/2",
+        "tail input",
+        "tail/layers/0",
+        "tail/layers/1",
+        "tail/layers/2",
+    ]
+    assert type(model.layers[0]) is nnx.Linear  # left as it was
+    assert found.layers[0].std == pytest.approx(float(model.layers[0](x).std()))
+    zeros = jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param))
+    assert signal.propagate(model, zeros, x).verdict.name == "symmetric"
+    assert float(model.layers[0](x).std()) > 0
+    assert str(signal.propagate(model, None, x)) == str(found)
+
+
+def test_what_is_inside_transformations_is_seen_from_outside():
+    class Remat(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.Dense(4)(linen.remat(Net)(depth=2, name="inner")(x))
+
+    x = batch()
+    found = signal.propagate(Remat(), initial(Remat(), x), x)
+    assert [layer.name for layer in found.layers] == ["Dense_0 input", "Dense_0"]
+
+
+def test_a_layer_that_is_called_again_is_numbered():
+    class Loop(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            cell = linen.Dense(WIDTH, kernel_init=jaxinit.orthogonal(0.5), name="cell")
+            for _ in range(5):
+                x = cell(x)
+            return x
+
+    x = batch()
+    found = signal.propagate(Loop(), initial(Loop(), x), x)
+    assert [layer.name for layer in found.layers] == [
+        f"cell ({i})" for i in range(1, 6)
+    ]
+    assert found.layers[-1].ratio == pytest.approx(0.5, rel=1e-3)
+    assert found.verdict.name == "vanishing"
+
+
+def test_a_model_is_compiled_once():
+    calls = []
+
+    def layer(weight, x):
+        calls.append(1)
+        return jnp.tanh(x @ weight)
+
+    model, x = [layer] * 2, batch()
+    for scale in (0.1, 0.2, 0.3):
+        signal.propagate(model, drawn(jaxinit.normal(scale), 2), x)
+    # traced for its shapes and for its gradient, in one compilation
+    assert len(calls) == 4
+
+
+def test_a_model_that_does_not_hash():
+    class Unhashable(linen.Module):
+        sizes: object
+
+        @linen.compact
+        def __call__(self, x):
+            return linen.Dense(int(self.sizes[0]))(x)
+
+    model, x = Unhashable(np.array([WIDTH])), batch()
+    variables = initial(model, x)
+    assert signal.propagate(model, variables, x).layers[0].shape == (BATCH, WIDTH)
+
+
+# bad input
+
+
+def test_not_finite_numbers_are_reported_with_their_first_layer():
+    functions = [relu, lambda _, x: jnp.log(x - 1), lambda _, x: x * 2]
+    weights = [*drawn(jaxinit.he_normal(), 1), None, None]
+    with jax.debug_nans(True):
+        found = signal.propagate(functions, weights, batch())
+    assert (found.verdict.name, found.verdict.layer) == ("not finite", "1")
+    assert found.layers[0].nonfinite == 0
+    assert 0 < found.layers[1].nonfinite <= WIDTH * BATCH
+    assert "not finite from 1 on" in str(found)
+
+
+def test_gradients_that_are_not_finite():
+    two = [lambda _, x: x * 0, lambda _, x: jnp.sqrt(x)]
+    found = signal.propagate(two, [None] * 2, batch())
+    assert (found.verdict.name, found.verdict.layer) == ("not finite", "0")
+    assert "gradients" in found.verdict.text
+
+
+def test_a_model_without_parameters():
+    class Plain(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return jnp.tanh(x)
+
+    found = signal.propagate(Plain(), initial(Plain(), batch()), batch())
+    [layer] = found.layers
+    assert layer.name == "Plain"
+    assert math.isnan(layer.parameter_gradient_std)
+    assert found.verdict.name == "healthy"
+
+
+def test_one_sample_integers_and_other_dtypes():
+    class Lookup(linen.Module):
+        @linen.compact
+        def __call__(self, ids):
+            return linen.Dense(WIDTH, dtype=jnp.bfloat16)(linen.Embed(10, WIDTH)(ids))
+
+    ids = jnp.zeros((16, 4), jnp.int32)
+    found = signal.propagate(Lookup(), initial(Lookup(), ids), ids)
+    assert [layer.name for layer in found.layers] == ["Embed_0", "Dense_0"]
+    assert found.layers[1].shape == (16, 4, WIDTH)
+    single = only(lambda _, x: x * 2, jnp.arange(256.0))
+    assert single.shape == (256,)
+    assert single.rank == 0
+    waves = only(lambda _, x: jnp.exp(1j * x), batch(WIDTH // 2))
+    assert waves.shape == (BATCH, WIDTH // 2)
+
+
+def linen_of_width(width):
+    model = Net()
+    variables = initial(model, batch())
+    return signal.propagate(model, variables, batch(width))
+
+
+def on_two_devices():
+    first, second = jax.devices()[:2]
+    weights = jax.device_put(drawn(jaxinit.normal(), 1), first)
+    return signal.propagate([linear], weights, jax.device_put(batch(), second))
+
+
+WRONG = {
+    "batch of another width": (
+        lambda: linen_of_width(7),
+        signal.LayerError,
+        ["'Dense_0' (Dense)", "float32[64, 7]", "shape and dtype of x"],
+    ),
+    "another width, list": (
+        lambda: signal.propagate([linear] * 2, drawn(jaxinit.zeros, 2), batch(9)),
+        signal.LayerError,
+        ["layer '0'", "float32[64, 9]"],
+    ),
+    "two devices": (on_two_devices, ValueError, ["cpu:1", "jax.device_put"]),
+    "model": (
+        lambda: signal.propagate(3, None, batch()),
+        TypeError,
+        ["model", "Flax Linen or NNX", "got 3"],
+    ),
+    "no layers": (lambda: signal.propagate([], [], batch()), TypeError, ["model"]),
+    "params": (
+        lambda: signal.propagate([linear] * 2, drawn(jaxinit.zeros, 1), batch()),
+        ValueError,
+        ["params", "2 layers", "got 1"],
+    ),
+    "Linen params": (
+        lambda: signal.propagate(Net(), None, batch()),
+        TypeError,
+        ["params", "init returns", "NoneType"],
+    ),
+    "two inputs of a list": (
+        lambda: signal.propagate([linear], drawn(jaxinit.zeros, 1), (batch(), batch())),
+        ValueError,
+        ["x must be one array", "got 2"],
+    ),
+    "options of a list": (
+        lambda: signal.propagate([linear], [None], batch(), train=True),
+        TypeError,
+        ["no options", "train"],
+    ),
+    "loss": (
+        lambda: only(linear, batch(), drawn(jaxinit.zeros, 1)[0], lambda y: y),
+        TypeError,
+        ["loss", "one real number", f"[{BATCH}, {WIDTH}]"],
+    ),
+    "integer output": (
+        lambda: only(lambda _, x: x.astype(int), batch()),
+        TypeError,
+        ["no floating-point array"],
+    ),
+    "predict widths": (
+        lambda: signal.predict(jnp.tanh, jaxinit.he_normal(), [3]),
+        ValueError,
+        ["widths", "at least two", "[3]"],
+    ),
+    "predict mean": (
+        lambda: signal.predict(jnp.tanh, jaxinit.constant(0.1), [3, 3]),
+        ValueError,
+        ["kernel_init", "mean 0.1", "mean zero"],
+    ),
+    "predict initializer": (
+        lambda: signal.predict(jnp.tanh, jax.nn.initializers.zeros, [3, 3]),
+        TypeError,
+        ["kernel_init", "initializer of jaxinit"],
+    ),
+    "predict function": (
+        lambda: signal.predict("relu", jaxinit.zeros, [3, 3]),
+        TypeError,
+        ["fn", "'relu'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_message(name):
+    fails, kind, parts = WRONG[name]
+    with pytest.raises(kind) as caught:
+        fails()
+    message = str(caught.value)
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_the_table():
+    weights = drawn(jaxinit.glorot_normal(), 10)
+    text = str(signal.propagate([relu] * 10, weights, batch()))
+    head, *rows, verdict = text.splitlines()
+    assert head.split()[:5] == ["layer", "kind", "shape", "mean", "std"]
+    assert [row.split()[0] for row in rows] == [str(i) for i in range(10)]
+    assert verdict.startswith("verdict: vanishing from ")

@@ -1,0 +1,202 @@
+"""Scores and fits: against scipy, calibrated, and with negative controls."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.nn import initializers as reference
+from scipy import stats as scipy_stats
+
+import jaxinit
+from benchmarks import calibration
+from jaxinit import Moments
+from jaxinit.stats import fit, score
+
+# Scores
+
+
+def test_the_methods_are_exact_for_a_normal_law():
+    x = jnp.asarray([1.5, -0.5, 2.0, 0.25])
+    squares = float((x**2).sum())
+    found = score(x, jaxinit.normal(1.0))
+    tails = scipy_stats.chi2(4).cdf(squares), scipy_stats.chi2(4).sf(squares)
+    assert found.variance_p == pytest.approx(2 * min(tails), rel=1e-5)
+    z = float(x.sum()) / 2
+    assert found.mean == pytest.approx(z)
+    assert found.mean_p == pytest.approx(2 * scipy_stats.norm.sf(z), rel=1e-5)
+    assert (found.mean_method, found.variance_method) == ("normal", "chi-square")
+
+
+def test_a_number_is_compared_without_a_mean():
+    x = jnp.asarray([11.5, 9.5, 12.0, 10.25])
+    found = score(x, 1.0)
+    squares = 4 * float(x.var())
+    tails = scipy_stats.chi2(3).cdf(squares), scipy_stats.chi2(3).sf(squares)
+    assert found.variance_p == pytest.approx(2 * min(tails), rel=1e-4)
+    assert (found.mean, found.mean_p) == (None, 1.0)
+
+
+METHODS = {
+    "normal": (jaxinit.normal(1.0), (3,), "normal", "chi-square"),
+    "few": (jaxinit.uniform(1.0), (127,), "Bernstein", "Bernstein"),
+    "enough": (jaxinit.uniform(1.0), (128,), "Pearson III", "Pearson III"),
+    "constant": (jaxinit.constant([1.0, 2.0]), (40, 2), "exact", "exact"),
+    "one entry": (jaxinit.normal(1.0), (), "normal", "chi-square"),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods(name, key):
+    init, shape, *methods = METHODS[name]
+    found = score(init(key, shape), init)
+    assert [found.mean_method, found.variance_method] == methods
+    assert found.p > 1e-6
+
+
+def test_a_law_of_two_points_has_a_certain_variance(key):
+    x = jnp.sign(jaxinit.normal(1.0)(key, (1000,)))
+    found = score(x, Moments(0.0, 1.0, 1.0, -1.0, 1.0))
+    assert (found.mean_method, found.variance_method) == ("Bernstein", "exact")
+    assert found.p > 1e-6
+    assert score(1.001 * x, Moments(0.0, 1.0, 1.0, -1.0, 1.0)).variance_p == 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn"])
+def test_narrow_draws_score_well_and_those_of_jax_do_not(key, dtype):
+    shape = (1024, 1024)
+    init = jaxinit.normal(1.0)
+    right = score(init(key, shape, jnp.dtype(dtype)), init)
+    assert right.worst < 6
+    wrong = score(reference.normal(1.0)(key, shape, jnp.dtype(dtype)), init)
+    assert (wrong.mean_p < 1e-9) == (dtype != "float16")
+
+
+def test_what_is_not_finite_scores_worst():
+    found = score(jnp.array([1.0, jnp.nan]), 1.0)
+    assert (found.p, found.worst, found.mean_method) == (0, math.inf, "not finite")
+
+
+REFUSED = {
+    "zero": (lambda: score(jnp.ones(3), 0.0), ["greater than zero", "0.0", "zeros"]),
+    "negative": (lambda: score(jnp.ones(3), -1), ["greater than zero", "-1"]),
+    "NaN": (lambda: score(jnp.ones(3), math.nan), ["greater than zero", "nan"]),
+    "text": (lambda: score(jnp.ones(3), "he"), ["an initializer", "'he'"]),
+    "moments": (
+        lambda: score(jnp.ones(3), Moments(0.0, -1.0, 3.0, -1.0, 1.0)),
+        ["expected.variance", "not negative", "-1.0"],
+    ),
+    "bounds": (
+        lambda: score(jnp.ones(3), Moments(0.0, 2.0, 3.0, -1.0, 1.0)),
+        ["no law", "variance=2.0"],
+    ),
+    "one entry": (lambda: score(jnp.ones(1), 1.0), ["at least 2", "array of 1"]),
+    "no entry": (lambda: score(jnp.ones((0, 2)), 1.0), ["(0, 2)", "no entries"]),
+    "integers": (lambda: score(jnp.arange(3), 1.0), ["floating-point", "int32"]),
+    "traced": (
+        lambda: jax.jit(lambda x: score(x, 1.0).p)(jnp.ones(3)),
+        ["traced", "no values yet"],
+    ),
+    "orthogonal": (
+        lambda: score(jnp.eye(3), jaxinit.orthogonal()),
+        ["orthogonal()", "depend on each other", "assert_orthogonal"],
+    ),
+    "fit of orthogonal": (
+        lambda: fit(jnp.eye(3), jaxinit.scaled(jaxinit.orthogonal(), 2.0)),
+        ["depend on each other", "assert_orthogonal"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    fails, parts = REFUSED[name]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        fails()
+    assert [part for part in parts if part not in str(caught.value)] == []
+
+
+# Fits
+
+FITS = {
+    "normal": jaxinit.normal(0.3, mean=-1.0),
+    "truncated": jaxinit.truncated_normal(0.5, lower=-0.5, upper=3.0),
+    "uniform": jaxinit.uniform(0.7),
+    "he_normal": jaxinit.he_normal(),
+    "split": jaxinit.split(jaxinit.glorot_uniform(), 4),
+    "stacked": jaxinit.stacked(lambda i: jaxinit.normal(0.1 * (i + 1))),
+    "atoms": jaxinit.stacked(lambda i: [jaxinit.zeros, jaxinit.normal(1.0)][i % 2]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float8_e4m3fn"])
+@pytest.mark.parametrize("name", FITS)
+def test_fits(name, dtype, key):
+    init = FITS[name]
+    x = init(key, (4, 6400), jnp.dtype(dtype))
+    assert fit(x, init).p > 1e-6
+    assert fit(1.3 * x, init).p < 1e-9
+
+
+COMPLEX = {
+    "normal": jaxinit.normal(0.3, mean=-1.0),
+    "truncated": jaxinit.glorot_normal(),
+    "uniform": jaxinit.glorot_uniform(),
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_fits(name, key):
+    init = COMPLEX[name]
+    x = init(key, (4, 6400), jnp.complex64)
+    assert fit(x, init).p > 1e-6
+    assert fit(1.3 * x, init).p < 1e-9
+    assert fit(abs(x.real) + 1j * x.imag, init).p < 1e-9
+
+
+def test_a_fit_sees_what_moments_do_not(key):
+    x = jaxinit.uniform(low=-(3**0.5), high=3**0.5)(key, (4, 6400))
+    assert score(x, Moments(0.0, 1.0, 3.0, -math.inf, math.inf)).p > 1e-6
+    assert fit(x, jaxinit.normal(1.0)).p < 1e-9
+
+
+def test_fits_are_calibrated(key):
+    init, draws = jaxinit.normal(1.0), 500
+    found = [fit(x, init).p for x in np.asarray(init(key, (draws, 50)))]
+    # of 100 expected, at most 6.1 standard errors more or fewer: once in 1e9 keys
+    assert abs(np.sum(np.array(found) < 0.2) - 100) < 6.1 * math.sqrt(80)
+
+
+# Calibration: a small version of `python -m benchmarks calibration`
+
+
+def miscalibrated(rows):
+    """Rates that are off: 6.5 standard errors, and 8 for Poisson tails, once in 1e9."""
+    for row in rows:
+        allowed = 6.5 * math.sqrt(row["expected"])
+        is_low = row["alarms"] < row["expected"] - allowed
+        is_bound = row["method"] == "Bernstein"
+        if row["alarms"] > row["expected"] + allowed + 8 or (is_low and not is_bound):
+            yield row
+
+
+@pytest.mark.parametrize("law", calibration.LAWS)
+def test_scores_are_calibrated(law):
+    rows = list(calibration.rates(law, draws=20_000, sizes=(8, 128)))
+    assert list(miscalibrated(rows)) == []
+    assert {row["size"]: row["alarms"] for row in rows if row["rate"] == 0.01}[
+        128
+    ] > 100
+
+
+@pytest.mark.parametrize("kurtosis", [2.4, 3.6])
+def test_a_wrong_kurtosis_is_not_calibrated(kurtosis, monkeypatch):
+    wrong = jaxinit.normal(1.0).moments(())._replace(kurtosis=kurtosis)
+    monkeypatch.setattr(calibration, "expected_moments", lambda *_: wrong)
+    rows = list(calibration.rates("normal", draws=20_000, sizes=(128,)))
+    assert {row["of"] for row in miscalibrated(rows)} == {"variance"}
+
+
+def test_power():
+    assert all(row["caught"] == row["draws"] for row in calibration.power(draws=3))
