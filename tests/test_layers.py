@@ -100,6 +100,8 @@ PLANTED = {
     "relative": ("_array.laws", "from . import fans"),
     "flax below the doors": ("_compile.jit", "from flax import nnx"),
     "rich outside its rooms": ("nnx", "import rich.table"),
+    "scipy outside its rooms": ("_tree.plan", "import scipy.special"),
+    "chex outside its room": ("stats", "import chex"),
     "a stranger": ("_array.laws", "import pandas"),
 }
 
