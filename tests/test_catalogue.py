@@ -201,6 +201,8 @@ def test_random_arrays_have_the_law(name):
     limit = stats.kstwo.isf(FALSE_ALARMS, x.size)
     assert distance(law, x) < limit
     assert distance(law, 1.15 * x + 0.15 * x.std()) > limit, "negative control"
+    some = np.sort(x, axis=None)[::97].astype(np.float64)
+    np.testing.assert_allclose(law.cdf(some), below(law, some), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["orthogonal", "looks_linear", "split"])

@@ -67,7 +67,8 @@ def is_orthogonal(init: Any) -> bool:
 def _defects(init: Any, x: jax.Array, factor: float) -> Iterator[Defect]:
     raise TypeError(
         f"{init!r} makes no orthogonal matrices: expect jaxinit.orthogonal(), "
-        "jaxinit.delta_orthogonal(), or one of these mirrored, scaled, stacked or split."
+        "jaxinit.delta_orthogonal(), or one of these mirrored, scaled, stacked or "
+        "split."
     )
 
 
