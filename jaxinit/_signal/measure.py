@@ -60,7 +60,9 @@ def measure(
         measured = jax.device_get(measured)
     learns = any(_learns(p) for tap in measured for p in tap.value[1])
     return [
-        dataclasses.replace(tap, value=_with_parameters(*tap.value, learns))
+        dataclasses.replace(
+            tap, value=_with_parameters(tap.value[0], tap.value[1], learns)
+        )
         for tap in measured
     ]
 
