@@ -149,7 +149,10 @@ class _Leaf:
 
 
 def _leaves(params: Any, plan: Plan | None) -> list[_Leaf]:
-    flat = [(joined(path), leaf) for path, leaf in leaf_paths(params)]
+    flat = [
+        (joined(path), leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf))
+        for path, leaf in leaf_paths(params)
+    ]
     planned = {leaf.path: leaf for leaf in plan or ()}
     if plan is not None:
         whole({path: leaf for path, leaf in flat if path in planned}, plan)

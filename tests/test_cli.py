@@ -84,7 +84,7 @@ number = 3
 import jaxinit
 
 rules = {"**/kernel": jaxinit.normal(1.0)}
-wrong_rules = jaxinit.Rules({"**/kernel": jaxinit.he_normal()})
+wrong_rules = jaxinit.Rules({"**/kernel": jaxinit.normal(0.1)})
 unused_rules = {"**/kernel": jaxinit.he_normal(), "**/bias": jaxinit.zeros}
 unfit_rules = {"**/kernel": jaxinit.delta_orthogonal()}
 no_rules = {"**/kernel": 3}
@@ -326,7 +326,7 @@ def test_rules_say_what_was_expected(folder, capsys):
 def test_rules_of_some_leaves(folder, capsys):
     argv = ("fake:net", "--input", "1x4:float32", "--rules", "fake:wrong_rules")
     rows = {row["path"]: row for row in run_json(capsys, *argv)["rows"]}
-    assert rows["params/Dense_1/kernel"]["law"] == "he_normal()"
+    assert rows["params/Dense_1/kernel"]["law"] == "normal(stddev=0.1)"
     assert rows["params/Dense_1/bias"]["law"] is None
     assert rows["batch_stats/BatchNorm_0/mean"]["score"] is None
 

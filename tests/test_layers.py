@@ -107,6 +107,8 @@ PLANTED = {
     "flax below the doors": ("_compile.jit", "from flax import nnx"),
     "flax beside its doors": ("_signal.measure", "from flax import linen"),
     "rich outside its rooms": ("nnx", "import rich.table"),
+    "scipy outside its rooms": ("_tree.plan", "import scipy.special"),
+    "chex outside its room": ("stats", "import chex"),
     "a stranger": ("_array.laws", "import pandas"),
 }
 

@@ -226,6 +226,11 @@ def test_spectral_norms():
     assert report(jnp.full((2, 2), jnp.nan)).rows[0].spectral_norm is None
 
 
+def test_python_numbers():
+    step, rate = report({"step": 3, "the_rate": 0.5}).rows
+    assert (step.dtype, step.mean, rate.mean) == ("int32", None, 0.5)
+
+
 def test_arrays_of_numpy():
     (row,) = report({"w": np.full((4, 4), 2.0, np.float16)}).rows
     assert (row.mean, row.std, row.distinct, row.spectral_norm) == (2, 0, 1, 8)

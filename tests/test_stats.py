@@ -1,6 +1,7 @@
 """Scores and fits: against scipy, calibrated, and with negative controls."""
 
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from scipy import stats as scipy_stats
 import jaxinit
 from benchmarks import calibration
 from jaxinit import Moments
+from jaxinit._array import laws
 from jaxinit.stats import fit, score
 
 # Scores
@@ -71,6 +73,27 @@ def test_narrow_draws_score_well_and_those_of_jax_do_not(key, dtype):
     assert right.worst < 6
     wrong = score(reference.normal(1.0)(key, shape, jnp.dtype(dtype)), init)
     assert (wrong.mean_p < 1e-9) == (dtype != "float16")
+
+
+class NoCdf(laws.Uniform):
+    cdf = laws.Law.cdf
+
+
+@dataclass(frozen=True, repr=False)
+class foreign(jaxinit.Initializer):  # noqa: N801
+    def _law(self, shape, dtype):
+        return NoCdf(0.0, 1.0)
+
+    def _sample(self, key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype)
+
+
+def test_laws_without_a_distribution_function(key):
+    x = foreign()(key, (64, 64), jnp.bfloat16)
+    assert score(x, foreign()).p > 1e-9
+    assert score(1.3 * x, foreign()).p < 1e-9
+    with pytest.raises(NotImplementedError, match="NoCdf has no cdf"):
+        fit(x, foreign())
 
 
 def test_what_is_not_finite_scores_worst():

@@ -113,7 +113,7 @@ ORTHOGONAL = {
     "scaled": (jaxinit.scaled(jaxinit.orthogonal(), -0.5), (8, 6)),
     "stacked": (jaxinit.stacked(jaxinit.orthogonal(), axis=1), (8, 3, 6)),
     "split": (jaxinit.split(jaxinit.orthogonal(), (4, 6)), (8, 10)),
-    "large": (jaxinit.orthogonal(), (512, 512)),
+    "large": (jaxinit.orthogonal(), (256, 256)),
     "one": (jaxinit.orthogonal(), (1, 1)),
     "empty": (jaxinit.orthogonal(), (0, 3)),
 }
