@@ -242,6 +242,37 @@ def test_a_layer_that_is_called_again_is_numbered():
     assert found.verdict.name == "vanishing"
 
 
+def test_residual_blocks_may_scale_what_they_add():
+    class Block(linen.Module):
+        stddev: float
+
+        @linen.compact
+        def __call__(self, x):
+            inner = linen.LayerNorm()(x)
+            inner = linen.gelu(linen.Dense(WIDTH, name="up")(inner))
+            init = jaxinit.normal(self.stddev)
+            return x + linen.Dense(WIDTH, kernel_init=init, name="down")(inner)
+
+    class Residual(linen.Module):
+        stddevs: tuple[float, ...]
+
+        @linen.compact
+        def __call__(self, x):
+            for stddev in self.stddevs:
+                x = Block(stddev)(x)
+            return linen.Dense(WIDTH, kernel_init=jaxinit.zeros, name="head")(x)
+
+    x = batch() / 50  # as of an embedding
+    calm = Residual((0.001, 0.0, 0.0, 1e-5))
+    found = signal.propagate(calm, initial(calm, x), x)
+    assert found.verdict.name == "healthy"
+    inside = [layer.std for layer in found.layers if layer.name.endswith("down")]
+    assert inside[0] > 10 * inside[-1]
+    wild = Residual((0.01, 0.1, 1.0, 10.0))
+    found = signal.propagate(wild, initial(wild, x), x)
+    assert (found.verdict.name, found.verdict.layer) == ("exploding", "Block_1")
+
+
 def test_a_model_is_compiled_once():
     calls = []
 

@@ -31,7 +31,10 @@ class LayerSignal:
         correlation: mean correlation over pairs of units that vary; 1 if all units do
             the same, near 0 if they are independent.
         identical: whether all units are equal, and all their gradients too, so that
-            training cannot tell them apart.
+            training cannot tell them apart; where all are zero, whether constant
+            weights make them so and no weight of the model learns.
+        flat: whether each weight of this layer has equal entries, as if drawn by zeros
+            or a constant.
         gradient_mean: mean of the gradient with respect to the output.
         gradient_std: its standard deviation.
         parameter_gradient_mean: mean of the gradient with respect to the parameters of
@@ -57,6 +60,7 @@ class LayerSignal:
     rank: float
     correlation: float
     identical: bool
+    flat: bool
     gradient_mean: float
     gradient_std: float
     parameter_gradient_mean: float

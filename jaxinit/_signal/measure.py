@@ -57,10 +57,14 @@ def measure(
             )
             for tap, gradient in zip(taps, gradients, strict=True)
         ]
-        return [
-            dataclasses.replace(tap, value=_with_parameters(*tap.value))
-            for tap in jax.device_get(measured)
-        ]
+        measured = jax.device_get(measured)
+    learns = any(_learns(p) for tap in measured for p in tap.value[1])
+    return [
+        dataclasses.replace(
+            tap, value=_with_parameters(tap.value[0], tap.value[1], learns)
+        )
+        for tap in measured
+    ]
 
 
 def _passes(
@@ -172,30 +176,44 @@ def _of_parameter(leaf: jax.Array, slope: jax.Array) -> dict[str, Any]:
     }
 
 
-def _with_parameters(statistics: dict[str, Any], parameters: list[Any]) -> dict:
+def _learns(parameter: dict[str, Any]) -> bool:
+    """Whether it is a weight, not a bias, and its gradient is not zero."""
+    return parameter["is_weight"] and bool(parameter["std"] or parameter["mean"])
+
+
+def _with_parameters(
+    statistics: dict[str, Any], parameters: list[Any], learns: bool
+) -> dict[str, Any]:
     """Statistics of a layer with those of its parameters, all taken together."""
-    mean = std = math.nan
-    if parameters:
-        size = sum(int(p["size"]) for p in parameters)
-        mean = sum(float(p["mean"]) * int(p["size"]) for p in parameters) / size
-        std = math.hypot(
-            *(
-                math.hypot(float(p["std"]), float(p["mean"]) - mean)
-                * math.sqrt(int(p["size"]) / size)
-                for p in parameters
-            )
-        )
-    # Units that are all zero count only where constant weights make them so: dead ones
-    # are zero too.
-    weights = [p for p in parameters if p["is_weight"]]
-    flat = bool(weights) and all(p["flat"] for p in weights)
+    mean, std = _pooled(parameters)
+    weights = [p for p in parameters if p["is_weight"]] or parameters
+    flat = bool(weights) and all(p["flat"] and p["size"] > 1 for p in weights)
+    # Units that are all zero are dead, unless constant weights make them so; and those
+    # part if weights elsewhere learn, as they do around a residual branch of zeros.
     is_zero = statistics["low"] == statistics["high"] == 0
     return {
         **statistics,
-        "identical": bool(statistics["identical"]) and (flat or not is_zero),
+        "identical": bool(statistics["identical"])
+        and (not is_zero or (flat and not learns)),
+        "flat": flat,
         "parameter_gradient_mean": mean,
         "parameter_gradient_std": std,
     }
+
+
+def _pooled(parameters: list[Any]) -> tuple[float, float]:
+    """Mean and standard deviation of several gradients taken together."""
+    if not parameters:
+        return math.nan, math.nan
+    size = sum(int(p["size"]) for p in parameters)
+    share = [int(p["size"]) / size for p in parameters]
+    means = [float(p["mean"]) for p in parameters]
+    mean = sum(w * m for w, m in zip(share, means, strict=True))
+    parts = [
+        math.sqrt(w) * math.hypot(float(p["std"]), m - mean)
+        for w, m, p in zip(share, means, parameters, strict=True)
+    ]
+    return mean, math.hypot(*parts)
 
 
 def _samples(x: jax.Array) -> jax.Array:

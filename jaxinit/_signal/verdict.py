@@ -87,8 +87,7 @@ def _symmetric(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
 
 def _dead(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
     for layer in layers:
-        learns = layer.dead == 1 and bool(layer.parameter_gradient_std)
-        if layer.dead > _DEAD and not learns:  # zeros that learn: a head of zeros
+        if layer.dead > _DEAD and not layer.flat:  # a head of zeros is not dead
             text = f"{layer.dead:.0%} of its units are zero on the whole batch"
             cure = (
                 "Set the biases before it to zero or above, centre its input, or use "
