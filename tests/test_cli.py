@@ -86,7 +86,7 @@ import jaxinit
 rules = {"**/kernel": jaxinit.normal(1.0)}
 wrong_rules = jaxinit.Rules({"**/kernel": jaxinit.normal(0.1)})
 unused_rules = {"**/kernel": jaxinit.he_normal(), "**/bias": jaxinit.zeros}
-unfit_rules = {"**/kernel": jaxinit.delta_orthogonal()}
+unfit_rules = {"**/kernel": jaxinit.split(jaxinit.ones, 3)}
 no_rules = {"**/kernel": 3}
 """
 
@@ -221,7 +221,7 @@ FAILURES = {
     ),
     "rules that do not fit": (
         "fake:blocks --rules fake:unfit_rules",
-        "block_0/kernel: delta_orthogonal() cannot make it: shape must have 3, 4 or 5",
+        "block_0/kernel: split(ones, 3) cannot make it: sections=3 does not divide",
     ),
     "rules and a target that raises": (
         "fake:broken --rules fake:rules",

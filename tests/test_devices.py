@@ -19,7 +19,6 @@ LEAVES = {
     "he": (jaxinit.he_normal(), (16, 8), "float32"),
     "half": (jaxinit.normal(), (16, 8), "bfloat16"),
     "complex": (jaxinit.normal(), (16, 8), "complex64"),
-    "disk": (jaxinit.glorot_uniform(), (16, 8), "complex64"),
     "bias": (jaxinit.uniform(), (16,), "float32"),
     "zeros": (jaxinit.zeros, (16, 8), "float32"),
     "square": (jaxinit.orthogonal(), (16, 8), "float32"),
@@ -91,7 +90,6 @@ def assert_placed(params, plan):
 
 MESHES = {
     "1": ((1,), AUTO),
-    "2x4": ((2, 4), AUTO),
     "2x4 explicit": ((2, 4), EXPLICIT),
     "4x2": ((4, 2), AUTO),
     "8": ((8,), AUTO),

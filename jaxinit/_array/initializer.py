@@ -264,7 +264,7 @@ def explain(init: Initializer, shape: Sequence[int], dtype: Any = None) -> Expla
         ("bounds", f"{moments.low:.6g} to {moments.high:.6g}"),
     ]
     if not init.entries_independent:
-        lines.append(("entries", "depend on each other: no independent draws"))
+        lines.append(("entries", "depend on each other: moments prove little"))
     size = f"{math.prod(shape)} entries" if shape else "a single entry"
     head = f"{init!r} on shape {shape}, {resolved}, {size}"
     return Explanation("\n".join([head, *(f"  {a:<8} {b}" for a, b in lines)]))
