@@ -17,6 +17,7 @@ ROOMS = (
     "_compile",
     "_tree",
     "config",
+    "schemes",
     "linen",
     "nnx",
     "_signal",
