@@ -14,7 +14,7 @@ IMAGES = (1, 8, 8, 3)
 
 
 class Attending(nn.Module):
-    """A transformer: blocks of attention and `mlp`, with norms or gates or without."""
+    """A transformer with norms or without; with gates, and then without positions."""
 
     norms: bool = True
     gates: bool = False
@@ -23,7 +23,8 @@ class Attending(nn.Module):
     def __call__(self, tokens):
         x = nn.Embed(VOCABULARY, WIDTH, name="wte")(tokens)
         table = nn.initializers.zeros
-        x = x + self.param("pos_embedding", table, (LENGTH, WIDTH))
+        if not self.gates:
+            x = x + self.param("pos_embedding", table, (LENGTH, WIDTH))
         for i in range(LAYERS):
             x = Block(self.norms, self.gates, name=f"decoder_blocks_{i}")(x)
         return nn.Dense(CLASSES, name="head")(x)
@@ -52,7 +53,8 @@ class Feed(nn.Module):
 class AttendingNNX(nnx.Module):
     def __init__(self, rngs, norms=True, gates=False):
         self.wte = nnx.Embed(VOCABULARY, WIDTH, rngs=rngs)
-        self.pos_embedding = nnx.Param(jnp.zeros((LENGTH, WIDTH)))
+        if not gates:
+            self.pos_embedding = nnx.Param(jnp.zeros((LENGTH, WIDTH)))
         blocks = [BlockNNX(rngs, norms, gates) for _ in range(LAYERS)]
         self.decoder_blocks = nnx.List(blocks)
         self.head = nnx.Linear(WIDTH, CLASSES, rngs=rngs)

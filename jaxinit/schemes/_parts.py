@@ -41,7 +41,7 @@ class Part:
 
     def __call__(self, leaf: Leaf) -> bool:
         kind, owner, around = described(leaf)
-        stem = re.sub(r"_?l?\d+$", "", owner)
+        stem = re.sub(r"_?\d+$", "", owner)
         names = self.names.split()
         return (
             kind in self.kinds.split()
@@ -59,7 +59,7 @@ class Part:
 def described(leaf: Leaf) -> tuple[str, str, str]:
     """Kind of a leaf, name of its module or of itself, and the path around that."""
     *around, last = leaf.path.lower().split("/")
-    if last in _GATES or re.fullmatch(r"weight_[ih]h_l\d+", last):
+    if last in _GATES:
         return "kernel", last, "/".join(around)
     if last not in _KINDS:
         return "array", last, "/".join(around)
@@ -140,7 +140,7 @@ def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
     at its output, (heads, size, outputs).
     """
     last = leaf.path.rpartition("/")[2]
-    if last in _TORCH_LAYOUT or last.startswith("weight_"):
+    if last in _TORCH_LAYOUT:
         return {"in_axis": 1, "out_axis": 0}
     if len(leaf.shape) == 3 and (QUERY_KEY(leaf) or VALUE(leaf)):
         return {"in_axis": 0, "out_axis": (1, 2)}
