@@ -43,6 +43,7 @@ GUESTS = {
     "matplotlib": {"plots"},
     "orbax": {"checkpoint"},
     "safetensors": {"checkpoint"},
+    "optax": {"schemes.mup"},
 }
 EVERYWHERE = {"jax", "numpy", *sys.stdlib_module_names}
 
