@@ -44,7 +44,8 @@ def by_fan(scale: float, mode: Mode, law: Distribution) -> Rule:
 
     def rule(leaf: Leaf) -> Initializer:
         init = variance_scaling(scale, mode, law, **axes(leaf))
-        return thirds(leaf, [init] * 3) if FUSED(leaf) and mode != "fan_in" else init
+        is_fused = FUSED(leaf) and mode != "fan_in"
+        return side_by_side(leaf, init, 3) if is_fused else init
 
     return rule
 
@@ -54,11 +55,13 @@ def fan_in(leaf: Leaf) -> float:
     return fans(leaf.shape, **axes(leaf)).fan_in
 
 
-def thirds(leaf: Leaf, inits: Sequence[Initializer]) -> Initializer:
-    """Query, key and value side by side along the outputs."""
+def side_by_side(
+    leaf: Leaf, init: Initializer | Sequence[Initializer], sections: int
+) -> Initializer:
+    """Parts of equal size along the outputs: gates, or query, key and value."""
     axis = axes(leaf)["out_axis"]
-    init = inits[0] if len(set(inits)) == 1 else tuple(inits)
-    return split(init, 3, axis if isinstance(axis, int) else -1)
+    init = init if isinstance(init, Initializer) else tuple(init)
+    return split(init, sections, axis if isinstance(axis, int) else -1)
 
 
 def drawn(rule: Rule, leaf: Leaf) -> Initializer:

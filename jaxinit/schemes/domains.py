@@ -2,11 +2,9 @@
 
 import dataclasses
 import math
-from typing import Any
 
 from jaxinit._array.gain import Activation
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.parts import split
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.activation import for_activation
 from jaxinit.initializers.basic import normal, uniform
@@ -24,7 +22,16 @@ from jaxinit.schemes._parts import (
     SIMPLE_RECURRENT,
     axes,
 )
-from jaxinit.schemes._pieces import by_fan, count, of_layers, scheme, times
+from jaxinit.schemes._pieces import (
+    Rule,
+    by_fan,
+    count,
+    drawn,
+    of_layers,
+    scheme,
+    side_by_side,
+    times,
+)
 from jaxinit.schemes.frameworks import gates, remembering
 from jaxinit.schemes.transformers import residual
 
@@ -97,7 +104,7 @@ def recurrent() -> Rules:
     'scheme recurrent'
     """
     rules = {
-        RECURRENT: _by_gate(lambda leaf: orthogonal()),
+        RECURRENT: _by_gate(orthogonal()),
         SIMPLE_RECURRENT: orthogonal(),
         GATE_INPUT: _by_gate(by_fan(1.0, "fan_avg", "uniform")),
         EMBEDDING: lambda leaf: normal(1 / math.sqrt(leaf.shape[-1])),
@@ -107,13 +114,12 @@ def recurrent() -> Rules:
     return scheme("recurrent", rules, [RECURRENT])
 
 
-def _by_gate(rule: Any) -> Any:
+def _by_gate(rule: Rule) -> Rule:
     """A rule for each of the gates that lie side by side along the outputs."""
 
     def result(leaf: Leaf) -> Initializer:
-        number, out = gates(leaf), axes(leaf)["out_axis"]
-        init = rule(leaf)
-        return split(init, number, out) if number > 1 else init  # pyright: ignore
+        init, number = drawn(rule, leaf), gates(leaf)
+        return side_by_side(leaf, init, number) if number > 1 else init
 
     return result
 

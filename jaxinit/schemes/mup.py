@@ -8,7 +8,7 @@ hyperparameter transfer" (2022), in the form of its table 8. With the fan in of 
 | --- | --- | --- | --- |
 | inputs (only outputs grow), biases, norms | as at the base | 1 | n |
 | hidden layers (both grow) | base / sqrt(m) | 1 / m | n / m |
-| the output (only inputs grow) | as at the base, or 0 | 1 | m |
+| the output (only inputs grow) | as at the base | 1 | m |
 
 The weight decay of a leaf is multiplied by one over its learning rate's multiplier, so
 that their product is the same at every width. The forward pass has two numbers of its
@@ -30,7 +30,6 @@ from jaxinit._array.settings import positive
 from jaxinit._tree.paths import joined, leaf_paths
 from jaxinit._tree.plan import PlanError, leaf_contexts, problems_message
 from jaxinit._tree.rules import Leaf, Rules
-from jaxinit.initializers.basic import zeros
 from jaxinit.schemes._parts import EMBEDDING, KERNEL, axes
 
 Kind = Literal["fixed", "input", "hidden", "output"]
@@ -80,22 +79,23 @@ class Scaling:
 
     def initializer(self, rules: Rules, position: int) -> Initializer:
         """The law of the base leaf, narrower in a hidden layer."""
-        own = rules.initializer(position, self.target)
-        wanted = _std(rules.initializer(position, self.base), self.base)
+        (_, wanted), (own, found) = (
+            _with_std(rules.initializer(position, leaf), leaf)
+            for leaf in (self.base, self.target)
+        )
         if self.kind == "hidden":
             wanted /= math.sqrt(self.fan_in)
-        found = _std(own, self.target)
         same = math.isclose(found, wanted, rel_tol=1e-9, abs_tol=0.0)
-        return own if same or not found else scaled(own, wanted / found)  # pyright: ignore
+        return own if same or not found else scaled(own, wanted / found)
 
 
-def _std(initializer: Any, leaf: Leaf) -> float:
+def _with_std(initializer: Any, leaf: Leaf) -> tuple[Initializer, float]:
     if not isinstance(initializer, Initializer):
         raise TypeError(
             f"{initializer!r} does not know its deviation, which muP has to change: "
             "use an initializer of jaxinit"
         )
-    return initializer.moments(leaf.shape, leaf.dtype).std
+    return initializer, initializer.moments(leaf.shape, leaf.dtype).std
 
 
 Widths = Mapping[str, Scaling]
@@ -175,16 +175,15 @@ def _named(axes: Mapping[str, Any], ndim: int) -> set[int]:
     return {axis % ndim for group in groups for axis in group}
 
 
-def rules(standard: Any, grown: Widths, *, zero_output: bool = False) -> Rules:
+def rules(standard: Any, grown: Widths) -> Rules:
     """Rules of the standard parametrization, as muP has them at the target's width.
 
-    At the base model's own width they are the same.
+    At the base model's own width they are the same. The paper advises an output kernel
+    of zeros, so that wide models start as the narrow one does: put such a rule first.
 
     Args:
         standard: rules, such as `jaxinit.schemes.flax()`, of initializers of jaxinit.
         grown: what `widths` returned.
-        zero_output: whether kernels of kind "output" start at zero, as the paper
-            advises: at the start the wide model is then no other than the narrow one.
 
     Returns:
         Rules for the target model.
@@ -202,10 +201,7 @@ def rules(standard: Any, grown: Widths, *, zero_output: bool = False) -> Rules:
 
     def at(position: int):
         def rule(leaf: Leaf) -> Initializer:
-            scaling = _of(grown, leaf.path)
-            if zero_output and scaling.kind == "output":
-                return zeros
-            return scaling.initializer(standard, position)
+            return _of(grown, leaf.path).initializer(standard, position)
 
         return rule
 

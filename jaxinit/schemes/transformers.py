@@ -36,7 +36,7 @@ from jaxinit.schemes._pieces import (
     of_layers,
     refuse,
     scheme,
-    thirds,
+    side_by_side,
     times,
 )
 
@@ -382,7 +382,8 @@ def _rescaled(
 
     def fused(leaf: Leaf) -> Initializer:
         plain = variance_scaling(1.0, "fan_avg", law, **axes(leaf))
-        return thirds(leaf, [plain, plain, scaled(plain, factor(leaf))])
+        changed = scaled(plain, factor(leaf))
+        return side_by_side(leaf, [plain, plain, changed], 3)
 
     def embedding(leaf: Leaf) -> Initializer:
         return normal(embedding_factor / math.sqrt(leaf.shape[-1]))
