@@ -158,7 +158,8 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
 
     Returns:
         `{"version": 1, "name": "normal", "stddev": 0.02}`, with the settings that
-        differ from the defaults, or `{"version": 1, "rules": [...]}`.
+        differ from the defaults, or `{"version": 1, "rules": [...]}`, rules that need
+        not match marked `"optional": True`.
 
     Raises:
         TypeError: naming all that cannot be written.

@@ -111,6 +111,7 @@ PLANTED = {
     "flax beside its doors": ("_signal.measure", "from flax import linen"),
     "rich outside its rooms": ("nnx", "import rich.table"),
     "scipy outside its rooms": ("_tree.plan", "import scipy.special"),
+    "optax outside its room": ("schemes.domains", "import optax"),
     "chex outside its room": ("stats", "import chex"),
     "a stranger": ("_array.laws", "import pandas"),
 }

@@ -22,9 +22,9 @@ def linen_params(key):
     class Model(linen.Module):
         @linen.compact
         def __call__(self, tokens):
-            x = linen.Embed(40, 40)(tokens)
+            x = linen.Embed(80, 40)(tokens)
             x = linen.MultiHeadDotProductAttention(4)(linen.LayerNorm()(x))
-            x = linen.RNN(linen.OptimizedLSTMCell(40))(x)
+            x = linen.RNN(linen.OptimizedLSTMCell(80))(x)
             x = linen.RNN(linen.GRUCell(40))(x)
             x = linen.RNN(linen.SimpleCell(40))(x)
             return linen.Conv(40, (3, 3))(linen.Dense(40)(x)[..., None] * jnp.ones(40))
@@ -36,12 +36,12 @@ def linen_params(key):
 def nnx_params(key):
     def make(rngs):
         return nnx.Dict(
-            embed=nnx.Embed(40, 40, rngs=rngs),
+            embed=nnx.Embed(80, 40, rngs=rngs),
             attention=nnx.MultiHeadAttention(4, 40, decode=False, rngs=rngs),
-            lstm=nnx.OptimizedLSTMCell(40, 40, rngs=rngs),
+            lstm=nnx.OptimizedLSTMCell(40, 80, rngs=rngs),
             gru=nnx.GRUCell(40, 40, rngs=rngs),
             norm=nnx.LayerNorm(40, rngs=rngs),
-            dense=nnx.Linear(40, 40, rngs=rngs),
+            dense=nnx.Linear(40, 80, rngs=rngs),
             conv=nnx.Conv(40, 40, (3, 3), rngs=rngs),
         )
 
@@ -50,32 +50,39 @@ def nnx_params(key):
 
 def haiku_params(key):
     def model(tokens):
-        x = haiku.Embed(40, 40)(tokens)
+        x = haiku.Embed(80, 40)(tokens)
         x = haiku.LayerNorm(-1, True, True)(x)
         cell = haiku.GRU(40)
         x, _ = cell(x[:, 0], cell.initial_state(1))
-        cell = haiku.LSTM(40)
+        cell = haiku.LSTM(80)
         x, _ = cell(x, cell.initial_state(1))
         x = haiku.Linear(40)(x)
         return haiku.Conv2D(40, 3)(x[:, :, None, None] * jnp.ones(40))
 
     haiku = pytest.importorskip("haiku")
-    return haiku.transform(model).init(key, jnp.zeros((1, 4), jnp.int32))
+    tokens = jnp.zeros((1, 4), jnp.int32)
+    return jaxinit.jit(haiku.transform(model).init)(key, tokens)
 
 
 def equinox_params(key):
     eqx = pytest.importorskip("equinox")
-    keys = jax.random.split(key, 6)
-    model = {
-        "embed": eqx.nn.Embedding(40, 40, key=keys[0]),
-        "attention": eqx.nn.MultiheadAttention(4, 40, key=keys[1]),
-        "lstm": eqx.nn.LSTMCell(40, 40, key=keys[2]),
-        "gru": eqx.nn.GRUCell(40, 40, key=keys[3]),
-        "mlp": eqx.nn.MLP(40, 40, 40, 1, key=keys[4]),
-        "conv": eqx.nn.Conv2d(40, 40, 3, key=keys[5]),
-        "norm": eqx.nn.LayerNorm(40),
-    }
-    return eqx.filter(model, eqx.is_array)
+
+    def model(key):
+        keys = jax.random.split(key, 6)
+        return eqx.filter(layers(keys), eqx.is_array)
+
+    def layers(keys):
+        return {
+            "embed": eqx.nn.Embedding(80, 40, key=keys[0]),
+            "attention": eqx.nn.MultiheadAttention(4, 40, key=keys[1]),
+            "lstm": eqx.nn.LSTMCell(40, 80, key=keys[2]),
+            "gru": eqx.nn.GRUCell(40, 40, key=keys[3]),
+            "mlp": eqx.nn.MLP(40, 80, 80, 1, key=keys[4]),
+            "conv": eqx.nn.Conv2d(40, 40, 3, key=keys[5]),
+            "norm": eqx.nn.LayerNorm(40),
+        }
+
+    return jaxinit.jit(model)(key)
 
 
 def torch_params(key):
@@ -84,10 +91,10 @@ def torch_params(key):
     nn = torch.nn
     model = nn.ModuleDict(
         {
-            "embed": nn.Embedding(40, 40),
+            "embed": nn.Embedding(80, 40),
             "attn": nn.MultiheadAttention(40, 4),
-            "lstm": nn.LSTM(40, 40),
-            "dense": nn.Linear(40, 40),
+            "lstm": nn.LSTM(40, 80),
+            "dense": nn.Linear(40, 80),
             "conv": nn.Conv2d(40, 40, 3),
             "norm": nn.LayerNorm(40),
         }
