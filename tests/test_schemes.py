@@ -277,15 +277,31 @@ def test_fused_projections_are_three(layout):
     assert stds == pytest.approx([root(12), root(12), root(12) * 16**-0.25])
 
 
-def test_gates_of_a_fused_recurrent_kernel_are_each_orthogonal(key):
-    rules = schemes.recurrent()
-    for path, shape in {"dense_h/kernel": (8, 32), "weight_hh": (32, 8)}.items():
-        *module, last = path.split("/")
-        tree = {last: leaf(*shape)}
-        tree = {module[0]: tree} if module else tree
-        (x,) = jax.tree.leaves(jaxinit.plan(tree, rules).init(key))
-        gate = x[:, :8] if shape[0] == 8 else x[:8]
-        assert jnp.allclose(gate.T @ gate, jnp.eye(8), atol=1e-5)
+CELLS = {
+    "flax": {"dense_i": {"kernel": leaf(5, 32)}, "dense_h": {"kernel": leaf(8, 32)}},
+    "equinox": {"weight_ih": leaf(32, 5), "weight_hh": leaf(32, 8)},
+}
+
+
+@pytest.mark.parametrize("library", CELLS)
+def test_gates_of_a_fused_recurrent_kernel_are_each_orthogonal(library, key):
+    plan = jaxinit.plan({"cell": CELLS[library]}, schemes.recurrent())
+    state, inputs = sorted(plan, key=lambda x: 8 not in x.shape)
+    x = state.draw(key)
+    gate = x[:, :8] if library == "flax" else x[:8]
+    assert jnp.allclose(gate.T @ gate, jnp.eye(8), atol=1e-5)
+    assert inputs.std == pytest.approx(glorot(5, 8))
+
+
+def test_names_of_gates_alone_make_no_recurrent_layer():
+    """A dense layer called `in` is one unless `hn` is beside it."""
+    alone = {"in": {"kernel": leaf(16, 4)}}
+    cell = {**alone, "hn": {"kernel": leaf(4, 4)}}
+    stds = [
+        {x.path: x.std for x in jaxinit.plan(tree, schemes.torch())}["in/kernel"]
+        for tree in (alone, cell)
+    ]
+    assert stds == pytest.approx([root(3 * 16), root(3 * 4)])
 
 
 def test_other_rules_go_first():

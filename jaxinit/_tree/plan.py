@@ -269,11 +269,11 @@ def _not_arrays(flat: Sequence[tuple[Path, Any]]) -> list[str]:
 def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
     """What rules may look at, of every leaf."""
     siblings: dict[Path, dict[str, jax.ShapeDtypeStruct]] = {}
+    leaves: dict[str, jax.ShapeDtypeStruct] = {}
     for path, leaf in flat:
         name = path[-1] if path else ""
         shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        siblings.setdefault(path[:-1], {})[name] = shape
-    paths = frozenset(joined(path) for path, _ in flat)
+        siblings.setdefault(path[:-1], {})[name] = leaves[joined(path)] = shape
     return [
         Leaf(
             joined(path),
@@ -281,7 +281,7 @@ def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
             jnp.dtype(leaf.dtype),
             siblings[path[:-1]],
             layer_index(path),
-            paths,
+            leaves,
         )
         for path, leaf in flat
     ]

@@ -24,7 +24,7 @@ class Leaf:
             path: a bias finds the shape of its kernel here.
         index: the layer number in the path, that of the first segment that is or ends
             in a number; None if there is none.
-        paths: paths of all leaves of the tree.
+        leaves: all leaves of the tree, by path.
     """
 
     path: str
@@ -32,7 +32,7 @@ class Leaf:
     dtype: np.dtype
     siblings: Mapping[str, jax.ShapeDtypeStruct]
     index: int | None
-    paths: frozenset[str]
+    leaves: Mapping[str, jax.ShapeDtypeStruct]
 
 
 class Rules:

@@ -1,9 +1,10 @@
 """Parts of models: which leaf is what, told by the names that libraries give."""
 
-import functools
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxinit._tree.rules import Leaf
 
@@ -15,7 +16,8 @@ _KINDS = {
     **dict.fromkeys(("bias", "b", "beta", "offset", "bias_n"), "bias"),
     **dict.fromkeys(("embedding", "embeddings"), "embedding"),
 }
-_GATES = ("recurrent_kernel", "weight_ih", "weight_hh", "w_i", "w_h")
+_OF_CELLS = (("weight_ih", "weight_hh"), ("w_i", "w_h"), ("kernel", "recurrent_kernel"))
+_CELL_KERNELS = {name for pair in _OF_CELLS for name in pair} - {"kernel"}
 _TORCH_LAYOUT = ("weight", "weight_ih", "weight_hh")  # (outputs, inputs, window)
 
 
@@ -27,8 +29,8 @@ class Part:
         words: what they are.
         kinds: kinds of leaf, separated by spaces: kernel, scale, bias, embedding, or
             array for any other.
-        names: names of the module, or of a bare array itself, without a number at the
-            end or with it; none means any.
+        names: names of the module, or of a bare array itself, as they are or before
+            the number that Flax gives, as in `Dense_0`; none means any.
         inside: parts of names, one of which a module around it must have.
         ndim: the fewest axes of such an array.
     """
@@ -41,7 +43,7 @@ class Part:
 
     def __call__(self, leaf: Leaf) -> bool:
         kind, owner, around = described(leaf)
-        stem = re.sub(r"_?\d+$", "", owner)
+        stem = re.sub(r"_\d+$", "", owner)
         names = self.names.split()
         return (
             kind in self.kinds.split()
@@ -59,7 +61,7 @@ class Part:
 def described(leaf: Leaf) -> tuple[str, str, str]:
     """Kind of a leaf, name of its module or of itself, and the path around that."""
     *around, last = leaf.path.lower().split("/")
-    if last in _GATES:
+    if last in _CELL_KERNELS:
         return "kernel", last, "/".join(around)
     if last not in _KINDS:
         return "array", last, "/".join(around)
@@ -111,24 +113,11 @@ MLP_OUT = Part(
     "fc2 proj c_proj linear2 lin2 w2 wo down_proj dense_1",
     inside="mlp ffn feed block layer",
 )
-RECURRENT = Part(
-    "recurrent kernel",
-    "kernel",
-    "hi hf hg ho hr hz hn dense_h recurrent_kernel weight_hh w_h",
-)
-SIMPLE_RECURRENT = Part(
-    "recurrent kernel of a simple cell", "kernel", "h", inside="cell"
-)
-GATE_INPUT = Part(
-    "input kernel of gates",
-    "kernel",
-    "ii if ig io ir iz in dense_i weight_ih w_i",
-)
 GATE = Part(
     "residual gate",
     "array scale",
     "gate gain alpha resweight rezero skip_gain skipinit_gain layer_scale layerscale "
-    "ls gamma_1 gamma_2 lambda_1 lambda_2",
+    "ls1 ls2 gamma_1 gamma_2 lambda_1 lambda_2",
 )
 
 
@@ -151,19 +140,79 @@ def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
 
 def kernel_beside(leaf: Leaf) -> Leaf | None:
     """The kernel of the layer that a bias belongs to; None beside a norm's scale."""
-    path = leaf.path.rpartition("/")[0]
-    for name in (*_GATES[::-1], *_KINDS):
-        found = leaf.siblings.get(name)
-        if found is not None and len(found.shape) > 1:
-            return Leaf(
-                f"{path}/{name}".lstrip("/"),
-                tuple(found.shape),
-                leaf.dtype,
-                leaf.siblings,
-                leaf.index,
-                leaf.paths,
-            )
+    for name, found in leaf.siblings.items():
+        if _KINDS.get(name) == "kernel" and len(found.shape) > 1:
+            return _at(leaf, _beside(leaf.path, name))
     return None
+
+
+def _beside(path: str, name: str) -> str:
+    return f"{path.rpartition('/')[0]}/{name}".removeprefix("/")
+
+
+def _at(leaf: Leaf, path: str) -> Leaf:
+    """Another leaf of the same tree, with the siblings of this one."""
+    found = leaf.leaves[path]
+    return dataclasses.replace(
+        leaf, path=path, shape=tuple(found.shape), dtype=found.dtype
+    )
+
+
+class Cell(NamedTuple):
+    """The kernels of a recurrent layer, or of one of its gates."""
+
+    inputs: Leaf
+    state: Leaf
+
+    @property
+    def gates(self) -> int:
+        """How many gates lie side by side in each kernel."""
+        return max(self.state.shape) // min(self.state.shape)
+
+    @property
+    def units(self) -> int:
+        """Size of the state."""
+        return min(self.state.shape)
+
+
+def cell(leaf: Leaf) -> Cell | None:
+    """The recurrent layer that a kernel or bias belongs to; None if to none.
+
+    Two kernels side by side, as `weight_ih` and `weight_hh`, or in modules beside each
+    other, as Flax's `dense_i` and `dense_h`, `ii` and `hi`, `in` and `hn`.
+    """
+    for inputs, state in _pairs(leaf.path):
+        if inputs in leaf.leaves and state in leaf.leaves:
+            return Cell(_at(leaf, inputs), _at(leaf, state))
+    return None
+
+
+def _pairs(path: str) -> Iterator[tuple[str, str]]:
+    for inputs, state in _OF_CELLS:
+        yield _beside(path, inputs), _beside(path, state)
+    gate = re.fullmatch(r"(.*/|)(dense_|)[ih]([ifgorzn]?)/[^/]+", path)
+    if gate:
+        around, dense, name = gate.groups()
+        yield (
+            f"{around}{dense}i{name}/kernel",
+            f"{around}{dense}h{name}/kernel",
+        )
+
+
+class _StateKernel(Part):
+    def __call__(self, leaf: Leaf) -> bool:
+        found = cell(leaf)
+        return found is not None and leaf.path == found.state.path
+
+
+class _InputKernel(Part):
+    def __call__(self, leaf: Leaf) -> bool:
+        found = cell(leaf)
+        return found is not None and leaf.path == found.inputs.path
+
+
+RECURRENT = _StateKernel("recurrent kernel, such as dense_h, hi or weight_hh", "kernel")
+GATE_INPUT = _InputKernel("input kernel of a recurrent layer", "kernel")
 
 
 def place_in_block(leaf: Leaf) -> tuple[int, int] | None:
@@ -173,20 +222,13 @@ def place_in_block(leaf: Leaf) -> tuple[int, int] | None:
     and `bn2`, or `Conv_0` and `Conv_1`. A block is a module that is numbered itself.
     None outside a block.
     """
-    return _places(leaf.paths).get(leaf.path)
-
-
-@functools.lru_cache(16)
-def _places(paths: frozenset[str]) -> dict[str, tuple[int, int]]:
-    groups: dict[tuple[str, ...], dict[int, str]] = {}
-    for path in paths:
-        found = re.fullmatch(r"((?:.*/)?[^/]*\d)/([^/]*?)_?(\d+)/([^/]+)", path)
-        if found:
-            block, stem, number, last = found.groups()
-            groups.setdefault((block, stem, last), {})[int(number)] = path
-    return {path: place for group in groups.values() for path, place in _ranked(group)}
-
-
-def _ranked(group: dict[int, str]) -> Iterator[tuple[str, tuple[int, int]]]:
-    for position, number in enumerate(sorted(group)):
-        yield group[number], (position, len(group))
+    found = re.fullmatch(r"((?:.*/)?[^/]*\d/[^/]*?)(\d+)(/[^/]+)", leaf.path)
+    if not found:
+        return None
+    stem, number, last = found[1], int(found[2]), found[3]
+    first = end = number
+    while f"{stem}{first - 1}{last}" in leaf.leaves:
+        first -= 1
+    while f"{stem}{end + 1}{last}" in leaf.leaves:
+        end += 1
+    return number - first, end - first + 1

@@ -11,10 +11,12 @@ from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.basic import ones, zeros
 from jaxinit.initializers.variance_scaling import variance_scaling
 from jaxinit.schemes._parts import (
+    ATTENTION_OUT,
     BIAS,
     EMBEDDING,
     FUSED,
     KERNEL,
+    MLP_OUT,
     SCALE,
     Part,
     axes,
@@ -33,6 +35,12 @@ def scheme(
     Norms start as the identity and biases at zero unless `rules` say otherwise.
     """
     return Rules({**rules, **_missing(rules)}, required=required, name=f"scheme {name}")
+
+
+def transformer(name: str, out: Rule, others: Mapping[Part, Rule]) -> Rules:
+    """A scheme with a rule for the two kernels of a block that end on the stream."""
+    ends = (ATTENTION_OUT, MLP_OUT)
+    return scheme(name, {**dict.fromkeys(ends, out), **others}, ends)
 
 
 def _missing(rules: Mapping[Part, Rule]) -> dict[Part, Rule]:

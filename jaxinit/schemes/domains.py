@@ -19,8 +19,8 @@ from jaxinit.schemes._parts import (
     KERNEL,
     POSITION,
     RECURRENT,
-    SIMPLE_RECURRENT,
     axes,
+    cell,
 )
 from jaxinit.schemes._pieces import (
     Rule,
@@ -31,9 +31,9 @@ from jaxinit.schemes._pieces import (
     scheme,
     side_by_side,
     times,
+    transformer,
 )
-from jaxinit.schemes.frameworks import gates, remembering
-from jaxinit.schemes.transformers import residual
+from jaxinit.schemes.frameworks import remembering
 
 
 def vision() -> Rules:
@@ -81,7 +81,7 @@ def language(layers: int) -> Rules:
     out = times(glorot, 1 / math.sqrt(2 * count("layers", layers)))
     table = normal(0.02)
     others = {POSITION: table, EMBEDDING: table, KERNEL: glorot}
-    return residual("language", of_layers(layers, out), others)
+    return transformer("language", of_layers(layers, out), others)
 
 
 def recurrent() -> Rules:
@@ -105,7 +105,6 @@ def recurrent() -> Rules:
     """
     rules = {
         RECURRENT: _by_gate(orthogonal()),
-        SIMPLE_RECURRENT: orthogonal(),
         GATE_INPUT: _by_gate(by_fan(1.0, "fan_avg", "uniform")),
         EMBEDDING: lambda leaf: normal(1 / math.sqrt(leaf.shape[-1])),
         KERNEL: by_fan(1.0, "fan_avg", "uniform"),
@@ -118,8 +117,10 @@ def _by_gate(rule: Rule) -> Rule:
     """A rule for each of the gates that lie side by side along the outputs."""
 
     def result(leaf: Leaf) -> Initializer:
-        init, number = drawn(rule, leaf), gates(leaf)
-        return side_by_side(leaf, init, number) if number > 1 else init
+        init, found = drawn(rule, leaf), cell(leaf)
+        if found is None or found.gates == 1:
+            return init
+        return side_by_side(leaf, init, found.gates)
 
     return result
 

@@ -17,10 +17,9 @@ from jaxinit.schemes._parts import (
     KERNEL,
     QUERY_KEY,
     RECURRENT,
-    SIMPLE_RECURRENT,
     VALUE,
     Part,
-    axes,
+    cell,
     described,
     kernel_beside,
 )
@@ -57,7 +56,6 @@ def flax() -> Rules:
         "flax",
         {
             RECURRENT: orthogonal(),
-            SIMPLE_RECURRENT: orthogonal(),
             EMBEDDING: embedding,
             KERNEL: by_fan(1.0, "fan_in", "truncated_normal"),
         },
@@ -117,32 +115,20 @@ def _bounded_by_fan() -> dict:
     }
 
 
-def _units(leaf: Leaf) -> float:
-    """Units of the recurrent layer that an input kernel belongs to."""
-    recurrent = kernel_beside(leaf)
-    if recurrent is not None and RECURRENT(recurrent):
-        return fan_in(recurrent)
-    if described(leaf)[1] == "dense_i":
-        raise ValueError(
-            "the bound is 1 / sqrt(units), and the number of units does not follow "
-            "from this fused kernel; put a rule of your own for it first"
-        )
-    out = axes(leaf)["out_axis"]
-    return leaf.shape[out] if isinstance(out, int) else math.nan
-
-
 def _gate_input(leaf: Leaf) -> Initializer:
-    bound = 1 / math.sqrt(_units(leaf))
-    return uniform(low=-bound, high=bound)
+    found = cell(leaf)
+    return _bounded(found.units if found else fan_in(leaf))
 
 
 def _bounded_bias(leaf: Leaf) -> Initializer:
-    kernel = kernel_beside(leaf)
-    if kernel is None:
-        return zeros
-    units = _units(kernel) if GATE_INPUT(kernel) else fan_in(kernel)
-    bound = 1 / math.sqrt(units)
-    return uniform(low=-bound, high=bound)
+    found, kernel = cell(leaf), kernel_beside(leaf)
+    if found:
+        return _bounded(found.units)
+    return _bounded(fan_in(kernel)) if kernel else zeros
+
+
+def _bounded(n: float) -> Initializer:
+    return uniform(low=-1 / math.sqrt(n), high=1 / math.sqrt(n))
 
 
 def keras() -> Rules:
@@ -166,7 +152,6 @@ def keras() -> Rules:
         "keras",
         {
             RECURRENT: orthogonal(),
-            SIMPLE_RECURRENT: orthogonal(),
             EMBEDDING: uniform(low=-0.05, high=0.05),
             KERNEL: by_fan(1.0, "fan_avg", "uniform"),
             BIAS: remembering,
@@ -176,20 +161,12 @@ def keras() -> Rules:
 
 def remembering(leaf: Leaf) -> Initializer:
     """1 for the forget gate of an LSTM, its bias fused or apart; 0 for other biases."""
+    found = cell(leaf)
+    if found is None:
+        return zeros
     if described(leaf)[1] == "hf":
         return ones
-    return forget_gate_bias() if gates(leaf) == 4 else zeros
-
-
-def gates(leaf: Leaf) -> int:
-    """How many gates lie side by side in the kernel of a recurrent layer."""
-    recurrent = kernel_beside(leaf)
-    if recurrent is not None and RECURRENT(recurrent):
-        return max(recurrent.shape) // min(recurrent.shape)
-    if leaf.path.rpartition("/")[0].endswith("dense_i"):  # NNX: GRUs have no bias at h
-        cell = leaf.path.rpartition("dense_i")[0]
-        return 4 if f"{cell}dense_h/bias" in leaf.paths else 3
-    return 1
+    return forget_gate_bias() if found.gates == 4 else zeros
 
 
 def haiku() -> Rules:

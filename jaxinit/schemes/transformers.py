@@ -10,13 +10,11 @@ from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.basic import normal, truncated_normal, zeros
 from jaxinit.initializers.variance_scaling import lecun_normal, variance_scaling
 from jaxinit.schemes._parts import (
-    ATTENTION_OUT,
     EMBEDDING,
     FUSED,
     HEAD,
     KERNEL,
     MLP_IN,
-    MLP_OUT,
     PATCHES,
     POSITION,
     SCALE,
@@ -35,17 +33,10 @@ from jaxinit.schemes._pieces import (
     layer,
     of_layers,
     refuse,
-    scheme,
     side_by_side,
     times,
+    transformer,
 )
-
-_RESIDUAL = (ATTENTION_OUT, MLP_OUT)
-
-
-def residual(name: str, out: Rule, others: Mapping[Part, Rule]) -> Rules:
-    """A scheme with a rule for the two kernels of a block that end on the stream."""
-    return scheme(name, {**dict.fromkeys(_RESIDUAL, out), **others}, _RESIDUAL)
 
 
 def gpt2(layers: int, stddev: float = 0.02) -> Rules:
@@ -74,7 +65,7 @@ def gpt2(layers: int, stddev: float = 0.02) -> Rules:
     out = normal(stddev / math.sqrt(2 * count("layers", layers)))
     plain = normal(stddev)
     others = {POSITION: normal(stddev / 2), **everywhere(plain)}
-    return residual("gpt2", of_layers(layers, out), others)
+    return transformer("gpt2", of_layers(layers, out), others)
 
 
 def bert(stddev: float = 0.02) -> Rules:
@@ -100,7 +91,7 @@ def bert(stddev: float = 0.02) -> Rules:
     """
     cut = truncated_normal(stddev)
     others = {POSITION: cut, **everywhere(cut)}
-    return residual("bert", cut, others)
+    return transformer("bert", cut, others)
 
 
 def vit(layers: int, stddev: float = 0.02) -> Rules:
@@ -139,7 +130,7 @@ def vit(layers: int, stddev: float = 0.02) -> Rules:
         **everywhere(cut),
     }
     # MLP_OUT is first, so that a feed-forward `fc` is no head
-    return residual("vit", out, {MLP_IN: cut, **others})
+    return transformer("vit", out, {MLP_IN: cut, **others})
 
 
 def small_init(width: int) -> Rules:
@@ -163,7 +154,7 @@ def small_init(width: int) -> Rules:
     'scheme small_init'
     """
     small = _small(width)
-    return residual("small_init", small, {POSITION: small, **everywhere(small)})
+    return transformer("small_init", small, {POSITION: small, **everywhere(small)})
 
 
 def _small(width: int) -> Initializer:
@@ -195,7 +186,7 @@ def wang(layers: int, width: int) -> Rules:
     small = _small(width)
     out = normal(2 / (count("layers", layers) * math.sqrt(width)))
     others = {POSITION: small, **everywhere(small)}
-    return residual("wang", of_layers(layers, out), others)
+    return transformer("wang", of_layers(layers, out), others)
 
 
 def mitchell(layers: int, width: int) -> Rules:
@@ -230,7 +221,7 @@ def mitchell(layers: int, width: int) -> Rules:
     embedding = _cut_at_three(1 / math.sqrt(count("width", width)))
     out = times(kernel, lambda leaf: 1 / math.sqrt(2 * (layer(leaf, layers) + 1)))
     others = {POSITION: embedding, **everywhere(kernel, embedding)}
-    return residual("mitchell", out, others)
+    return transformer("mitchell", out, others)
 
 
 def _cut_at_three(stddev: float) -> Initializer:
@@ -397,4 +388,4 @@ def _rescaled(
         EMBEDDING: embedding,
         KERNEL: glorot,
     }
-    return residual(name, changed, rules)
+    return transformer(name, changed, rules)
