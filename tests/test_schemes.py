@@ -277,6 +277,59 @@ def test_fused_projections_are_three(layout):
     assert stds == pytest.approx([root(12), root(12), root(12) * 16**-0.25])
 
 
+N, M = 6, 2
+STACKS = {
+    "deepnorm": (schemes.deepnorm(N, M), 0.87 * (N**4 * M) ** (-1 / 16)),
+    "sub_ln": (
+        schemes.sub_ln(N, M),
+        math.sqrt(math.log(3 * M) * math.log(2 * N) / 3),
+    ),
+    "t_fixup": (schemes.t_fixup(N, M), 0.67 * N**-0.25),
+    "t_fixup, encoder alone": (schemes.t_fixup(N), 0.67 * N**-0.25),
+}
+# Leaves that the small models lack: rules, path, shape, mean, deviation.
+SINGLE = {
+    **{
+        f"encoder, {name}": (
+            rules,
+            "encoder/layers_0/mlp/fc1/kernel",
+            (12, 48),
+            0,
+            factor * glorot(12, 48),
+        )
+        for name, (rules, factor) in STACKS.items()
+    },
+    "patches": (schemes.vit(2), "embedding/kernel", (4, 4, 3, 12), 0, root(48)),
+    "token": (schemes.vit(2), "cls_token", (1, 1, 12), 0, 0.02 * CUT),
+    "style": (schemes.stylegan(), "affine/bias", (12,), 1, 0),
+    "mapping": (schemes.stylegan(0.1), "mapping/dense_0/kernel", (4, 4), 0, 10),
+    "noise": (schemes.stylegan(), "synthesis/noise_strength", (), 0, 0),
+    "gates, 18 layers": (schemes.layer_scale(18), "b_0/ls1/gamma", (4,), 0.1, 0),
+    "gates, 25 layers": (schemes.layer_scale(25), "b_0/ls1/gamma", (4,), 1e-6, 0),
+    "skip_init, rest": (schemes.skip_init(), "fc1/kernel", (8, 4), 0, 0.5),
+    "fixup, three kernels": (
+        schemes.fixup(16),
+        "blocks_1/conv2/kernel",
+        (1, 1, 8, 8),
+        0,
+        0.5 * 16**-0.25,
+    ),
+    "fixup, multiplier": (schemes.fixup(16), "blocks_1/scale", (1,), 1, 0),
+    "no head": (schemes.vision(), "fc1/kernel", (8, 8), 0, 0.5),
+}
+
+
+@pytest.mark.parametrize("case", SINGLE)
+def test_single_leaves(case):
+    rules, path, shape, mean, std = SINGLE[case]
+    tree = {path: leaf(*shape)}
+    if "three" in case:
+        tree |= {f"blocks_1/conv{i}/kernel": leaf(*shape) for i in (1, 3)}
+    plan = jaxinit.plan(tree, jaxinit.Rules(rules.items(), required=[]))
+    moments = {x.path: x.initializer.moments(x.shape) for x in plan}[path]
+    assert (moments.mean, moments.std) == pytest.approx((mean, std), rel=1e-5)
+
+
 CELLS = {
     "flax": {"dense_i": {"kernel": leaf(5, 32)}, "dense_h": {"kernel": leaf(8, 32)}},
     "equinox": {"weight_ih": leaf(32, 5), "weight_hh": leaf(32, 8)},
