@@ -158,7 +158,8 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
 
     Returns:
         `{"version": 1, "name": "normal", "stddev": 0.02}`, with the settings that
-        differ from the defaults, or `{"version": 1, "rules": [...]}`.
+        differ from the defaults, or `{"version": 1, "rules": [...]}`, rules that need
+        not match marked `"optional": True`.
 
     Raises:
         TypeError: naming all that cannot be written.
@@ -168,8 +169,15 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
     {'version': 1, 'name': 'truncated_normal', 'stddev': 0.02, 'upper': 3.0}
     """
     if isinstance(value, Rules):
-        return {"version": _VERSION, "rules": [_rule(*pair) for pair in value.items()]}
+        return {"version": _VERSION, "rules": _rules(value)}
     return {"version": _VERSION, **_written("value", value)}
+
+
+def _rules(rules: Rules) -> list[dict[str, Any]]:
+    return [
+        _rule(*pair) | ({} if pair[0] in rules.required else {"optional": True})
+        for pair in rules.items()
+    ]
 
 
 def _rule(pattern: Any, value: Any) -> dict[str, Any]:
@@ -255,11 +263,17 @@ def from_config(config: Mapping[str, Any] | str) -> Any:
     if "rules" not in rest:
         return _read_initializer(rest)
     _check_keys("rules", rest, {"rules"})
-    return Rules([_read_rule(rule) for rule in rest["rules"]])
+    pairs = [_read_rule(rule) for rule in rest["rules"]]
+    required = [
+        pattern
+        for (pattern, _), rule in zip(pairs, rest["rules"], strict=True)
+        if not rule.get("optional")
+    ]
+    return Rules(pairs, required=required)
 
 
 def _read_rule(rule: Mapping[str, Any]) -> tuple[Any, Initializer]:
-    _check_keys("a rule", rule, {"glob", "regex", "init"})
+    _check_keys("a rule", rule, {"glob", "regex", "init", "optional"})
     if "init" not in rule or ("glob" in rule) == ("regex" in rule):
         raise ValueError(f"a rule must have glob or regex, and init, got {dict(rule)}.")
     pattern = rule["glob"] if "glob" in rule else re.compile(rule["regex"])

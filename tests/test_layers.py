@@ -17,6 +17,7 @@ ROOMS = (
     "_compile",
     "_tree",
     "config",
+    "schemes",
     "linen",
     "nnx",
     "_signal",
@@ -42,6 +43,7 @@ GUESTS = {
     "matplotlib": {"plots"},
     "orbax": {"checkpoint"},
     "safetensors": {"checkpoint"},
+    "optax": {"schemes.mup"},
 }
 EVERYWHERE = {"jax", "numpy", *sys.stdlib_module_names}
 
@@ -109,6 +111,7 @@ PLANTED = {
     "flax beside its doors": ("_signal.measure", "from flax import linen"),
     "rich outside its rooms": ("nnx", "import rich.table"),
     "scipy outside its rooms": ("_tree.plan", "import scipy.special"),
+    "optax outside its room": ("schemes.domains", "import optax"),
     "chex outside its room": ("stats", "import chex"),
     "a stranger": ("_array.laws", "import pandas"),
 }

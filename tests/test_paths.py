@@ -37,7 +37,7 @@ MATCHES = {
 
 
 def leaf(path):
-    return Leaf(path, (2,), jnp.dtype("float32"), {}, None)
+    return Leaf(path, (2,), jnp.dtype("float32"), {}, None, {})
 
 
 @pytest.mark.parametrize("pattern", MATCHES)

@@ -11,6 +11,7 @@ import jaxinit.linen
 import jaxinit.nnx
 import jaxinit.plots
 import jaxinit.report
+import jaxinit.schemes
 import jaxinit.testing
 from benchmarks import summary
 
@@ -55,6 +56,16 @@ def test_python_code_runs():
 def test_all_public_names_are_explained():
     assert not missing_names(README)
     assert missing_names(README.replace("einsum_axes", "")) == {"einsum_axes"}
+
+
+def scheme_names(text: str) -> set[str]:
+    return set(re.findall(r"`schemes\.(\w+)\(", text))
+
+
+def test_all_schemes_are_explained():
+    known = {name for name, x in vars(jaxinit.schemes).items() if callable(x)}
+    assert scheme_names(README) == known
+    assert scheme_names(README.replace("schemes.vit(", "schemes.vip(")) != known
 
 
 def test_all_names_exist():

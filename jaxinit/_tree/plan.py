@@ -186,8 +186,8 @@ def plan(
         The plan.
 
     Raises:
-        PlanError: naming every leaf that no rule matches, every rule that matches no
-            leaf, leaves that are not arrays, leaves that would share a key,
+        PlanError: naming every leaf that no rule matches, every required rule that
+            matches no leaf, leaves that are not arrays, leaves that would share a key,
             initializers that cannot make their leaf, and shardings that do not fit.
 
     >>> import jax, jaxinit
@@ -218,14 +218,15 @@ def plan(
     unused = [
         pattern
         for i, (pattern, _) in enumerate(rules.items())
-        if i not in found and pattern not in allow_unused
+        if i not in found and pattern in rules.required and pattern not in allow_unused
     ]
     problems += [f"rule {pattern!r}: matches no leaf" for pattern in unused]
     initializers, wrong = _initializers(rules, contexts, found)
     placed, misplaced = leaf_shardings(shardings, treedef, contexts, allow_unused)
     problems += [*wrong, *misplaced]
     if problems:
-        raise PlanError(problems_message("the plan", problems))
+        owner = f"the plan by {rules.name}" if rules.name else "the plan"
+        raise PlanError(problems_message(owner, problems))
     leaves = [
         PlannedLeaf(c.path, c.shape, c.dtype, init, sharding, path_words(path))
         for (path, _), c, init, sharding in zip(
@@ -268,10 +269,11 @@ def _not_arrays(flat: Sequence[tuple[Path, Any]]) -> list[str]:
 def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
     """What rules may look at, of every leaf."""
     siblings: dict[Path, dict[str, jax.ShapeDtypeStruct]] = {}
+    leaves: dict[str, jax.ShapeDtypeStruct] = {}
     for path, leaf in flat:
         name = path[-1] if path else ""
         shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        siblings.setdefault(path[:-1], {})[name] = shape
+        siblings.setdefault(path[:-1], {})[name] = leaves[joined(path)] = shape
     return [
         Leaf(
             joined(path),
@@ -279,6 +281,7 @@ def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
             jnp.dtype(leaf.dtype),
             siblings[path[:-1]],
             layer_index(path),
+            leaves,
         )
         for path, leaf in flat
     ]

@@ -1,7 +1,7 @@
 """Rules: ordered pairs of a pattern and what to draw where it matches."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ class Leaf:
             path: a bias finds the shape of its kernel here.
         index: the layer number in the path, that of the first segment that is or ends
             in a number; None if there is none.
+        leaves: all leaves of the tree, by path.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Leaf:
     dtype: np.dtype
     siblings: Mapping[str, jax.ShapeDtypeStruct]
     index: int | None
+    leaves: Mapping[str, jax.ShapeDtypeStruct]
 
 
 class Rules:
@@ -41,17 +43,30 @@ class Rules:
             over `/`-joined paths (`*` within a segment, `**` across), a compiled
             regular expression, matched in full, or a predicate of the `Leaf`. A value
             is an initializer, or a function of the `Leaf` that returns one.
+        required: patterns of those that must match a leaf of every tree; None means
+            all of them.
+        name: what errors call these rules.
 
     Raises:
         TypeError: if a pattern or a value is of a wrong type.
-        ValueError: if a glob is malformed or a pattern is given twice.
+        ValueError: if a glob is malformed, a pattern is given twice, or a required one
+            is not among them.
 
     >>> import jaxinit
     >>> Rules({"**/kernel": jaxinit.he_normal(), "**/bias": jaxinit.zeros})
     Rules({'**/kernel': he_normal(), '**/bias': zeros})
     """
 
-    def __init__(self, rules: "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | Rules"):
+    def __init__(
+        self,
+        rules: "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | Rules",
+        *,
+        required: Sequence[Any] | None = None,
+        name: str | None = None,
+    ):
+        if isinstance(rules, Rules):
+            required = rules.required if required is None else required
+            name = name or rules.name
         pairs = rules.items() if isinstance(rules, Mapping | Rules) else rules
         self._pairs = tuple((pattern, value) for pattern, value in pairs)
         patterns = [pattern for pattern, _ in self._pairs]
@@ -60,6 +75,11 @@ class Rules:
             raise ValueError(
                 f"pattern {twice[0]!r} is given twice: the second would never be used."
             )
+        self.required = tuple(patterns if required is None else required)
+        self.name = name
+        unknown = [p for p in self.required if p not in patterns]
+        if unknown:
+            raise ValueError(f"required has {unknown[0]!r}, which is no pattern here.")
         self._matchers = [matcher(pattern) for pattern in patterns]
         self._makers = [_maker(pattern, value) for pattern, value in self._pairs]
 
@@ -78,7 +98,12 @@ class Rules:
 
     def __or__(self, other: "Rules | Mapping[Any, Any]") -> "Rules":
         """These rules, then, for leaves none of them matches, the others."""
-        return Rules([*self.items(), *Rules(other).items()])
+        other = Rules(other)
+        return Rules(
+            [*self.items(), *other.items()],
+            required=[*self.required, *other.required],
+            name=" | ".join(filter(None, (self.name, other.name))) or None,
+        )
 
     def __len__(self) -> int:
         return len(self._pairs)

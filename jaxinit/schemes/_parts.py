@@ -1,0 +1,234 @@
+"""Parts of models: which leaf is what, told by the names that libraries give."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxinit._tree.rules import Leaf
+
+# What a leaf is, by the last segment of its path; whose it is, by the one before. The
+# names on the right stand for themselves.
+_KINDS = {
+    **dict.fromkeys(("kernel", "weight", "weights", "w"), "kernel"),
+    **dict.fromkeys(("scale", "gamma"), "scale"),
+    **dict.fromkeys(("bias", "b", "beta", "offset", "bias_n"), "bias"),
+    **dict.fromkeys(("embedding", "embeddings"), "embedding"),
+}
+_OF_CELLS = (("weight_ih", "weight_hh"), ("w_i", "w_h"), ("kernel", "recurrent_kernel"))
+_CELL_KERNELS = {name for pair in _OF_CELLS for name in pair} - {"kernel"}
+_TORCH_LAYOUT = ("weight", "weight_ih", "weight_hh")  # (outputs, inputs, window)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The leaves that play a part in a model: a pattern of rules.
+
+    Attributes:
+        words: what they are.
+        kinds: kinds of leaf, separated by spaces: kernel, scale, bias, embedding, or
+            array for any other.
+        names: names of the module, or of a bare array itself, as they are or before
+            the number that Flax gives, as in `Dense_0`; none means any.
+        inside: parts of names, one of which a module around it must have.
+        ndim: the fewest axes of such an array.
+    """
+
+    words: str
+    kinds: str
+    names: str = ""
+    inside: str = ""
+    ndim: int = 0
+
+    def __call__(self, leaf: Leaf) -> bool:
+        kind, owner, around = described(leaf)
+        stem = re.sub(r"_\d+$", "", owner)
+        names = self.names.split()
+        return (
+            kind in self.kinds.split()
+            and len(leaf.shape) >= self.ndim
+            and (not names or owner in names or stem in names)
+            and (not self.inside or any(x in around for x in self.inside.split()))
+        )
+
+    def __repr__(self):
+        names = f" ({', '.join(self.names.split())})" if self.names else ""
+        inside = f" inside {' or '.join(self.inside.split())}" if self.inside else ""
+        return f"<{self.words}{names}{inside}>"
+
+
+def described(leaf: Leaf) -> tuple[str, str, str]:
+    """Kind of a leaf, name of its module or of itself, and the path around that."""
+    *around, last = leaf.path.lower().split("/")
+    if last in _CELL_KERNELS:
+        return "kernel", last, "/".join(around)
+    if last not in _KINDS:
+        return "array", last, "/".join(around)
+    owner = around.pop() if around else ""
+    kind = _KINDS[last]
+    if last == "weight" and len(leaf.shape) < 2:
+        kind = "scale"
+    elif last == "weight" and len(leaf.shape) == 2 and re.search("emb|wte|wpe", owner):
+        kind = "embedding"
+    return kind, owner, "/".join(around)
+
+
+KERNEL = Part("kernel", "kernel")
+CONVOLUTION = Part("convolution", "kernel", ndim=4)
+SCALE = Part("scale of a norm", "scale")
+BIAS = Part("bias", "bias")
+EMBEDDING = Part("embedding", "embedding")
+POSITION = Part(
+    "position embedding",
+    "embedding array",
+    "wpe pos_embedding pos_embed pos_embeddings position_embedding "
+    "position_embeddings positional_embedding posembed",
+)
+TOKEN = Part("learned token", "array", "cls cls_token mask_token dist_token")
+PATCHES = Part(
+    "patch embedding", "kernel", "patch_embed patch_embedding embedding patches"
+)
+HEAD = Part("head", "kernel", "head lm_head classifier logits readout fc")
+QUERY_KEY = Part(
+    "query or key", "kernel", "query key q k q_proj k_proj query_proj key_proj wq wk"
+)
+VALUE = Part("value", "kernel", "value v v_proj value_proj wv")
+FUSED = Part("fused query, key and value", "kernel", "qkv qkv_proj c_attn in_proj")
+ATTENTION_OUT = Part(
+    "attention output",
+    "kernel",
+    "out o proj c_proj out_proj o_proj output_proj wo linear",
+    inside="att",
+)
+MLP_IN = Part(
+    "feed-forward input",
+    "kernel",
+    "fc1 fc c_fc linear1 lin1 w1 w3 wi wi_0 wi_1 up_proj gate_proj dense_0",
+    inside="mlp ffn feed block layer",
+)
+MLP_OUT = Part(
+    "feed-forward output",
+    "kernel",
+    "fc2 proj c_proj linear2 lin2 w2 wo down_proj dense_1",
+    inside="mlp ffn feed block layer",
+)
+GATE = Part(
+    "residual gate",
+    "array scale",
+    "gate gain alpha resweight rezero skip_gain skipinit_gain layer_scale layerscale "
+    "ls1 ls2 gamma_1 gamma_2 lambda_1 lambda_2",
+)
+
+
+def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
+    """`in_axis` and `out_axis` of a kernel, by the layout of its library.
+
+    Kernels named `weight` have torch's and Equinox's order, outputs first; others have
+    Flax's, outputs last. Flax's attention has three axes: (inputs, heads, size) and,
+    at its output, (heads, size, outputs).
+    """
+    last = leaf.path.rpartition("/")[2]
+    if last in _TORCH_LAYOUT:
+        return {"in_axis": 1, "out_axis": 0}
+    if len(leaf.shape) == 3 and (QUERY_KEY(leaf) or VALUE(leaf)):
+        return {"in_axis": 0, "out_axis": (1, 2)}
+    if len(leaf.shape) == 3 and ATTENTION_OUT(leaf):
+        return {"in_axis": (0, 1), "out_axis": 2}
+    return {"in_axis": -2, "out_axis": -1}
+
+
+def kernel_beside(leaf: Leaf) -> Leaf | None:
+    """The kernel of the layer that a bias belongs to; None beside a norm's scale."""
+    for name, found in leaf.siblings.items():
+        if _KINDS.get(name) == "kernel" and len(found.shape) > 1:
+            return _at(leaf, _beside(leaf.path, name))
+    return None
+
+
+def _beside(path: str, name: str) -> str:
+    return f"{path.rpartition('/')[0]}/{name}".removeprefix("/")
+
+
+def _at(leaf: Leaf, path: str) -> Leaf:
+    """Another leaf of the same tree, with the siblings of this one."""
+    found = leaf.leaves[path]
+    return dataclasses.replace(
+        leaf, path=path, shape=tuple(found.shape), dtype=found.dtype
+    )
+
+
+class Cell(NamedTuple):
+    """The kernels of a recurrent layer, or of one of its gates."""
+
+    inputs: Leaf
+    state: Leaf
+
+    @property
+    def gates(self) -> int:
+        """How many gates lie side by side in each kernel."""
+        return max(self.state.shape) // min(self.state.shape)
+
+    @property
+    def units(self) -> int:
+        """Size of the state."""
+        return min(self.state.shape)
+
+
+def cell(leaf: Leaf) -> Cell | None:
+    """The recurrent layer that a kernel or bias belongs to; None if to none.
+
+    Two kernels side by side, as `weight_ih` and `weight_hh`, or in modules beside each
+    other, as Flax's `dense_i` and `dense_h`, `ii` and `hi`, `in` and `hn`.
+    """
+    for inputs, state in _pairs(leaf.path):
+        if inputs in leaf.leaves and state in leaf.leaves:
+            return Cell(_at(leaf, inputs), _at(leaf, state))
+    return None
+
+
+def _pairs(path: str) -> Iterator[tuple[str, str]]:
+    for inputs, state in _OF_CELLS:
+        yield _beside(path, inputs), _beside(path, state)
+    gate = re.fullmatch(r"(.*/|)(dense_|)[ih]([ifgorzn]?)/[^/]+", path)
+    if gate:
+        around, dense, name = gate.groups()
+        yield (
+            f"{around}{dense}i{name}/kernel",
+            f"{around}{dense}h{name}/kernel",
+        )
+
+
+class _StateKernel(Part):
+    def __call__(self, leaf: Leaf) -> bool:
+        found = cell(leaf)
+        return found is not None and leaf.path == found.state.path
+
+
+class _InputKernel(Part):
+    def __call__(self, leaf: Leaf) -> bool:
+        found = cell(leaf)
+        return found is not None and leaf.path == found.inputs.path
+
+
+RECURRENT = _StateKernel("recurrent kernel, such as dense_h, hi or weight_hh", "kernel")
+GATE_INPUT = _InputKernel("input kernel of a recurrent layer", "kernel")
+
+
+def place_in_block(leaf: Leaf) -> tuple[int, int] | None:
+    """Position of a layer among its like in a residual block, from 0, and their number.
+
+    Layers are alike if their names differ only in a number at the end, such as `bn1`
+    and `bn2`, or `Conv_0` and `Conv_1`. A block is a module that is numbered itself.
+    None outside a block.
+    """
+    found = re.fullmatch(r"((?:.*/)?[^/]*\d/[^/]*?)(\d+)(/[^/]+)", leaf.path)
+    if not found:
+        return None
+    stem, number, last = found[1], int(found[2]), found[3]
+    first = end = number
+    while f"{stem}{first - 1}{last}" in leaf.leaves:
+        first -= 1
+    while f"{stem}{end + 1}{last}" in leaf.leaves:
+        end += 1
+    return number - first, end - first + 1

@@ -1,0 +1,112 @@
+"""Generative adversarial networks."""
+
+from jaxinit._array.combine import scaled
+from jaxinit._array.settings import positive
+from jaxinit._tree.rules import Rules
+from jaxinit.initializers.basic import normal, ones, zeros
+from jaxinit.schemes._parts import CONVOLUTION, KERNEL, SCALE, Part
+from jaxinit.schemes._pieces import by_fan, everywhere, scheme
+
+_MAPPING = Part("kernel of the mapping network", "kernel", inside="mapping")
+_STYLE_BIAS = Part("bias of a style", "bias", "affine style to_style modulation")
+_LEARNED_INPUT = Part("learned input", "array", "const constant learned_input")
+_NOISE = Part("strength of the noise", "array", "noise noise_strength noise_weight")
+
+
+def dcgan(stddev: float = 0.02) -> Rules:
+    """DCGAN, generator and discriminator.
+
+    - kernel and embedding: `N(0, stddev**2)`
+    - norm scale: `N(1, stddev**2)`, as in the authors' program; the paper does not say
+    - bias 0
+
+    Radford et al., "Unsupervised representation learning with deep convolutional
+    generative adversarial networks" (2016).
+
+    Args:
+        stddev: standard deviation, zero or greater.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if `stddev` is negative or not finite.
+
+    >>> dcgan().name
+    'scheme dcgan'
+    """
+    return _dcgan("dcgan", stddev)
+
+
+def gan_generator() -> Rules:
+    """Generators of convolutions: the rules of `dcgan`.
+
+    Returns:
+        The rules.
+
+    >>> gan_generator().name
+    'scheme gan_generator'
+    """
+    return _dcgan("gan_generator", 0.02)
+
+
+def _dcgan(name: str, stddev: float) -> Rules:
+    kernels = {CONVOLUTION: normal(stddev), **everywhere(normal(stddev))}
+    rules = {SCALE: normal(stddev, mean=1.0), **kernels}
+    return scheme(name, rules, [CONVOLUTION])
+
+
+def gan_discriminator() -> Rules:
+    """Discriminators of convolutions with leaky rectifiers of slope 0.2.
+
+    - kernel: He normal for that slope, `N(0, 2 / (1.04 fan_in))`
+    - norm scale 1, bias 0
+
+    He et al., "Delving deep into rectifiers" (2015).
+
+    Returns:
+        The rules.
+
+    >>> gan_discriminator().name
+    'scheme gan_discriminator'
+    """
+    he = by_fan(2 / (1 + 0.2**2), "fan_in", "normal")
+    return scheme("gan_discriminator", {CONVOLUTION: he, KERNEL: he}, [CONVOLUTION])
+
+
+def stylegan(mapping_rate: float = 0.01) -> Rules:
+    """StyleGAN, generator and discriminator, for weights that are scaled at run time.
+
+    - kernel: `N(0, 1)`; the forward pass multiplies it by `sqrt(2 / fan_in)`, in
+      StyleGAN2 by `1 / sqrt(fan_in)`
+    - kernel of the mapping network: `N(0, 1 / mapping_rate**2)`, multiplied by
+      `mapping_rate` besides
+    - bias of a style 1, other biases 0; strength of the noise 0; learned input
+      `N(0, 1)`, as in StyleGAN2
+
+    Karras et al., "A style-based generator architecture" (2019) and "Analyzing and
+    improving the image quality of StyleGAN" (2020).
+
+    Args:
+        mapping_rate: learning rate of the mapping network relative to the others',
+            greater than zero.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if `mapping_rate` is not positive.
+
+    >>> stylegan().name
+    'scheme stylegan'
+    """
+    unit = normal(1.0)
+    rules = {
+        _MAPPING: scaled(unit, 1 / positive("mapping_rate", mapping_rate)),
+        _STYLE_BIAS: ones,
+        _LEARNED_INPUT: unit,
+        _NOISE: zeros,
+        CONVOLUTION: unit,
+        KERNEL: unit,
+    }
+    return scheme("stylegan", rules, [CONVOLUTION])

@@ -1,0 +1,371 @@
+"""muP, the maximal update parametrization: settings of a narrow model fit a wide one.
+
+Yang et al., "Tensor programs V: tuning large neural networks via zero-shot
+hyperparameter transfer" (2022), in the form of its table 8. With the fan in of a kernel
+`m` times, and its fan out `n` times, those of the base model:
+
+| kernel of | deviation | Adam's learning rate | SGD's learning rate |
+| --- | --- | --- | --- |
+| inputs (only outputs grow), biases, norms | as at the base | 1 | n |
+| hidden layers (both grow) | base / sqrt(m) | 1 / m | n / m |
+| the output (only inputs grow) | as at the base | 1 | m |
+
+The weight decay of a leaf is multiplied by one over its learning rate's multiplier, so
+that their product is the same at every width. The forward pass has two numbers of its
+own: `output_multiplier` and `attention_scale`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import optax
+
+from jaxinit._array.combine import scaled
+from jaxinit._array.fans import fans
+from jaxinit._array.initializer import Initializer
+from jaxinit._array.settings import positive
+from jaxinit._tree.paths import joined, leaf_paths
+from jaxinit._tree.plan import PlanError, leaf_contexts, problems_message
+from jaxinit._tree.rules import Leaf, Rules
+from jaxinit.schemes._parts import EMBEDDING, KERNEL, axes
+
+Kind = Literal["fixed", "input", "hidden", "output"]
+
+
+class Multipliers(NamedTuple):
+    """What the learning rate of a leaf is multiplied by.
+
+    Attributes:
+        adam: under Adam and AdamW.
+        sgd: under SGD, with momentum or without.
+    """
+
+    adam: float
+    sgd: float
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a leaf has grown from the base model.
+
+    Attributes:
+        base: the leaf of the base model.
+        target: the leaf of the model that is to be trained.
+        fan_in: growth of its inputs, 1 of biases, norms and embeddings.
+        fan_out: growth of its outputs; of a vector, of its size.
+    """
+
+    base: Leaf
+    target: Leaf
+    fan_in: float
+    fan_out: float
+
+    @property
+    def kind(self) -> Kind:
+        """Whose kernel it is; "input" is any leaf that grows by its outputs alone."""
+        if self.fan_in == 1:
+            return "fixed" if self.fan_out == 1 else "input"
+        return "output" if self.fan_out == 1 else "hidden"
+
+    @property
+    def multipliers(self) -> Multipliers:
+        """What its learning rate is multiplied by; 1 of a leaf of the same size."""
+        if self.kind == "output":
+            return Multipliers(1.0, self.fan_in)
+        return Multipliers(1 / self.fan_in, self.fan_out / self.fan_in)
+
+    def initializer(self, rules: Rules, position: int) -> Initializer:
+        """The law of the base leaf, narrower in a hidden layer."""
+        (_, wanted), (own, found) = (
+            _with_std(rules.initializer(position, leaf), leaf)
+            for leaf in (self.base, self.target)
+        )
+        if self.kind == "hidden":
+            wanted /= math.sqrt(self.fan_in)
+        same = math.isclose(found, wanted, rel_tol=1e-9, abs_tol=0.0)
+        return own if same or not found else scaled(own, wanted / found)
+
+
+def _with_std(initializer: Any, leaf: Leaf) -> tuple[Initializer, float]:
+    if not isinstance(initializer, Initializer):
+        raise TypeError(
+            f"{initializer!r} does not know its deviation, which muP has to change: "
+            "use an initializer of jaxinit"
+        )
+    return initializer, initializer.moments(leaf.shape, leaf.dtype).std
+
+
+Widths = Mapping[str, Scaling]
+
+
+def widths(base: Any, target: Any) -> Widths:
+    """How every leaf grows from a base model to the model that is to be trained.
+
+    Args:
+        base: pytree of arrays or `jax.ShapeDtypeStruct`s, of the width at which the
+            settings were, or will be, found.
+        target: the same model at another width.
+
+    Returns:
+        `Scaling` by path.
+
+    Raises:
+        PlanError: naming every leaf that only one of them has, that has another number
+            of axes, or that grows along an axis that is neither its kernel's inputs nor
+            its outputs.
+
+    >>> def shapes(width):
+    ...     dense = jax.ShapeDtypeStruct((width, width), "float32")
+    ...     return {"hidden": {"kernel": dense}}
+    >>> grown = widths(shapes(64), shapes(256))["hidden/kernel"]
+    >>> grown.kind, grown.multipliers
+    ('hidden', Multipliers(adam=0.25, sgd=1.0))
+    """
+    leaves = [
+        {leaf.path: leaf for leaf in leaf_contexts(leaf_paths(tree))}
+        for tree in (base, target)
+    ]
+    found, problems = {}, []
+    for path in dict.fromkeys([*leaves[0], *leaves[1]]):
+        if path not in leaves[0] or path not in leaves[1]:
+            which = "base" if path in leaves[0] else "target"
+            problems.append(f"{path}: only the {which} model has it")
+            continue
+        try:
+            found[path] = _scaling(leaves[0][path], leaves[1][path])
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    if problems:
+        raise PlanError(problems_message("the pair of models", problems))
+    return found
+
+
+def _scaling(base: Leaf, target: Leaf) -> Scaling:
+    if len(base.shape) != len(target.shape):
+        raise ValueError(f"its shape is {base.shape} and {target.shape}")
+    if not (KERNEL(target) and len(target.shape) > 1):
+        growth = math.prod(target.shape) / max(math.prod(base.shape), 1)
+        if EMBEDDING(target) and base.shape[:1] != target.shape[:1]:
+            raise ValueError(
+                f"its shape is {base.shape} and {target.shape}: the number of rows "
+                "must be the same"
+            )
+        return Scaling(base, target, 1.0, growth)
+    named = axes(target)
+    old, new = fans(base.shape, **named), fans(target.shape, **named)
+    window = [
+        axis
+        for axis, sizes in enumerate(zip(base.shape, target.shape, strict=True))
+        if sizes[0] != sizes[1] and axis not in _named(named, len(target.shape))
+    ]
+    if window:
+        raise ValueError(
+            f"its window has grown, from {base.shape} to {target.shape}: only inputs "
+            "and outputs may"
+        )
+    return Scaling(base, target, new.fan_in / old.fan_in, new.fan_out / old.fan_out)
+
+
+def _named(axes: Mapping[str, Any], ndim: int) -> set[int]:
+    """All axes of inputs and outputs, counted from the front."""
+    groups = (x if isinstance(x, tuple) else (x,) for x in axes.values())
+    return {axis % ndim for group in groups for axis in group}
+
+
+def rules(standard: Any, grown: Widths) -> Rules:
+    """Rules of the standard parametrization, as muP has them at the target's width.
+
+    At the base model's own width they are the same. The paper advises an output kernel
+    of zeros, so that wide models start as the narrow one does: put such a rule first.
+
+    Args:
+        standard: rules, such as `jaxinit.schemes.flax()`, of initializers of jaxinit.
+        grown: what `widths` returned.
+
+    Returns:
+        Rules for the target model.
+
+    >>> import jaxinit
+    >>> def shapes(width):
+    ...     dense = jax.ShapeDtypeStruct((width, width), "float32")
+    ...     return {"hidden": {"kernel": dense}}
+    >>> grown = widths(shapes(64), shapes(256))
+    >>> scaled_rules = rules({"**": jaxinit.normal(0.02)}, grown)
+    >>> next(iter(jaxinit.plan(shapes(256), scaled_rules))).std
+    0.01
+    """
+    standard = Rules(standard)
+
+    def at(position: int):
+        def rule(leaf: Leaf) -> Initializer:
+            return _of(grown, leaf.path).initializer(standard, position)
+
+        return rule
+
+    pairs = [(pattern, at(i)) for i, (pattern, _) in enumerate(standard.items())]
+    name = " of ".join(filter(None, ("muP", standard.name)))
+    return Rules(pairs, required=standard.required, name=name)
+
+
+def _of(grown: Widths, path: str) -> Scaling:
+    if path not in grown:
+        raise ValueError(f"{path} is not in the models whose widths were compared")
+    return grown[path]
+
+
+def scale_by_width(
+    grown: Widths, rule: Literal["adam", "sgd"]
+) -> optax.GradientTransformation:
+    """Multiplies updates by muP's multipliers of the learning rate.
+
+    To go before `optax.add_decayed_weights`, which then decays at the same pace at
+    every width, and, for SGD, before `optax.trace`.
+
+    Args:
+        grown: what `widths` returned.
+        rule: "adam", also for other optimizers whose updates do not depend on the size
+            of gradients, or "sgd".
+
+    Returns:
+        The transformation, without state.
+
+    Raises:
+        ValueError: if `rule` is neither or, in an update, a leaf is not in `grown`.
+    """
+    if rule not in Multipliers._fields:
+        raise ValueError(f"rule must be 'adam' or 'sgd', got {rule!r}.")
+
+    def update(updates, params=None):
+        del params
+        scales = [
+            getattr(_of(grown, joined(path)).multipliers, rule)
+            for path, _ in leaf_paths(updates)
+        ]
+        leaves, treedef = jax.tree.flatten(updates)
+        scaled_leaves = [x * s for x, s in zip(leaves, scales, strict=True)]
+        return jax.tree.unflatten(treedef, scaled_leaves)
+
+    return optax.stateless(update)
+
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule, grown: Widths, **moments: Any
+) -> optax.GradientTransformation:
+    """Adam under muP: `optax.adam` at the base width.
+
+    Gradients are smaller the wider the model, so `eps` must be far below them.
+
+    Args:
+        learning_rate: that of the base model, a number or a schedule.
+        grown: what `widths` returned.
+        **moments: arguments of `optax.scale_by_adam`.
+
+    Returns:
+        The optimizer.
+    """
+    return adamw(learning_rate, grown, weight_decay=0.0, **moments)
+
+
+def adamw(
+    learning_rate: optax.ScalarOrSchedule,
+    grown: Widths,
+    *,
+    weight_decay: float = 1e-4,
+    mask: Any = None,
+    **moments: Any,
+) -> optax.GradientTransformation:
+    """AdamW under muP: `optax.adamw` at the base width.
+
+    The decay of a step is `learning_rate * weight_decay` at every width.
+
+    Args:
+        learning_rate: that of the base model, a number or a schedule.
+        grown: what `widths` returned.
+        weight_decay: that of the base model.
+        mask: which leaves decay, as in `optax.adamw`.
+        **moments: arguments of `optax.scale_by_adam`.
+
+    Returns:
+        The optimizer.
+    """
+    return optax.chain(
+        optax.scale_by_adam(**moments),
+        scale_by_width(grown, "adam"),
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    grown: Widths,
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """SGD under muP: `optax.sgd` at the base width, if nothing decays.
+
+    Args:
+        learning_rate: that of the base model, a number or a schedule.
+        grown: what `widths` returned.
+        momentum: how much of the last step is kept.
+        nesterov: whether momentum is Nesterov's.
+        weight_decay: that of the base model, added to gradients.
+
+    Returns:
+        The optimizer.
+    """
+    return optax.chain(
+        scale_by_width(grown, "sgd"),
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum, nesterov),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def output_multiplier(base_width: float, width: float) -> float:
+    """What the forward pass multiplies logits by: `base_width / width`.
+
+    Logits of a tied embedding too.
+
+    Args:
+        base_width: width of what the output layer reads in the base model.
+        width: the same in the model that is trained.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: if a width is not positive.
+
+    >>> output_multiplier(256, 1024)
+    0.25
+    """
+    return positive("base_width", base_width) / positive("width", width)
+
+
+def attention_scale(base_head_dim: float, head_dim: float) -> float:
+    """What queries times keys are multiplied by: `sqrt(base_head_dim) / head_dim`.
+
+    One over the size of a head, not over its root; at the base size that is the usual
+    `1 / sqrt(head_dim)`.
+
+    Args:
+        base_head_dim: size of a head in the base model.
+        head_dim: size of a head in the model that is trained.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: if a size is not positive.
+
+    >>> attention_scale(64, 64), attention_scale(64, 256)
+    (0.125, 0.03125)
+    """
+    base = positive("base_head_dim", base_head_dim)
+    return math.sqrt(base) / positive("head_dim", head_dim)

@@ -1,0 +1,169 @@
+"""Residual networks whose blocks start as the identity, or near it."""
+
+from jaxinit._array.initializer import Initializer
+from jaxinit._array.settings import finite
+from jaxinit._tree.rules import Leaf, Rules
+from jaxinit.initializers.basic import constant, normal, ones, zeros
+from jaxinit.schemes._parts import (
+    GATE,
+    HEAD,
+    KERNEL,
+    SCALE,
+    Part,
+    place_in_block,
+)
+from jaxinit.schemes._pieces import by_fan, count, drawn, refuse, scheme, times
+from jaxinit.schemes.frameworks import flax
+
+_HE = by_fan(2.0, "fan_out", "normal")
+
+
+def _is_last(leaf: Leaf) -> bool:
+    """Whether it is of the last of several layers of its kind in a block."""
+    place = place_in_block(leaf)
+    return place is not None and 1 < place[1] == place[0] + 1
+
+
+class _Last(Part):
+    """The last of several such layers in a numbered module."""
+
+    def __call__(self, leaf: Leaf) -> bool:
+        return super().__call__(leaf) and _is_last(leaf)
+
+
+_LAST_SCALE = _Last("scale of the last norm of a residual block, such as bn2", "scale")
+_LAST_KERNEL = _Last("last kernel of a residual block, such as conv2", "kernel")
+
+
+def zero_gamma() -> Rules:
+    """Residual networks with norms: every block starts as the identity.
+
+    - scale of the last norm of a block: 0; other scales 1
+    - kernel: He by `fan_out`, `N(0, 2 / fan_out)`; head `N(0, 0.01**2)`
+    - bias 0
+
+    The last norm is the one with the greatest number among several that differ only in
+    it, as `bn2` or `BatchNorm_1`, in a module that is numbered, as `layer1_0`. Goyal et
+    al., "Accurate, large minibatch SGD" (2017), for scale and head; He et al., "Delving
+    deep into rectifiers" (2015), for kernels.
+
+    Returns:
+        The rules.
+
+    >>> zero_gamma().name
+    'scheme zero_gamma'
+    """
+    rules = {_LAST_SCALE: zeros, HEAD: normal(0.01), KERNEL: _HE}
+    return scheme("zero_gamma", rules, [_LAST_SCALE])
+
+
+def fixup(blocks: int) -> Rules:
+    """Residual networks without norms.
+
+    - last kernel of a block: 0
+    - its other `m - 1` kernels: He by `fan_out`, times `blocks**(-1 / (2 m - 2))`
+    - head: 0; other kernels: He by `fan_out`
+    - scalar multipliers 1 (`scale`), scalar and other biases 0
+
+    Kernels of a block are those that differ only in a number, as `conv1` and `conv2`,
+    in a module that is numbered; a projection of the shortcut has another name. A
+    norm's scale is refused. Zhang et al., "Fixup initialization: residual learning
+    without normalization" (2019).
+
+    Args:
+        blocks: number of residual blocks, at least 1.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if `blocks` is out of range.
+
+    >>> fixup(blocks=16).name
+    'scheme fixup'
+    """
+    count("blocks", blocks)
+
+    def kernel(leaf: Leaf) -> Initializer:
+        place = place_in_block(leaf)
+        if place is None or place[1] == 1:
+            return drawn(_HE, leaf)
+        return drawn(times(_HE, blocks ** (-1 / (2 * place[1] - 2))), leaf)
+
+    no_norm = refuse("it is the scale of a norm: Fixup is for networks without norms")
+
+    def multiplier(leaf: Leaf) -> Initializer:
+        return ones if leaf.shape in ((), (1,)) else drawn(no_norm, leaf)
+
+    rules = {_LAST_KERNEL: zeros, HEAD: zeros, KERNEL: kernel, SCALE: multiplier}
+    return scheme("fixup", rules, [_LAST_KERNEL])
+
+
+def gated(name: str, value: float, rest: Rules | None) -> Rules:
+    """The gate of every residual branch at `value`; `rest` for all other leaves."""
+    gate = Rules({GATE: constant(finite("value", value))}, name=f"scheme {name}")
+    rest = Rules(flax() if rest is None else rest)
+    return Rules(gate | rest, name=gate.name)
+
+
+def rezero(rest: Rules | None = None) -> Rules:
+    """ReZero: `x + gate f(x)`, the gate 0.
+
+    Gates are parameters by the name of `gate`, `alpha`, `rezero` or the like.
+    Bachlechner et al., "ReZero is all you need" (2020).
+
+    Args:
+        rest: rules for all other leaves; None means `flax()`.
+
+    Returns:
+        The rules.
+
+    >>> rezero().name
+    'scheme rezero'
+    """
+    return gated("rezero", 0.0, rest)
+
+
+def skip_init(rest: Rules | None = None) -> Rules:
+    """SkipInit: `x + gate f(x)`, the gate 0; He's law by `fan_in` for kernels.
+
+    De and Smith, "Batch normalization biases residual blocks towards the identity
+    function in deep networks" (2020).
+
+    Args:
+        rest: rules for all other leaves; None means kernels `N(0, 2 / fan_in)`, head
+            included, biases 0 and norm scales 1.
+
+    Returns:
+        The rules.
+
+    >>> skip_init().name
+    'scheme skip_init'
+    """
+    he = scheme("he", {KERNEL: by_fan(2.0, "fan_in", "normal")})
+    return gated("skip_init", 0.0, he if rest is None else rest)
+
+
+def layer_scale(layers: int, rest: Rules | None = None) -> Rules:
+    """LayerScale: `x + gate * f(x)`, a gate for each channel, by depth.
+
+    - gate: 0.1 up to 18 layers, 1e-5 up to 24, 1e-6 beyond
+
+    Touvron et al., "Going deeper with image transformers" (2021).
+
+    Args:
+        layers: number of blocks, at least 1.
+        rest: rules for all other leaves; None means `flax()`.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if `layers` is out of range.
+
+    >>> layer_scale(layers=24).name
+    'scheme layer_scale'
+    """
+    count("layers", layers)
+    value = 0.1 if layers <= 18 else 1e-5 if layers <= 24 else 1e-6
+    return gated("layer_scale", value, rest)

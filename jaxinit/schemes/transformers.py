@@ -1,0 +1,391 @@
+"""Transformers: small kernels, smaller still where they end on the residual stream."""
+
+import math
+from collections.abc import Mapping
+
+from jaxinit._array.combine import scaled
+from jaxinit._array.initializer import Initializer
+from jaxinit._array.settings import Distribution
+from jaxinit._tree.rules import Leaf, Rules
+from jaxinit.initializers.basic import normal, truncated_normal, zeros
+from jaxinit.initializers.variance_scaling import lecun_normal, variance_scaling
+from jaxinit.schemes._parts import (
+    EMBEDDING,
+    FUSED,
+    HEAD,
+    KERNEL,
+    MLP_IN,
+    PATCHES,
+    POSITION,
+    SCALE,
+    TOKEN,
+    VALUE,
+    Part,
+    axes,
+)
+from jaxinit.schemes._pieces import (
+    Factor,
+    Rule,
+    by_fan,
+    count,
+    everywhere,
+    fan_in,
+    layer,
+    of_layers,
+    refuse,
+    side_by_side,
+    times,
+    transformer,
+)
+
+
+def gpt2(layers: int, stddev: float = 0.02) -> Rules:
+    """GPT-2: all kernels and embeddings `N(0, stddev**2)`, residual ones narrower.
+
+    - kernel and embedding: `N(0, stddev**2)`
+    - attention and feed-forward output: `N(0, stddev**2 / (2 layers))`
+    - position embedding: `N(0, (stddev / 2)**2)`, as in OpenAI's program
+    - norm scale 1, bias 0
+
+    Radford et al., "Language models are unsupervised multitask learners" (2019).
+
+    Args:
+        layers: number of blocks, at least 1.
+        stddev: standard deviation, zero or greater.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    >>> gpt2(layers=12).name
+    'scheme gpt2'
+    """
+    out = normal(stddev / math.sqrt(2 * count("layers", layers)))
+    plain = normal(stddev)
+    others = {POSITION: normal(stddev / 2), **everywhere(plain)}
+    return transformer("gpt2", of_layers(layers, out), others)
+
+
+def bert(stddev: float = 0.02) -> Rules:
+    """BERT: `N(0, stddev**2)` cut at two sigmas and not widened, everywhere.
+
+    - kernel, embedding, position: truncated, deviation `0.8796 stddev`
+    - norm scale 1, bias 0
+
+    Devlin et al., "BERT: pre-training of deep bidirectional transformers" (2018). Its
+    copy in Hugging Face's library does not truncate.
+
+    Args:
+        stddev: standard deviation before truncation, zero or greater.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if `stddev` is negative or not finite.
+
+    >>> bert().name
+    'scheme bert'
+    """
+    cut = truncated_normal(stddev)
+    others = {POSITION: cut, **everywhere(cut)}
+    return transformer("bert", cut, others)
+
+
+def vit(layers: int, stddev: float = 0.02) -> Rules:
+    """Vision transformers, as in DeiT, residual kernels narrower by depth as in BEiT.
+
+    - kernel, position, class token: `N(0, stddev**2)` cut at two sigmas, not widened
+    - attention and feed-forward output of layer `l` (from 0): divided by
+      `sqrt(2 (l + 1))`
+    - patch embedding: LeCun normal; head: 0
+    - norm scale 1, bias 0
+
+    Dosovitskiy et al., "An image is worth 16x16 words" (2021), for the head; Touvron et
+    al., "Training data-efficient image transformers" (2021); Bao et al., "BEiT" (2022).
+
+    Args:
+        layers: number of blocks, at least 1.
+        stddev: standard deviation before truncation, zero or greater.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    >>> vit(layers=12).name
+    'scheme vit'
+    """
+    count("layers", layers)
+    cut = truncated_normal(stddev)
+    out = times(cut, lambda leaf: 1 / math.sqrt(2 * (layer(leaf, layers) + 1)))
+    others = {
+        POSITION: cut,
+        TOKEN: cut,
+        PATCHES: lecun_normal(),
+        HEAD: zeros,
+        **everywhere(cut),
+    }
+    # MLP_OUT is first, so that a feed-forward `fc` is no head
+    return transformer("vit", out, {MLP_IN: cut, **others})
+
+
+def small_init(width: int) -> Rules:
+    """Every kernel and embedding `N(0, 2 / (5 width))`.
+
+    - norm scale 1, bias 0
+
+    Nguyen and Salazar, "Transformers without tears" (2019), who draw the feed-forward
+    kernels so: `2 / (width + 4 width)` is what Glorot gives them.
+
+    Args:
+        width: width of the residual stream, at least 1.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if `width` is out of range.
+
+    >>> small_init(width=768).name
+    'scheme small_init'
+    """
+    small = _small(width)
+    return transformer("small_init", small, {POSITION: small, **everywhere(small)})
+
+
+def _small(width: int) -> Initializer:
+    return normal(math.sqrt(2 / (5 * count("width", width))))
+
+
+def wang(layers: int, width: int) -> Rules:
+    """`small_init`, and kernels that end on the residual stream narrower.
+
+    - kernel and embedding: `N(0, 2 / (5 width))`
+    - attention and feed-forward output: deviation `2 / (layers sqrt(width))`
+    - norm scale 1, bias 0
+
+    Black et al., "GPT-NeoX-20B" (2022), after Wang and Komatsuzaki's GPT-J (2021).
+
+    Args:
+        layers: number of blocks, at least 1.
+        width: width of the residual stream, at least 1.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    >>> wang(layers=12, width=768).name
+    'scheme wang'
+    """
+    small = _small(width)
+    out = normal(2 / (count("layers", layers) * math.sqrt(width)))
+    others = {POSITION: small, **everywhere(small)}
+    return transformer("wang", of_layers(layers, out), others)
+
+
+def mitchell(layers: int, width: int) -> Rules:
+    """OLMo's: by fan in, narrower with depth, cut at three sigmas and not widened.
+
+    - kernel: `1 / sqrt(fan_in)`; embedding: `1 / sqrt(width)`
+    - attention and feed-forward output of layer `l` (from 0):
+      `1 / sqrt(2 fan_in (l + 1))`
+    - norm scale 1, bias 0
+
+    These are deviations before the cut, which takes 1.3 % away. Groeneveld et al.,
+    "OLMo: accelerating the science of language models" (2024).
+
+    Args:
+        layers: number of blocks, at least 1.
+        width: width of the residual stream, at least 1.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    >>> mitchell(layers=32, width=4096).name
+    'scheme mitchell'
+    """
+    count("layers", layers)
+
+    def kernel(leaf: Leaf) -> Initializer:
+        return _cut_at_three(1 / math.sqrt(fan_in(leaf)))
+
+    embedding = _cut_at_three(1 / math.sqrt(count("width", width)))
+    out = times(kernel, lambda leaf: 1 / math.sqrt(2 * (layer(leaf, layers) + 1)))
+    others = {POSITION: embedding, **everywhere(kernel, embedding)}
+    return transformer("mitchell", out, others)
+
+
+def _cut_at_three(stddev: float) -> Initializer:
+    return truncated_normal(stddev, lower=-3.0, upper=3.0)
+
+
+def deepnorm(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
+    """DeepNorm: Glorot normal, narrower by `beta` where the stream is written.
+
+    - value, attention output, feed-forward: Glorot normal times `beta`
+    - query, key, other kernels: Glorot normal
+    - embedding `N(0, 1 / width)`; norm scale 1, bias 0
+
+    With `L` layers of one stack `beta = (8 L)**(-1/4)`, and the model's residual is
+    `norm(alpha x + f(x))`, `alpha = (2 L)**(1/4)`. With both stacks, of `N` and `M`
+    layers: `beta = 0.87 (N**4 M)**(-1/16)`, `alpha = 0.81 (N**4 M)**(1/16)` in the
+    encoder, `beta = (12 M)**(-1/4)`, `alpha = (3 M)**(1/4)` in the decoder. The paper
+    leaves embeddings open.
+
+    Wang et al., "DeepNet: scaling transformers to 1,000 layers" (2022).
+
+    Args:
+        encoder_layers: blocks under a path segment with "encoder", if there is a
+            decoder too; else all blocks.
+        decoder_layers: likewise.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if a number is negative, or both are zero.
+
+    >>> deepnorm(decoder_layers=24).name
+    'scheme deepnorm'
+    """
+    n, m = _stacks(encoder_layers, decoder_layers)
+    if not n or not m:
+        beta = _by_stack((8 * (n or m)) ** -0.25)
+    else:
+        beta = _by_stack(0.87 * (n**4 * m) ** (-1 / 16), (12 * m) ** -0.25)
+    return _rescaled("deepnorm", beta)
+
+
+def sub_ln(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
+    """Magneto's: Glorot normal, wider by `gamma` where the stream is written.
+
+    - value, attention output, feed-forward: Glorot normal times `gamma`
+    - query, key, other kernels: Glorot normal
+    - embedding `N(0, 1 / width)`; norm scale 1, bias 0
+
+    With `L` layers of one stack `gamma = sqrt(log(2 L))`. With both, of `N` and `M`:
+    `sqrt(log(3 M) log(2 N) / 3)` in the encoder, `sqrt(log(3 M))` in the decoder. The
+    model has a second norm within each sublayer. The paper leaves embeddings open.
+
+    Wang et al., "Foundation transformers" (2022).
+
+    Args:
+        encoder_layers: as in `deepnorm`.
+        decoder_layers: likewise.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if a number is negative, or both are zero.
+
+    >>> sub_ln(decoder_layers=24).name
+    'scheme sub_ln'
+    """
+    n, m = _stacks(encoder_layers, decoder_layers)
+    if not n or not m:
+        gamma = _by_stack(math.sqrt(math.log(2 * (n or m))))
+    else:
+        decoder = math.sqrt(math.log(3 * m))
+        gamma = _by_stack(decoder * math.sqrt(math.log(2 * n) / 3), decoder)
+    return _rescaled("sub_ln", gamma)
+
+
+def t_fixup(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
+    """T-Fixup: Glorot uniform, narrower by depth, for transformers without norms.
+
+    - value, attention output, feed-forward: Glorot uniform times `0.67 N**(-1/4)` in an
+      encoder of `N` layers, `(9 M)**(-1/4)` in a decoder of `M`
+    - query, key, other kernels: Glorot uniform
+    - embedding: `N(0, 1 / width)` times `(9 M)**(-1/4)`, or, without a decoder, times
+      `(9 N)**(-1/4)`
+    - bias 0; a norm's scale is refused
+
+    The paper's program also multiplies values by `sqrt(2)`, since its library draws
+    them narrower than Glorot's law by as much. Huang et al., "Improving transformer
+    optimization through better initialization" (2020).
+
+    Args:
+        encoder_layers: as in `deepnorm`.
+        decoder_layers: likewise.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if a number is negative, or both are zero.
+
+    >>> t_fixup(encoder_layers=6, decoder_layers=6).name
+    'scheme t_fixup'
+    """
+    n, m = _stacks(encoder_layers, decoder_layers)
+    encoder, decoder = 0.67 * max(n, 1) ** -0.25, (9 * max(m, 1)) ** -0.25
+    both = (encoder, decoder) if n and m else (encoder if n else decoder,)
+    no_norm = refuse("it is the scale of a norm: T-Fixup is for models without norms")
+    factor, narrower = _by_stack(*both), (9 * (m or n)) ** -0.25
+    return _rescaled("t_fixup", factor, "uniform", {SCALE: no_norm}, narrower)
+
+
+def _stacks(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
+    n = count("encoder_layers", encoder_layers, least=0)
+    m = count("decoder_layers", decoder_layers, least=0)
+    if not n and not m:
+        raise ValueError(
+            "encoder_layers and decoder_layers are both 0: give the number of blocks, "
+            "such as decoder_layers=12."
+        )
+    return n, m
+
+
+def _by_stack(encoder: float, decoder: float | None = None) -> Factor:
+    """A factor for each stack, told by the path; a single one needs no such path."""
+    if decoder is None:
+        return lambda leaf: encoder
+
+    def factor(leaf: Leaf) -> float:
+        names = [name for name in ("encoder", "decoder") if name in leaf.path.lower()]
+        if len(names) != 1:
+            raise ValueError("its path has neither encoder nor decoder, or both")
+        return {"encoder": encoder, "decoder": decoder}[names[0]]
+
+    return factor
+
+
+def _rescaled(
+    name: str,
+    factor: Factor,
+    law: Distribution = "normal",
+    others: Mapping[Part, Rule] | None = None,
+    embedding_factor: float = 1.0,
+) -> Rules:
+    """Glorot's law, times a factor where the stream is written, values included."""
+    glorot = by_fan(1.0, "fan_avg", law)
+    changed = times(glorot, factor)
+
+    def fused(leaf: Leaf) -> Initializer:
+        plain = variance_scaling(1.0, "fan_avg", law, **axes(leaf))
+        changed = scaled(plain, factor(leaf))
+        return side_by_side(leaf, [plain, plain, changed], 3)
+
+    def embedding(leaf: Leaf) -> Initializer:
+        return normal(embedding_factor / math.sqrt(leaf.shape[-1]))
+
+    rules = {
+        VALUE: changed,
+        FUSED: fused,
+        MLP_IN: changed,
+        **(others or {}),
+        POSITION: embedding,
+        EMBEDDING: embedding,
+        KERNEL: glorot,
+    }
+    return transformer(name, changed, rules)
