@@ -28,14 +28,13 @@ RULES = {
     "**/norm": jaxinit.ones,
     "**/embedding": jaxinit.normal(0.02),
     "**/out": jaxinit.orthogonal(),
-    "**": jaxinit.he_normal(),
+    "**/qkv": jaxinit.split(jaxinit.glorot_normal(), 3),
 }
 
 
 def shapes(depth: int = 2, width: int = 64) -> dict:
-    """A transformer's parameters."""
+    """The parameters of layers of attention."""
     sizes = {"norm": (width,), "qkv": (width, 3 * width), "out": (width, width)}
-    sizes |= {"up": (width, 4 * width), "down": (4 * width, width)}
     block = {
         name: jax.ShapeDtypeStruct(size, "float32") for name, size in sizes.items()
     }
