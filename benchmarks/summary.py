@@ -28,10 +28,11 @@ def text() -> str:
     if not taken:
         return _EMPTY
     head = ("", *(f"jax {version}" for version in taken))
-    lines = [
+    rows = (
         (title, *(_cell(results[name].get(version), figure) for version in taken))
         for name, title, figure in _FIGURES
-    ]
+    )
+    lines = [row for row in rows if any(row[1:])]
     machines = {f"{one['device']}, {one['processor']}" for one in taken.values()}
     return f"{Table('Measured on ' + '; '.join(machines) + '.', head, lines)}\n"
 

@@ -89,41 +89,62 @@ def expected(
     }
 
 
-def recurrent(init: jaxinit.Initializer) -> Signal:
-    """A linear recurrent network: one kernel, the same at every step."""
-    return propagate([dense(lambda x: x)] * STEPS, kernels(init, 1) * STEPS, batch())
+def shown(title: str, signals: dict[str, Signal]) -> dict[str, Signal]:
+    """The signals, their verdicts printed."""
+    for name, signal in signals.items():
+        print(f"{title} {name}: {signal.verdict}")
+    return signals
 
 
-def figures() -> dict[str, Figure]:
-    """All pictures by name. Verdicts are printed on the way."""
-    tanh = measured(jnp.tanh, TANH, 10)
-    relu = measured(jax.nn.relu, RELU, 20)
-    selu = measured(jax.nn.selu, SELU, 30, stddev=3.0)
-    steps = {name: recurrent(init) for name, init in RECURRENT.items()}
-    for fn, signals in {"tanh": tanh, "relu": relu, "selu": selu, "": steps}.items():
-        for name, signal in signals.items():
-            print(f"{fn} {name}: {signal.verdict}".strip())
-    he = jaxinit.he_normal()
+def tanh() -> dict[str, Figure]:
+    """Zero, constant, too small, too large, and right."""
+    signals = shown("tanh", measured(jnp.tanh, TANH, 10))
+    predicted = expected(jnp.tanh, TANH, 10)
     return {
-        "tanh": plots.depth(tanh, expected(jnp.tanh, TANH, 10), "10 tanh layers"),
-        "relu": plots.depth(relu, expected(jax.nn.relu, RELU, 20), "20 ReLU layers"),
-        "selu": plots.depth(
-            selu,
-            expected(jax.nn.selu, SELU, 30, stddev=3.0),
-            "30 SELU layers, input of standard deviation 3",
-        ),
-        "recurrent": plots.depth(steps, title="100 steps of a linear RNN"),
-        "saturated": plots.activations(tanh["normal(1)"], "tanh, weights N(0, 1)"),
-        "glorot": plots.activations(tanh["glorot_normal"], "tanh, glorot_normal"),
+        "tanh": plots.depth(signals, predicted, "10 tanh layers"),
+        "saturated": plots.activations(signals["normal(1)"], "tanh, weights N(0, 1)"),
+        "glorot": plots.activations(signals["glorot_normal"], "tanh, glorot_normal"),
+    }
+
+
+def relu() -> dict[str, Figure]:
+    """Glorot halves the variance in every layer, He keeps it."""
+    signals = shown("relu", measured(jax.nn.relu, RELU, 20))
+    predicted, he = expected(jax.nn.relu, RELU, 20), RELU["he_normal"]
+    return {
+        "relu": plots.depth(signals, predicted, "20 ReLU layers"),
         "weights": plots.weights(kernels(he, 1)[0], he),
     }
 
 
+def selu() -> dict[str, Figure]:
+    """LeCun's law and SELU bring a signal back to its size."""
+    signals = shown("selu", measured(jax.nn.selu, SELU, 30, stddev=3.0))
+    predicted = expected(jax.nn.selu, SELU, 30, stddev=3.0)
+    title = "30 SELU layers, input of standard deviation 3"
+    return {"selu": plots.depth(signals, predicted, title)}
+
+
+def recurrent() -> dict[str, Figure]:
+    """A linear recurrent network: one kernel, the same at every step."""
+    layers, x = [dense(lambda x: x)] * STEPS, batch()
+    signals = {
+        name: propagate(layers, kernels(init, 1) * STEPS, x)
+        for name, init in RECURRENT.items()
+    }
+    title = f"{STEPS} steps of a linear RNN"
+    return {"recurrent": plots.depth(shown("linear", signals), title=title)}
+
+
+TOPICS = (tanh, relu, selu, recurrent)
+
+
 def main(folder: Path) -> None:
-    """Writes every picture as PNG and SVG."""
+    """Writes every picture as PNG and SVG, and prints the verdicts."""
     folder.mkdir(exist_ok=True)
-    for name, figure in figures().items():
-        plots.save(figure, folder / name)
+    for topic in TOPICS:
+        for name, figure in topic().items():
+            plots.save(figure, folder / name)
 
 
 if __name__ == "__main__":
