@@ -64,15 +64,19 @@ def main(seed: int) -> None:
         assert {x.shape for x in shards} == {leaf.sharding.shard_shape(leaf.shape)}
         held += sum(x.nbytes for x in shards)
     fingerprint = jaxinit.fingerprint(params)
-    print(
+    say(
         f"process {jax.process_index()} of {jax.process_count()} holds {held:,} of "
-        f"{plan.bytes:,} bytes of parameters with the fingerprint {fingerprint}",
-        flush=True,
+        f"{plan.bytes:,} bytes of parameters with the fingerprint {fingerprint}"
     )
     if jax.process_index() == 0:
         alone = jaxinit.init_tree(key, shapes(), RULES)
         assert jaxinit.fingerprint(alone) == fingerprint
-        print("which is that of one device alone", flush=True)
+        say("which is that of one device alone")
+
+
+def say(line: str) -> None:
+    """Prints a line at once, so that those of several processes do not mix."""
+    print(f"{line}\n", end="", flush=True)
 
 
 def start(processes: int, seed: int, odd_one_out: int | None) -> int:
