@@ -15,16 +15,15 @@ from flax import linen as nn
 from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec, Sharding
 
-from jaxinit._compile.jit import jit
+from jaxinit._compile.jit import jitted
 from jaxinit._compile.placement import (
     axis_names,
     checked_mesh,
     named_sharding,
     with_auto_axes,
 )
-from jaxinit._tree.paths import joined, leaf_paths
 from jaxinit._tree.plan import PlanError, problems_message
-from jaxinit._tree.shardings import collected, fitting
+from jaxinit._tree.shardings import boxed_shardings
 
 LogicalRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
@@ -86,7 +85,7 @@ def init(
         function, arrays = _split_arguments(model, inputs, options)
         shapes = jax.eval_shape(function, key, arrays)
         shardings = _shardings(shapes, mesh, rules)
-        return jit(function, out_shardings=shardings)(key, arrays)
+        return jitted(function, shardings)(key, arrays)
 
 
 def _split_arguments(model, inputs, options) -> tuple[Callable, list[Any]]:
@@ -128,25 +127,19 @@ def _is_box(value: Any) -> bool:
 
 def _shardings(shapes: Any, mesh: Any, rules: LogicalRules | None) -> Any:
     """A sharding or None for every box or array in the shapes of variables."""
-    found, problems = collected(
-        (joined(path), functools.partial(_sharding, box, mesh, rules))
-        for path, box in leaf_paths(shapes, is_leaf=_is_box)
+    shardings, problems = boxed_shardings(
+        shapes, _is_box, lambda box: _sharding(box, mesh, rules)
     )
     if problems:
         raise PlanError(problems_message("the model", problems))
-    if not any(found):
-        return None
-    return jax.tree.unflatten(jax.tree.structure(shapes, is_leaf=_is_box), found)
+    return shardings if jax.tree.leaves(shardings) else None
 
 
 def _sharding(box: Any, mesh: Any, rules: LogicalRules | None) -> Sharding | None:
     mesh = getattr(box, "mesh", None) or mesh
     if mesh is None:
         return None
-    sharding = named_sharding(mesh, _mesh_spec(box, rules))
-    for leaf in jax.tree.leaves(box):
-        fitting(sharding, leaf.shape)
-    return sharding
+    return named_sharding(mesh, _mesh_spec(box, rules))
 
 
 def _mesh_spec(box: Any, rules: LogicalRules | None) -> PartitionSpec:

@@ -17,15 +17,14 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, Sharding
 
-from jaxinit._compile.jit import jit
+from jaxinit._compile.jit import jitted
 from jaxinit._compile.placement import (
     checked_mesh,
     named_sharding,
     with_auto_axes,
 )
-from jaxinit._tree.paths import joined, leaf_paths
 from jaxinit._tree.plan import PlanError, problems_message
-from jaxinit._tree.shardings import collected, fitting
+from jaxinit._tree.shardings import boxed_shardings
 
 
 class _Stream(nnx.RngStream):
@@ -96,11 +95,6 @@ def _function(fun: Callable[[nnx.Rngs], Any], tags: tuple[str, ...]):
     return lambda *keys: _construct(fun, dict(zip(tags, keys, strict=True)))
 
 
-@functools.lru_cache(maxsize=64)
-def _constructor(fun: Callable[[nnx.Rngs], Any], tags: tuple[str, ...]):
-    return jit(_function(fun, tags))
-
-
 def create(
     fun: Callable[[nnx.Rngs], Any],
     /,
@@ -151,12 +145,12 @@ def create(
         )
     keys = _keys(nnx.Rngs(key, **streams))
     mesh = checked_mesh(mesh)
+    function = _function(fun, tuple(keys))
     if mesh is None:
-        return nnx.merge(*_constructor(fun, tuple(keys))(*keys.values()))
+        return nnx.merge(*jitted(function)(*keys.values()))
     with with_auto_axes(tuple(keys.values()), mesh) as values:
-        function = _function(fun, tuple(keys))
         shardings = (None, _shardings(function, mesh, values))
-        return nnx.merge(*jit(function, out_shardings=shardings)(*values))
+        return nnx.merge(*jitted(function, shardings)(*values))
 
 
 def _shardings(function: Callable, mesh: Any, keys: Iterable[Any]) -> Any:
@@ -168,15 +162,14 @@ def _shardings(function: Callable, mesh: Any, keys: Iterable[Any]) -> Any:
         with nnx.use_eager_sharding(False):
             _, state = jax.eval_shape(lambda *keys: function(*keys), *keys)
         error = raised
-    found, problems = collected(
-        (joined(path), functools.partial(_sharding, leaf, mesh))
-        for path, leaf in leaf_paths(state, is_leaf=_is_variable)
+    shardings, problems = boxed_shardings(
+        state, _is_variable, lambda leaf: _sharding(leaf, mesh)
     )
     if problems:
         raise PlanError(problems_message("the model", problems)) from error
     if error:
         raise error
-    return jax.tree.unflatten(jax.tree.structure(state, is_leaf=_is_variable), found)
+    return shardings
 
 
 def _is_variable(value: Any) -> bool:
@@ -186,13 +179,11 @@ def _is_variable(value: Any) -> bool:
 def _sharding(leaf: Any, mesh: Any) -> Sharding | None:
     own = leaf.get_metadata() if _is_variable(leaf) else {}
     sharding = own.get("out_sharding")
-    if not isinstance(sharding, Sharding):
-        spec = nnx.get_partition_spec(leaf)
-        spec = spec.get_value() if _is_variable(spec) else spec
-        sharding = named_sharding(own.get("mesh") or mesh, spec)
-    for array in jax.tree.leaves(leaf):
-        fitting(sharding, array.shape)
-    return sharding
+    if isinstance(sharding, Sharding):
+        return sharding
+    spec = nnx.get_partition_spec(leaf)
+    spec = spec.get_value() if _is_variable(spec) else spec
+    return named_sharding(own.get("mesh") or mesh, spec)
 
 
 def collections(fun: Callable[[nnx.Rngs], Any]) -> Callable[[jax.Array], dict]:

@@ -1,9 +1,10 @@
-"""The cases in which initializers are compared with those of jax."""
+"""The cases in which initializers are compared with those of jax, and checks shared."""
 
 import math
 
 import jax
 import numpy as np
+import pytest
 from jax.nn import initializers as reference
 
 import jaxinit
@@ -128,3 +129,10 @@ def assert_same_bits(ours, theirs) -> None:
     for x, y in leaves:
         assert (x.dtype, x.shape) == (y.dtype, y.shape)
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def assert_refuses(fails, parts):
+    """Calls `fails`, which must raise a TypeError or ValueError with all the parts."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        fails()
+    assert [part for part in parts if part not in str(caught.value)] == []

@@ -352,3 +352,14 @@ def jit(
     if not callable(fun):
         raise TypeError(f"fun must be a function that returns arrays, got {fun!r}.")
     return JittedInit(fun, static_argnums, static_argnames, out_shardings)
+
+
+def jitted(fun: Callable[..., Any], out_shardings: Any = None) -> JittedInit:
+    """`jit(fun, out_shardings=...)`, kept, so that a second call plans nothing anew."""
+    leaves, treedef = jax.tree.flatten(out_shardings, is_leaf=lambda x: x is None)
+    return _kept(fun, treedef, tuple(leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(fun, treedef, leaves) -> JittedInit:
+    return jit(fun, out_shardings=jax.tree.unflatten(treedef, leaves))

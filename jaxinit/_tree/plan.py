@@ -215,11 +215,7 @@ def plan(
         for leaf, position in zip(contexts, found, strict=True)
         if position is None
     ]
-    unused = [
-        pattern
-        for i, (pattern, _) in enumerate(rules.items())
-        if i not in found and pattern in rules.required and pattern not in allow_unused
-    ]
+    unused = rules.unused(found, allow_unused)
     problems += [f"rule {pattern!r}: matches no leaf" for pattern in unused]
     initializers, wrong = _initializers(rules, contexts, found)
     placed, misplaced = leaf_shardings(shardings, treedef, contexts, allow_unused)

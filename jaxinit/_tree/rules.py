@@ -35,7 +35,48 @@ class Leaf:
     leaves: Mapping[str, jax.ShapeDtypeStruct]
 
 
-class Rules:
+class Patterns:
+    """Ordered pairs of a pattern and a value; the first that matches a leaf decides.
+
+    Raises:
+        TypeError: if a pattern is of a wrong type.
+        ValueError: if a glob is malformed or a pattern is given twice.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]]):
+        self._pairs = tuple((pattern, value) for pattern, value in pairs)
+        patterns = [pattern for pattern, _ in self._pairs]
+        twice = [p for i, p in enumerate(patterns) if p in patterns[:i]]
+        if twice:
+            raise ValueError(
+                f"pattern {twice[0]!r} is given twice: the second would never be used."
+            )
+        self._matchers = [matcher(pattern) for pattern in patterns]
+        self.required = tuple(patterns)
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """The pairs of pattern and value, in order."""
+        return iter(self._pairs)
+
+    def find(self, leaf: Leaf) -> int | None:
+        """The position of the rule for a leaf; None if no pattern matches."""
+        hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
+        return next(hits, None)
+
+    def unused(self, found: Sequence[int | None], allowed: Sequence[Any]) -> list[Any]:
+        """The patterns that had to match and that no leaf found, but for some."""
+        return [
+            pattern
+            for i, (pattern, _) in enumerate(self._pairs)
+            if i not in found and pattern in self.required and pattern not in allowed
+        ]
+
+    def __repr__(self):
+        pairs = ", ".join(f"{p!r}: {v!r}" for p, v in self._pairs)
+        return f"{type(self).__name__}({{{pairs}}})"
+
+
+class Rules(Patterns):
     """Ordered rules; the first whose pattern matches a leaf says what is drawn there.
 
     Args:
@@ -67,30 +108,16 @@ class Rules:
         if isinstance(rules, Rules):
             required = rules.required if required is None else required
             name = name or rules.name
-        pairs = rules.items() if isinstance(rules, Mapping | Rules) else rules
-        self._pairs = tuple((pattern, value) for pattern, value in pairs)
-        patterns = [pattern for pattern, _ in self._pairs]
-        twice = [p for i, p in enumerate(patterns) if p in patterns[:i]]
-        if twice:
-            raise ValueError(
-                f"pattern {twice[0]!r} is given twice: the second would never be used."
-            )
-        self.required = tuple(patterns if required is None else required)
+        super().__init__(rules.items() if isinstance(rules, Mapping | Rules) else rules)
         self.name = name
-        unknown = [p for p in self.required if p not in patterns]
-        if unknown:
-            raise ValueError(f"required has {unknown[0]!r}, which is no pattern here.")
-        self._matchers = [matcher(pattern) for pattern in patterns]
+        if required is not None:
+            patterns, self.required = self.required, tuple(required)
+            unknown = [p for p in self.required if p not in patterns]
+            if unknown:
+                raise ValueError(
+                    f"required has {unknown[0]!r}, which is no pattern here."
+                )
         self._makers = [_maker(pattern, value) for pattern, value in self._pairs]
-
-    def items(self) -> Iterator[tuple[Any, Any]]:
-        """The pairs of pattern and value, in order."""
-        return iter(self._pairs)
-
-    def find(self, leaf: Leaf) -> int | None:
-        """The position of the rule for a leaf; None if no pattern matches."""
-        hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
-        return next(hits, None)
 
     def initializer(self, position: int, leaf: Leaf) -> Callable[..., jax.Array]:
         """What the rule at `position` draws for a leaf it matches."""
@@ -107,9 +134,6 @@ class Rules:
 
     def __len__(self) -> int:
         return len(self._pairs)
-
-    def __repr__(self):
-        return f"Rules({{{', '.join(f'{p!r}: {v!r}' for p, v in self._pairs)}}})"
 
 
 def _maker(pattern: Any, value: Any) -> Callable[[Leaf], Callable[..., jax.Array]]:

@@ -9,11 +9,11 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxinit._compile.placement import axis_names, flat_shardings, on_mesh
-from jaxinit._tree.paths import joined, leaf_paths, matcher
-from jaxinit._tree.rules import Leaf
+from jaxinit._tree.paths import joined, leaf_paths
+from jaxinit._tree.rules import Leaf, Patterns
 
 
-class ShardingRules:
+class ShardingRules(Patterns):
     """Ordered rules; the first whose pattern matches a leaf says where it goes.
 
     Args:
@@ -32,15 +32,7 @@ class ShardingRules:
     """
 
     def __init__(self, rules: Mapping[Any, Any] | Iterable[tuple[Any, Any]]):
-        pairs = rules.items() if isinstance(rules, Mapping) else rules
-        self._pairs = tuple((pattern, value) for pattern, value in pairs)
-        self._matchers = [matcher(pattern) for pattern, _ in self._pairs]
-        patterns = [pattern for pattern, _ in self._pairs]
-        twice = [p for i, p in enumerate(patterns) if p in patterns[:i]]
-        if twice:
-            raise ValueError(
-                f"pattern {twice[0]!r} is given twice: the second would never be used."
-            )
+        super().__init__(rules.items() if isinstance(rules, Mapping) else rules)
         for pattern, value in self._pairs:
             if value is not None and not isinstance(value, PartitionSpec | Sharding):
                 raise TypeError(f"the rule for {pattern!r} {_WANTED}, got {value!r}.")
@@ -49,21 +41,12 @@ class ShardingRules:
         self, leaves: Sequence[Leaf], allow_unused: Sequence[Any]
     ) -> tuple[list[Any], list[str]]:
         """What the rules say of every leaf, and the rules that say nothing."""
-        found = [self._find(leaf) for leaf in leaves]
+        found = [self.find(leaf) for leaf in leaves]
         unused = [
             f"sharding rule {pattern!r}: matches no leaf"
-            for i, (pattern, _) in enumerate(self._pairs)
-            if i not in found and pattern not in allow_unused
+            for pattern in self.unused(found, allow_unused)
         ]
         return [None if i is None else self._pairs[i][1] for i in found], unused
-
-    def _find(self, leaf: Leaf) -> int | None:
-        hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
-        return next(hits, None)
-
-    def __repr__(self):
-        pairs = ", ".join(f"{p!r}: {v!r}" for p, v in self._pairs)
-        return f"ShardingRules({{{pairs}}})"
 
 
 _WANTED = "must be a jax.sharding.Sharding, a PartitionSpec or None"
@@ -139,6 +122,30 @@ def collected(
             results.append(None)
             problems.append(f"{name}: {error}")
     return results, problems
+
+
+def boxed_shardings(
+    tree: Any, is_box: Callable[[Any], bool], sharding_of: Callable[[Any], Any]
+) -> tuple[Any, list[str]]:
+    """The sharding of every box or bare array of a tree, and what is wrong with them.
+
+    Args:
+        tree: pytree of arrays, some of them in boxes that say where they go.
+        is_box: whether a node is a box.
+        sharding_of: the sharding of a box or bare array, or None; may raise.
+    """
+
+    def checked(box):
+        sharding = sharding_of(box)
+        for leaf in jax.tree.leaves(box):
+            fitting(sharding, leaf.shape)
+        return sharding
+
+    found, problems = collected(
+        (joined(path), functools.partial(checked, box))
+        for path, box in leaf_paths(tree, is_leaf=is_box)
+    )
+    return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_box), found), problems
 
 
 def fitting(place: Any, shape: tuple[int, ...]) -> Sharding | None:
