@@ -4,19 +4,18 @@ print(propagate(model, params, x))
 """
 
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxinit._signal import layers as _layers
 from jaxinit._signal.layer import LayerSignal as LayerSignal
 from jaxinit._signal.measure import measure
-from jaxinit._signal.recorder import Capture, Tap
+from jaxinit._signal.opened import opened
 from jaxinit._signal.recorder import LayerError as LayerError
+from jaxinit._signal.recorder import Tap
 from jaxinit._signal.theory import PredictedLayer as PredictedLayer
 from jaxinit._signal.theory import predict as predict
 from jaxinit._signal.verdict import Verdict as Verdict
@@ -88,8 +87,8 @@ def propagate(
     them is, where it goes into another module.
 
     Args:
-        model: a Flax Linen module, a Flax NNX module, or a list of functions
-            `layer(params_i, x) -> x`.
+        model: a Flax Linen module or its `apply`, a Flax NNX module, or a list of
+            functions `layer(params_i, x) -> x`.
         params: what the init of the Linen module returned; None or a state to use
             instead of its own for an NNX module; one pytree for each function of a
             list.
@@ -120,62 +119,11 @@ def propagate(
     >>> signal.verdict.cure
     'The variance halves in every layer, as by Glorot under ReLU: use he_normal'
     """
-    inputs = x if isinstance(x, tuple) else (x,)
-    capture, params, state = _opened(model, params, inputs, options)
-    _refuse_other_devices(params, inputs)
+    found, inputs = opened(model, params, x, options)
     layers: list[LayerSignal] = []
-    for tap in measure(capture, loss, params, state, inputs):
+    for tap in measure(found, loss, inputs):
         layers.append(_layer(tap, layers[-1].std if layers else math.nan))
     return Signal(tuple(layers), judge(layers))
-
-
-def _opened(
-    model: Any, params: Any, inputs: tuple, options: dict[str, Any]
-) -> tuple[Capture, Any, Any]:
-    """The capture of a model, its parameters, and its other state."""
-    settings = tuple(sorted(options.items()))
-    if _is_module(model, "flax.linen"):
-        from jaxinit._signal import linen
-
-        return linen.capture(model, params, settings)
-    if _is_module(model, "flax.nnx"):
-        from jaxinit._signal import nnx
-
-        return nnx.capture(model, params, settings)
-    is_list = isinstance(model, Sequence) and not isinstance(model, str)
-    if not is_list or not model or not all(map(callable, model)):
-        raise TypeError(
-            "model must be a Flax Linen or NNX module, or a list of functions "
-            f"layer(params_i, x) -> x, got {model!r}."
-        )
-    if options:
-        raise TypeError(f"a list of layers takes no options, got {sorted(options)}.")
-    return _layers.capture(model, params, inputs)
-
-
-def _is_module(model: Any, package: str) -> bool:
-    """Whether it is a module of a package, which then has been imported already."""
-    loaded = sys.modules.get(package)
-    return loaded is not None and isinstance(model, loaded.Module)
-
-
-def _refuse_other_devices(params: Any, inputs: tuple) -> None:
-    here, there = _devices(params), _devices(inputs)
-    if here and there and here != there:
-        raise ValueError(
-            f"x is on {_shown(there)} and params on {_shown(here)}: bring them "
-            "together, as by jax.device_put(x, device)."
-        )
-
-
-def _devices(tree: Any) -> set[Any]:
-    """Where the arrays of a tree were put; those that may move count for nothing."""
-    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
-    return {d for array in arrays if array.committed for d in array.devices()}
-
-
-def _shown(devices: set[Any]) -> str:
-    return ", ".join(sorted(map(str, devices)))
 
 
 _MEASURED = {field.name for field in fields(LayerSignal)}

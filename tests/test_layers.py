@@ -22,6 +22,7 @@ ROOMS = (
     "nnx",
     "_signal",
     "signal",
+    "data_dependent",
     "target",
     "checkpoint",
     "stats",

@@ -72,6 +72,14 @@ def fraction(name: str, value: Any) -> float:
     return checked
 
 
+def count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`, as a Python int."""
+    refuse_tracer(name, value)
+    if not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be an int of at least {least}, got {value!r}.")
+    return operator.index(value)
+
+
 def _optional_number(name: str, value: Any) -> float | None:
     return None if value is None else finite(name, value)
 

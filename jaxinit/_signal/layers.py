@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxinit._signal.recorder import Capture, Recorder
+from jaxinit._signal.recorder import Model, Recorder
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class Layers:
 
     functions: tuple[Callable[[Any, Any], Any], ...]
 
-    def __call__(self, params, state, inputs, offsets):
-        recorder = Recorder(inputs, offsets)
+    def __call__(self, params, state, inputs, change=None):
+        recorder = Recorder(inputs, change)
         (x,) = inputs
         for i, (function, own) in enumerate(zip(self.functions, params, strict=True)):
             kind = getattr(function, "__name__", type(function).__name__)
@@ -24,10 +24,8 @@ class Layers:
         return x, recorder.taps()
 
 
-def capture(
-    functions: Sequence[Callable], params: Any, inputs: tuple
-) -> tuple[Capture, Any, Any]:
-    """The capture of a list of functions, their parameters, and no other state."""
+def opened(functions: Sequence[Callable], params: Any, inputs: tuple) -> Model:
+    """A list of functions, taken apart."""
     if len(inputs) != 1:
         raise ValueError(
             f"x must be one array for a list of layers, got {len(inputs)}: a layer is "
@@ -39,4 +37,4 @@ def capture(
             f"params must be a list with one entry for each of the {len(functions)} "
             f"layers, got {got}. The entry of a layer without parameters may be None."
         )
-    return Layers(tuple(functions)), list(params), None
+    return Model(Layers(tuple(functions)), list(params), None, lambda new: new)

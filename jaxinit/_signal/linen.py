@@ -8,7 +8,7 @@ import jax
 from flax import linen
 from flax.core import DenyList
 
-from jaxinit._signal.recorder import Capture, Recorder
+from jaxinit._signal.recorder import Model, Recorder
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class LinenModule:
     module: linen.Module
     options: tuple[tuple[str, Any], ...]
 
-    def __call__(self, params, state, inputs, offsets):
-        recorder = Recorder(inputs, offsets)
+    def __call__(self, params, state, inputs, change=None):
+        recorder = Recorder(inputs, change)
 
         def intercept(call, args, kwargs, context):
             if context.method_name != "__call__":
@@ -40,14 +40,22 @@ class LinenModule:
         return output, recorder.taps()
 
 
-def capture(
+def opened(
     module: linen.Module, variables: Any, options: tuple[tuple[str, Any], ...]
-) -> tuple[Capture, Any, Any]:
-    """The capture of a module, its parameters, and its other collections."""
+) -> Model:
+    """A module taken apart."""
     if not isinstance(variables, Mapping):
         raise TypeError(
             "params must be what the module's init returns, a mapping, got "
             f"{type(variables).__name__}."
         )
-    known = dict(variables) if "params" in variables else {"params": dict(variables)}
-    return LinenModule(module, options), known.pop("params"), known
+    capture = LinenModule(module, options)
+    if "params" not in variables:
+        return Model(capture, dict(variables), {}, lambda new: new)
+    others = {name: value for name, value in variables.items() if name != "params"}
+    return Model(
+        capture,
+        variables["params"],
+        others,
+        lambda new: {**variables, "params": new},
+    )

@@ -9,8 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._signal.recorder import Capture, Tap
-from jaxinit._tree.paths import leaf_paths
+from jaxinit._signal.recorder import (
+    Capture,
+    Model,
+    Tap,
+    compiled,
+    is_float,
+    leaf_owners,
+)
 
 Loss = Callable[[Any], Any]
 
@@ -20,32 +26,24 @@ _SAME = 1e-5  # relative; equal sums may be rounded in different orders
 _NEAR_BOUND = 0.05
 
 
-def measure(
-    capture: Capture, loss: Loss | None, params: Any, state: Any, inputs: tuple
-) -> list[Tap]:
+def measure(model: Model, loss: Loss | None, inputs: tuple) -> list[Tap]:
     """Runs a model forward and backward, and measures each of its layers.
 
     Args:
-        capture: runs the model.
+        model: its parameters are differentiated where they are floating-point.
         loss: scalar function of the output; None takes the product of the output with
             standard normal numbers.
-        params: parameters, differentiated where they are floating-point.
-        state: whatever else the model needs.
         inputs: what it is called on.
 
     Returns:
         For each layer, in the order of execution, its tap, the array replaced by its
         statistics by name.
     """
-    try:
-        hash((capture, loss))
-    except TypeError:  # a module with a field that does not hash: not kept compiled
-        run = jax.jit(functools.partial(_passes, capture, loss))
-    else:
-        run = functools.partial(_compiled, capture, loss)
     with jax.debug_nans(False):  # they are reported, with the layer that makes them
-        taps, gradients, slopes = run(params, state, inputs)
-        owned = _by_owner(params, slopes, [tap.owner for tap in taps])
+        taps, gradients, slopes = _passes(
+            model.capture, loss, model.params, model.state, inputs
+        )
+        owned = _by_owner(model.params, slopes, taps)
         # Statistics are compiled apart, once for each shape whatever the model.
         measured = [
             dataclasses.replace(
@@ -67,38 +65,32 @@ def measure(
     ]
 
 
+@compiled
 def _passes(
     capture: Capture, loss: Loss | None, params: Any, state: Any, inputs: tuple
 ) -> tuple[list[Tap], list[jax.Array], list[jax.Array | None]]:
     """What is tapped, the gradients with respect to it, and those of the parameters."""
-    _, taps = jax.eval_shape(
-        functools.partial(capture, offsets=None), params, state, inputs
-    )
+    _, taps = jax.eval_shape(capture, params, state, inputs)
     offsets = [jnp.zeros(tap.shape, tap.value.dtype) for tap in taps]
     leaves, treedef = jax.tree.flatten(params)
-    floats = [x if _is_float(x) else None for x in leaves]
+    floats = [x if is_float(x) else None for x in leaves]
 
     def objective(floats, offsets):
         filled = [x if y is None else y for x, y in zip(leaves, floats, strict=True)]
         tree = jax.tree.unflatten(treedef, filled)
-        output, taps = capture(tree, state, inputs, offsets)
-        return _real_scalar(loss or _probe, output), taps
+        output, taps = capture(
+            tree, state, inputs, lambda i, tap: tap.value + offsets[i]
+        )
+        return real_scalar(loss or _probe, output), taps
 
     differentiate = jax.grad(objective, (0, 1), has_aux=True)
     (slopes, gradients), taps = differentiate(floats, offsets)
     return taps, gradients, slopes
 
 
-def _is_float(x: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
-
-
-_compiled = jax.jit(_passes, static_argnums=(0, 1))
-
-
 def _probe(output: Any) -> jax.Array:
     """The sum of the output times standard normal numbers: gradients of size one."""
-    leaves = [x for x in jax.tree.leaves(output) if _is_float(x)]
+    leaves = [x for x in jax.tree.leaves(output) if is_float(x)]
     if not leaves:
         raise TypeError(
             "the model returns no floating-point array, so that no gradient can be "
@@ -112,7 +104,7 @@ def _probe(output: Any) -> jax.Array:
     return functools.reduce(jnp.add, products)
 
 
-def _real_scalar(loss: Loss, output: Any) -> jax.Array:
+def real_scalar(loss: Loss, output: Any) -> jax.Array:
     value = loss(output)
     kind = jnp.result_type(value)
     if jnp.shape(value) != () or not jnp.issubdtype(kind, jnp.floating):
@@ -124,14 +116,13 @@ def _real_scalar(loss: Loss, output: Any) -> jax.Array:
 
 
 def _by_owner(
-    params: Any, slopes: Sequence[jax.Array | None], owners: Sequence[tuple | None]
+    params: Any, slopes: Sequence[jax.Array | None], taps: Sequence[Tap]
 ) -> dict[tuple | None, list[Any]]:
     """What is measured of the parameters of each layer, not of layers inside it."""
-    known = {owner for owner in owners if owner is not None}
     owned: dict[tuple | None, list[Any]] = {}
-    for (path, leaf), slope in zip(leaf_paths(params), slopes, strict=True):
-        above = (path[:length] for length in range(len(path), -1, -1))
-        owner = next((prefix for prefix in above if prefix in known), None)
+    owners = leaf_owners(params, taps)
+    leaves = jax.tree.leaves(params)
+    for owner, leaf, slope in zip(owners, leaves, slopes, strict=True):
         if owner is not None and slope is not None and slope.size:
             owned.setdefault(owner, []).append(_of_parameter(leaf, slope))
     return owned
@@ -224,7 +215,7 @@ def _samples(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _unit_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def unit_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`x` over its largest entry, so that no square overflows or vanishes."""
     scale = jnp.max(jnp.abs(x))
     scale = jnp.where(scale == 0, 1, scale)
@@ -232,7 +223,7 @@ def _unit_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _mean_and_std(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, scale = _unit_scale(x)
+    x, scale = unit_scale(x)
     mean = jnp.mean(x)
     return scale * mean, scale * jnp.sqrt(jnp.mean((x - mean) ** 2))
 
@@ -258,7 +249,7 @@ def _saturated(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
 def _participation_ratio(x: jax.Array) -> jax.Array:
     """`(sum of l)**2 / sum of l**2`, l the eigenvalues of the units' covariance."""
     x = x[:: -(-len(x) // _RANK_SAMPLES)]
-    x, _ = _unit_scale(x - jnp.mean(x, axis=0))
+    x, _ = unit_scale(x - jnp.mean(x, axis=0))
     gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
     total = jnp.trace(gram) ** 2
     return jnp.where(total == 0, 0, total / jnp.sum(gram**2))
@@ -266,7 +257,7 @@ def _participation_ratio(x: jax.Array) -> jax.Array:
 
 def _correlation(x: jax.Array) -> jax.Array:
     """Mean correlation between units that vary; NaN if fewer than two do."""
-    x, _ = _unit_scale(x)
+    x, _ = unit_scale(x)
     deviation = x - jnp.mean(x, axis=0)
     variance = jnp.mean(deviation**2, axis=0)
     varies = variance > _SAME**2 * jnp.mean(x**2)

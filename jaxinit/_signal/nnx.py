@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import nnx
 
-from jaxinit._signal.recorder import Capture, Recorder
+from jaxinit._signal.recorder import Model, Recorder
 
 _RUNNING: ContextVar[tuple[Recorder, dict[int, tuple]]] = ContextVar("_RUNNING")
 
@@ -33,8 +33,8 @@ class NNXModule:
     graphdef: Any
     options: tuple[tuple[str, Any], ...]
 
-    def __call__(self, params, state, inputs, offsets):
-        recorder = Recorder(inputs, offsets)
+    def __call__(self, params, state, inputs, change=None):
+        recorder = Recorder(inputs, change)
         model: Any = nnx.merge(self.graphdef, params, state, copy=True)
         paths = {}
         for path, node in list(nnx.iter_graph(model)):
@@ -49,12 +49,12 @@ class NNXModule:
         return output, recorder.taps()
 
 
-def capture(
+def opened(
     model: nnx.Module, params: Any, options: tuple[tuple[str, Any], ...]
-) -> tuple[Capture, Any, Any]:
-    """The capture of a module, its parameters, and its other state."""
+) -> Model:
+    """A module taken apart."""
     if params is not None:
         model = nnx.clone(model)
         nnx.update(model, params)
     graphdef, own, state = nnx.split(model, nnx.Param, ...)
-    return NNXModule(graphdef, options), own, state
+    return Model(NNXModule(graphdef, options), own, state, lambda new: new)

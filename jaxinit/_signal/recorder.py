@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
+from jaxinit._tree.paths import leaf_paths
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -35,20 +37,65 @@ class Tap:
     value: Any
 
 
+Change = Callable[[int, Tap], Any]
+
+
 class Capture(Protocol):
     """Runs a model and tells what its layers returned; hashable, to be compiled once.
 
-    `offsets`, one for each tap, are added to the arrays where they are tapped, so that
-    the gradient with respect to an offset is that with respect to the array.
+    `change` is called with the position of each tap and the tap; what it returns goes
+    on through the model in place of the array.
     """
 
     def __call__(
-        self,
-        params: Any,
-        state: Any,
-        inputs: tuple,
-        offsets: Sequence[jax.Array] | None,
+        self, params: Any, state: Any, inputs: tuple, change: Change | None = None
     ) -> tuple[Any, list[Tap]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model taken apart.
+
+    Attributes:
+        capture: runs it.
+        params: its parameters.
+        state: whatever else it needs.
+        whole: what was given as parameters, with others in their place.
+    """
+
+    capture: Capture
+    params: Any
+    state: Any
+    whole: Callable[[Any], Any]
+
+
+def leaf_owners(params: Any, taps: Sequence[Tap]) -> list[tuple[str, ...] | None]:
+    """For every parameter the path of the innermost layer around it, if any."""
+    known = {tap.owner for tap in taps if tap.owner is not None}
+    return [
+        next((path[:n] for n in range(len(path), -1, -1) if path[:n] in known), None)
+        for path, _ in leaf_paths(params)
+    ]
+
+
+def is_float(x: Any) -> bool:
+    """Whether it is an array of floating-point or complex numbers."""
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` of `function(capture, setting, *arrays)`, kept for equal models."""
+    kept = jax.jit(function, static_argnums=(0, 1))
+
+    @functools.wraps(function)
+    def call(capture, setting, *arrays):
+        try:
+            hash((capture, setting))
+        except TypeError:  # a module with a field that does not hash
+            return jax.jit(functools.partial(function, capture, setting))(*arrays)
+        return kept(capture, setting, *arrays)
+
+    return call
 
 
 class LayerError(ValueError):
@@ -62,9 +109,9 @@ class Recorder:
     are not seen, since their arrays mean nothing outside it.
     """
 
-    def __init__(self, inputs: Any, offsets: Sequence[jax.Array] | None):
+    def __init__(self, inputs: Any, change: Change | None):
         self._trace = get_opaque_trace_state()
-        self._offsets = offsets
+        self._change = change
         # Holds what it has seen, so that no id is given to another array.
         self._seen = {id(leaf): leaf for leaf in jax.tree.leaves(inputs)}
         self._taps: list[Tap] = []
@@ -122,10 +169,11 @@ class Recorder:
         if not _is_activation(value) or id(value) in self._seen:
             return value
         self._seen[id(value)] = value
-        if self._offsets is not None:
-            value = value + self._offsets[len(self._taps)]
+        tap = Tap(name, kind, owner, value.shape, value)
+        if self._change is not None:
+            value = self._change(len(self._taps), tap)
             self._seen[id(value)] = value
-        self._taps.append(Tap(name, kind, owner, value.shape, value))
+        self._taps.append(dataclasses.replace(tap, value=value))
         return value
 
 

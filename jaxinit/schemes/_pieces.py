@@ -110,13 +110,6 @@ def of_layers(layers: int, rule: Rule) -> Rule:
     return result
 
 
-def count(name: str, value: int, least: int = 1) -> int:
-    """The check of a number of layers, of units and the like."""
-    if not hasattr(value, "__index__") or value < least:
-        raise ValueError(f"{name} must be an int of at least {least}, got {value!r}.")
-    return int(value)
-
-
 def refuse(reason: str) -> Rule:
     """A rule for leaves that a scheme is not meant for."""
 

@@ -5,6 +5,7 @@ import math
 
 from jaxinit._array.gain import Activation
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.settings import count
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.activation import for_activation
 from jaxinit.initializers.basic import normal, uniform
@@ -25,7 +26,6 @@ from jaxinit.schemes._parts import (
 from jaxinit.schemes._pieces import (
     Rule,
     by_fan,
-    count,
     drawn,
     of_layers,
     scheme,

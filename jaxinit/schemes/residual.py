@@ -1,7 +1,7 @@
 """Residual networks whose blocks start as the identity, or near it."""
 
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import finite
+from jaxinit._array.settings import count, finite
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.basic import constant, normal, ones, zeros
 from jaxinit.schemes._parts import (
@@ -12,7 +12,7 @@ from jaxinit.schemes._parts import (
     Part,
     place_in_block,
 )
-from jaxinit.schemes._pieces import by_fan, count, drawn, refuse, scheme, times
+from jaxinit.schemes._pieces import by_fan, drawn, refuse, scheme, times
 from jaxinit.schemes.frameworks import flax
 
 _HE = by_fan(2.0, "fan_out", "normal")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from jaxinit._array.combine import scaled
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import Distribution
+from jaxinit._array.settings import Distribution, count
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.basic import normal, truncated_normal, zeros
 from jaxinit.initializers.variance_scaling import lecun_normal, variance_scaling
@@ -27,7 +27,6 @@ from jaxinit.schemes._pieces import (
     Factor,
     Rule,
     by_fan,
-    count,
     everywhere,
     fan_in,
     layer,

@@ -1,0 +1,229 @@
+"""Passes through a model that bring the outputs of its layers to unit variance."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._signal.measure import unit_scale
+from jaxinit._signal.recorder import Capture, Tap, compiled
+from jaxinit._signal.weighted import Layer, check_units, unseen, weighted_layers
+from jaxinit._tree.table import aligned
+
+
+@dataclasses.dataclass(frozen=True)
+class Aim:
+    """What the output of a layer shall be.
+
+    Attributes:
+        by_unit: whether each unit shall have variance one, and mean zero too where
+            there is a bias; else the output as a whole shall have variance one.
+        tolerance: how far a variance, or mean, may be off.
+        tries: the most passes that change parameters.
+    """
+
+    by_unit: bool
+    tolerance: float
+    tries: int
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["mean", "variance", "is_right"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What layers return, one entry for each.
+
+    Attributes:
+        mean: mean of all entries, float32 or wider; complex where outputs are.
+        variance: their variance.
+        is_right: whether they are as they shall be.
+    """
+
+    mean: jax.Array
+    variance: jax.Array
+    is_right: jax.Array
+
+
+class _Correction(NamedTuple):
+    """Weights are multiplied by `scale`; a bias `b` becomes `b * scale + shift`.
+
+    Without `shift` the bias stays as it is.
+    """
+
+    scale: jax.Array
+    shift: jax.Array | None
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["before", "after", "passes"],
+    meta_fields=["layers", "unseen"],
+)
+@dataclasses.dataclass(frozen=True)
+class Normalized:
+    """What was done to the layers of a model.
+
+    Attributes:
+        layers: their paths, in the order in which they ran.
+        unseen: paths of weights that belong to none of them and stay as they were.
+        before: their outputs at first.
+        after: their outputs at last.
+        passes: how often the batch went through the model.
+    """
+
+    layers: tuple[str, ...]
+    unseen: tuple[str, ...]
+    before: Outputs
+    after: Outputs
+    passes: jax.Array
+
+    def __str__(self):
+        head = ["layer", "mean before", "after", "variance before", "after", ""]
+        columns = (
+            self.layers,
+            *(map(_number, np.asarray(x)) for x in self._moments()),
+            ("" if x else "not reached" for x in np.asarray(self.after.is_right)),
+        )
+        lines = aligned([head, *map(list, zip(*columns, strict=True))], (0, 5))
+        lines += [f"left as it was: {path}" for path in self.unseen]
+        return "\n".join([*lines, f"{int(self.passes)} passes"])
+
+    def _moments(self) -> tuple[jax.Array, ...]:
+        before, after = self.before, self.after
+        return before.mean, after.mean, before.variance, after.variance
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}"
+
+
+@compiled
+def normalize(
+    capture: Capture, aim: Aim, params: Any, state: Any, inputs: tuple
+) -> tuple[Any, Normalized]:
+    """Corrects every layer in one pass, in the order in which they run, and again.
+
+    While the batch goes through, the output of each layer is corrected where it is off,
+    so that the layers after it see what they will see once its parameters have been
+    corrected. Where an output is linear in the parameters that is exact, and the next
+    pass finds nothing to do; else it corrects further.
+    """
+    _, taps = jax.eval_shape(capture, params, state, inputs)
+    found = weighted_layers(params, taps)
+    if not found:
+        raise ValueError(
+            "no layer with weights was seen in the model: it has none, or they are "
+            "inside scan, vmap, remat or jit."
+        )
+    if aim.by_unit:
+        check_units(params, found)
+    layers = tuple(found.values())
+
+    def one_pass(corrections, is_active):
+        seen: dict[int, tuple[_Correction, Outputs, jax.Array]] = {}
+
+        def change(position: int, tap: Tap) -> Any:
+            if position not in found:
+                return tap.value
+            seen[position] = _judged(tap.value, found[position], aim, is_active)
+            return _corrected(tap.value, seen[position][0])
+
+        capture(_applied(params, layers, corrections), state, inputs, change)
+        new, outputs, is_left = zip(*(seen[i] for i in found), strict=True)
+        corrections = list(map(_then, corrections, new))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *outputs)
+        return corrections, stacked, jnp.any(jnp.stack(is_left))
+
+    def body(loop):
+        corrections, before, _, count, _ = loop
+        is_active = (count > 0) & (count <= aim.tries)  # else the pass only measures
+        corrections, after, is_left = one_pass(corrections, is_active)
+        before = jax.tree.map(functools.partial(jnp.where, count == 0), after, before)
+        return corrections, before, after, count + 1, is_left
+
+    def goes_on(loop):
+        *_, count, is_left = loop
+        return (count == 0) | (is_left & (count <= aim.tries + 1))
+
+    start = [_nothing(layer, taps[i].value.dtype, aim) for i, layer in found.items()]
+    shapes = jax.eval_shape(one_pass, start, False)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    loop = (start, zeros, zeros, jnp.int32(0), jnp.bool_(True))
+    loop = jax.lax.while_loop(goes_on, body, loop)
+    corrections, before, after, count, _ = loop
+    names = tuple(layer.name for layer in layers)
+    log = Normalized(names, unseen(params, layers), before, after, count)
+    return _applied(params, layers, corrections), log
+
+
+def _judged(
+    x: jax.Array, layer: Layer, aim: Aim, is_active: jax.Array
+) -> tuple[_Correction, Outputs, jax.Array]:
+    """How to correct an output, its moments, and whether anything is left to do."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    whole_mean, whole_std = _mean_and_std(wide, None)
+    has_mean = aim.by_unit and layer.bias is not None
+    mean, std = whole_mean, whole_std
+    if aim.by_unit:
+        mean, std = _mean_and_std(wide, tuple(range(x.ndim - len(layer.units))))
+    is_off = ~(jnp.abs(std**2 - 1) <= aim.tolerance)
+    if has_mean:
+        is_off |= ~(jnp.abs(mean) <= aim.tolerance)
+    is_left = is_off & jnp.isfinite(std) & (std > 0)
+    is_changed = is_left & is_active
+    scale = jnp.where(is_changed, 1 / jnp.where(std > 0, std, 1), 1)
+    shift = jnp.where(is_changed, -mean * scale, 0) if has_mean else None
+    outputs = Outputs(whole_mean, whole_std**2, ~jnp.any(is_off))
+    return _Correction(scale, shift), outputs, jnp.any(is_left)
+
+
+def _mean_and_std(
+    x: jax.Array, axes: tuple[int, ...] | None
+) -> tuple[jax.Array, jax.Array]:
+    x, scale = unit_scale(x)
+    mean = jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean(jnp.abs(x - mean) ** 2, axes)
+    return scale * mean.reshape(variance.shape), scale * jnp.sqrt(variance)
+
+
+def _nothing(layer: Layer, dtype: Any, aim: Aim) -> _Correction:
+    """The correction that changes nothing."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    shape = layer.units if aim.by_unit else ()
+    scale = jnp.ones(shape, jnp.finfo(wide).dtype)
+    has_shift = aim.by_unit and layer.bias is not None
+    return _Correction(scale, jnp.zeros(shape, wide) if has_shift else None)
+
+
+def _then(old: _Correction, new: _Correction) -> _Correction:
+    """One correction after another."""
+    scale = old.scale * new.scale
+    if old.shift is None or new.shift is None:
+        return _Correction(scale, None)
+    return _Correction(scale, old.shift * new.scale + new.shift)
+
+
+def _corrected(x: jax.Array, correction: _Correction) -> jax.Array:
+    """An array times the scale and, if there is one, plus the shift; of its dtype."""
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32)) * correction.scale
+    return (y if correction.shift is None else y + correction.shift).astype(x.dtype)
+
+
+def _applied(
+    params: Any, layers: Sequence[Layer], corrections: Sequence[_Correction]
+) -> Any:
+    """The parameters as corrected, each rounded once."""
+    leaves, treedef = jax.tree.flatten(params)
+    for layer, correction in zip(layers, corrections, strict=True):
+        for i in layer.weights:
+            leaves[i] = _corrected(leaves[i], correction._replace(shift=None))
+        if layer.bias is not None and correction.shift is not None:
+            leaves[layer.bias] = _corrected(leaves[layer.bias], correction)
+    return jax.tree.unflatten(treedef, leaves)

@@ -1,0 +1,385 @@
+"""Initialization by data: what is promised of the layers, in models of every kind."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from references import assert_refuses, assert_same_bits
+
+import jaxinit
+from jaxinit.data_dependent import lsuv, metainit, weight_norm
+
+DEPTH, WIDTH, BATCH = 20, 16, 64
+
+
+def first(weight, x):
+    return x @ weight
+
+
+def later(weight, x):
+    return jax.nn.relu(x) @ weight
+
+
+def affine(layer, x):
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def drawn(init, depth, shape=(WIDTH, WIDTH)):
+    keys = jax.random.split(jax.random.key(1), depth)
+    return [init(key, shape) for key in keys]
+
+
+@functools.cache
+def batch(*shape):
+    x = np.random.default_rng(0).normal(0.5, 2.0, shape or (BATCH, WIDTH))
+    return jnp.asarray(x, jnp.float32)
+
+
+def forward(layers, params, x):
+    """The output of every layer, one after the other."""
+    outputs = []
+    for layer, own in zip(layers, params, strict=True):
+        x = layer(own, x)
+        outputs.append(np.asarray(x, np.float64))
+    return outputs
+
+
+# LSUV
+
+
+class Deep(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.Dense(WIDTH, kernel_init=jaxinit.glorot_normal())(x)
+        for _ in range(DEPTH - 1):
+            x = linen.relu(x)
+            x = linen.Dense(WIDTH, kernel_init=jaxinit.glorot_normal())(x)
+        return x
+
+
+class DeepNNX(nnx.Module):
+    def __init__(self, weights):
+        self.layers = nnx.List()
+        for weight in weights:
+            layer = nnx.Linear(WIDTH, WIDTH, rngs=nnx.Rngs(0))
+            layer.kernel.set_value(weight)
+            self.layers.append(layer)
+
+    def __call__(self, x):
+        for i, layer in enumerate(self.layers):
+            x = layer(jax.nn.relu(x) if i else x)
+        return x
+
+
+@functools.cache
+def twenty_layers(kind):
+    """The kernels of a deep network before and after LSUV, and the log."""
+    weights = drawn(jaxinit.glorot_normal(), DEPTH)
+    if kind == "list":
+        new, log = lsuv([first] + [later] * (DEPTH - 1), weights, batch())
+        return weights, new, log
+    if kind == "linen":
+        names = [f"Dense_{i}" for i in range(DEPTH)]
+        bias = jnp.zeros(WIDTH)
+        layers = {
+            n: {"kernel": w, "bias": bias} for n, w in zip(names, weights, strict=True)
+        }
+        new, log = lsuv(Deep().apply, {"params": layers}, batch())
+        assert set(new) == {"params"}
+        return weights, [new["params"][name]["kernel"] for name in names], log
+    model = DeepNNX(weights)
+    new, log = lsuv(model, None, batch())
+    nnx.update(model, new)
+    return weights, [layer.kernel.get_value() for layer in model.layers], log
+
+
+@pytest.mark.parametrize("kind", ["list", "linen", "nnx"])
+def test_every_layer_of_twenty_has_variance_one(kind):
+    before, after, log = twenty_layers(kind)
+    layers = [first] + [later] * (DEPTH - 1)
+    old, new = (
+        [x.var() for x in forward(layers, params, batch())]
+        for params in (before, after)
+    )
+    assert old[-1] < 1e-3  # what is mended
+    assert np.abs(np.array(new) - 1).max() < 0.1
+    np.testing.assert_allclose(log.before.variance, old, rtol=1e-4)
+    np.testing.assert_allclose(log.after.variance, new, rtol=1e-4)
+    assert bool(log.after.is_right.all())
+    assert len(log.layers) == DEPTH
+    assert log.unseen == ()
+    assert log.passes == 3  # one measures, one corrects, one finds nothing left
+    for a, b in zip(before, after, strict=True):
+        ratio = np.asarray(b / a)
+        np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
+        assert ratio[0, 0] > 0
+
+
+def test_what_is_right_stays_bit_for_bit():
+    _, weights, _ = twenty_layers("list")
+    again, log = lsuv([first] + [later] * (DEPTH - 1), weights, batch())
+    assert_same_bits(again, weights)
+    assert log.passes == 1
+
+
+TWO = [affine, affine]
+
+
+def two(bias=0.0, dtype=jnp.float32):
+    """The parameters of two affine layers."""
+    kernels = drawn(jaxinit.normal(0.05, dtype=dtype), 2)
+    biases = drawn(jaxinit.normal(bias, dtype=dtype), 2, (WIDTH,))
+    pairs = zip(kernels, biases, strict=True)
+    return [{"kernel": kernel, "bias": b} for kernel, b in pairs]
+
+
+def test_biases_stay_and_are_reckoned_with():
+    params = two(bias=0.7)
+    new, log = lsuv(TWO, params, batch())
+    outputs = forward(TWO, new, batch())
+    assert [abs(x.var() - 1) < 0.1 for x in outputs] == [True, True]
+    assert log.passes > 3
+    assert_same_bits([x["bias"] for x in new], [x["bias"] for x in params])
+
+
+def test_the_same_under_jit_and_for_each_of_many():
+    params, many = two(), jax.tree.map(lambda *x: jnp.stack(x), two(), two(0.5))
+    run = functools.partial(lsuv, TWO, batch=batch())
+    alone, _ = run(params)
+    under_jit, _ = jax.jit(lambda params: run(params))(params)
+    assert_same_bits(under_jit, alone)
+    new, log = jax.vmap(lambda params: run(params))(many)
+    one = jax.tree.map(lambda x: x[0], new)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), one, alone)
+    assert bool(log.after.is_right.all())
+
+
+def test_a_second_model_of_equal_shapes_compiles_nothing():
+    traces = []
+
+    def counted(weight, x):
+        traces.append(weight)
+        return x @ weight
+
+    for weights in (drawn(jaxinit.normal(), 1), drawn(jaxinit.normal(3.0), 1)):
+        lsuv([counted], weights, batch())
+        count = len(traces)
+    assert count == len(traces) > 0
+    lsuv([counted], drawn(jaxinit.normal(), 1, (WIDTH, 3)), batch())
+    assert len(traces) > count  # the counter counts
+
+
+def test_what_cannot_be_reached_is_said():
+    def bounded(weight, x):
+        return jnp.tanh(x @ weight)
+
+    weights = [*drawn(jaxinit.normal(0.1), 1), jnp.zeros((WIDTH, WIDTH))]
+    new, log = lsuv([bounded, first], weights, batch(), tries=4)
+    assert log.passes == 6
+    assert log.after.is_right.tolist() == [False, False]
+    assert_same_bits(new[1], weights[1])
+    variance = forward([bounded], new[:1], batch())[0].var()
+    np.testing.assert_allclose(log.after.variance[0], variance, rtol=1e-4)
+    assert "not reached" in str(log)
+
+
+def test_narrow_dtypes_and_huge_weights():
+    new, log = lsuv(TWO, two(dtype=jnp.bfloat16), batch().astype(jnp.bfloat16))
+    assert {x.dtype for x in jax.tree.leaves(new)} == {jnp.dtype(jnp.bfloat16)}
+    assert bool(log.after.is_right.all())
+    huge = jax.tree.map(lambda x: 1e25 * x, two())
+    _, log = lsuv(TWO, huge, batch())
+    assert np.isinf(log.before.variance[0])
+    assert bool(log.after.is_right.all())
+
+
+# weight normalization
+
+
+class Normed(linen.Module):
+    """A convolution, one whose kernel is normalised, attention, a cell in a loop."""
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Conv(4, (3, 3))(x))
+        x = linen.WeightNorm(linen.Conv(6, (3, 3)))(x)
+        x = x.reshape(len(x), -1, 6)
+        x = linen.MultiHeadDotProductAttention(2)(x)
+        x = linen.RNN(linen.GRUCell(3))(x)
+        return linen.Dense(2, use_bias=False)(x)
+
+
+def units(x, axes=1):
+    """Means and variances of the units that the last axes number."""
+    over = tuple(range(x.ndim - axes))
+    return np.asarray(x.mean(over)), np.asarray(x.var(over))
+
+
+@functools.cache
+def normed():
+    model, x = Normed(), batch(16, 5, 5, 3)
+    variables = jaxinit.jit(model.init)(jax.random.key(0), x)
+    new, log = weight_norm(model, variables, x)
+    kept = jax.jit(lambda v: model.apply(v, x, capture_intermediates=True)[1])(new)
+    return variables["params"], new["params"], kept["intermediates"], log
+
+
+def test_weight_norm_gives_every_unit_of_every_layer_mean_zero_and_variance_one():
+    _, _, kept, log = normed()
+    attention = kept["MultiHeadDotProductAttention_0"]
+    outputs = [kept["Conv_0"], kept["WeightNorm_0"], attention["out"]]
+    found = [units(x["__call__"][0]) for x in outputs]
+    found += [units(attention[x]["__call__"][0], 2) for x in ("query", "key", "value")]
+    for mean, variance in found:
+        assert np.abs(mean).max() < 1e-4
+        assert np.abs(variance - 1).max() < 1e-3
+    mean, variance = units(kept["Dense_0"]["__call__"][0])
+    assert np.abs(variance - 1).max() < 1e-3
+    assert np.abs(mean).max() > 0.01  # it has no bias
+    assert bool(log.after.is_right.all())
+    assert [path.split("/")[0] for path in log.unseen] == ["GRUCell_0"] * 6
+    assert not np.allclose(log.before.variance, 1, atol=0.1)
+
+
+def test_weight_norm_changes_the_gain_where_there_is_one():
+    old, new, _, _ = normed()
+    assert_same_bits(new["Conv_1"]["kernel"], old["Conv_1"]["kernel"])
+    gain = "Conv_1/kernel/scale"
+    a, b = old["WeightNorm_0"][gain], new["WeightNorm_0"][gain]
+    assert not np.allclose(a, b, atol=0.1)
+    assert_same_bits(new["GRUCell_0"], old["GRUCell_0"])
+
+
+def test_weight_norm_of_a_list_with_gains():
+    def layer(p, x):
+        return x @ (p["g"] * p["v"] / jnp.linalg.norm(p["v"], axis=0)) + p["b"]
+
+    v = drawn(jaxinit.normal(0.05), 1)[0]
+    params = [{"v": v, "g": jnp.ones(WIDTH), "b": jnp.ones(WIDTH)}]
+    (new,), _ = weight_norm([layer], params, batch())
+    assert_same_bits(new["v"], v)
+    t = np.asarray(batch() @ v / jnp.linalg.norm(v, axis=0))  # as in the paper
+    np.testing.assert_allclose(new["g"], 1 / t.std(0), rtol=1e-5)
+    np.testing.assert_allclose(new["b"], -t.mean(0) / t.std(0), rtol=1e-4, atol=1e-5)
+
+
+# MetaInit
+
+HIDDEN = 32
+PLAIN = [lambda w, x: jax.nn.relu(x @ w)] * 2 + [first]
+
+
+@functools.cache
+def learned(kind, factor=2 * 2**0.5):
+    """The kernels of three layers far too large before and after, and the log."""
+    init = jaxinit.variance_scaling(factor**2, "fan_in", "normal")
+    weights = [*drawn(init, 2, (HIDDEN, HIDDEN)), *drawn(init, 1, (HIDDEN, 4))]
+    run = functools.partial(metainit, batch=batch(BATCH, HIDDEN), key=jax.random.key(3))
+    if kind == "list":
+        return weights, *run(PLAIN, weights)
+    if kind == "linen":
+        layers = [linen.Dense(w.shape[1], use_bias=False) for w in weights]
+        model = linen.Sequential(
+            [layers[0], linen.relu, layers[1], linen.relu, layers[2]]
+        )
+        names = ["layers_0", "layers_2", "layers_4"]
+        given = {n: {"kernel": w} for n, w in zip(names, weights, strict=True)}
+        new, log = run(model, {"params": given})
+        return weights, [new["params"][name]["kernel"] for name in names], log
+    layers = [nnx.Linear(*w.shape, use_bias=False, rngs=nnx.Rngs(0)) for w in weights]
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.kernel.set_value(weight)
+    model = nnx.Sequential(layers[0], jax.nn.relu, layers[1], jax.nn.relu, layers[2])
+    new, log = run(model, None)
+    nnx.update(model, new)
+    return weights, [layer.kernel.get_value() for layer in layers], log
+
+
+def test_metainit_brings_the_gradient_quotient_of_a_bad_start_below_one():
+    before, after, log = learned("list")
+    assert log.quotients.shape == (501,)
+    assert log.quotients[0] > 10
+    assert np.median(log.quotients[-20:]) < 1
+    assert bool(np.isfinite(log.quotients).all())
+    for a, b, norm in zip(before, after, log.after, strict=True):
+        np.testing.assert_allclose(jnp.linalg.norm(b), norm, rtol=1e-5)
+        ratio = np.asarray(b / a)
+        np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)
+    assert "gradient quotient" in str(log)
+
+
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_metainit_does_the_same_to_a_module(kind):
+    _, after, log = learned(kind)
+    _, same, other = learned("list")
+    np.testing.assert_allclose(log.quotients[:5], other.quotients[:5], rtol=1e-3)
+    assert np.median(log.quotients[-20:]) < 1
+    assert [x.shape for x in after] == [x.shape for x in same]
+
+
+def test_metainit_by_hand():
+    weight, x = jnp.asarray([[3.0, 4.0]]), jnp.ones((1, 1))
+
+    def loss(y):  # of slope 2 y and Hessian 2
+        return jnp.sum(y**2)
+
+    run = functools.partial(metainit, [first], [weight], x, loss, steps=1)
+    (new,), log = run()
+    np.testing.assert_allclose(log.quotients[0], 2, rtol=1e-4)  # (g - 2 g) / g - 1
+    assert abs(np.linalg.norm(new) - 5) == pytest.approx(0.1, rel=1e-4)
+    assert log.before == 5
+    (nothing,), _ = metainit([first], [jnp.zeros((1, 2))], x, loss, steps=3)
+    assert_same_bits(nothing, jnp.zeros((1, 2)))
+
+
+# bad input
+
+
+def one(**settings):
+    return lambda: lsuv([first], drawn(jaxinit.normal(), 1), batch(), **settings)
+
+
+def learn(**settings):
+    return lambda: metainit([first], drawn(jaxinit.normal(), 1), batch(), **settings)
+
+
+REFUSED = {
+    "model": (lambda: lsuv(3, None, batch()), ["model must be", "got 3"]),
+    "tolerance": (one(tolerance=0), ["tolerance", "greater than zero", "0"]),
+    "tries": (one(tries=0), ["tries", "at least 1", "0"]),
+    "option": (one(train=True), ["no options", "train"]),
+    "no weights": (
+        lambda: lsuv([lambda _, x: x + 1], [None], batch()),
+        ["no layer with weights", "scan"],
+    ),
+    "wrong shape": (
+        lambda: lsuv([first], drawn(jaxinit.normal(), 1, (3, 3)), batch()),
+        ["layer '0' (first) fails", "[64, 16]"],
+    ),
+    "units": (
+        lambda: weight_norm([lambda w, x: x @ w.T], [jnp.ones((3, WIDTH))], batch()),
+        ["layer '0'", "(64, 3)", "(3, 16)", "last axes"],
+    ),
+    "no matrix": (
+        lambda: metainit([lambda b, x: x + b], [jnp.ones(WIDTH)], batch()),
+        ["no floating-point array of two or more axes"],
+    ),
+    "steps": (learn(steps=0), ["steps", "at least 1"]),
+    "momentum": (learn(momentum=1.5), ["momentum", "between 0 and 1", "1.5"]),
+    "rate": (learn(learning_rate=-1), ["learning_rate", "greater than zero", "-1"]),
+    "loss": (learn(loss=lambda y: y), ["loss must return one real number"]),
+    "outputs": (
+        lambda: metainit(
+            [lambda w, x: (x @ w, x)], drawn(jaxinit.normal(), 1), batch()
+        ),
+        ["one real array of logits", "give a loss"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    assert_refuses(*REFUSED[name])
