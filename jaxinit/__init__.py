@@ -26,6 +26,7 @@ from jaxinit._tree.plan import PlanError as PlanError
 from jaxinit._tree.plan import init_tree as init_tree
 from jaxinit._tree.plan import plan as plan
 from jaxinit._tree.rules import Rules as Rules
+from jaxinit._tree.rules import keyed as keyed
 from jaxinit._tree.shardings import ShardingRules as ShardingRules
 from jaxinit.config import from_config as from_config
 from jaxinit.config import get as get

@@ -110,6 +110,25 @@ def test_values_are_those_of_the_initializer_and_the_key_of_the_path():
         np.testing.assert_array_equal(found, x.initializer(key, x.shape, x.dtype))
 
 
+def test_leaves_may_share_a_key():
+    shapes = {"online": dense(4, 4), "target": dense(4, 4)}
+    init = jaxinit.he_normal()
+
+    def as_online(leaf):
+        return jaxinit.keyed(init, leaf.path.replace("target", "online"))
+
+    rules = {"online/**/kernel": init, "target/**/kernel": as_online}
+    made = plan(shapes, {**rules, **RULES}, allow_unused=list(RULES))
+    params = made.init(KEY)
+    assert values(params["online"]) == values(params["target"])
+    again = jaxinit.reinit(jax.random.key(1), params, made, "target/**")
+    other = made.init(jax.random.key(1))
+    assert values(again["target"]) == values(other["online"])
+    assert {x.initializer for x in made if "kernel" in x.path} == {init}
+    with pytest.raises(TypeError, match="an initializer and a path"):
+        jaxinit.keyed("online", init)
+
+
 names = st.sampled_from(["a", "b", "block_0", "block_1", "norm"])
 trees = st.recursive(
     st.just(None),

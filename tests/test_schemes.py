@@ -11,6 +11,7 @@ import jaxinit
 from jaxinit import schemes
 from tests.scheme_models import (
     CLASSES,
+    HEADS,
     LAYERS,
     VOCABULARY,
     WIDTH,
@@ -78,6 +79,14 @@ CASES = {
         PLAIN
         | {"head/kernel": 0, ".*/0/(attn/out|mlp/fc2)/kernel": 0.02 * CUT * root(2)}
         | {".*/1/(attn/out|mlp/fc2)/kernel": 0.02 * CUT * root(4)}
+        | {".*kernel|.*embedding": 0.02 * CUT},
+    ),
+    "mimetic": (
+        schemes.mimetic(HEADS),
+        "transformer",
+        ("mlp", "attention output"),
+        PLAIN
+        | {".*/attn/.*/kernel": None, "head/kernel": 0}  # test_mimetic.py
         | {".*kernel|.*embedding": 0.02 * CUT},
     ),
     "small_init": (
@@ -242,6 +251,9 @@ def test_every_leaf_has_its_law(case, library):
         path = common(planned.path)
         hits = [law for pattern, law in expected.items() if re.fullmatch(pattern, path)]
         law = hits[0]
+        if law is None:
+            assert planned.std is None
+            continue
         moments = planned.initializer.moments(planned.shape)
         if isinstance(law, tuple):
             assert (moments.mean, moments.std) == pytest.approx(law, rel=1e-5), path
@@ -372,6 +384,8 @@ BAD = {
     "stacks": (lambda: schemes.deepnorm(), "are both 0"),
     "blocks": (lambda: schemes.fixup(-1), "blocks must be an int"),
     "mapping_rate": (lambda: schemes.stylegan(0), "mapping_rate must be greater"),
+    "heads": (lambda: schemes.mimetic(0), "heads must be an int of at least 1"),
+    "factors": (lambda: schemes.mimetic(2, (0.7,)), "query_key must be two numbers"),
     "activation": (lambda: schemes.mlp("rulu"), "unknown activation"),
     "required": (
         lambda: jaxinit.Rules({"a": jaxinit.ones}, required=["b"]),
@@ -389,6 +403,7 @@ def test_bad_settings(case):
 
 LEAF_PROBLEMS = {
     "a layer too many": (schemes.gpt2(1), "it is of layer 1, but there are layers=1"),
+    "heads": (schemes.mimetic(3), r"shape \(4, 4\) is not of heads=3"),
     "two stacks, untold": (
         schemes.sub_ln(encoder_layers=1, decoder_layers=1),
         "neither encoder nor decoder",

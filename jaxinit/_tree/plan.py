@@ -21,7 +21,7 @@ from jaxinit._tree.paths import (
     leaf_paths,
     path_words,
 )
-from jaxinit._tree.rules import Leaf, Rules
+from jaxinit._tree.rules import Leaf, Rules, keyed
 from jaxinit._tree.shardings import leaf_shardings
 from jaxinit._tree.table import as_html, as_text
 
@@ -106,8 +106,9 @@ class Plan:
         """Draws all leaves.
 
         Each leaf has a key of its own, that follows from the root key and its path
-        alone. So its values do not depend on other leaves, their order, the mesh, or on
-        whether this is called eagerly, under `jax.jit`, `jax.vmap` or `jax.pmap`.
+        alone (or, by `keyed`, another path). So its values do not depend on other
+        leaves, their order, the mesh, or on whether this is called eagerly, under
+        `jax.jit`, `jax.vmap` or `jax.pmap`.
 
         Args:
             key: root key, typed or raw.
@@ -223,12 +224,15 @@ def plan(
     if problems:
         owner = f"the plan by {rules.name}" if rules.name else "the plan"
         raise PlanError(problems_message(owner, problems))
-    leaves = [
-        PlannedLeaf(c.path, c.shape, c.dtype, init, sharding, path_words(path))
-        for (path, _), c, init, sharding in zip(
-            flat, contexts, initializers, placed, strict=True
+    leaves = []
+    for (path, _), c, init, place in zip(
+        flat, contexts, initializers, placed, strict=True
+    ):
+        if isinstance(init, keyed):
+            init, path = init.initializer, tuple(init.path.split("/"))
+        leaves.append(
+            PlannedLeaf(c.path, c.shape, c.dtype, init, place, path_words(path))
         )
-    ]
     return Plan(leaves, treedef)
 
 

@@ -35,6 +35,47 @@ class Leaf:
     leaves: Mapping[str, jax.ShapeDtypeStruct]
 
 
+@dataclass(frozen=True)
+class keyed:  # noqa: N801 - used, and therefore spelled, as a function
+    """An initializer that a plan draws with the key of a path, not of the leaf's own.
+
+    Leaves with the same initializer, shape and key are equal, such as those of a target
+    network; an initializer may also draw leaves that belong together, each one its
+    part.
+
+    Args:
+        initializer: what draws the leaf.
+        path: path, `/`-joined, whose key is used; no leaf need have it.
+
+    >>> import jax, jaxinit
+    >>> leaf = jax.ShapeDtypeStruct((2,), "float32")
+    >>> shapes = {"online": leaf, "target": leaf}
+    >>> draw = jaxinit.normal()
+    >>> rules = {"online": draw, "target": keyed(draw, "online")}
+    >>> params = jaxinit.init_tree(jax.random.key(0), shapes, rules)
+    >>> bool((params["online"] == params["target"]).all())
+    True
+    """
+
+    initializer: Callable[..., jax.Array]
+    path: str
+
+    def __post_init__(self):
+        if not is_initializer(self.initializer) or not isinstance(self.path, str):
+            raise TypeError(
+                "keyed takes an initializer and a path, such as "
+                f"keyed(jaxinit.normal(), 'online/kernel'), got {self.initializer!r} "
+                f"and {self.path!r}."
+            )
+
+    def __call__(self, key: Any, shape: Sequence[int], dtype: Any = None) -> jax.Array:
+        """Draws with the key that is given: only a plan knows the keys of paths."""
+        return self.initializer(key, shape, dtype)
+
+    def __repr__(self):
+        return f"keyed({self.initializer!r}, {self.path!r})"
+
+
 class Patterns:
     """Ordered pairs of a pattern and a value; the first that matches a leaf decides.
 

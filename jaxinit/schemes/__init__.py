@@ -20,6 +20,7 @@ from jaxinit.schemes.frameworks import flax as flax
 from jaxinit.schemes.frameworks import haiku as haiku
 from jaxinit.schemes.frameworks import keras as keras
 from jaxinit.schemes.frameworks import torch as torch
+from jaxinit.schemes.mimetic import mimetic as mimetic
 from jaxinit.schemes.residual import fixup as fixup
 from jaxinit.schemes.residual import layer_scale as layer_scale
 from jaxinit.schemes.residual import rezero as rezero

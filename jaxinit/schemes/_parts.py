@@ -90,9 +90,9 @@ PATCHES = Part(
     "patch embedding", "kernel", "patch_embed patch_embedding embedding patches"
 )
 HEAD = Part("head", "kernel", "head lm_head classifier logits readout fc")
-QUERY_KEY = Part(
-    "query or key", "kernel", "query key q k q_proj k_proj query_proj key_proj wq wk"
-)
+QUERY = Part("query", "kernel", "query q q_proj query_proj wq")
+KEY = Part("key", "kernel", "key k k_proj key_proj wk")
+QUERY_KEY = Part("query or key", "kernel", f"{QUERY.names} {KEY.names}")
 VALUE = Part("value", "kernel", "value v v_proj value_proj wv")
 FUSED = Part("fused query, key and value", "kernel", "qkv qkv_proj c_attn in_proj")
 ATTENTION_OUT = Part(
@@ -128,14 +128,18 @@ def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
     Flax's, outputs last. Flax's attention has three axes: (inputs, heads, size) and,
     at its output, (heads, size, outputs).
     """
-    last = leaf.path.rpartition("/")[2]
-    if last in _TORCH_LAYOUT:
+    if outputs_first(leaf):
         return {"in_axis": 1, "out_axis": 0}
     if len(leaf.shape) == 3 and (QUERY_KEY(leaf) or VALUE(leaf)):
         return {"in_axis": 0, "out_axis": (1, 2)}
     if len(leaf.shape) == 3 and ATTENTION_OUT(leaf):
         return {"in_axis": (0, 1), "out_axis": 2}
     return {"in_axis": -2, "out_axis": -1}
+
+
+def outputs_first(leaf: Leaf) -> bool:
+    """Whether a kernel has torch's and Equinox's layout."""
+    return leaf.path.rpartition("/")[2] in _TORCH_LAYOUT
 
 
 def kernel_beside(leaf: Leaf) -> Leaf | None:

@@ -1,0 +1,176 @@
+"""Attention whose products start near the identity: kernels that are drawn together."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._array.settings import count, finite
+from jaxinit._tree.rules import Leaf, Rules, keyed
+from jaxinit.initializers.basic import truncated_normal, zeros
+from jaxinit.initializers.variance_scaling import lecun_normal
+from jaxinit.schemes._parts import (
+    ATTENTION_OUT,
+    FUSED,
+    HEAD,
+    KEY,
+    MLP_IN,
+    MLP_OUT,
+    PATCHES,
+    POSITION,
+    QUERY,
+    TOKEN,
+    VALUE,
+    outputs_first,
+)
+from jaxinit.schemes._pieces import everywhere, scheme
+
+
+def mimetic(
+    heads: int,
+    query_key: Sequence[float] = (0.7, 0.7),
+    value_out: Sequence[float] = (0.4, -0.4),
+) -> Rules:
+    """Self-attention that starts as trained vision transformers end up.
+
+    With `Z` of entries `N(0, 1 / width)`, other ones for each product:
+
+    - query and key: `W_q W_k.T` of each head is the best approximation, of the rank of
+      the head, to `0.7 Z + 0.7 I`
+    - value and attention output: `W_v W_o = 0.4 Z - 0.4 I`
+    - other kernels, position, class token: `N(0, 0.02**2)` cut at two sigmas, not
+      widened; patch embedding LeCun normal; head 0; norm scale 1, bias 0
+
+    Both factors of a product share the square roots of its singular values. They are
+    leaves of their own, drawn with the key of the attention around them, so that each
+    finds the same product: that is one decomposition of a width by width matrix for
+    each head, in queries and again in keys. Kernels may be fused, `(width, 3 width)`.
+
+    Trockman and Kolter, "Mimetic initialization of self-attention layers" (2023), who
+    also start positions from sinusoids: `Rules({"**/pos_embedding":
+    jaxinit.sinusoidal()}) | mimetic(heads=12)`.
+
+    Args:
+        heads: number of heads, at least 1.
+        query_key: factors of `Z` and `I` in the product of queries and keys.
+        value_out: those in the product of values and output.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if `heads` is out of range or the factors are not two finite
+            numbers; in a plan, if an attention is not of `heads` heads that are as wide
+            together as its input.
+
+    >>> mimetic(heads=12).name
+    'scheme mimetic'
+    """
+    count("heads", heads)
+    first = _Product(0, *_pair("query_key", query_key), heads)
+    second = _Product(1, *_pair("value_out", value_out), 1)
+    query, key = _Factor(first, "left"), _Factor(first, "right")
+    value, out = _Factor(second, "left"), _Factor(second, "right")
+
+    def drawn(*factors: _Factor):
+        return lambda leaf: _together(leaf, factors, heads)
+
+    cut = truncated_normal(0.02)
+    rules = {
+        QUERY: drawn(query),
+        KEY: drawn(key),
+        VALUE: drawn(value),
+        FUSED: drawn(query, key, value),
+        ATTENTION_OUT: drawn(out),
+        MLP_OUT: cut,
+        MLP_IN: cut,
+        POSITION: cut,
+        TOKEN: cut,
+        PATCHES: lecun_normal(),
+        HEAD: zeros,
+        **everywhere(cut),
+    }
+    return scheme("mimetic", rules, (ATTENTION_OUT, MLP_OUT))
+
+
+def _pair(name: str, factors: Sequence[float]) -> tuple[float, float]:
+    if len(factors) != 2:
+        raise ValueError(
+            f"{name} must be two numbers, the factors of Z and of I, got {factors!r}."
+        )
+    noise, identity = (finite(name, x) for x in factors)
+    return noise, identity
+
+
+@dataclass(frozen=True)
+class _Product:
+    """`noise Z + identity I` for each of some heads, and its two factors."""
+
+    number: int  # among those that are drawn with one key
+    noise: float
+    identity: float
+    heads: int
+
+    def factor(self, key: jax.Array, width: int, side: str, dtype: Any) -> jax.Array:
+        """The `width` columns of one factor, those of a head side by side."""
+
+        def of_head(key):
+            key, key_of_signs = jax.random.split(key)
+            noise = jax.random.normal(key, (width, width), dtype) / math.sqrt(width)
+            product = self.noise * noise + self.identity * jnp.eye(width, dtype=dtype)
+            left, values, right = jnp.linalg.svd(product)
+            # The signs of singular vectors are free: both factors take the same, drawn.
+            own = jnp.where(jnp.sum(left, axis=0) < 0, -1, 1)
+            signs = own * jax.random.rademacher(key_of_signs, (width,), dtype)
+            vectors = left if side == "left" else right.T
+            return (vectors * signs * jnp.sqrt(values))[:, : width // self.heads]
+
+        keys = jax.random.split(jax.random.fold_in(key, self.number), self.heads)
+        return jnp.concatenate(jax.lax.map(of_head, keys), axis=1)
+
+
+@dataclass(frozen=True)
+class _Factor:
+    product: _Product
+    side: str
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """Factors side by side, in the layout of a kernel."""
+
+    factors: tuple[_Factor, ...]
+    width: int
+    transposed: bool
+
+    def __call__(self, key: Any, shape: Sequence[int], dtype: Any = jnp.float32):
+        wide = jnp.promote_types(dtype, jnp.float32)
+        parts = [x.product.factor(key, self.width, x.side, wide) for x in self.factors]
+        kernel = jnp.concatenate(parts, axis=1)
+        kernel = kernel.T if self.transposed else kernel
+        return kernel.reshape(shape).astype(dtype)
+
+    def __repr__(self):
+        products = (x.product for x in self.factors)
+        laws = (f"{x.noise:g} Z {x.identity:+g} I" for x in products)
+        return f"factor of {', '.join(dict.fromkeys(laws))}"
+
+
+def _together(leaf: Leaf, factors: tuple[_Factor, ...], heads: int) -> keyed:
+    """A kernel of an attention, drawn with the key that all its kernels share."""
+    is_out = any(x.product.number == 1 and x.side == "right" for x in factors)
+    ends_wide = is_out != outputs_first(leaf)
+    width = leaf.shape[-1] if ends_wide else leaf.shape[0]
+    fits = math.prod(leaf.shape) == width * width * len(factors)
+    if len(leaf.shape) == 3:  # (width, heads, size) or (heads, size, width)
+        fits &= len(factors) == 1 and leaf.shape[0 if is_out else 1] == heads
+    if not fits or width % heads:
+        raise ValueError(
+            f"shape {leaf.shape} is not of heads={heads} that are together as wide as "
+            "the input"
+        )
+    around = "/".join(leaf.path.split("/")[:-2])
+    return keyed(_Kernel(factors, width, ends_wide), f"{around}/mimetic")

@@ -1,0 +1,77 @@
+"""Mimetic initialisation: products of kernels that are leaves of their own."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+import jaxinit
+from jaxinit import schemes
+
+KEY = jax.random.key(5)
+
+
+def leaf(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+SPLIT = {
+    "attn": {
+        **{name: {"kernel": leaf(32, 4, 8)} for name in ("query", "key", "value")},
+        "out": {"kernel": leaf(4, 8, 32)},
+    }
+}
+FLAT = {
+    "attn": {
+        **{name: {"kernel": leaf(32, 32)} for name in ("query", "key", "value")},
+        "out": {"kernel": leaf(32, 32)},
+    }
+}
+TORCH = {"attn": {"qkv": {"weight": leaf(96, 32)}, "out": {"weight": leaf(32, 32)}}}
+
+
+def attention(tree, heads, key=KEY):
+    """Query, key, value and output of mimetic initialisation, as matrices."""
+    rules = jaxinit.Rules(schemes.mimetic(heads), required=[])
+    drawn = jaxinit.init_tree(key, tree, rules)["attn"]
+    if "qkv" in drawn:
+        parts = jnp.split(drawn["qkv"]["weight"].T, 3, axis=1)
+        return [*map(np.asarray, parts), np.asarray(drawn["out"]["weight"].T)]
+    names = ("query", "key", "value", "out")
+    return [np.asarray(drawn[name]["kernel"]).reshape(32, 32) for name in names]
+
+
+def test_mimetic_products_are_noise_and_identity():
+    """Level 1e-4 each; a kernel drawn with another key is no factor of the product."""
+    query, key, value, out = attention(FLAT, 1)
+    for product, noise, identity in (
+        (query @ key.T, 0.7, 0.7),
+        (value @ out, 0.4, -0.4),
+    ):
+        entries = (product - identity * np.eye(32)) * math.sqrt(32) / noise
+        assert stats.kstest(entries.ravel(), "norm").pvalue > 1e-4
+    stranger = attention(FLAT, 1, jax.random.key(6))[1]
+    assert abs(np.trace(query @ stranger.T) / 32) < 0.3 < np.trace(query @ key.T) / 32
+
+
+def test_mimetic_heads_are_best_approximations():
+    query, key, _, _ = attention(SPLIT, 4)
+    random = np.random.default_rng(0)
+    matrices = 0.7 * (random.normal(size=(400, 32, 32)) / math.sqrt(32) + np.eye(32))
+    expected = np.linalg.svd(matrices, compute_uv=False)[:, :8]
+    mean, spread = expected.mean(0), expected.std(0)
+    for head in range(4):
+        q, k = (x[:, 8 * head : 8 * head + 8] for x in (query, key))
+        np.testing.assert_allclose(q.T @ q, k.T @ k, atol=1e-5)
+        found = np.diag(q.T @ q)
+        np.testing.assert_allclose(q.T @ q, np.diag(found), atol=1e-5)
+        assert np.all(np.abs(found - mean) < 5 * spread)
+    assert abs(query.mean()) < 5 * query.std() / 32  # the signs of vectors are drawn
+
+
+def test_mimetic_is_the_same_in_every_layout():
+    for a, b, c in zip(*(attention(t, 4) for t in (SPLIT, FLAT, TORCH)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, c, atol=1e-5)
