@@ -1,5 +1,6 @@
 """Schemes of frameworks against what the frameworks draw themselves."""
 
+import os
 import re
 
 import jax
@@ -85,6 +86,26 @@ def equinox_params(key):
     return jaxinit.jit(model)(key)
 
 
+def keras_params(key):
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(int(jax.random.bits(key) >> 1))
+    x = keras.layers
+    layers = {
+        x.Embedding(80, 40): (1, 4),
+        x.LayerNormalization(): (1, 40),
+        x.LSTM(80): (1, 4, 40),
+        x.Dense(80): (1, 40),
+        x.Conv2D(40, 3): (1, 8, 8, 40),
+    }
+    for layer, shape in layers.items():
+        layer.build(shape)
+    attention = x.MultiHeadAttention(4, 10)
+    attention.build((1, 4, 40), (1, 4, 40))
+    weights = [weight for layer in (*layers, attention) for weight in layer.weights]
+    return {weight.path: jnp.asarray(weight.value) for weight in weights}
+
+
 def torch_params(key):
     torch = pytest.importorskip("torch")
     torch.manual_seed(int(jax.random.bits(key)))
@@ -115,6 +136,7 @@ def torch_params(key):
 FRAMEWORKS = {
     "flax, linen": (schemes.flax, linen_params, schemes.keras),
     "flax, nnx": (schemes.flax, nnx_params, schemes.haiku),
+    "keras": (schemes.keras, keras_params, schemes.flax),
     "haiku": (schemes.haiku, haiku_params, schemes.flax),
     "equinox": (schemes.equinox, equinox_params, schemes.torch),
     "torch": (schemes.torch, torch_params, schemes.equinox),
@@ -131,7 +153,7 @@ def test_framework_defaults_are_those_of_the_framework(name, key):
         assert_moments(params, jaxinit.plan(params, other()))
 
 
-def test_keras_by_formula():
+def test_keras_by_name():
     tree = {
         "dense": {"kernel": leaf(20, 30), "bias": leaf(30)},
         "embedding": {"embeddings": leaf(100, 8)},

@@ -98,7 +98,7 @@ FUSED = Part("fused query, key and value", "kernel", "qkv qkv_proj c_attn in_pro
 ATTENTION_OUT = Part(
     "attention output",
     "kernel",
-    "out o proj c_proj out_proj o_proj output_proj wo linear",
+    "out o proj c_proj out_proj o_proj output_proj attention_output wo linear",
     inside="att",
 )
 MLP_IN = Part(
