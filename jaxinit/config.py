@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -158,8 +159,9 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
 
     Returns:
         `{"version": 1, "name": "normal", "stddev": 0.02}`, with the settings that
-        differ from the defaults, or `{"version": 1, "rules": [...]}`, rules that need
-        not match marked `"optional": True`.
+        differ from the defaults; `{"version": 1, "scheme": "gpt2", "layers": 12}`; or
+        `{"version": 1, "rules": [...]}`, schemes among them as a whole, and rules that
+        need not match marked `"optional": True`.
 
     Raises:
         TypeError: naming all that cannot be written.
@@ -169,15 +171,25 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
     {'version': 1, 'name': 'truncated_normal', 'stddev': 0.02, 'upper': 3.0}
     """
     if isinstance(value, Rules):
-        return {"version": _VERSION, "rules": _rules(value)}
+        return {"version": _VERSION, **_rules(value)}
     return {"version": _VERSION, **_written("value", value)}
 
 
-def _rules(rules: Rules) -> list[dict[str, Any]]:
-    return [
-        _rule(*pair) | ({} if pair[0] in rules.required else {"optional": True})
-        for pair in rules.items()
-    ]
+def _rules(rules: Rules) -> dict[str, Any]:
+    """A scheme by its name and arguments; other rules one by one."""
+    if rules.call and rules.parts == (rules,):
+        name, settings = rules.call
+        return {"scheme": name, **{k: _written(k, v) for k, v in settings.items()}}
+    entries: list[dict[str, Any]] = []
+    for part in rules.parts:
+        if part is not rules and part.call:
+            entries.append(_rules(part))
+            continue
+        entries += [
+            _rule(*pair) | ({} if pair[0] in part.required else {"optional": True})
+            for pair in part.items()
+        ]
+    return {"rules": entries}
 
 
 def _rule(pattern: Any, value: Any) -> dict[str, Any]:
@@ -207,6 +219,8 @@ def _written(name: str, value: Any) -> Any:
         }
         return {"name": type(value).__name__, **changed}
     match value:
+        case Rules():
+            return _rules(value)
         case basic.Frozen():
             return _written(name, value.array.tolist())
         case np.dtype():
@@ -260,25 +274,38 @@ def from_config(config: Mapping[str, Any] | str) -> Any:
             f"config must have the version {_VERSION}, got {config.get('version')!r}."
         )
     rest = {key: value for key, value in config.items() if key != "version"}
-    if "rules" not in rest:
-        return _read_initializer(rest)
-    _check_keys("rules", rest, {"rules"})
-    pairs = [_read_rule(rule) for rule in rest["rules"]]
-    required = [
-        pattern
-        for (pattern, _), rule in zip(pairs, rest["rules"], strict=True)
-        if not rule.get("optional")
+    return _read(rest) if {"rules", "scheme"} & set(rest) else _read_initializer(rest)
+
+
+def _read_rules(config: Mapping[str, Any]) -> Rules:
+    _check_keys("rules", config, {"rules"})
+    parts = [
+        _read_scheme(rule) if "scheme" in rule else _read_rule(rule)
+        for rule in config["rules"]
     ]
-    return Rules(pairs, required=required)
+    return functools.reduce(operator.or_, parts, Rules({}))
 
 
-def _read_rule(rule: Mapping[str, Any]) -> tuple[Any, Initializer]:
+def _read_scheme(config: Mapping[str, Any]) -> Rules:
+    import jaxinit.schemes as schemes  # slow to import, and not needed before
+
+    known = {name: x for name, x in vars(schemes).items() if inspect.isfunction(x)}
+    name = config["scheme"]
+    if name not in known:
+        raise ValueError(unknown("scheme", name, known))
+    settings = {key: _read(value) for key, value in config.items() if key != "scheme"}
+    _check_settings(name, known[name], settings)
+    return known[name](**settings)
+
+
+def _read_rule(rule: Mapping[str, Any]) -> Rules:
     _check_keys("a rule", rule, {"glob", "regex", "init", "optional"})
     if "init" not in rule or ("glob" in rule) == ("regex" in rule):
         raise ValueError(f"a rule must have glob or regex, and init, got {dict(rule)}.")
     pattern = rule["glob"] if "glob" in rule else re.compile(rule["regex"])
     init = rule["init"]
-    return pattern, get(init) if isinstance(init, str) else _read_initializer(init)
+    made = get(init) if isinstance(init, str) else _read_initializer(init)
+    return Rules({pattern: made}, required=[] if rule.get("optional") else None)
 
 
 def _read_initializer(config: Mapping[str, Any]) -> Initializer:
@@ -291,6 +318,10 @@ def _read_initializer(config: Mapping[str, Any]) -> Initializer:
 def _read(value: Any) -> Any:
     if isinstance(value, Mapping) and set(value) == {"real", "imag"}:
         return complex(_read(value["real"]), _read(value["imag"]))
+    if isinstance(value, Mapping) and "rules" in value:
+        return _read_rules(value)
+    if isinstance(value, Mapping) and "scheme" in value:
+        return _read_scheme(value)
     if isinstance(value, Mapping):
         return _read_initializer(value)
     if isinstance(value, Sequence) and not isinstance(value, str):

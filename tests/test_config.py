@@ -9,6 +9,7 @@ import pytest
 from references import CASES, CATALOGUE, assert_refuses, pair
 
 import jaxinit
+import jaxinit.schemes
 from jaxinit import from_config, get, to_config
 
 VALUES = {
@@ -122,6 +123,18 @@ WRONG = {
     "rule without pattern": (
         lambda: from_config({"version": 1, "rules": [{"init": "zeros"}]}),
         ["glob or regex"],
+    ),
+    "scheme": (
+        lambda: from_config({"version": 1, "scheme": "gpt3", "layers": 2}),
+        ["scheme", "'gpt3'", "'gpt2'"],
+    ),
+    "setting of a scheme": (
+        lambda: from_config({"version": 1, "scheme": "gpt2", "layer": 2}),
+        ["setting of gpt2", "'layer'", "'layers'"],
+    ),
+    "scheme by a function": (
+        lambda: to_config(jaxinit.schemes.mlp(abs)),
+        ["activation", "cannot be written"],
     ),
     "of a user": (lambda: to_config(mine()), ["mine()", "not of this package"]),
     "function": (

@@ -1,5 +1,6 @@
 """Schemes: what every leaf of small models gets, and which models are refused."""
 
+import json
 import math
 import re
 
@@ -417,6 +418,35 @@ def test_problems_of_leaves_are_named(case):
     block = {"attn": {"out": {"kernel": leaf(4, 4)}}, "fc2": {"kernel": leaf(4, 4)}}
     with pytest.raises(jaxinit.PlanError, match=message):
         jaxinit.plan({"blocks": [block, block]}, rules)
+
+
+def drawn_by(rules, model="transformer"):
+    return {x.path: (x.initializer, x.words) for x in jaxinit.plan(model, rules)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_schemes_are_written_by_their_call_and_read(case):
+    rules, model, _, _ = CASES[case]
+    config = jaxinit.to_config(rules)
+    assert config["scheme"] == case.partition(" ")[0]
+    back = jaxinit.from_config(json.loads(json.dumps(config)))
+    tree = shapes(model, "linen")
+    assert drawn_by(back, tree) == drawn_by(rules, tree)
+
+
+def test_schemes_among_rules_are_written_and_read():
+    own = jaxinit.Rules(
+        {"head/**": jaxinit.zeros, "no/such": jaxinit.ones}, required=[]
+    )
+    inner = jaxinit.Rules({"wte/**": jaxinit.normal()}) | schemes.gpt2(LAYERS)
+    rules = own | schemes.layer_scale(24, rest=inner)
+    config = jaxinit.to_config(rules)
+    optional = {"init": {"name": "constant", "value": 0.0}, "optional": True}
+    assert config["rules"][0] == {"glob": "head/**", **optional}
+    assert config["rules"][2]["rest"]["rules"][1] == {"scheme": "gpt2", "layers": 2}
+    back = jaxinit.from_config(json.loads(json.dumps(config)))
+    tree = shapes("gated transformer", "linen")
+    assert drawn_by(back, tree) == drawn_by(rules, tree)
 
 
 def test_optional_rules_are_written_and_read():

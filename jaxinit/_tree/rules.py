@@ -129,6 +129,10 @@ class Rules(Patterns):
             all of them.
         name: what errors call these rules.
 
+    Attributes:
+        parts: the rules that these were joined from by `|`.
+        call: name and arguments of the scheme that made them, if one did.
+
     Raises:
         TypeError: if a pattern or a value is of a wrong type.
         ValueError: if a glob is malformed, a pattern is given twice, or a required one
@@ -146,7 +150,10 @@ class Rules(Patterns):
         required: Sequence[Any] | None = None,
         name: str | None = None,
     ):
+        self.parts: tuple[Rules, ...] = (self,)
+        self.call: tuple[str, Mapping[str, Any]] | None = None
         if isinstance(rules, Rules):
+            self.parts = rules.parts if required is None else (self,)
             required = rules.required if required is None else required
             name = name or rules.name
         super().__init__(rules.items() if isinstance(rules, Mapping | Rules) else rules)
@@ -167,11 +174,13 @@ class Rules(Patterns):
     def __or__(self, other: "Rules | Mapping[Any, Any]") -> "Rules":
         """These rules, then, for leaves none of them matches, the others."""
         other = Rules(other)
-        return Rules(
+        both = Rules(
             [*self.items(), *other.items()],
             required=[*self.required, *other.required],
             name=" | ".join(filter(None, (self.name, other.name))) or None,
         )
+        both.parts = (*self.parts, *other.parts)
+        return both
 
     def __len__(self) -> int:
         return len(self._pairs)

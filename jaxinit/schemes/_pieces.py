@@ -1,6 +1,9 @@
 """What schemes are made of: laws that look at the leaf, factors by depth, the build."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec
 
 from jaxinit._array.combine import scaled
 from jaxinit._array.fans import fans
@@ -24,23 +27,36 @@ from jaxinit.schemes._parts import (
 
 Rule = Initializer | Callable[[Leaf], Initializer]
 Factor = Callable[[Leaf], float]
+_P = ParamSpec("_P")
 AFFINE: dict[Part, Rule] = {SCALE: ones, BIAS: zeros}
 
 
-def scheme(
-    name: str, rules: Mapping[Part, Rule], required: Sequence[Part] = ()
-) -> Rules:
-    """Rules under a name, of which only some must match; no scale or bias is left out.
+def scheme(function: Callable[_P, Rules]) -> Callable[_P, Rules]:
+    """A function that returns rules: they get its name, and remember its arguments."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> Rules:
+        made = Rules(function(*args, **kwargs), name=f"scheme {function.__name__}")
+        made.parts = (made,)
+        made.call = function.__name__, signature.bind(*args, **kwargs).arguments
+        return made
+
+    return call
+
+
+def complete(rules: Mapping[Part, Rule], required: Sequence[Part] = ()) -> Rules:
+    """Rules of which only some must match, and which leave out no scale or bias.
 
     Norms start as the identity and biases at zero unless `rules` say otherwise.
     """
-    return Rules({**rules, **_missing(rules)}, required=required, name=f"scheme {name}")
+    return Rules({**rules, **_missing(rules)}, required=required)
 
 
-def transformer(name: str, out: Rule, others: Mapping[Part, Rule]) -> Rules:
-    """A scheme with a rule for the two kernels of a block that end on the stream."""
+def transformer(out: Rule, others: Mapping[Part, Rule]) -> Rules:
+    """Rules with one for the two kernels of a block that end on the stream."""
     ends = (ATTENTION_OUT, MLP_OUT)
-    return scheme(name, {**dict.fromkeys(ends, out), **others}, ends)
+    return complete({**dict.fromkeys(ends, out), **others}, ends)
 
 
 def _missing(rules: Mapping[Part, Rule]) -> dict[Part, Rule]:

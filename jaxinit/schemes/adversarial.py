@@ -5,7 +5,7 @@ from jaxinit._array.settings import positive
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers.basic import normal, ones, zeros
 from jaxinit.schemes._parts import CONVOLUTION, KERNEL, SCALE, Part
-from jaxinit.schemes._pieces import by_fan, everywhere, scheme
+from jaxinit.schemes._pieces import by_fan, complete, everywhere, scheme
 
 _MAPPING = Part("kernel of the mapping network", "kernel", inside="mapping")
 _STYLE_BIAS = Part("bias of a style", "bias", "affine style to_style modulation")
@@ -13,6 +13,7 @@ _LEARNED_INPUT = Part("learned input", "array", "const constant learned_input")
 _NOISE = Part("strength of the noise", "array", "noise noise_strength noise_weight")
 
 
+@scheme
 def dcgan(stddev: float = 0.02) -> Rules:
     """DCGAN, generator and discriminator.
 
@@ -35,9 +36,10 @@ def dcgan(stddev: float = 0.02) -> Rules:
     >>> dcgan().name
     'scheme dcgan'
     """
-    return _dcgan("dcgan", stddev)
+    return _dcgan(stddev)
 
 
+@scheme
 def gan_generator() -> Rules:
     """Generators of convolutions: the rules of `dcgan`.
 
@@ -47,15 +49,16 @@ def gan_generator() -> Rules:
     >>> gan_generator().name
     'scheme gan_generator'
     """
-    return _dcgan("gan_generator", 0.02)
+    return _dcgan(0.02)
 
 
-def _dcgan(name: str, stddev: float) -> Rules:
+def _dcgan(stddev: float) -> Rules:
     kernels = {CONVOLUTION: normal(stddev), **everywhere(normal(stddev))}
     rules = {SCALE: normal(stddev, mean=1.0), **kernels}
-    return scheme(name, rules, [CONVOLUTION])
+    return complete(rules, [CONVOLUTION])
 
 
+@scheme
 def gan_discriminator() -> Rules:
     """Discriminators of convolutions with leaky rectifiers of slope 0.2.
 
@@ -71,9 +74,10 @@ def gan_discriminator() -> Rules:
     'scheme gan_discriminator'
     """
     he = by_fan(2 / (1 + 0.2**2), "fan_in", "normal")
-    return scheme("gan_discriminator", {CONVOLUTION: he, KERNEL: he}, [CONVOLUTION])
+    return complete({CONVOLUTION: he, KERNEL: he}, [CONVOLUTION])
 
 
+@scheme
 def stylegan(mapping_rate: float = 0.01) -> Rules:
     """StyleGAN, generator and discriminator, for weights that are scaled at run time.
 
@@ -109,4 +113,4 @@ def stylegan(mapping_rate: float = 0.01) -> Rules:
         CONVOLUTION: unit,
         KERNEL: unit,
     }
-    return scheme("stylegan", rules, [CONVOLUTION])
+    return complete(rules, [CONVOLUTION])

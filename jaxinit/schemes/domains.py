@@ -26,6 +26,7 @@ from jaxinit.schemes._parts import (
 from jaxinit.schemes._pieces import (
     Rule,
     by_fan,
+    complete,
     drawn,
     of_layers,
     scheme,
@@ -36,6 +37,7 @@ from jaxinit.schemes._pieces import (
 from jaxinit.schemes.frameworks import remembering
 
 
+@scheme
 def vision() -> Rules:
     """Convolutional networks with rectifiers.
 
@@ -54,9 +56,10 @@ def vision() -> Rules:
     """
     he = by_fan(2.0, "fan_out", "normal")
     rules = {CONVOLUTION: he, HEAD: normal(0.01), KERNEL: he}
-    return scheme("vision", rules, [CONVOLUTION])
+    return complete(rules, [CONVOLUTION])
 
 
+@scheme
 def language(layers: int) -> Rules:
     """Transformers of language: Glorot's law, narrower where the stream is written.
 
@@ -81,9 +84,10 @@ def language(layers: int) -> Rules:
     out = times(glorot, 1 / math.sqrt(2 * count("layers", layers)))
     table = normal(0.02)
     others = {POSITION: table, EMBEDDING: table, KERNEL: glorot}
-    return transformer("language", of_layers(layers, out), others)
+    return transformer(of_layers(layers, out), others)
 
 
+@scheme
 def recurrent() -> Rules:
     """LSTMs, GRUs and simple recurrent networks.
 
@@ -110,7 +114,7 @@ def recurrent() -> Rules:
         KERNEL: by_fan(1.0, "fan_avg", "uniform"),
         BIAS: remembering,
     }
-    return scheme("recurrent", rules, [RECURRENT])
+    return complete(rules, [RECURRENT])
 
 
 def _by_gate(rule: Rule) -> Rule:
@@ -125,6 +129,7 @@ def _by_gate(rule: Rule) -> Rule:
     return result
 
 
+@scheme
 def recommender() -> Rules:
     """Models of recommendation and of tables: wide embeddings, dense layers on top.
 
@@ -147,9 +152,10 @@ def recommender() -> Rules:
         return uniform(low=-bound, high=bound)
 
     rules = {EMBEDDING: table, KERNEL: by_fan(2.0, "fan_in", "normal")}
-    return scheme("recommender", rules, [EMBEDDING])
+    return complete(rules, [EMBEDDING])
 
 
+@scheme
 def mlp(activation: Activation | str) -> Rules:
     """Dense and convolutional networks with one activation.
 
@@ -175,4 +181,4 @@ def mlp(activation: Activation | str) -> Rules:
     def kernel(leaf: Leaf) -> Initializer:
         return dataclasses.replace(init, **axes(leaf))
 
-    return scheme("mlp", {KERNEL: kernel}, [KERNEL])
+    return complete({KERNEL: kernel}, [KERNEL])

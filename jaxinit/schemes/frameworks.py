@@ -23,7 +23,7 @@ from jaxinit.schemes._parts import (
     described,
     kernel_beside,
 )
-from jaxinit.schemes._pieces import by_fan, fan_in, scheme
+from jaxinit.schemes._pieces import by_fan, complete, fan_in, scheme
 
 _ATTENTION_BIAS = Part(
     "bias of an attention",
@@ -33,6 +33,7 @@ _ATTENTION_BIAS = Part(
 )
 
 
+@scheme
 def flax() -> Rules:
     """The layers of Flax, Linen and NNX.
 
@@ -52,8 +53,7 @@ def flax() -> Rules:
     0.2
     """
     embedding = variance_scaling(1.0, "fan_in", "normal", in_axis=-1, out_axis=-2)
-    return scheme(
-        "flax",
+    return complete(
         {
             RECURRENT: orthogonal(),
             EMBEDDING: embedding,
@@ -62,6 +62,7 @@ def flax() -> Rules:
     )
 
 
+@scheme
 def torch() -> Rules:
     """The layers of torch.
 
@@ -82,9 +83,10 @@ def torch() -> Rules:
     """
     attention = by_fan(0.5, "fan_in", "uniform")
     parts = dict.fromkeys((QUERY_KEY, VALUE, FUSED), attention)
-    return scheme("torch", {**parts, _ATTENTION_BIAS: zeros, **_bounded_by_fan()})
+    return complete({**parts, _ATTENTION_BIAS: zeros, **_bounded_by_fan()})
 
 
+@scheme
 def equinox() -> Rules:
     """The layers of Equinox.
 
@@ -101,7 +103,7 @@ def equinox() -> Rules:
     >>> round(next(iter(jaxinit.plan(shapes, equinox()))).std * 30, 6)
     1.0
     """
-    return scheme("equinox", _bounded_by_fan())
+    return complete(_bounded_by_fan())
 
 
 def _bounded_by_fan() -> dict:
@@ -131,6 +133,7 @@ def _bounded(n: float) -> Initializer:
     return uniform(low=-1 / math.sqrt(n), high=1 / math.sqrt(n))
 
 
+@scheme
 def keras() -> Rules:
     """The layers of Keras.
 
@@ -148,8 +151,7 @@ def keras() -> Rules:
     >>> round(next(iter(jaxinit.plan(shapes, keras()))).std, 6)
     0.2
     """
-    return scheme(
-        "keras",
+    return complete(
         {
             RECURRENT: orthogonal(),
             EMBEDDING: uniform(low=-0.05, high=0.05),
@@ -169,6 +171,7 @@ def remembering(leaf: Leaf) -> Initializer:
     return forget_gate_bias() if found.gates == 4 else zeros
 
 
+@scheme
 def haiku() -> Rules:
     """The layers of Haiku.
 
@@ -186,8 +189,7 @@ def haiku() -> Rules:
     >>> round(next(iter(jaxinit.plan(shapes, haiku()))).std * 5, 4)
     0.8796
     """
-    return scheme(
-        "haiku",
+    return complete(
         {
             Part("kernel of a GRU", "kernel", "w_i w_h"): lecun_normal(),
             EMBEDDING: truncated_normal(1.0),

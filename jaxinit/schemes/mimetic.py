@@ -26,9 +26,10 @@ from jaxinit.schemes._parts import (
     VALUE,
     outputs_first,
 )
-from jaxinit.schemes._pieces import everywhere, scheme
+from jaxinit.schemes._pieces import complete, everywhere, scheme
 
 
+@scheme
 def mimetic(
     heads: int,
     query_key: Sequence[float] = (0.7, 0.7),
@@ -93,7 +94,7 @@ def mimetic(
         HEAD: zeros,
         **everywhere(cut),
     }
-    return scheme("mimetic", rules, (ATTENTION_OUT, MLP_OUT))
+    return complete(rules, (ATTENTION_OUT, MLP_OUT))
 
 
 def _pair(name: str, factors: Sequence[float]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Residual networks whose blocks start as the identity, or near it."""
 
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import count, finite
+from jaxinit._array.settings import count
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.basic import constant, normal, ones, zeros
 from jaxinit.schemes._parts import (
@@ -12,7 +12,7 @@ from jaxinit.schemes._parts import (
     Part,
     place_in_block,
 )
-from jaxinit.schemes._pieces import by_fan, drawn, refuse, scheme, times
+from jaxinit.schemes._pieces import by_fan, complete, drawn, refuse, scheme, times
 from jaxinit.schemes.frameworks import flax
 
 _HE = by_fan(2.0, "fan_out", "normal")
@@ -35,6 +35,7 @@ _LAST_SCALE = _Last("scale of the last norm of a residual block, such as bn2", "
 _LAST_KERNEL = _Last("last kernel of a residual block, such as conv2", "kernel")
 
 
+@scheme
 def zero_gamma() -> Rules:
     """Residual networks with norms: every block starts as the identity.
 
@@ -54,9 +55,10 @@ def zero_gamma() -> Rules:
     'scheme zero_gamma'
     """
     rules = {_LAST_SCALE: zeros, HEAD: normal(0.01), KERNEL: _HE}
-    return scheme("zero_gamma", rules, [_LAST_SCALE])
+    return complete(rules, [_LAST_SCALE])
 
 
+@scheme
 def fixup(blocks: int) -> Rules:
     """Residual networks without norms.
 
@@ -96,16 +98,15 @@ def fixup(blocks: int) -> Rules:
         return ones if leaf.shape in ((), (1,)) else drawn(no_norm, leaf)
 
     rules = {_LAST_KERNEL: zeros, HEAD: zeros, KERNEL: kernel, SCALE: multiplier}
-    return scheme("fixup", rules, [_LAST_KERNEL])
+    return complete(rules, [_LAST_KERNEL])
 
 
-def gated(name: str, value: float, rest: Rules | None) -> Rules:
+def gated(value: float, rest: Rules | None) -> Rules:
     """The gate of every residual branch at `value`; `rest` for all other leaves."""
-    gate = Rules({GATE: constant(finite("value", value))}, name=f"scheme {name}")
-    rest = Rules(flax() if rest is None else rest)
-    return Rules(gate | rest, name=gate.name)
+    return Rules({GATE: constant(value)}) | (flax() if rest is None else rest)
 
 
+@scheme
 def rezero(rest: Rules | None = None) -> Rules:
     """ReZero: `x + gate f(x)`, the gate 0.
 
@@ -121,9 +122,10 @@ def rezero(rest: Rules | None = None) -> Rules:
     >>> rezero().name
     'scheme rezero'
     """
-    return gated("rezero", 0.0, rest)
+    return gated(0.0, rest)
 
 
+@scheme
 def skip_init(rest: Rules | None = None) -> Rules:
     """SkipInit: `x + gate f(x)`, the gate 0; He's law by `fan_in` for kernels.
 
@@ -140,10 +142,11 @@ def skip_init(rest: Rules | None = None) -> Rules:
     >>> skip_init().name
     'scheme skip_init'
     """
-    he = scheme("he", {KERNEL: by_fan(2.0, "fan_in", "normal")})
-    return gated("skip_init", 0.0, he if rest is None else rest)
+    he = complete({KERNEL: by_fan(2.0, "fan_in", "normal")})
+    return gated(0.0, he if rest is None else rest)
 
 
+@scheme
 def layer_scale(layers: int, rest: Rules | None = None) -> Rules:
     """LayerScale: `x + gate * f(x)`, a gate for each channel, by depth.
 
@@ -166,4 +169,4 @@ def layer_scale(layers: int, rest: Rules | None = None) -> Rules:
     """
     count("layers", layers)
     value = 0.1 if layers <= 18 else 1e-5 if layers <= 24 else 1e-6
-    return gated("layer_scale", value, rest)
+    return gated(value, rest)

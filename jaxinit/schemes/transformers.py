@@ -32,12 +32,14 @@ from jaxinit.schemes._pieces import (
     layer,
     of_layers,
     refuse,
+    scheme,
     side_by_side,
     times,
     transformer,
 )
 
 
+@scheme
 def gpt2(layers: int, stddev: float = 0.02) -> Rules:
     """GPT-2: all kernels and embeddings `N(0, stddev**2)`, residual ones narrower.
 
@@ -64,9 +66,10 @@ def gpt2(layers: int, stddev: float = 0.02) -> Rules:
     out = normal(stddev / math.sqrt(2 * count("layers", layers)))
     plain = normal(stddev)
     others = {POSITION: normal(stddev / 2), **everywhere(plain)}
-    return transformer("gpt2", of_layers(layers, out), others)
+    return transformer(of_layers(layers, out), others)
 
 
+@scheme
 def bert(stddev: float = 0.02) -> Rules:
     """BERT: `N(0, stddev**2)` cut at two sigmas and not widened, everywhere.
 
@@ -90,9 +93,10 @@ def bert(stddev: float = 0.02) -> Rules:
     """
     cut = truncated_normal(stddev)
     others = {POSITION: cut, **everywhere(cut)}
-    return transformer("bert", cut, others)
+    return transformer(cut, others)
 
 
+@scheme
 def vit(layers: int, stddev: float = 0.02) -> Rules:
     """Vision transformers, as in DeiT, residual kernels narrower by depth as in BEiT.
 
@@ -129,9 +133,10 @@ def vit(layers: int, stddev: float = 0.02) -> Rules:
         **everywhere(cut),
     }
     # MLP_OUT is first, so that a feed-forward `fc` is no head
-    return transformer("vit", out, {MLP_IN: cut, **others})
+    return transformer(out, {MLP_IN: cut, **others})
 
 
+@scheme
 def small_init(width: int) -> Rules:
     """Every kernel and embedding `N(0, 2 / (5 width))`.
 
@@ -153,13 +158,14 @@ def small_init(width: int) -> Rules:
     'scheme small_init'
     """
     small = _small(width)
-    return transformer("small_init", small, {POSITION: small, **everywhere(small)})
+    return transformer(small, {POSITION: small, **everywhere(small)})
 
 
 def _small(width: int) -> Initializer:
     return normal(math.sqrt(2 / (5 * count("width", width))))
 
 
+@scheme
 def wang(layers: int, width: int) -> Rules:
     """`small_init`, and kernels that end on the residual stream narrower.
 
@@ -185,9 +191,10 @@ def wang(layers: int, width: int) -> Rules:
     small = _small(width)
     out = normal(2 / (count("layers", layers) * math.sqrt(width)))
     others = {POSITION: small, **everywhere(small)}
-    return transformer("wang", of_layers(layers, out), others)
+    return transformer(of_layers(layers, out), others)
 
 
+@scheme
 def mitchell(layers: int, width: int) -> Rules:
     """OLMo's: by fan in, narrower with depth, cut at three sigmas and not widened.
 
@@ -220,13 +227,14 @@ def mitchell(layers: int, width: int) -> Rules:
     embedding = _cut_at_three(1 / math.sqrt(count("width", width)))
     out = times(kernel, lambda leaf: 1 / math.sqrt(2 * (layer(leaf, layers) + 1)))
     others = {POSITION: embedding, **everywhere(kernel, embedding)}
-    return transformer("mitchell", out, others)
+    return transformer(out, others)
 
 
 def _cut_at_three(stddev: float) -> Initializer:
     return truncated_normal(stddev, lower=-3.0, upper=3.0)
 
 
+@scheme
 def deepnorm(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     """DeepNorm: Glorot normal, narrower by `beta` where the stream is written.
 
@@ -261,9 +269,10 @@ def deepnorm(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
         beta = _by_stack((8 * (n or m)) ** -0.25)
     else:
         beta = _by_stack(0.87 * (n**4 * m) ** (-1 / 16), (12 * m) ** -0.25)
-    return _rescaled("deepnorm", beta)
+    return _rescaled(beta)
 
 
+@scheme
 def sub_ln(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     """Magneto's: Glorot normal, wider by `gamma` where the stream is written.
 
@@ -296,9 +305,10 @@ def sub_ln(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     else:
         decoder = math.sqrt(math.log(3 * m))
         gamma = _by_stack(decoder * math.sqrt(math.log(2 * n) / 3), decoder)
-    return _rescaled("sub_ln", gamma)
+    return _rescaled(gamma)
 
 
+@scheme
 def t_fixup(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     """T-Fixup: Glorot uniform, narrower by depth, for transformers without norms.
 
@@ -331,7 +341,7 @@ def t_fixup(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     both = (encoder, decoder) if n and m else (encoder if n else decoder,)
     no_norm = refuse("it is the scale of a norm: T-Fixup is for models without norms")
     factor, narrower = _by_stack(*both), (9 * (m or n)) ** -0.25
-    return _rescaled("t_fixup", factor, "uniform", {SCALE: no_norm}, narrower)
+    return _rescaled(factor, "uniform", {SCALE: no_norm}, narrower)
 
 
 def _stacks(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
@@ -360,7 +370,6 @@ def _by_stack(encoder: float, decoder: float | None = None) -> Factor:
 
 
 def _rescaled(
-    name: str,
     factor: Factor,
     law: Distribution = "normal",
     others: Mapping[Part, Rule] | None = None,
@@ -387,4 +396,4 @@ def _rescaled(
         EMBEDDING: embedding,
         KERNEL: glorot,
     }
-    return transformer(name, changed, rules)
+    return transformer(changed, rules)
