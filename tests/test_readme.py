@@ -17,6 +17,7 @@ from benchmarks import summary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+SCHEMES = (ROOT / "examples/SCHEMES.md").read_text()
 PUBLIC = {
     alias.asname
     for node in ast.parse((ROOT / "jaxinit/__init__.py").read_text()).body
@@ -25,8 +26,8 @@ PUBLIC = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.S | re.M)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.S | re.M)
 
 
 def missing_names(text: str) -> set[str]:
@@ -45,12 +46,13 @@ def unknown_names(text: str) -> set[str]:
     return {name for name in {*used, *cells} if not hasattr(jaxinit, name)}
 
 
-def test_python_code_runs():
-    code = blocks("python")
+@pytest.mark.parametrize(("text", "least"), [(README, 8), (SCHEMES, 1)])
+def test_python_code_runs(text, least):
+    code = blocks("python", text)
     namespace = {}
     for number, block in enumerate(code):
-        exec(compile(block, f"README.md, block {number}", "exec"), namespace)
-    assert len(code) >= 8
+        exec(compile(block, f"block {number}", "exec"), namespace)
+    assert len(code) >= least
 
 
 def test_all_public_names_are_explained():
@@ -64,8 +66,8 @@ def scheme_names(text: str) -> set[str]:
 
 def test_all_schemes_are_explained():
     known = {name for name, x in vars(jaxinit.schemes).items() if callable(x)}
-    assert scheme_names(README) == known
-    assert scheme_names(README.replace("schemes.vit(", "schemes.vip(")) != known
+    assert scheme_names(SCHEMES) == known
+    assert scheme_names(SCHEMES.replace("schemes.vit(", "schemes.vip(")) != known
 
 
 def test_all_names_exist():
