@@ -61,22 +61,12 @@ def _add_init(commands: Any) -> None:
         help="module:name of an init function of a key, a Flax Linen module, or a "
         "Flax NNX module class or function that takes rngs",
     )
-    init.add_argument(
-        "--seed", type=arguments.seed, default=0, help="an integer (default: 0)"
-    )
+    what = "what a Linen module is called on, such as 1x8:int32"
+    arguments.add_draw(init, what, default=[])
     init.add_argument(
         "--dtype",
         type=arguments.floating_dtype,
         help="round the parameters to this dtype, each float32 draw once",
-    )
-    init.add_argument(
-        "--input",
-        dest="inputs",
-        type=arguments.shape_and_dtype,
-        action="append",
-        default=[],
-        metavar="SHAPE:DTYPE",
-        help="what a Linen module is called on, such as 1x8:int32; once per argument",
     )
     init.add_argument(
         "--rules",

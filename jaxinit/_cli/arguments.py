@@ -10,6 +10,20 @@ import jax
 import jax.numpy as jnp
 
 
+def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
+    """Adds `--input`, of which `what` tells, and `--seed`."""
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        type=shape_and_dtype,
+        action="append",
+        metavar="SHAPE:DTYPE",
+        help=f"{what}; once per argument",
+        **options,
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="an integer (default: 0)")
+
+
 def seed(text: str) -> int:
     if not re.fullmatch(r"\d+", text) or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer in [0, 2**32)")

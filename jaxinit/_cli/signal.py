@@ -35,24 +35,16 @@ def add(commands: Any) -> None:
         help="module:name of a Flax Linen module, or of a Flax NNX module class or "
         "function that takes rngs",
     )
-    parser.add_argument(
-        "--input",
-        dest="inputs",
-        type=arguments.shape_and_dtype,
-        action="append",
-        required=True,
-        metavar="SHAPE:DTYPE",
-        help="what the model is called on, such as 32x784:float32, the batch first: "
-        "standard normal numbers, or random integers; once per argument",
+    what = (
+        "what the model is called on, such as 32x784:float32, the batch first: "
+        "standard normal numbers, or random integers"
     )
+    arguments.add_draw(parser, what, required=True)
     parser.add_argument(
         "--below",
         type=arguments.positive,
         default=10,
         help="integers are drawn from 0 to below this (default: 10)",
-    )
-    parser.add_argument(
-        "--seed", type=arguments.seed, default=0, help="an integer (default: 0)"
     )
     parser.add_argument(
         "--out",

@@ -11,7 +11,7 @@ function they are from.
 
 import enum
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -58,6 +58,7 @@ class Kind(enum.IntEnum):
 _CALLS = {"jaxinit_erf_inv": Kind.FUSED, "diagonal": Kind.SHARED}
 
 Name = Any
+NamedEquation = tuple[core.JaxprEqn, Sequence[Name], Sequence[Name]]
 
 
 class Step:
@@ -91,7 +92,7 @@ class Step:
 
 
 def kind_of(
-    equations: Iterable[tuple[core.JaxprEqn, Sequence[Name], Sequence[Name]]],
+    equations: Iterable[NamedEquation],
     results: Sequence[Name],
 ) -> Kind:
     """How a program may be compiled.
@@ -131,25 +132,27 @@ def _inlined(jaxpr, consts, inputs, outputs) -> list[Step] | None:
     results = zip(jaxpr.outvars, outputs, strict=True)
     names |= {a: name for a, name in results if isinstance(a, core.Var)} | names
     steps: list[Step] = []
-    for eqn in jaxpr.eqns:
-        names |= {var: names.get(var, object()) for var in eqn.outvars}
-        taken = [names[a] if isinstance(a, core.Var) else None for a in eqn.invars]
-        inner = _steps(eqn, taken, [names[var] for var in eqn.outvars])
+    for named in _named(jaxpr, names):
+        inner = _steps(*named)
         if inner is None:
             return None
         steps += inner
     return steps
 
 
+def _named(jaxpr, names: dict[core.Var, Name]) -> Iterator[NamedEquation]:
+    """The equations with the names of their inputs and outputs, which it adds."""
+    for eqn in jaxpr.eqns:
+        names.update({var: names.get(var, object()) for var in eqn.outvars})
+        taken = [names[a] if isinstance(a, core.Var) else None for a in eqn.invars]
+        yield eqn, taken, [names[var] for var in eqn.outvars]
+
+
 @functools.lru_cache(512)
 def _body_kind(closed: core.ClosedJaxpr) -> Kind:
     jaxpr = closed.jaxpr
     names = {var: object() for var in (*jaxpr.invars, *jaxpr.constvars)}
-    equations = []
-    for eqn in jaxpr.eqns:
-        names |= {var: object() for var in eqn.outvars}
-        taken = [names[a] if isinstance(a, core.Var) else None for a in eqn.invars]
-        equations.append((eqn, taken, [names[var] for var in eqn.outvars]))
+    equations = list(_named(jaxpr, names))
     results = [names[a] for a in jaxpr.outvars if isinstance(a, core.Var)]
     return kind_of(equations, results)
 
