@@ -17,7 +17,8 @@ from jaxinit._signal.normalize import Aim, Normalized, normalize
 from jaxinit._signal.normalize import Outputs as Outputs
 from jaxinit._signal.opened import opened
 from jaxinit._signal.recorder import Capture, compiled, is_float
-from jaxinit._tree.paths import joined, leaf_paths
+from jaxinit._tree.paths import joined, leaf_paths, matcher
+from jaxinit._tree.plan import leaf_contexts
 from jaxinit._tree.table import aligned
 
 
@@ -26,6 +27,7 @@ def lsuv(
     params: Any,
     batch: Any,
     *,
+    where: Any = "**",
     tolerance: float = 0.1,
     tries: int = 10,
     **options: Any,
@@ -54,6 +56,8 @@ def lsuv(
             list.
         batch: what the model is called on, its first axis the samples, or a tuple of
             such.
+        where: pattern of the weights that may change, as those of `jaxinit.Rules`:
+            `"**/kernel"` leaves embeddings alone.
         tolerance: how far a variance may be from one, greater than zero.
         tries: the most passes that change weights, at least 1.
         **options: keyword arguments of the model's call, such as `train=False`.
@@ -77,8 +81,9 @@ def lsuv(
     >>> bool(log.after.is_right.all()), bool(log.before.variance[-1] < 1e-5)
     (True, True)
     """
-    aim = Aim(False, positive("tolerance", tolerance), count("tries", tries))
-    return _normalized(aim, apply, params, batch, options)
+    positive("tolerance", tolerance)
+    aim = functools.partial(Aim, False, tolerance, count("tries", tries))
+    return _normalized(aim, apply, params, batch, where, options)
 
 
 def weight_norm(
@@ -86,6 +91,7 @@ def weight_norm(
     params: Any,
     batch: Any,
     *,
+    where: Any = "**",
     tolerance: float = 0.01,
     tries: int = 1,
     **options: Any,
@@ -108,6 +114,7 @@ def weight_norm(
             not, so that its layers stay as they are.
         params: as in `lsuv`.
         batch: as in `lsuv`.
+        where: as in `lsuv`.
         tolerance: how far a variance or mean may be off, greater than zero.
         tries: the most passes that change parameters, at least 1; one is exact where
             outputs are linear in the parameters.
@@ -128,14 +135,29 @@ def weight_norm(
     >>> bool(abs(y.mean()) < 1e-5), bool(abs(y.var() - 1) < 1e-5)
     (True, True)
     """
-    aim = Aim(True, positive("tolerance", tolerance), count("tries", tries))
-    return _normalized(aim, apply, params, batch, options)
+    positive("tolerance", tolerance)
+    aim = functools.partial(Aim, True, tolerance, count("tries", tries))
+    return _normalized(aim, apply, params, batch, where, options)
 
 
-def _normalized(aim: Aim, apply, params, batch, options) -> tuple[Any, Normalized]:
+def _normalized(
+    aim: Callable[[frozenset[int]], Aim], apply, params, batch, where, options
+) -> tuple[Any, Normalized]:
     model, inputs = opened(apply, params, batch, options)
-    new, log = normalize(model.capture, aim, model.params, model.state, inputs)
+    chosen = aim(_chosen(model.params, where))
+    new, log = normalize(model.capture, chosen, model.params, model.state, inputs)
     return model.whole(new), log
+
+
+def _chosen(params: Any, where: Any) -> frozenset[int]:
+    """The positions of the parameters that a pattern matches."""
+    matches = matcher(where)
+    leaves = leaf_contexts(leaf_paths(params))
+    found = frozenset(i for i, leaf in enumerate(leaves) if matches(leaf))
+    if leaves and not found:
+        paths = ", ".join(leaf.path for leaf in leaves)
+        raise ValueError(f"where={where!r} matches none of the parameters: {paths}.")
+    return found
 
 
 @functools.partial(
@@ -174,6 +196,7 @@ def metainit(
     batch: Any,
     loss: Callable[[Any], jax.Array] | None = None,
     *,
+    where: Any = "**",
     key: jax.Array | None = None,
     steps: int = 500,
     learning_rate: float = 0.1,
@@ -203,6 +226,7 @@ def metainit(
         batch: as in `lsuv`.
         loss: function of the model's output that returns one real number. None is the
             paper's: the cross-entropy of the last axis with classes drawn at random.
+        where: as in `lsuv`.
         key: draws standard normal numbers in place of the floating-point arrays of the
             batch, and the classes, anew at every step. None keeps the batch and the
             classes as they are.
@@ -231,14 +255,15 @@ def metainit(
     >>> bool(log.quotients[0] > 10), bool(log.quotients[-1] < 1)
     (True, True)
     """
+    model, inputs = opened(apply, params, batch, options)
     settings = _Descent(
         loss,
+        _chosen(model.params, where),
         count("steps", steps),
         positive("learning_rate", learning_rate),
         fraction("momentum", momentum),
         positive("epsilon", epsilon),
     )
-    model, inputs = opened(apply, params, batch, options)
     new, log = _descended(
         model.capture, settings, model.params, model.state, inputs, key
     )
@@ -248,6 +273,7 @@ def metainit(
 @dataclasses.dataclass(frozen=True)
 class _Descent:
     loss: Callable[[Any], Any] | None
+    chosen: frozenset[int]
     steps: int
     learning_rate: float
     momentum: float
@@ -265,9 +291,16 @@ def _descended(
 ) -> tuple[Any, Descent]:
     flat = leaf_paths(params)
     treedef = jax.tree.structure(params)
-    learned = [i for i, (_, x) in enumerate(flat) if jnp.ndim(x) > 1 and is_float(x)]
+    learned = [
+        i
+        for i in sorted(settings.chosen)
+        if jnp.ndim(flat[i][1]) > 1 and is_float(flat[i][1])
+    ]
     if not learned:
-        raise ValueError("params has no floating-point array of two or more axes.")
+        raise ValueError(
+            "none of the parameters that may change is a floating-point array of two "
+            "or more axes."
+        )
     norms = jnp.stack([jnp.linalg.norm(_wide(flat[i][1]).ravel()) for i in learned])
 
     def scaled(factors: jax.Array) -> list[Any]:

@@ -172,6 +172,18 @@ def test_a_second_model_of_equal_shapes_compiles_nothing():
     assert len(traces) > count  # the counter counts
 
 
+def test_only_what_is_chosen_changes():
+    params = two()
+    new, log = lsuv(TWO, params, batch(), where="1/**")
+    assert_same_bits(new[0], params[0])
+    assert log.layers == ("1",)
+    outputs = forward(TWO, new, batch())
+    assert abs(outputs[1].var() - 1) < 0.1 < abs(outputs[0].var() - 1)
+    new, log = metainit(TWO, params, batch(), where="0/kernel", steps=1)
+    assert_same_bits(new[1], params[1])
+    assert log.weights == ("0/kernel",)
+
+
 def test_what_cannot_be_reached_is_said():
     def bounded(weight, x):
         return jnp.tanh(x @ weight)
@@ -353,19 +365,20 @@ REFUSED = {
     "option": (one(train=True), ["no options", "train"]),
     "no weights": (
         lambda: lsuv([lambda _, x: x + 1], [None], batch()),
-        ["no layer with weights", "scan"],
+        ["no layer whose weights", "scan"],
     ),
     "wrong shape": (
         lambda: lsuv([first], drawn(jaxinit.normal(), 1, (3, 3)), batch()),
         ["layer '0' (first) fails", "[64, 16]"],
     ),
+    "where": (one(where="**/kernel"), ["where='**/kernel'", "0"]),
     "units": (
         lambda: weight_norm([lambda w, x: x @ w.T], [jnp.ones((3, WIDTH))], batch()),
         ["layer '0'", "(64, 3)", "(3, 16)", "last axes"],
     ),
     "no matrix": (
         lambda: metainit([lambda b, x: x + b], [jnp.ones(WIDTH)], batch()),
-        ["no floating-point array of two or more axes"],
+        ["floating-point array of two or more axes"],
     ),
     "steps": (learn(steps=0), ["steps", "at least 1"]),
     "momentum": (learn(momentum=1.5), ["momentum", "between 0 and 1", "1.5"]),

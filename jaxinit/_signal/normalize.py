@@ -24,11 +24,13 @@ class Aim:
             there is a bias; else the output as a whole shall have variance one.
         tolerance: how far a variance, or mean, may be off.
         tries: the most passes that change parameters.
+        chosen: positions of the parameters whose layers are looked after.
     """
 
     by_unit: bool
     tolerance: float
     tries: int
+    chosen: frozenset[int]
 
 
 @functools.partial(
@@ -72,7 +74,7 @@ class Normalized:
 
     Attributes:
         layers: their paths, in the order in which they ran.
-        unseen: paths of weights that belong to none of them and stay as they were.
+        unseen: paths of weights that were to change and belong to none of them.
         before: their outputs at first.
         after: their outputs at last.
         passes: how often the batch went through the model.
@@ -116,11 +118,15 @@ def normalize(
     pass finds nothing to do; else it corrects further.
     """
     _, taps = jax.eval_shape(capture, params, state, inputs)
-    found = weighted_layers(params, taps)
+    found = {
+        position: layer
+        for position, layer in weighted_layers(params, taps).items()
+        if aim.chosen.issuperset(layer.weights)
+    }
     if not found:
         raise ValueError(
-            "no layer with weights was seen in the model: it has none, or they are "
-            "inside scan, vmap, remat or jit."
+            "no layer whose weights are to change was seen in the model: it has none, "
+            "or they are inside scan, vmap, remat or jit."
         )
     if aim.by_unit:
         check_units(params, found)
@@ -159,7 +165,7 @@ def normalize(
     loop = jax.lax.while_loop(goes_on, body, loop)
     corrections, before, after, count, _ = loop
     names = tuple(layer.name for layer in layers)
-    log = Normalized(names, unseen(params, layers), before, after, count)
+    log = Normalized(names, unseen(params, layers, aim.chosen), before, after, count)
     return _applied(params, layers, corrections), log
 
 

@@ -1,6 +1,6 @@
 """The layers of a model that have weights, and which parameters do what in them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,13 +83,15 @@ def _outer_gains(kernel: Path, leaves: Sequence[tuple[Path, Any]]) -> Iterator[i
             yield i
 
 
-def unseen(params: Any, layers: Iterable[Layer]) -> tuple[str, ...]:
-    """The paths of weights that belong to none of the layers."""
+def unseen(
+    params: Any, layers: Iterable[Layer], chosen: Collection[int]
+) -> tuple[str, ...]:
+    """The paths of chosen weights that belong to none of the layers."""
     seen = {i for layer in layers for i in layer.owned}
     return tuple(
         joined(path)
         for i, (path, leaf) in enumerate(leaf_paths(params))
-        if i not in seen and jnp.ndim(leaf) > 1 and is_float(leaf)
+        if i in chosen and i not in seen and jnp.ndim(leaf) > 1 and is_float(leaf)
     )
 
 
