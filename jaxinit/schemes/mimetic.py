@@ -49,6 +49,8 @@ def mimetic(
     leaves of their own, drawn with the key of the attention around them, so that each
     finds the same product: that is one decomposition of a width by width matrix for
     each head, in queries and again in keys. Kernels may be fused, `(width, 3 width)`.
+    No formula for the moments of their entries is known here, so that
+    `jaxinit.testing.assert_moments` refuses them.
 
     Trockman and Kolter, "Mimetic initialization of self-attention layers" (2023), who
     also start positions from sinusoids: `Rules({"**/pos_embedding":
