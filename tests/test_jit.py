@@ -53,6 +53,7 @@ class Transformer(nn.Module):
 
 init_transformer = Transformer().init  # one function, which jax.jit compiles once
 
+
 class Normalised(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -205,7 +206,7 @@ def samplers(key):
 
 
 def rejection(key):
-    return jax.random.gamma(key, 2.5, (20,)), jax.random.t(key, 3.0, (20,))
+    return jax.random.t(key, 3.0, (20,))  # a normal draw over a gamma draw
 
 
 def orthogonal(key):

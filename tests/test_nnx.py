@@ -82,7 +82,7 @@ def scanned(rngs):
 
 def layers(rngs):
     return nnx.Dict(
-        conv=nnx.Conv(2, 3, (3, 3), rngs=rngs),
+        conv=nnx.Conv(2, 3, (3,), rngs=rngs),
         batch_norm=nnx.BatchNorm(4, rngs=rngs),
         embed=nnx.Embed(5, 4, rngs=rngs),
         narrow=nnx.Linear(2, 3, param_dtype=jnp.bfloat16, rngs=rngs),
