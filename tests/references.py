@@ -8,8 +8,8 @@ from jax.nn import initializers as reference
 
 import jaxinit
 
-# The first shape of a case is drawn in every way, the others in float32 alone: XLA needs
-# five times as long to compile a draw of jax with four axes as one with two.
+# The first shape of a case is drawn in every way, the others in float32 alone: XLA
+# needs five times as long to compile a draw of jax with four axes as one with two.
 SMALL = [(3, 5)]
 MANY = [(3, 5), (129, 65), (3, 2, 8, 4)]
 VECTORS = [(33, 17), (), (7,)]

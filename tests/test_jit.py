@@ -211,7 +211,7 @@ def rejection(key):
 
 def orthogonal(key):
     init = jax.nn.initializers.orthogonal()
-    return [init(k, (6, 4)) for k in jax.random.split(key, 3)]
+    return [init(k, (6, 4)) for k in jax.random.split(key)]
 
 
 def named_tuple(key):
