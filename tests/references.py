@@ -11,7 +11,7 @@ import jaxinit
 # The first shape of a case is drawn in every way, the others in float32 alone: XLA
 # needs five times as long to compile a draw of jax with four axes as one with two.
 SMALL = [(3, 5)]
-MANY = [(3, 5), (129, 65), (3, 2, 8, 4)]
+MANY = [(3, 5), (129, 65), (3, 2, 8, 16)]
 VECTORS = [(33, 17), (), (7,)]
 MATRICES = [(3, 5), (2, 4, 6)]
 SCALINGS = [
