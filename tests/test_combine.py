@@ -26,7 +26,7 @@ CASES = {
     "scaled by a negative number": (scaled(jaxinit.uniform(2.0), -3.0), (64, 512)),
     "scaled, complex": (scaled(jaxinit.normal(0.5, jnp.complex64), 2.0), (64, 512)),
     "stacked": (stacked(jaxinit.he_normal()), (6, 64, 96)),
-    "stacked by depth": (stacked(by_depth), (4, 64, 128)),
+    "stacked by depth": (stacked(by_depth), (3, 64, 128)),
     "stacked on the last axis": (stacked(jaxinit.lecun_uniform(), -1), (64, 96, 5)),
     "split": (split(jaxinit.glorot_uniform(), 3), (96, 288)),
     "split by sizes": (split(jaxinit.he_normal(), (32, 96), axis=0), (128, 256)),
@@ -63,17 +63,17 @@ def test_values(name):
     np.testing.assert_array_equal(jax.jit(lambda k: init(k, shape))(KEY), x)
     if "complex" not in name:
         narrow = init(KEY, shape, jnp.bfloat16)
-        np.testing.assert_array_equal(narrow, x.astype(jnp.bfloat16))
+        np.testing.assert_array_equal(narrow, np.asarray(x).astype(jnp.bfloat16))
 
 
 def test_parts_have_keys_and_fans_of_their_own():
-    x = stacked(by_depth)(KEY, (3, 8, 4))
+    x = np.asarray(stacked(by_depth)(KEY, (3, 8, 4)))
     assert not np.array_equal(x[0], 2 * x[1])
     np.testing.assert_array_equal(x[:2], stacked(by_depth)(KEY, (2, 8, 4)))
     for i, layer in enumerate(x):
         own = by_depth(i)(jax.random.fold_in(KEY, i), (8, 4))
         np.testing.assert_array_equal(layer, own)
-    parts = jnp.split(split(jaxinit.he_normal(), 2)(KEY, (8, 12)), 2, axis=1)
+    parts = np.split(split(jaxinit.he_normal(), 2)(KEY, (8, 12)), 2, axis=1)
     for i, part in enumerate(parts):
         own = jaxinit.he_normal()(jax.random.fold_in(KEY, i), (8, 6))
         np.testing.assert_array_equal(part, own)
@@ -84,10 +84,10 @@ def test_parts_have_keys_and_fans_of_their_own():
 
 def test_each_gate_is_orthogonal():
     x = split(jaxinit.orthogonal(), 4)(KEY, (16, 64))
-    for gate in jnp.split(x, 4, axis=1):
+    for gate in np.split(x, 4, axis=1):
         np.testing.assert_allclose(gate.T @ gate, np.eye(16), atol=1e-5)
     assert not split(jaxinit.orthogonal(), 4).entries_independent
-    whole = jaxinit.orthogonal()(KEY, (16, 64))[:, :16]
+    whole = np.asarray(jaxinit.orthogonal()(KEY, (16, 64)))[:, :16]
     assert abs(whole.T @ whole - np.eye(16)).max() > 0.1, "negative control"
 
 

@@ -233,8 +233,8 @@ def test_zero_scale_gives_zeros(key):
 
 def test_linen_layers_take_them(key):
     def params(kernel_init, bias_init):
-        layer = flax.linen.Conv(4, (3, 3), kernel_init=kernel_init, bias_init=bias_init)
-        return jax.jit(layer.init)(key, jnp.zeros((1, 8, 8, 2)))
+        layer = flax.linen.Conv(4, (3,), kernel_init=kernel_init, bias_init=bias_init)
+        return jax.jit(layer.init)(key, jnp.zeros((1, 8, 2)))
 
     ours = params(jaxinit.he_normal(), jaxinit.normal(0.1))
     assert_same_bits(ours, params(reference.he_normal(), reference.normal(0.1)))

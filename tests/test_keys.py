@@ -1,5 +1,7 @@
 """Keys derived as a tree, and the fused bits: those of jax."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,9 +76,15 @@ def test_seeds(seed):
     np.testing.assert_array_equal(seed_words(seed), want)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (4, 33), (2, 3, 16), (0,)])
-def test_fused_bits_are_those_of_jax(dtype, shape):
+# Every shape, with one word for an entry and with two; parts of words at two sizes.
+WORDS = itertools.product(
+    [(), (1,), (5,), (4, 33), (2, 3, 16), (0,)], ["uint32", "uint64"]
+)
+PARTS = itertools.product([(5,), (4, 33)], ["uint8", "uint16"])
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [*WORDS, *PARTS])
+def test_fused_bits_are_those_of_jax(shape, dtype):
     with jax.enable_x64(dtype == "uint64"):
         key = jax.random.key(3)
         want = jax.random.bits(key, shape, dtype)

@@ -109,7 +109,7 @@ def example(*options: str) -> tuple[list[int], str, str]:
 
 
 def test_each_process_holds_its_shards_of_the_same_arrays():
-    processes = 4
+    processes = 2
     codes, output, errors = example("--processes", str(processes), "--seed", "3")
     assert codes == [0], errors
     assert "which is that of one device alone" in output

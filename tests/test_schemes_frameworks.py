@@ -26,9 +26,9 @@ def linen_params(key):
             x = linen.Embed(80, 40)(tokens)
             x = linen.MultiHeadDotProductAttention(4)(linen.LayerNorm()(x))
             x = linen.RNN(linen.OptimizedLSTMCell(80))(x)
-            x = linen.RNN(linen.GRUCell(40))(x)
-            x = linen.RNN(linen.SimpleCell(40))(x)
-            return linen.Conv(40, (3, 3))(linen.Dense(40)(x)[..., None] * jnp.ones(40))
+            x = linen.RNN(linen.GRUCell(80))(x)
+            x = linen.RNN(linen.SimpleCell(80))(x)
+            return linen.Conv(40, (3,))(linen.Dense(40)(x))
 
     tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
     return jaxinit.linen.init(Model(), key, tokens)["params"]
@@ -43,7 +43,7 @@ def nnx_params(key):
             gru=nnx.GRUCell(40, 40, rngs=rngs),
             norm=nnx.LayerNorm(40, rngs=rngs),
             dense=nnx.Linear(40, 80, rngs=rngs),
-            conv=nnx.Conv(40, 40, (3, 3), rngs=rngs),
+            conv=nnx.Conv(40, 40, (3,), rngs=rngs),
         )
 
     return nnx.state(jaxinit.nnx.create(make, key), nnx.Param)
@@ -58,7 +58,7 @@ def haiku_params(key):
         cell = haiku.LSTM(80)
         x, _ = cell(x, cell.initial_state(1))
         x = haiku.Linear(40)(x)
-        return haiku.Conv2D(40, 3)(x[:, :, None, None] * jnp.ones(40))
+        return haiku.Conv1D(40, 3)(x[:, None])
 
     haiku = pytest.importorskip("haiku")
     tokens = jnp.zeros((1, 4), jnp.int32)
@@ -79,7 +79,7 @@ def equinox_params(key):
             "lstm": eqx.nn.LSTMCell(40, 80, key=keys[2]),
             "gru": eqx.nn.GRUCell(40, 40, key=keys[3]),
             "mlp": eqx.nn.MLP(40, 80, 80, 1, key=keys[4]),
-            "conv": eqx.nn.Conv2d(40, 40, 3, key=keys[5]),
+            "conv": eqx.nn.Conv1d(40, 40, 3, key=keys[5]),
             "norm": eqx.nn.LayerNorm(40),
         }
 

@@ -22,7 +22,7 @@ SETTINGS = {
     "key reuse checks": lambda: jax.debug_key_reuse(True),
     "NaN checks": lambda: jax.debug_nans(True),
 }
-SHAPE = (6, 10)
+SHAPE = (3, 5)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
