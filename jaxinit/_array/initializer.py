@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxinit._array import settings
-from jaxinit._array.kernel import compiler_options
+from jaxinit._array.kernel import compiler_options, is_unrolled
 from jaxinit._array.keys import check_key
 from jaxinit._array.laws import Law, Moments
 
@@ -84,7 +84,8 @@ class Initializer:
             check_key(key)
         else:
             key = None
-        kernel = _nested if _is_traced(key) else _top_level(_platform(key))
+        plain = is_unrolled(shape) or _is_traced(key)
+        kernel = _nested if plain else _top_level(_platform(key))
         return kernel(self, key, shape, dtype, out_sharding)
 
     def __repr__(self):
@@ -185,9 +186,12 @@ def _draw(init: Initializer, key: Any, shape: Shape, dtype: Any, placement: Plac
             return init._sample(key, shape, dtype)
         limits = jnp.finfo(dtype)
         wide = init._sample(key, shape, np.dtype(np.float32))
+        if is_unrolled(shape):  # what else the loop did would change the draw
+            wide = jax.lax.optimization_barrier(wide)
         return jnp.clip(wide, float(limits.min), float(limits.max)).astype(dtype)
 
-    return _placed(fused(sample), placement)(key)
+    drawn = sample if is_unrolled(shape) else fused(sample)
+    return _placed(drawn, placement)(key)
 
 
 def _placed(draw, placement: Placement):

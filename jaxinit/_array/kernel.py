@@ -1,16 +1,29 @@
 """How a kernel that draws is compiled."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+_UNROLLS = jax.__version_info__ >= (0, 11)
+_UNROLLED = 8  # at most 5 were seen
 _WIDE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
 
 
 def setting(name: str) -> Any:
     """The value of a setting of jax, in this thread, by name."""
     return getattr(jax.config, name)
+
+
+def is_unrolled(shape: Sequence[int]) -> bool:
+    """Whether XLA may unroll the loop over the last axis instead of vectorising it.
+
+    From jax 0.11 on, logarithms in such a loop on CPU are rounded otherwise, depending
+    on all that the loop does. So only jax's own draw has the bits of jax there.
+    """
+    sizes = [size for size in shape if size != 1]
+    return len(sizes) > 1 and sizes[-1] <= _UNROLLED and _UNROLLS
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from jax.extend import core
 from jax.extend.core import primitives
 
 from jaxinit._array.fuse import abstract, inlined_call
+from jaxinit._array.kernel import is_unrolled
 
 _ELEMENTWISE = frozenset(
     """
@@ -40,7 +41,7 @@ _KEYS = frozenset(
 # These stand between loops: library routines, and moves that XLA may or may not fuse.
 _BETWEEN = frozenset(
     {
-        *("qr", "householder_product", "geqrf"),
+        *("qr", "householder_product", "geqrf", "optimization_barrier"),
         *("concatenate", "dynamic_update_slice", "gather", "pad", "scatter"),
     }
 )
@@ -79,6 +80,14 @@ class Step:
         return self._is_sum and jnp.issubdtype(self.avals[0].dtype, np.inexact)
 
     @property
+    def _is_unrolled(self) -> bool:
+        """Whether it makes floats in a loop that XLA compiles in a way of its own."""
+        return any(
+            jnp.issubdtype(x.dtype, np.inexact) and is_unrolled(x.shape)
+            for x in self.avals
+        )
+
+    @property
     def kind(self) -> Kind:
         """How a program of such steps may be compiled, but for its sums."""
         is_real = not jnp.issubdtype(self.avals[0].dtype, np.complexfloating)
@@ -86,7 +95,7 @@ class Step:
             return Kind.WHOLE
         if self._call is not None:
             return self._call
-        if self.primitive in _BETWEEN:
+        if self.primitive in _BETWEEN or self._is_unrolled:
             return Kind.SHARED
         return Kind.FUSED if self.primitive in _ELEMENTWISE | _KEYS else Kind.WHOLE
 
