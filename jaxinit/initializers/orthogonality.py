@@ -23,8 +23,8 @@ class Defect(NamedTuple):
         allowed: what rounding to the dtype, and making the matrices in float32, can do.
     """
 
-    error: float
-    allowed: float
+    error: float | jax.Array
+    allowed: float | jax.Array
 
 
 def defect(x: jax.Array, init: Initializer) -> Defect:
@@ -48,8 +48,13 @@ def defect(x: jax.Array, init: Initializer) -> Defect:
     True
     """
     init._check_shape(x.shape)
-    found = _defects(init, x, 1.0)
+    found = [Defect(float(a), float(b)) for a, b in jax.device_get(_all(init, x))]
     return max(found, key=lambda d: d.error / d.allowed, default=Defect(0.0, 1.0))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _all(init: Initializer, x: jax.Array) -> list[Defect]:
+    return list(_defects(init, x, 1.0))
 
 
 def is_orthogonal(init: Any) -> bool:
@@ -118,7 +123,7 @@ def _(init: split, x, factor) -> Iterator[Defect]:
 
 
 def _of_zeros(x: jax.Array, factor: float) -> Defect:
-    return Defect(float(abs(x).max(initial=0)) / (abs(factor) or 1.0), 1e-30)
+    return Defect(abs(x).max(initial=0) / (abs(factor) or 1.0), 1e-30)
 
 
 def _of_matrices(x: jax.Array, scale: float) -> Iterator[Defect]:
@@ -126,7 +131,7 @@ def _of_matrices(x: jax.Array, scale: float) -> Iterator[Defect]:
     if not x.size:
         return
     if not scale:
-        yield Defect(float(abs(x).max()), 1e-30)
+        yield Defect(abs(x).max(), 1e-30)
         return
     size = max(x.shape[1:])
     limits = jnp.finfo(x.dtype)
@@ -134,15 +139,14 @@ def _of_matrices(x: jax.Array, scale: float) -> Iterator[Defect]:
     tiny = float(limits.smallest_subnormal) / abs(scale)
     rounding = float(limits.eps) + math.sqrt(size) * tiny
     making = 8 * math.sqrt(size) * float(jnp.finfo(_wide(x.dtype)).eps)
-    yield Defect(float(_gram_error(x, abs(scale))), rounding + making)
+    yield Defect(_gram_error(x, abs(scale)), rounding + making)
 
 
 def _wide(dtype: Any) -> Any:
     return dtype if dtype.itemsize >= 4 else jnp.float32
 
 
-@jax.jit
-def _gram_error(x: jax.Array, scale: jax.Array) -> jax.Array:
+def _gram_error(x: jax.Array, scale: float) -> jax.Array:
     x = x.astype(_wide(x.dtype)) / scale
     if x.shape[1] < x.shape[2]:
         x = jnp.swapaxes(x, 1, 2)
