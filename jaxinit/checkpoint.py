@@ -71,17 +71,20 @@ def _orbax() -> Callable[[Path, Any], None]:
     import orbax.checkpoint as ocp
 
     def write(path: Path, params: Any) -> None:
-        hook = sys.unraisablehook
+        hook, logger = sys.unraisablehook, logging.getLogger("absl")
         sys.unraisablehook = _ignoring_closed_loops(hook)
-        with _silent("absl"), ocp.StandardCheckpointer() as checkpointer:
+        logger.addFilter(_is_not_of_orbax)
+        with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path, params)
+        # Both stay after a failure, since other writes under way fail later.
+        logger.removeFilter(_is_not_of_orbax)
         sys.unraisablehook = hook
 
     return write
 
 
 def _ignoring_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """`hook`, but for what follows a failed write, for some time after it.
+    """`hook`, but for what follows a failed write.
 
     Orbax closes its event loop at the first failure; each other write under way then
     fails to report to it, which Python can only print.
@@ -94,16 +97,9 @@ def _ignoring_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
     return ignoring
 
 
-@contextlib.contextmanager
-def _silent(name: str) -> Iterator[None]:
-    """Orbax logs the tracebacks of what it raises as well."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Orbax logs the tracebacks of what it raises as well, each thread its own."""
+    return "orbax" not in record.pathname
 
 
 @contextlib.contextmanager

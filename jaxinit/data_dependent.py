@@ -73,12 +73,12 @@ def lsuv(
             it is given.
 
     >>> import jaxinit
-    >>> keys = jax.random.split(jax.random.key(0), 20)
+    >>> keys = jax.random.split(jax.random.key(0), 8)
     >>> weights = [jaxinit.orthogonal()(key, (64, 64)) for key in keys]
     >>> first, later = (lambda w, x: x @ w), (lambda w, x: jax.nn.relu(x) @ w)
     >>> x = jax.random.normal(jax.random.key(1), (128, 64))
-    >>> weights, log = lsuv([first] + [later] * 19, weights, x)
-    >>> bool(log.after.is_right.all()), bool(log.before.variance[-1] < 1e-5)
+    >>> weights, log = lsuv([first] + [later] * 7, weights, x)
+    >>> bool(log.after.is_right.all()), bool(log.before.variance[-1] < 0.01)
     (True, True)
     """
     positive("tolerance", tolerance)
@@ -245,15 +245,11 @@ def metainit(
             kind.
         ValueError: if a setting is out of range or no array has two axes.
 
-    >>> import jaxinit
-    >>> keys = jax.random.split(jax.random.key(0), 4)
-    >>> weights = [jaxinit.normal(0.7)(key, (32, 32)) for key in keys[:3]]
-    >>> hidden, last = (lambda w, x: jax.nn.relu(x @ w)), (lambda w, x: x @ w)
-    >>> x = jnp.zeros((64, 32))
-    >>> layers = [hidden, hidden, last]
-    >>> weights, log = metainit(layers, weights, x, key=keys[3])
-    >>> bool(log.quotients[0] > 10), bool(log.quotients[-1] < 1)
-    (True, True)
+    >>> weight, x = jnp.array([[3.0, 4.0]]), jnp.ones((1, 1))
+    >>> layer, loss = (lambda w, x: x @ w), (lambda y: jnp.sum(y**2))
+    >>> [new], log = metainit([layer], [weight], x, loss, steps=1)
+    >>> [round(float(q), 2) for q in (log.quotients[0], log.before[0], log.after[0])]
+    [2.0, 5.0, 4.9]
     """
     model, inputs = opened(apply, params, batch, options)
     settings = _Descent(

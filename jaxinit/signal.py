@@ -109,11 +109,11 @@ def propagate(
 
     >>> import jax.numpy as jnp
     >>> import jaxinit
-    >>> keys = jax.random.split(jax.random.key(0), 20)
+    >>> keys = jax.random.split(jax.random.key(0), 10)
     >>> weights = [jaxinit.glorot_normal()(key, (64, 64)) for key in keys]
     >>> relu = lambda weight, x: jax.nn.relu(x @ weight)
     >>> x = jax.random.normal(jax.random.key(1), (32, 64))
-    >>> signal = propagate([relu] * 20, weights, x)
+    >>> signal = propagate([relu] * 10, weights, x)
     >>> signal.verdict.name
     'vanishing'
     >>> signal.verdict.cure

@@ -1,6 +1,8 @@
 """Writing parameters: values come back, and no name ever stands for half of them."""
 
+import logging
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -56,3 +58,26 @@ def test_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
         checkpoint.save(tmp_path / "a", {})
     assert (tmp_path / "a").read_text() == "theirs"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_orbax_logs_after_a_failure_is_dropped(tmp_path, monkeypatch, caplog):
+    logger = logging.getLogger("absl")
+
+    def log(path):
+        logger.handle(
+            logger.makeRecord("absl", logging.ERROR, path, 1, "late", (), None)
+        )
+        return len(caplog.records)
+
+    def fails(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    checkpoint.save(tmp_path / "whole", {"a": np.ones(2)})
+    assert log("/orbax/future.py") == 1
+    monkeypatch.setattr("orbax.checkpoint.StandardCheckpointer.save", fails)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save(tmp_path / "failed", {"a": np.ones(2)})
+    assert log("/orbax/future.py") == 1
+    assert log("/elsewhere.py") == 2
+    logger.filters.clear()
