@@ -317,11 +317,7 @@ def _descended(
             output, _ = capture(jax.tree.unflatten(treedef, filled), state, batch)
             return real_scalar(loss, output)
 
-        slope = jax.grad(objective)
-        gradients, products = jax.jvp(slope, (floats,), (slope(floats),))
-        pairs = zip(gradients, products, strict=True)
-        parts = [_deviation(g, product, settings.epsilon) for g, product in pairs]
-        return functools.reduce(jnp.add, parts) / sum(x.size for x in floats)
+        return _gradient_quotient(objective, floats, settings.epsilon)
 
     def step(carry, number):
         factors, memory = carry
@@ -330,7 +326,7 @@ def _descended(
         sign = jnp.where(factors >= 0, 1, -1)
         memory = settings.momentum * memory
         memory -= settings.learning_rate * jnp.sign(slope) * sign
-        change = jnp.where(norms > 0, sign * memory / norms, 0)
+        change = sign * memory / jnp.where(norms > 0, norms, jnp.inf)
         return (factors + change, memory), value
 
     start = (jnp.ones_like(norms), jnp.zeros_like(norms))
@@ -356,11 +352,19 @@ def _drawn(
     return jax.tree.unflatten(treedef, leaves), labels
 
 
-def _deviation(g: jax.Array, product: jax.Array, epsilon: float) -> jax.Array:
-    """The sum of one array's gradient quotients; of zero the sign is one."""
-    g, product = _wide(g), _wide(product)
-    below = g + epsilon * jnp.where(g >= 0, 1, -1)
-    return jnp.sum(jnp.abs((g - product) / below - 1))
+def _gradient_quotient(
+    objective: Callable[[list[jax.Array]], jax.Array],
+    params: list[jax.Array],
+    epsilon: float,
+) -> jax.Array:
+    """The mean over all parameters; the sign of a gradient of zero is one."""
+    slope = jax.grad(objective)
+    gradients, products = jax.jvp(slope, (params,), (slope(params),))
+    total = jnp.float32(0)
+    for g, product in zip(map(_wide, gradients), map(_wide, products), strict=True):
+        below = g + epsilon * jnp.where(g >= 0, 1, -1)
+        total += jnp.sum(jnp.abs((g - product) / below - 1))
+    return total / sum(x.size for x in params)
 
 
 def _cross_entropy(key: jax.Array, output: Any) -> jax.Array:
