@@ -215,7 +215,8 @@ def metainit(
     loop; a step costs a few gradients of the model.
 
     Parameters whose gradient happens to be near zero dominate the quotient of a single
-    batch; with a `key` every step has a batch of its own, as in the paper.
+    batch; with a `key` every step has a batch of its own, as in the paper. Small
+    networks may need another rate, or more steps: look at the log.
 
     Dauphin and Schoenholz, "MetaInit: initializing learning by learning to initialize"
     (2019).

@@ -177,3 +177,10 @@ def test_keras_by_name():
         "lstm/lstm_cell/recurrent_kernel": jaxinit.orthogonal(),
         "lstm/lstm_cell/bias": jaxinit.forget_gate_bias(),
     }
+
+
+@pytest.mark.parametrize("name", ["flax", "torch", "keras", "haiku", "equinox"])
+def test_schemes_of_frameworks_are_written_and_read(name):
+    rules = getattr(schemes, name)()
+    assert jaxinit.to_config(rules) == {"version": 1, "scheme": name}
+    assert jaxinit.from_config({"version": 1, "scheme": name}).call == rules.call
