@@ -177,12 +177,12 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
 
 def _rules(rules: Rules) -> dict[str, Any]:
     """A scheme by its name and arguments; other rules one by one."""
-    if rules.call and rules.parts == (rules,):
+    if rules.call:
         name, settings = rules.call
         return {"scheme": name, **{k: _written(k, v) for k, v in settings.items()}}
     entries: list[dict[str, Any]] = []
     for part in rules.parts:
-        if part is not rules and part.call:
+        if part.call:
             entries.append(_rules(part))
             continue
         entries += [

@@ -16,7 +16,7 @@ from jaxinit._signal.measure import real_scalar
 from jaxinit._signal.normalize import Aim, Normalized, normalize
 from jaxinit._signal.normalize import Outputs as Outputs
 from jaxinit._signal.opened import opened
-from jaxinit._signal.recorder import Capture, compiled, is_float
+from jaxinit._signal.recorder import Capture, compiled, is_float, wide
 from jaxinit._tree.paths import joined, leaf_paths, matcher
 from jaxinit._tree.plan import leaf_contexts
 from jaxinit._tree.table import aligned
@@ -81,8 +81,7 @@ def lsuv(
     >>> bool(log.after.is_right.all()), bool(log.before.variance[-1] < 0.01)
     (True, True)
     """
-    positive("tolerance", tolerance)
-    aim = functools.partial(Aim, False, tolerance, count("tries", tries))
+    aim = Aim(False, positive("tolerance", tolerance), count("tries", tries))
     return _normalized(aim, apply, params, batch, where, options)
 
 
@@ -135,17 +134,16 @@ def weight_norm(
     >>> bool(abs(y.mean()) < 1e-5), bool(abs(y.var() - 1) < 1e-5)
     (True, True)
     """
-    positive("tolerance", tolerance)
-    aim = functools.partial(Aim, True, tolerance, count("tries", tries))
+    aim = Aim(True, positive("tolerance", tolerance), count("tries", tries))
     return _normalized(aim, apply, params, batch, where, options)
 
 
 def _normalized(
-    aim: Callable[[frozenset[int]], Aim], apply, params, batch, where, options
+    aim: Aim, apply, params, batch, where, options
 ) -> tuple[Any, Normalized]:
     model, inputs = opened(apply, params, batch, options)
-    chosen = aim(_chosen(model.params, where))
-    new, log = normalize(model.capture, chosen, model.params, model.state, inputs)
+    aim = dataclasses.replace(aim, chosen=_chosen(model.params, where))
+    new, log = normalize(model.capture, aim, model.params, model.state, inputs)
     return model.whole(new), log
 
 
@@ -298,12 +296,12 @@ def _descended(
             "none of the parameters that may change is a floating-point array of two "
             "or more axes."
         )
-    norms = jnp.stack([jnp.linalg.norm(_wide(flat[i][1]).ravel()) for i in learned])
+    norms = jnp.stack([jnp.linalg.norm(wide(flat[i][1]).ravel()) for i in learned])
 
     def scaled(factors: jax.Array) -> list[Any]:
         leaves = [leaf for _, leaf in flat]
         for i, factor in zip(learned, factors, strict=True):
-            leaves[i] = (_wide(leaves[i]) * factor).astype(leaves[i].dtype)
+            leaves[i] = (wide(leaves[i]) * factor).astype(leaves[i].dtype)
         return leaves
 
     def quotient(factors: jax.Array, number: Any) -> jax.Array:
@@ -359,10 +357,10 @@ def _gradient_quotient(
     epsilon: float,
 ) -> jax.Array:
     """The mean over all parameters; the sign of a gradient of zero is one."""
-    slope = jax.grad(objective)
-    gradients, products = jax.jvp(slope, (params,), (slope(params),))
+    gradients, along = jax.linearize(jax.grad(objective), params)
+    products = along(gradients)
     total = jnp.float32(0)
-    for g, product in zip(map(_wide, gradients), map(_wide, products), strict=True):
+    for g, product in zip(map(wide, gradients), map(wide, products), strict=True):
         below = g + epsilon * jnp.where(g >= 0, 1, -1)
         total += jnp.sum(jnp.abs((g - product) / below - 1))
     return total / sum(x.size for x in params)
@@ -377,11 +375,7 @@ def _cross_entropy(key: jax.Array, output: Any) -> jax.Array:
             f"{jax.tree.structure(output)}: give a loss, such as lambda y: "
             "jnp.mean(y[0]**2)."
         )
-    logits = _wide(leaves[0])
+    logits = wide(leaves[0])
     classes = jax.random.randint(key, logits.shape[:-1], 0, logits.shape[-1])
     chances = jax.nn.log_softmax(logits)
     return -jnp.mean(jnp.take_along_axis(chances, classes[..., None], -1))
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

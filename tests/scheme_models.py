@@ -164,6 +164,10 @@ PAIRS = {
 }
 
 
+def leaf(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
 @functools.cache
 def shapes(name: str, library: str):
     """Shapes of the parameters of a model by name."""

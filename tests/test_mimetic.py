@@ -9,12 +9,9 @@ from scipy import stats
 
 import jaxinit
 from jaxinit import schemes
+from tests.scheme_models import leaf
 
 KEY = jax.random.key(5)
-
-
-def leaf(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 SPLIT = {

@@ -17,15 +17,12 @@ from tests.scheme_models import (
     VOCABULARY,
     WIDTH,
     common,
+    leaf,
     shapes,
 )
 
 KEY = jax.random.key(5)
 CUT, CUT3 = 0.879626, 0.986577  # deviation of a normal law cut at two and three sigmas
-
-
-def leaf(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def root(x):
@@ -420,8 +417,8 @@ def test_problems_of_leaves_are_named(case):
         jaxinit.plan({"blocks": [block, block]}, rules)
 
 
-def drawn_by(rules, model="transformer"):
-    return {x.path: (x.initializer, x.words) for x in jaxinit.plan(model, rules)}
+def drawn_by(rules, tree):
+    return {x.path: (x.initializer, x.words) for x in jaxinit.plan(tree, rules)}
 
 
 @pytest.mark.parametrize("case", CASES)

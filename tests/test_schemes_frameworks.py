@@ -13,10 +13,7 @@ import jaxinit.linen
 import jaxinit.nnx
 from jaxinit import schemes
 from jaxinit.testing import assert_moments
-
-
-def leaf(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
+from tests.scheme_models import leaf
 
 
 def linen_params(key):

@@ -16,6 +16,7 @@ from jaxinit._signal.recorder import (
     compiled,
     is_float,
     leaf_owners,
+    wide,
 )
 
 Loss = Callable[[Any], Any]
@@ -131,8 +132,8 @@ def _by_owner(
 @jax.jit
 def _statistics(x: jax.Array, g: jax.Array) -> dict[str, Any]:
     """Statistics of values and of the gradients with respect to them, by unit."""
-    mean, std = _mean_and_std(x)
-    gradient_mean, gradient_std = _mean_and_std(g)
+    mean, std = mean_and_std(x)
+    gradient_mean, gradient_std = mean_and_std(g)
     low, high = jnp.min(x), jnp.max(x)
     return {
         "mean": mean,
@@ -156,7 +157,7 @@ def _statistics(x: jax.Array, g: jax.Array) -> dict[str, Any]:
 @jax.jit
 def _of_parameter(leaf: jax.Array, slope: jax.Array) -> dict[str, Any]:
     """Of one parameter: the size of its gradient, and whether all entries are equal."""
-    mean, std = _mean_and_std(_samples(slope))
+    mean, std = mean_and_std(_samples(slope))
     flat = jnp.all(leaf == jnp.ravel(leaf)[0])
     return {
         "size": slope.size,
@@ -212,20 +213,24 @@ def _samples(x: jax.Array) -> jax.Array:
     x = x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
     if jnp.iscomplexobj(x):
         x = jnp.concatenate([x.real, x.imag], axis=-1)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return wide(x)
 
 
-def unit_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _unit_scale(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`x` over its largest entry, so that no square overflows or vanishes."""
     scale = jnp.max(jnp.abs(x))
     scale = jnp.where(scale == 0, 1, scale)
     return x / scale, scale
 
 
-def _mean_and_std(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, scale = unit_scale(x)
-    mean = jnp.mean(x)
-    return scale * mean, scale * jnp.sqrt(jnp.mean((x - mean) ** 2))
+def mean_and_std(
+    x: jax.Array, axes: tuple[int, ...] | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation over some axes, None for all; `x` may be complex."""
+    x, scale = _unit_scale(x)
+    mean = jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean(jnp.abs(x - mean) ** 2, axes)
+    return scale * mean.reshape(variance.shape), scale * jnp.sqrt(variance)
 
 
 def _histogram(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
@@ -249,7 +254,7 @@ def _saturated(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
 def _participation_ratio(x: jax.Array) -> jax.Array:
     """`(sum of l)**2 / sum of l**2`, l the eigenvalues of the units' covariance."""
     x = x[:: -(-len(x) // _RANK_SAMPLES)]
-    x, _ = unit_scale(x - jnp.mean(x, axis=0))
+    x, _ = _unit_scale(x - jnp.mean(x, axis=0))
     gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
     total = jnp.trace(gram) ** 2
     return jnp.where(total == 0, 0, total / jnp.sum(gram**2))
@@ -257,7 +262,7 @@ def _participation_ratio(x: jax.Array) -> jax.Array:
 
 def _correlation(x: jax.Array) -> jax.Array:
     """Mean correlation between units that vary; NaN if fewer than two do."""
-    x, _ = unit_scale(x)
+    x, _ = _unit_scale(x)
     deviation = x - jnp.mean(x, axis=0)
     variance = jnp.mean(deviation**2, axis=0)
     varies = variance > _SAME**2 * jnp.mean(x**2)

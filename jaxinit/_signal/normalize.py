@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._signal.measure import unit_scale
-from jaxinit._signal.recorder import Capture, Tap, compiled
+from jaxinit._signal.measure import mean_and_std
+from jaxinit._signal.recorder import Capture, Tap, compiled, wide
 from jaxinit._signal.weighted import Layer, check_units, unseen, weighted_layers
 from jaxinit._tree.table import aligned
 
@@ -30,7 +30,7 @@ class Aim:
     by_unit: bool
     tolerance: float
     tries: int
-    chosen: frozenset[int]
+    chosen: frozenset[int] = frozenset()
 
 
 @functools.partial(
@@ -173,12 +173,12 @@ def _judged(
     x: jax.Array, layer: Layer, aim: Aim, is_active: jax.Array
 ) -> tuple[_Correction, Outputs, jax.Array]:
     """How to correct an output, its moments, and whether anything is left to do."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    whole_mean, whole_std = _mean_and_std(wide, None)
+    x = wide(x)
+    whole_mean, whole_std = mean_and_std(x)
     has_mean = aim.by_unit and layer.bias is not None
     mean, std = whole_mean, whole_std
     if aim.by_unit:
-        mean, std = _mean_and_std(wide, tuple(range(x.ndim - len(layer.units))))
+        mean, std = mean_and_std(x, tuple(range(x.ndim - len(layer.units))))
     is_off = ~(jnp.abs(std**2 - 1) <= aim.tolerance)
     if has_mean:
         is_off |= ~(jnp.abs(mean) <= aim.tolerance)
@@ -190,22 +190,11 @@ def _judged(
     return _Correction(scale, shift), outputs, jnp.any(is_left)
 
 
-def _mean_and_std(
-    x: jax.Array, axes: tuple[int, ...] | None
-) -> tuple[jax.Array, jax.Array]:
-    x, scale = unit_scale(x)
-    mean = jnp.mean(x, axes, keepdims=True)
-    variance = jnp.mean(jnp.abs(x - mean) ** 2, axes)
-    return scale * mean.reshape(variance.shape), scale * jnp.sqrt(variance)
-
-
 def _nothing(layer: Layer, dtype: Any, aim: Aim) -> _Correction:
     """The correction that changes nothing."""
-    wide = jnp.promote_types(dtype, jnp.float32)
-    shape = layer.units if aim.by_unit else ()
-    scale = jnp.ones(shape, jnp.finfo(wide).dtype)
+    shift = wide(jnp.zeros(layer.units if aim.by_unit else (), dtype))
     has_shift = aim.by_unit and layer.bias is not None
-    return _Correction(scale, jnp.zeros(shape, wide) if has_shift else None)
+    return _Correction(jnp.ones_like(shift.real), shift if has_shift else None)
 
 
 def _then(old: _Correction, new: _Correction) -> _Correction:
@@ -218,7 +207,7 @@ def _then(old: _Correction, new: _Correction) -> _Correction:
 
 def _corrected(x: jax.Array, correction: _Correction) -> jax.Array:
     """An array times the scale and, if there is one, plus the shift; of its dtype."""
-    y = x.astype(jnp.promote_types(x.dtype, jnp.float32)) * correction.scale
+    y = wide(x) * correction.scale
     return (y if correction.shift is None else y + correction.shift).astype(x.dtype)
 
 

@@ -83,6 +83,11 @@ def is_float(x: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
 
 
+def wide(x: jax.Array) -> jax.Array:
+    """In float32 or wider, so that sums keep their digits."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.jit` of `function(capture, setting, *arrays)`, kept for equal models."""
     kept = jax.jit(function, static_argnums=(0, 1))

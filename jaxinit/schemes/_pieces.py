@@ -12,15 +12,19 @@ from jaxinit._array.parts import split
 from jaxinit._array.settings import Distribution, Mode
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.basic import ones, zeros
-from jaxinit.initializers.variance_scaling import variance_scaling
+from jaxinit.initializers.variance_scaling import lecun_normal, variance_scaling
 from jaxinit.schemes._parts import (
     ATTENTION_OUT,
     BIAS,
     EMBEDDING,
     FUSED,
+    HEAD,
     KERNEL,
     MLP_OUT,
+    PATCHES,
+    POSITION,
     SCALE,
+    TOKEN,
     Part,
     axes,
 )
@@ -133,6 +137,12 @@ def refuse(reason: str) -> Rule:
         raise ValueError(reason)
 
     return result
+
+
+def around_blocks(kernel: Rule) -> dict[Part, Rule]:
+    """What a vision transformer has beside its blocks; `kernel` for all the rest."""
+    parts: dict[Part, Rule] = {POSITION: kernel, TOKEN: kernel}
+    return {**parts, PATCHES: lecun_normal(), HEAD: zeros, **everywhere(kernel)}
 
 
 def everywhere(kernel: Rule, embedding: Rule | None = None) -> dict[Part, Rule]:

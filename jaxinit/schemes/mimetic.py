@@ -1,7 +1,7 @@
 """Attention whose products start near the identity: kernels that are drawn together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,23 +10,17 @@ import jax.numpy as jnp
 
 from jaxinit._array.settings import count, finite
 from jaxinit._tree.rules import Leaf, Rules, keyed
-from jaxinit.initializers.basic import truncated_normal, zeros
-from jaxinit.initializers.variance_scaling import lecun_normal
+from jaxinit.initializers.basic import truncated_normal
 from jaxinit.schemes._parts import (
-    ATTENTION_OUT,
     FUSED,
-    HEAD,
     KEY,
     MLP_IN,
     MLP_OUT,
-    PATCHES,
-    POSITION,
     QUERY,
-    TOKEN,
     VALUE,
     outputs_first,
 )
-from jaxinit.schemes._pieces import complete, everywhere, scheme
+from jaxinit.schemes._pieces import around_blocks, scheme, transformer
 
 
 @scheme
@@ -78,7 +72,7 @@ def mimetic(
     query, key = _Factor(first, "left"), _Factor(first, "right")
     value, out = _Factor(second, "left"), _Factor(second, "right")
 
-    def drawn(*factors: _Factor):
+    def drawn(*factors: _Factor) -> Callable[[Leaf], Any]:
         return lambda leaf: _together(leaf, factors, heads)
 
     cut = truncated_normal(0.02)
@@ -87,16 +81,11 @@ def mimetic(
         KEY: drawn(key),
         VALUE: drawn(value),
         FUSED: drawn(query, key, value),
-        ATTENTION_OUT: drawn(out),
         MLP_OUT: cut,
         MLP_IN: cut,
-        POSITION: cut,
-        TOKEN: cut,
-        PATCHES: lecun_normal(),
-        HEAD: zeros,
-        **everywhere(cut),
+        **around_blocks(cut),
     }
-    return complete(rules, (ATTENTION_OUT, MLP_OUT))
+    return transformer(drawn(out), rules)
 
 
 def _pair(name: str, factors: Sequence[float]) -> tuple[float, float]:

@@ -7,18 +7,15 @@ from jaxinit._array.combine import scaled
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.settings import Distribution, count
 from jaxinit._tree.rules import Leaf, Rules
-from jaxinit.initializers.basic import normal, truncated_normal, zeros
-from jaxinit.initializers.variance_scaling import lecun_normal, variance_scaling
+from jaxinit.initializers.basic import normal, truncated_normal
+from jaxinit.initializers.variance_scaling import variance_scaling
 from jaxinit.schemes._parts import (
     EMBEDDING,
     FUSED,
-    HEAD,
     KERNEL,
     MLP_IN,
-    PATCHES,
     POSITION,
     SCALE,
-    TOKEN,
     VALUE,
     Part,
     axes,
@@ -26,6 +23,7 @@ from jaxinit.schemes._parts import (
 from jaxinit.schemes._pieces import (
     Factor,
     Rule,
+    around_blocks,
     by_fan,
     everywhere,
     fan_in,
@@ -125,15 +123,8 @@ def vit(layers: int, stddev: float = 0.02) -> Rules:
     count("layers", layers)
     cut = truncated_normal(stddev)
     out = times(cut, lambda leaf: 1 / math.sqrt(2 * (layer(leaf, layers) + 1)))
-    others = {
-        POSITION: cut,
-        TOKEN: cut,
-        PATCHES: lecun_normal(),
-        HEAD: zeros,
-        **everywhere(cut),
-    }
     # MLP_OUT is first, so that a feed-forward `fc` is no head
-    return transformer(out, {MLP_IN: cut, **others})
+    return transformer(out, {MLP_IN: cut, **around_blocks(cut)})
 
 
 @scheme
