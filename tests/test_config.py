@@ -96,7 +96,7 @@ NORMAL = {"version": 1, "name": "normal"}
 WRONG = {
     "name": (lambda: get("he_norml"), ["initializer", "'he_norml'", "'he_normal'"]),
     "no near name": (lambda: get("xyzzy"), ["'xyzzy'", "known are", "'zeros'"]),
-    "a check is no name": (lambda: get("as_initializer"), ["unknown initializer"]),
+    "a check is no name": (lambda: get("checked_initializer"), ["unknown initializer"]),
     "a base is no name": (lambda: get("Initializer"), ["unknown initializer"]),
     "setting": (lambda: get("normal", std=1.0), ["setting of normal", "'stddev'"]),
     "setting missing": (lambda: get("variance_scaling", scale=1.0), ["needs mode"]),

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import jaxinit
+from jaxinit._array.makers import is_maker
 
 KEY = jax.random.key(0)
 SHAPE = (4, 4)
@@ -165,6 +166,43 @@ CASES = {
     ),
     "key seed": (lambda: jaxinit.normal()(0, SHAPE), ["jax.random.key(seed)", "int"]),
     "no key": (lambda: jaxinit.normal()(None, SHAPE), ["jax.random.key", "None"]),
+    "a seed": (lambda: jaxinit.normal()(7, SHAPE), ["the seed 7", "jax.random.key(7)"]),
+    "Haiku's call": (
+        lambda: jaxinit.he_normal()(SHAPE, jnp.float32),
+        [
+            "the shape (4, 4) in place of a key",
+            "lambda shape, dtype: init(hk.next_rng_key(), shape, dtype)",
+            "init = jaxinit.he_normal()",
+        ],
+    ),
+    "Haiku's call of a constant": (
+        lambda: jaxinit.zeros((4,), jnp.float32),
+        ["in place of a key", "init = jaxinit.zeros"],
+    ),
+    # makers in place of what they make
+    "a shape to a class": (
+        lambda: jaxinit.normal(SHAPE, jnp.float32),
+        ["normal was called with (4, 4)", "normal()(key, shape, dtype)"],
+    ),
+    "a shape to a function": (
+        lambda: jaxinit.he_normal(SHAPE),
+        ["in_axis", "he_normal()(key, shape, dtype)"],
+    ),
+    "explained": (
+        lambda: jaxinit.explain(jaxinit.he_normal, SHAPE),
+        ["init must be", "parentheses", "he_normal()"],
+    ),
+    "explained, not at all": (lambda: jaxinit.explain(3, SHAPE), ["init must be", "3"]),
+    "scaled": (lambda: jaxinit.scaled(jaxinit.normal, 2), ["parentheses", "normal()"]),
+    "split": (
+        lambda: jaxinit.split([jaxinit.zeros, jaxinit.sparse], 2),
+        ["init[1]", "parentheses", "sparse(...)"],
+    ),
+    "stacked": (lambda: jaxinit.stacked(jaxinit.normal), ["parentheses", "normal()"]),
+    "stacked by a function": (
+        lambda: jaxinit.stacked(lambda i: jaxinit.he_normal)(KEY, SHAPE),
+        ["fn_of_index(0)", "parentheses", "he_normal()"],
+    ),
     # placement
     "spec without mesh": (
         lambda: jaxinit.normal()(KEY, SHAPE, None, PartitionSpec("x")),
@@ -283,6 +321,29 @@ def test_message(name):
     assert [part for part in parts if part not in message] == [], message
 
 
+MAKERS = sorted({x.__name__ for x in vars(jaxinit).values() if is_maker(x)})
+DIR = dir(jaxinit)
+
+
+def test_all_that_make_initializers_are_known():
+    own = {name: x for name, x in jaxinit.config._names().items() if name in DIR}
+    named = {getattr(x, "__name__", name) for name, x in own.items()}
+    assert {"he_normal", "orthogonal", "zeros_init", "grouped"} < named
+    assert {*MAKERS} - named == {"Initializer", "lora"}
+    assert named - {*MAKERS} == {"zeros", "ones"}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(0)], ids=["typed", "raw"])
+def test_a_maker_that_is_called_to_draw_says_so(name, key):
+    make = getattr(jaxinit, name)
+    message = rf"called with a key.*: write {name}\((\.\.\.)?\)\(key, shape, dtype\)"
+    with pytest.raises(TypeError, match=message):
+        make(key, SHAPE, jnp.float32)
+    with pytest.raises(TypeError, match=message):
+        jax.eval_shape(lambda key: make(key, SHAPE, jnp.float32), key)
+
+
 def test_settings_fail_where_they_are_made():
     # no key, no shape: nothing of this waits for a call
     with pytest.raises(ValueError, match="scale"):
@@ -294,3 +355,25 @@ def test_flax_sees_the_message():
     layer = linen.Dense(3, bias_init=jaxinit.he_normal())
     with pytest.raises(ValueError, match="at least two axes"):
         layer.init(KEY, jnp.ones((1, 2)))
+
+
+def test_the_line_for_haiku_draws_its_parameters():
+    hk = pytest.importorskip("haiku")
+    init = jaxinit.he_normal()
+
+    def model(w_init):
+        return hk.transform(lambda x: hk.Linear(3, w_init=w_init)(x))
+
+    line = model(lambda shape, dtype: init(hk.next_rng_key(), shape, dtype))
+    assert line.init(KEY, jnp.ones((1, 2)))["linear"]["w"].any()
+    with pytest.raises(TypeError, match=r"hk\.next_rng_key\(\)"):
+        model(init).init(KEY, jnp.ones((1, 2)))
+
+
+@pytest.mark.parametrize("maker", [jaxinit.he_normal, jaxinit.normal])
+def test_a_maker_given_to_flax_says_so(maker):
+    linen, nnx = pytest.importorskip("flax.linen"), pytest.importorskip("flax.nnx")
+    with pytest.raises(TypeError, match=rf"{maker.__name__}\(\) where"):
+        linen.Dense(3, kernel_init=maker).init(KEY, jnp.ones((1, 2)))
+    with pytest.raises(TypeError, match=rf"{maker.__name__}\(\) where"):
+        nnx.Linear(2, 3, kernel_init=maker, rngs=nnx.Rngs(0))

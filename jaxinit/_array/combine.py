@@ -12,18 +12,8 @@ import jax.numpy as jnp
 
 from jaxinit._array import composite, laws
 from jaxinit._array.fans import Fans, fans, positions
-from jaxinit._array.initializer import Initializer
+from jaxinit._array.initializer import Initializer, checked_initializer
 from jaxinit._array.settings import Axis, Finite
-
-
-def as_initializer(name: str, value: Any) -> Any:
-    """The check that a setting is an initializer."""
-    if not isinstance(value, Initializer):
-        raise TypeError(
-            f"{name} must be a jaxinit initializer, such as jaxinit.he_normal(), got "
-            f"{value!r}."
-        )
-    return value
 
 
 def fans_of(init: Initializer, shape: tuple[int, ...]) -> Fans:
@@ -79,7 +69,7 @@ class scaled(_Wrapper):
     0.01
     """
 
-    init: Annotated[Initializer, as_initializer]
+    init: Annotated[Initializer, checked_initializer]
     factor: Finite
 
     def _law(self, shape, dtype):
@@ -111,7 +101,7 @@ class unit_scaled(_Wrapper):
     (1.0, 0.2)
     """
 
-    init: Annotated[Initializer, as_initializer]
+    init: Annotated[Initializer, checked_initializer]
 
     def multiplier(self, shape: Sequence[int]) -> float:
         """What the forward pass multiplies an array of that shape by."""
@@ -153,7 +143,7 @@ class mirrored(_Wrapper):
     Array([[ 1.,  1., -1., -1.]], dtype=float32)
     """
 
-    init: Annotated[Initializer, as_initializer]
+    init: Annotated[Initializer, checked_initializer]
     axis: Axis = -1
 
     @property
@@ -207,7 +197,7 @@ class center_tap(_Wrapper):
            [0., 0.]], dtype=float32)
     """
 
-    init: Annotated[Initializer, as_initializer]
+    init: Annotated[Initializer, checked_initializer]
 
     @property
     def entries_independent(self) -> bool:

@@ -17,6 +17,7 @@ from jaxinit._array import settings
 from jaxinit._array.kernel import compiler_options, is_unrolled
 from jaxinit._array.keys import check_key
 from jaxinit._array.laws import Law, Moments
+from jaxinit._array.makers import forgotten_call, refuse_drawing, refuse_shape
 
 Shape = tuple[int, ...]
 Placement = NamedSharding | PartitionSpec | None
@@ -43,7 +44,15 @@ class Initializer:
     _kinds: ClassVar[tuple[type, ...]] = (np.floating,)
     _draws: ClassVar[bool] = True
     _rounds: ClassVar[bool] = True  # narrow floats, from float32
+    _makes_initializers: ClassVar[bool] = True  # the class does, when called
     entries_independent: ClassVar[bool] = True
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        """Refuses what is a draw: `normal(key, shape)` in place of `normal()(...)`."""
+        refuse_drawing(cls, args)
+        if first := next(iter(settings.checks(cls).values()), None):
+            refuse_shape(cls, first, args[0] if args else None)
+        return super().__new__(cls)
 
     def __post_init__(self):
         for name, check in settings.checks(type(self)).items():
@@ -78,6 +87,7 @@ class Initializer:
             TypeError: if the dtype or the key is of a wrong type.
             ValueError: if the shape is not possible for this initializer.
         """
+        self._refuse_no_key(key, shape)
         shape, dtype = checked_shape(shape), self._resolve(dtype)
         self._check_shape(shape)
         if self._draws:
@@ -109,6 +119,16 @@ class Initializer:
             return moments
         limits = jnp.finfo(dtype)
         return moments.clipped(float(limits.min), float(limits.max))
+
+    def _refuse_no_key(self, key: Any, shape: Any) -> None:
+        """Raises for a call with a shape and a dtype, which is that of Haiku."""
+        if isinstance(key, Sequence) and not isinstance(shape, Sequence):
+            raise TypeError(
+                f"{self!r} was called with the shape {key!r} in place of a key: call "
+                "it with key, shape and dtype. Haiku calls with shape and dtype alone: "
+                "give it lambda shape, dtype: init(hk.next_rng_key(), shape, dtype), "
+                f"where init = jaxinit.{self!r}."
+            )
 
     def _law(self, shape: Shape, dtype: np.dtype) -> Law:
         """The law of one entry."""
@@ -149,6 +169,16 @@ class Initializer:
                 f"{kinds}. Draw in one of these and convert with .astype."
             )
         return resolved
+
+
+def checked_initializer(name: str, value: Any) -> Any:
+    """The check that a setting is an initializer of this package."""
+    if not isinstance(value, Initializer):
+        raise TypeError(
+            f"{name} must be a jaxinit initializer, such as jaxinit.he_normal(), got "
+            f"{value!r}.{forgotten_call(value)}"
+        )
+    return value
 
 
 def checked_shape(shape: Sequence[int]) -> Shape:
@@ -258,7 +288,7 @@ def explain(init: Initializer, shape: Sequence[int], dtype: Any = None) -> Expla
         A few lines of text: fans where there are any, law, mean, standard deviation
         and bounds.
     """
-    shape = checked_shape(shape)
+    init, shape = checked_initializer("init", init), checked_shape(shape)
     resolved, moments = init._resolve(dtype), init.moments(shape, dtype)
     lines = [
         *init._notes(shape),

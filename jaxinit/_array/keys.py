@@ -8,6 +8,7 @@ def check_key(key) -> None:
     """Raises unless `key` is one typed key, or the raw data of one.
 
     Raw data is that of the default PRNG implementation, as everywhere in `jax.random`.
+    A key may be traced.
     """
     try:
         typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -32,4 +33,6 @@ def _raw_shape() -> tuple[int, ...]:
 def _described(key) -> str:
     if hasattr(key, "dtype"):
         return f"an array of dtype {key.dtype} and shape {key.shape}"
+    if isinstance(key, int) and not isinstance(key, bool):
+        return f"the seed {key!r}: write jax.random.key({key!r})"
     return f"{key!r} of type {type(key).__name__}"

@@ -12,29 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._array import composite
-from jaxinit._array.combine import as_initializer, fans_of
+from jaxinit._array.combine import fans_of
 from jaxinit._array.fans import Fans, positions
-from jaxinit._array.initializer import Initializer
+from jaxinit._array.initializer import Initializer, checked_initializer
+from jaxinit._array.makers import forgotten_call, is_maker, maker
 from jaxinit._array.settings import Axis, refuse_tracer
 
 _ALL_KINDS = (np.floating, np.complexfloating)
 
 
 def _slices(name: str, value: Any) -> Any:
-    if isinstance(value, Initializer) or callable(value):
+    if isinstance(value, Initializer) or (callable(value) and not is_maker(value)):
         return value
     raise TypeError(
         f"{name} must be a jaxinit initializer, or a function of the index that "
-        f"returns one, got {value!r}."
+        f"returns one, got {value!r}.{forgotten_call(value)}"
     )
 
 
 def _each(name: str, value: Any) -> Initializer | tuple[Initializer, ...]:
     if isinstance(value, tuple | list):
         return tuple(
-            as_initializer(f"{name}[{i}]", init) for i, init in enumerate(value)
+            checked_initializer(f"{name}[{i}]", init) for i, init in enumerate(value)
         )
-    return as_initializer(name, value)
+    return checked_initializer(name, value)
 
 
 def _sections(name: str, value: Any) -> int | tuple[int, ...]:
@@ -137,7 +138,7 @@ class stacked(_Parts):
     def _at(self, index: int) -> Initializer:
         if isinstance(self.fn_of_index, Initializer):
             return self.fn_of_index
-        return as_initializer(f"fn_of_index({index})", self.fn_of_index(index))
+        return checked_initializer(f"fn_of_index({index})", self.fn_of_index(index))
 
     def _sample(self, key, shape, dtype):
         (axis,) = positions("axis", self.axis, shape)
@@ -230,6 +231,7 @@ class split(_Parts):
         return jnp.moveaxis(parts, 0, axis).reshape(shape)
 
 
+@maker
 def grouped(init: Initializer, groups: int) -> split:
     """Kernels of a grouped convolution: each group of outputs has fans of its own.
 

@@ -13,6 +13,7 @@ from jax.nn import initializers as reference
 
 from jaxinit._array import composite, laws
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.makers import maker
 from jaxinit._array.settings import (
     DType,
     Finite,
@@ -118,6 +119,7 @@ zeros = constant(0.0)
 ones = constant(1.0)
 
 
+@maker
 def zeros_init() -> Initializer:
     """The initializer `zeros`, made by a call, as in Flax.
 
@@ -127,6 +129,7 @@ def zeros_init() -> Initializer:
     return zeros
 
 
+@maker
 def ones_init() -> Initializer:
     """The initializer `ones`, made by a call, as in Flax.
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.makers import maker
 from jaxinit._array.settings import choice, refuse_tracer
 from jaxinit.initializers.basic import constant, normal, zeros
 from jaxinit.initializers.variance_scaling import he_uniform
@@ -13,6 +14,7 @@ from jaxinit.initializers.variance_scaling import he_uniform
 _check_law = choice("uniform", "normal")
 
 
+@maker
 def log_frequencies(counts: Sequence[float], dtype: Any = None) -> Initializer:
     """The bias of a softmax: `log(counts / sum(counts))`, so that it starts at them.
 
@@ -40,6 +42,7 @@ def log_frequencies(counts: Sequence[float], dtype: Any = None) -> Initializer:
     return constant(np.log(values / values.sum()), dtype, broadcast=False)
 
 
+@maker
 def log_odds(prior: Any, dtype: Any = None) -> Initializer:
     """The bias of a sigmoid: `log(p / (1 - p))`, so that it starts at the prior `p`.
 
@@ -74,6 +77,8 @@ def _positive(name: str, values: Any) -> np.ndarray:
     return array
 
 
+@maker
+@maker
 def lora(
     law: Literal["uniform", "normal"] = "uniform", stddev: float = 0.02
 ) -> tuple[Initializer, Initializer]:

@@ -11,6 +11,7 @@ import jax
 from jaxinit._array import fans as _fans
 from jaxinit._array import laws
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.makers import maker
 from jaxinit._array.settings import Axes, DType, positive
 from jaxinit.initializers.basic import normal
 from jaxinit.initializers.variance_scaling import variance_scaling
@@ -55,6 +56,7 @@ class siren_first(Initializer):
         return jax.random.uniform(key, shape, dtype, law.low, law.high)
 
 
+@maker
 def siren_hidden(omega: float = 30.0, dtype: Any = None) -> Initializer:
     """Uniform on `+-sqrt(6 / fan_in) / omega`, for layers `sin(omega (w x + b))`.
 
@@ -78,6 +80,7 @@ def siren_hidden(omega: float = 30.0, dtype: Any = None) -> Initializer:
     return variance_scaling(scale, "fan_in", "uniform", dtype=dtype)
 
 
+@maker
 def fourier_features(bandwidth: float, dtype: Any = None) -> Initializer:
     """N(0, bandwidth²): the frequencies `b` of `[cos(2 pi b x), sin(2 pi b x)]`.
 

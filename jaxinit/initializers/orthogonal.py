@@ -16,6 +16,7 @@ from jaxinit._array import laws
 from jaxinit._array.combine import center_tap
 from jaxinit._array.fans import as_tuple, positions, refuse_overlap
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.makers import maker
 from jaxinit._array.settings import Axes, Axis, DType, NonNegative
 
 
@@ -101,6 +102,8 @@ class orthogonal(Initializer):
         return jnp.asarray(self.scale, dtype) * matrices
 
 
+@maker
+@maker
 def delta_orthogonal(
     scale: float = 1.0, column_axis: int = -1, dtype: Any = None
 ) -> Initializer:

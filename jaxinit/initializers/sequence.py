@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxinit._array import composite, laws
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.makers import maker
 from jaxinit._array.parts import split
 from jaxinit._array.settings import DType, Positive, positive
 from jaxinit.initializers._bases import FromUniform
@@ -27,6 +28,8 @@ def _gates(name: str, value: Any) -> str:
     return value
 
 
+@maker
+@maker
 def forget_gate_bias(
     bias: float = 1.0, gates: str = "ifgo", dtype: Any = None
 ) -> Initializer:
@@ -200,6 +203,8 @@ def _check_steps(dt_min: float, dt_max: float) -> None:
         raise ValueError(f"dt_min must be less than dt_max, got {dt_min} and {dt_max}.")
 
 
+@maker
+@maker
 def log_steps(
     dt_min: float = 0.001, dt_max: float = 0.1, dtype: Any = None
 ) -> Initializer:

@@ -16,6 +16,7 @@ from jaxinit._array import composite, laws
 from jaxinit._array.combine import center_tap, mirrored
 from jaxinit._array.fans import positions
 from jaxinit._array.initializer import Initializer, Shape
+from jaxinit._array.makers import maker
 from jaxinit._array.parts import grouped
 from jaxinit._array.settings import Axis, DType, Finite, Fraction, NonNegative
 from jaxinit.initializers._bases import FromShape
@@ -68,6 +69,7 @@ class identity(_Matrix):
         return jnp.asarray(self.scale, dtype) * jnp.eye(*shape, dtype=dtype)
 
 
+@maker
 def dirac(groups: int = 1, scale: float = 1.0, dtype: Any = None) -> Initializer:
     """Convolutions that pass channels through: the identity at the centre of a kernel.
 
@@ -195,6 +197,7 @@ class zero_init(_Matrix):
         return hadamard() if outputs > inputs else identity()
 
 
+@maker
 def looks_linear(scale: float = 1.0, dtype: Any = None) -> Initializer:
     """`[[w, -w], [-w, w]]`, `w` orthogonal: a ReLU network that starts as a linear one.
 

@@ -19,6 +19,7 @@ from jax.nn import initializers as reference
 from jaxinit._array import fans as _fans
 from jaxinit._array import laws
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.makers import maker
 from jaxinit._array.settings import (
     Axes,
     Distribution,
@@ -130,6 +131,7 @@ class variance_scaling(Initializer):
         yield "variance", f"{self.scale:g} / {self.mode}"
 
 
+@maker
 def glorot_uniform(
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
 ) -> Initializer:
@@ -155,6 +157,7 @@ def glorot_uniform(
     )
 
 
+@maker
 def glorot_normal(
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
 ) -> Initializer:
@@ -180,6 +183,7 @@ def glorot_normal(
     )
 
 
+@maker
 def lecun_uniform(
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
 ) -> Initializer:
@@ -204,6 +208,7 @@ def lecun_uniform(
     )
 
 
+@maker
 def lecun_normal(
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
 ) -> Initializer:
@@ -229,6 +234,7 @@ def lecun_normal(
     )
 
 
+@maker
 def he_uniform(
     in_axis: Axes = -2,
     out_axis: Axes = -1,
@@ -263,6 +269,7 @@ def he_uniform(
     )
 
 
+@maker
 def he_normal(
     in_axis: Axes = -2,
     out_axis: Axes = -1,
