@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinit._array.settings import count, fraction, positive
+from jaxinit._array.table import Table, Tabular
 from jaxinit._signal.measure import real_scalar
 from jaxinit._signal.normalize import Aim, Normalized, normalize
 from jaxinit._signal.normalize import Outputs as Outputs
@@ -19,7 +20,6 @@ from jaxinit._signal.opened import opened
 from jaxinit._signal.recorder import Capture, compiled, is_float, wide
 from jaxinit._tree.paths import joined, leaf_paths, matcher
 from jaxinit._tree.plan import leaf_contexts
-from jaxinit._tree.table import aligned
 
 
 def lsuv(
@@ -163,8 +163,8 @@ def _chosen(params: Any, where: Any) -> frozenset[int]:
     data_fields=["before", "after", "quotients"],
     meta_fields=["weights"],
 )
-@dataclasses.dataclass(frozen=True)
-class Descent:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Descent(Tabular):
     """What `metainit` did.
 
     Attributes:
@@ -180,12 +180,16 @@ class Descent:
     after: jax.Array
     quotients: jax.Array
 
-    def __str__(self):
+    def __repr__(self):
+        steps = self.quotients.shape[-1] - 1
+        return f"<Descent of {len(self.weights)} weights over {steps} steps>"
+
+    def _table(self):
         norms = zip(self.weights, self.before, self.after, strict=True)
         rows = [[name, f"{a:.4g}", f"{b:.4g}"] for name, a, b in norms]
-        table = aligned([["weight", "norm before", "after"], *rows], (0,))
         first, last = float(self.quotients[0]), float(self.quotients[-1])
-        return "\n".join([*table, f"gradient quotient: {first:.4g} -> {last:.4g}"])
+        note = f"gradient quotient: {first:.4g} -> {last:.4g}"
+        return Table(["weight", "norm before", "after"], rows, notes=[note])
 
 
 def metainit(

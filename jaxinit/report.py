@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console, ConsoleOptions
-from rich.table import Table
+from rich.table import Table as TextTable
 from rich.text import Text
 
+from jaxinit._array.table import Table
 from jaxinit._rows import Row as Row
 from jaxinit._rows import rows
 from jaxinit._tree.plan import Plan
-from jaxinit._tree.table import html_table
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class Report:
     def _repr_html_(self) -> str:
         cells = _cells(self.rows)
         left = [i for i, name in enumerate(cells) if name in _TEXT]
-        lines = zip(*cells.values(), strict=True)
-        return html_table(list(cells), lines, left, _total(self.rows))
+        lines = list(zip(*cells.values(), strict=True))
+        notes = [_total(self.rows)]
+        return Table(list(cells), lines, left, notes, _marks(self.rows)).html()
 
 
 def report(params: Any, plan: Plan | None = None) -> Report:
@@ -110,12 +111,14 @@ def _fitting(cells: Mapping[str, list[str]], width: int) -> list[str]:
     return shown
 
 
-def _table(rows: Sequence[Row], width: int) -> Table:
-    """A table that fits, with a section for each collection."""
-    cells = _cells(rows)
-    shown = _fitting(cells, width)
+def _table(rows: Sequence[Row], width: int) -> TextTable:
+    """A table that fits."""
+    cells, marks = _cells(rows), _marks(rows)
+    shown = _fitting(cells, width - (len(_WRONG) + 1 if marks else 0))
     left_out = [name for name in cells if name not in shown]
-    result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    result = TextTable(
+        box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
+    )
     if left_out:
         result.caption = f"too narrow to show {', '.join(left_out)}"
         result.caption_justify = "left"
@@ -126,16 +129,17 @@ def _table(rows: Sequence[Row], width: int) -> Table:
             no_wrap=name != "leaf",
             overflow="fold",
         )
-    others = dict.fromkeys(row.collection for row in rows if row.collection)
-    for collection in sorted(others, key=lambda name: name != "params") or [""]:
-        if collection not in ("", "params"):
-            result.add_row()
-            result.add_row(Text(collection, "bold"))
-        for i, row in enumerate(rows):
-            if row.collection == collection:
-                style = "bold red" if row.is_wrong else ""
-                result.add_row(*(Text(cells[name][i]) for name in shown), style=style)
+    if marks:
+        result.add_column("", no_wrap=True)
+    for i in range(len(rows)):
+        texts = [cells[name][i] for name in shown] + ([marks.get(i, "")] * bool(marks))
+        result.add_row(*map(Text, texts), style="bold red" if i in marks else "")
     return result
+
+
+def _marks(rows: Sequence[Row]) -> dict[int, str]:
+    """What is said, beside its colour, of rows that are not as expected."""
+    return {i: _WRONG for i, row in enumerate(rows) if row.is_wrong}
 
 
 def _number(value: complex | None, digits: int = 3) -> str:
@@ -181,7 +185,7 @@ def _total(rows: Sequence[Row]) -> str:
 
 # Titles of columns, and the text of a row in them.
 _COLUMNS: dict[str, Callable[[Row], str]] = {
-    "leaf": lambda row: row.path.removeprefix(f"{row.collection}/"),
+    "leaf": lambda row: row.path,
     "": lambda row: f"x{row.leaves}" if row.leaves > 1 else "",
     "shape": lambda row: "x".join(map(str, row.shape)) or "()",
     "dtype": lambda row: _short(row.dtype),
@@ -200,6 +204,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "norm": lambda row: _number(row.spectral_norm),
 }
 _TEXT = ("leaf", "law")
+_WRONG = "wrong"
 _ALWAYS = ("leaf", "", "shape", "dtype", "size", "mean", "std")
 _LEFT_OUT_FIRST = (
     "norm",

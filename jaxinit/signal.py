@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxinit._array.table import Table, Tabular
 from jaxinit._signal.layer import LayerSignal as LayerSignal
 from jaxinit._signal.measure import measure
 from jaxinit._signal.opened import opened
@@ -20,11 +21,10 @@ from jaxinit._signal.theory import PredictedLayer as PredictedLayer
 from jaxinit._signal.theory import predict as predict
 from jaxinit._signal.verdict import Verdict as Verdict
 from jaxinit._signal.verdict import judge
-from jaxinit._tree.table import aligned
 
 
-@dataclass(frozen=True)
-class Signal:
+@dataclass(frozen=True, repr=False)
+class Signal(Tabular):
     """The layers of a model in the order in which they ran, and a verdict.
 
     Attributes:
@@ -35,9 +35,17 @@ class Signal:
     layers: tuple[LayerSignal, ...]
     verdict: Verdict
 
-    def __str__(self):
-        rows = [list(_COLUMNS), *map(_cells, self.layers)]
-        return "\n".join([*aligned(rows, (0, 1)), f"verdict: {self.verdict}"])
+    def __repr__(self):
+        return f"<Signal of {len(self.layers)} layers: {self.verdict.short}>"
+
+    def _table(self):
+        rows = [_cells(layer) for layer in self.layers]
+        marks = {
+            i: self.verdict.name
+            for i, layer in enumerate(self.layers)
+            if layer.name == self.verdict.layer
+        }
+        return Table(list(_COLUMNS), rows, (0, 1), [f"verdict: {self.verdict}"], marks)
 
 
 _COLUMNS: dict[str, Callable[[LayerSignal], str]] = {

@@ -295,7 +295,8 @@ def test_text_and_html(planned):
     assert str(shown) == repr(shown)
     assert all(len(line) <= 200 for line in str(shown).splitlines())
     html = shown._repr_html_()
-    assert html.startswith("<table><caption")
+    assert html.startswith("<table style=")
+    assert "<caption" in html
     assert "9 leaves, 15,552 parameters" in html
     assert html.count("<tr>") == 4
     for text in ("block_{0..2}/kernel", "he_normal()", "expected std", "norm"):
@@ -308,19 +309,33 @@ def test_html_is_escaped():
     assert "f&lt;T&gt;" in html
 
 
-def test_table_has_a_section_for_each_collection():
-    kinds = {"batch_stats": "mean", "params": "kernel"}
-    lines = as_text(
-        [Row(f"{c}/{n}", c, (4,), "float32", 1, 16) for c, n in kinds.items()],
-        80,
-    )
-    assert [line.split()[0] if line else "" for line in lines] == [
-        "leaf",
-        "kernel",
-        "",
-        "batch_stats",
-        "mean",
+def test_leaves_have_the_paths_that_the_plan_has(key):
+    shapes = {"batch_stats": {"mean": ZEROS}, "params": {"kernel": ONES}}
+    made = jaxinit.plan(shapes, {"**": jaxinit.ones})
+    shown = report(made.init(key), made)
+    paths = ["batch_stats/mean", "params/kernel"]
+    assert [line.split()[0] for line in as_text(list(shown.rows), 200)[-2:]] == paths
+    assert [line.split()[0] for line in str(made).splitlines()[1:3]] == paths
+    for html in (shown._repr_html_(), made._repr_html_()):
+        assert [path for path in paths if f">{path}<" not in html] == []
+
+
+def test_rows_beyond_the_threshold_are_marked_by_more_than_colour():
+    right = row_of("a", (4,), mean=0.0, std=1.0, score=1.0, p=0.4)
+    wrong = row_of("b", (4,), mean=0.0, std=9.0, score=40.0, p=1e-300)
+    edge = row_of("c", (4,), mean=0.0, std=2.0, score=6.0, p=2e-9)
+    shown = Report((right, wrong, edge))
+    assert [row.is_wrong for row in shown.rows] == [False, True, False]
+    for lines in (str(shown).splitlines(), as_text(list(shown.rows), 80)):
+        assert ["wrong" in line for line in lines] == [False, False, True, False]
+    first, second, third = shown._repr_html_().split("<tr")[2:]
+    assert ["wrong" in row for row in (first, second, third)] == [False, True, False]
+    assert [row.startswith(' style="background') for row in (first, second, third)] == [
+        False,
+        True,
+        False,
     ]
+    assert "wrong" not in str(Report((right,)))
 
 
 def test_path_with_brackets_is_no_markup():

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._array.table import Table, Tabular
 from jaxinit._signal.measure import mean_and_std
 from jaxinit._signal.recorder import Capture, Tap, compiled, wide
 from jaxinit._signal.weighted import Layer, check_units, unseen, weighted_layers
-from jaxinit._tree.table import aligned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +68,8 @@ class _Correction(NamedTuple):
     data_fields=["before", "after", "passes"],
     meta_fields=["layers", "unseen"],
 )
-@dataclasses.dataclass(frozen=True)
-class Normalized:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Normalized(Tabular):
     """What was done to the layers of a model.
 
     Attributes:
@@ -86,16 +86,17 @@ class Normalized:
     after: Outputs
     passes: jax.Array
 
-    def __str__(self):
-        head = ["layer", "mean before", "after", "variance before", "after", ""]
-        columns = (
-            self.layers,
-            *(map(_number, np.asarray(x)) for x in self._moments()),
-            ("" if x else "not reached" for x in np.asarray(self.after.is_right)),
-        )
-        lines = aligned([head, *map(list, zip(*columns, strict=True))], (0, 5))
-        lines += [f"left as it was: {path}" for path in self.unseen]
-        return "\n".join([*lines, f"{int(self.passes)} passes"])
+    def __repr__(self):
+        return f"<Normalized: {len(self.layers)} layers>"
+
+    def _table(self):
+        head = ["layer", "mean before", "after", "variance before", "after"]
+        moments = (map(_number, np.asarray(x)) for x in self._moments())
+        rows = list(map(list, zip(self.layers, *moments, strict=True)))
+        is_right = np.asarray(self.after.is_right)
+        marks = {int(i): "not reached" for i in np.flatnonzero(~is_right)}
+        notes = [f"left as it was: {path}" for path in self.unseen]
+        return Table(head, rows, (0,), [*notes, f"{int(self.passes)} passes"], marks)
 
     def _moments(self) -> tuple[jax.Array, ...]:
         before, after = self.before, self.after

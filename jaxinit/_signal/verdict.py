@@ -18,7 +18,7 @@ _SATURATED = 0.5  # of the entries
 _DEPTH = 3  # layers of a kind that make a trend
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """A judgement in one word, where it begins to hold, and what helps.
 
@@ -36,10 +36,18 @@ class Verdict:
     text: str = ""
     cure: str = ""
 
+    @property
+    def short(self) -> str:
+        """The word, and where it begins."""
+        return self.name if self.layer is None else f"{self.name} from {self.layer} on"
+
     def __str__(self):
         if self.layer is None:
             return self.name
-        return f"{self.name} from {self.layer} on: {self.text}. {self.cure}."
+        return f"{self.short}: {self.text}. {self.cure}."
+
+    def __repr__(self):
+        return f"<Verdict: {self.short}>"
 
 
 def judge(layers: Sequence[LayerSignal]) -> Verdict:

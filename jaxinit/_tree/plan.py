@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxinit._array.fans import fans
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.table import Tabular
 from jaxinit._compile.jit import JittedInit, Programs, jit
 from jaxinit._tree.paths import (
     Path,
@@ -23,7 +24,7 @@ from jaxinit._tree.paths import (
 )
 from jaxinit._tree.rules import Leaf, Rules, keyed
 from jaxinit._tree.shardings import leaf_shardings
-from jaxinit._tree.table import as_html, as_text
+from jaxinit._tree.table import plan_table
 
 
 class PlanError(ValueError):
@@ -92,7 +93,7 @@ def _drawing(leaves: tuple[PlannedLeaf, ...]) -> JittedInit:
     return jit(draw, out_shardings=shardings if any(shardings) else None)
 
 
-class Plan:
+class Plan(Tabular):
     """A parameter tree before it is drawn: printable, iterable, and a pure function.
 
     Made by `jaxinit.plan`. Iterating gives a `PlannedLeaf` for each leaf.
@@ -154,14 +155,11 @@ class Plan:
     def __len__(self) -> int:
         return len(self._leaves)
 
-    def __str__(self) -> str:
-        return as_text(self._leaves)
-
     def __repr__(self) -> str:
         return f"<Plan of {len(self)} leaves, {self.bytes:,} bytes>"
 
-    def _repr_html_(self) -> str:
-        return as_html(self._leaves)
+    def _table(self):
+        return plan_table(self._leaves)
 
 
 def checked_plan(name: str, value: Any) -> Plan:

@@ -1,9 +1,10 @@
-"""A plan as a table: plain text, and HTML for notebooks."""
+"""A plan as a table."""
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from jaxinit._array.table import Table
 from jaxinit._tree.folding import fold
 
 if TYPE_CHECKING:
@@ -53,54 +54,7 @@ def _total(leaves: Iterable["PlannedLeaf"]) -> str:
     return f"{len(leaves)} leaves, {count:,} parameters, {size:,} bytes"
 
 
-def as_text(leaves: Sequence["PlannedLeaf"]) -> str:
-    """The table in columns of plain text, and the totals."""
+def plan_table(leaves: Sequence["PlannedLeaf"]) -> Table:
+    """One row for each group of equal leaves, and the totals."""
     head, rows = _rows(leaves)
-    return "\n".join([*aligned([head, *rows], _TEXT_COLUMNS), _total(leaves)])
-
-
-def aligned(rows: Sequence[Sequence[str]], text_columns: Sequence[int]) -> list[str]:
-    """Rows of cells as lines: columns of text to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i in text_columns else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def as_html(leaves: Sequence["PlannedLeaf"]) -> str:
-    """The table in HTML, and the totals."""
-    head, rows = _rows(leaves)
-    return html_table(head, rows, _TEXT_COLUMNS, _total(leaves))
-
-
-def html_table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    left: Container[int],
-    caption: str,
-) -> str:
-    """A table in HTML.
-
-    Args:
-        head: titles of the columns.
-        rows: text of the cells.
-        left: the columns aligned to the left.
-        caption: a line of text below the table.
-    """
-    import html  # not needed to import jaxinit
-
-    def line(tag, cells):
-        sides = ("left" if i in left else "right" for i in range(len(head)))
-        aligned = (
-            f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
-            for side, cell in zip(sides, cells, strict=True)
-        )
-        return f"<tr>{''.join(aligned)}</tr>"
-
-    below = f'<caption style="caption-side: bottom">{html.escape(caption)}</caption>'
-    body = "".join(line("td", cells) for cells in rows)
-    return f"<table>{below}{line('th', head)}{body}</table>"
+    return Table(head, rows, _TEXT_COLUMNS, [_total(leaves)])
