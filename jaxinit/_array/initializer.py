@@ -1,5 +1,6 @@
 """The base of every initializer: one way to check, draw, place, compare and print."""
 
+import contextlib
 import functools
 import math
 import operator
@@ -96,7 +97,8 @@ class Initializer:
             key = None
         plain = is_unrolled(shape) or _is_traced(key)
         kernel = _nested if plain else _top_level(_platform(key))
-        return kernel(self, key, shape, dtype, out_sharding)
+        with _in_mesh_of(out_sharding):
+            return kernel(self, key, shape, dtype, out_sharding)
 
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(self._arguments())})"
@@ -235,6 +237,13 @@ def _placed(draw, placement: Placement):
     return lambda key: jax.lax.with_sharding_constraint(draw(key), placement)
 
 
+def _in_mesh_of(placement: Placement) -> contextlib.AbstractContextManager[Any]:
+    """Puts a mesh in use that has Explicit axes, which mean nothing outside it."""
+    mesh = getattr(placement, "mesh", None)
+    is_explicit = isinstance(mesh, Mesh) and AxisType.Explicit in mesh.axis_types
+    return jax.set_mesh(mesh) if is_explicit and _is_eager() else contextlib.nullcontext()
+
+
 def _mesh_of(placement: NamedSharding | PartitionSpec) -> AbstractMesh | Mesh:
     if isinstance(placement, NamedSharding):
         return placement.mesh
@@ -260,7 +269,11 @@ def _top_level(platform: str):
 def _is_traced(key: Any) -> bool:
     if key is None or isinstance(key, Tracer):
         return True
-    return isinstance(jnp.asarray(0), Tracer)  # is under jax.jit
+    return not _is_eager()
+
+
+def _is_eager() -> bool:
+    return not isinstance(jnp.asarray(0), Tracer)
 
 
 def _platform(key: Any) -> str:

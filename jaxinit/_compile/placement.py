@@ -166,6 +166,10 @@ def _on_automatic_mesh(x: Any) -> Any:
     is_concrete = isinstance(x, jax.Array) and not isinstance(x, Tracer)
     if not is_concrete or is_tracing() or not _mesh_of(x).explicit_axes:
         return x
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        # jax.device_put takes no typed key that other processes have a part of.
+        data = _on_automatic_mesh(jax.random.key_data(x))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     sharding: Any = x.sharding
     return jax.device_put(x, NamedSharding(_automatic(sharding.mesh), sharding.spec))
 

@@ -181,6 +181,25 @@ def checked_plan(name: str, value: Any) -> Plan:
     )
 
 
+def checked_plan(name: str, value: Any) -> Plan:
+    """The value, if it is a plan.
+
+    Args:
+        name: what the error calls it.
+        value: what was given.
+
+    Raises:
+        TypeError: if it is none, saying how to make one.
+    """
+    if isinstance(value, Plan):
+        return value
+    raise TypeError(
+        f"{name} must be a jaxinit.Plan, as jaxinit.plan(shapes, rules) makes of rules "
+        f"or of a mapping from patterns to initializers, got {value!r} of type "
+        f"{type(value).__name__}."
+    )
+
+
 def plan(
     shapes: Any,
     rules: Any,
