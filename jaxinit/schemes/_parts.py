@@ -2,9 +2,9 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import jax
 
 from jaxinit._tree.rules import Leaf
 
@@ -16,8 +16,7 @@ _KINDS = {
     **dict.fromkeys(("bias", "b", "beta", "offset", "bias_n"), "bias"),
     **dict.fromkeys(("embedding", "embeddings"), "embedding"),
 }
-_OF_CELLS = (("weight_ih", "weight_hh"), ("w_i", "w_h"), ("kernel", "recurrent_kernel"))
-_CELL_KERNELS = {name for pair in _OF_CELLS for name in pair} - {"kernel"}
+_CELL_KERNELS = {"weight_ih", "weight_hh", "w_i", "w_h", "recurrent_kernel"}
 _TORCH_LAYOUT = ("weight", "weight_ih", "weight_hh")  # (outputs, inputs, window)
 
 
@@ -67,11 +66,17 @@ def described(leaf: Leaf) -> tuple[str, str, str]:
         return "array", last, "/".join(around)
     owner = around.pop() if around else ""
     kind = _KINDS[last]
-    if last == "weight" and len(leaf.shape) < 2:
+    if last == "weight" and (len(leaf.shape) < 2 or _is_affine(leaf)):
         kind = "scale"
     elif last == "weight" and len(leaf.shape) == 2 and re.search("emb|wte|wpe", owner):
         kind = "embedding"
     return kind, owner, "/".join(around)
+
+
+def _is_affine(leaf: Leaf) -> bool:
+    """Whether a bias beside it has its shape, as in a norm over several axes."""
+    bias = bias_beside(leaf)
+    return bias is not None and bias.shape == leaf.shape
 
 
 KERNEL = Part("kernel", "kernel")
@@ -121,12 +126,17 @@ GATE = Part(
 )
 
 
+SLOPE = Part("slope of a PReLU", "array", "negative_slope")
+
+
 def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
     """`in_axis` and `out_axis` of a kernel, by the layout of its library.
 
     Kernels named `weight` have torch's and Equinox's order, outputs first; others have
     Flax's, outputs last. Flax's attention has three axes: (inputs, heads, size) and,
-    at its output, (heads, size, outputs).
+    at its output, (heads, size, outputs). A bias beside a kernel tells its outputs:
+    several axes, as of Flax's `DenseGeneral`, or the last but one, as of transposed
+    convolutions in Haiku and Keras.
     """
     if outputs_first(leaf):
         return {"in_axis": 1, "out_axis": 0}
@@ -134,7 +144,26 @@ def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
         return {"in_axis": 0, "out_axis": (1, 2)}
     if len(leaf.shape) == 3 and ATTENTION_OUT(leaf):
         return {"in_axis": (0, 1), "out_axis": 2}
-    return {"in_axis": -2, "out_axis": -1}
+    return _axes_by_bias(leaf) or {"in_axis": -2, "out_axis": -1}
+
+
+def _axes_by_bias(leaf: Leaf) -> dict[str, int | tuple[int, ...]] | None:
+    bias, ndim = bias_beside(leaf), len(leaf.shape)
+    if bias is None or ndim < 3:
+        return None
+    if leaf.shape[-1:] != bias.shape == leaf.shape[-2:-1]:
+        return {"in_axis": -1, "out_axis": -2}
+    for outputs in range(len(bias.shape), 1, -1):
+        batch = len(bias.shape) - outputs  # axes that inputs and outputs share
+        found = leaf.shape[:batch] + leaf.shape[ndim - outputs :]
+        if found == bias.shape and len(bias.shape) < ndim:
+            first = ndim - outputs
+            return {"in_axis": _axis(0, first), "out_axis": _axis(first, ndim)}
+    return None
+
+
+def _axis(start: int, stop: int) -> int | tuple[int, ...]:
+    return start if stop == start + 1 else tuple(range(start, stop))
 
 
 def outputs_first(leaf: Leaf) -> bool:
@@ -142,81 +171,38 @@ def outputs_first(leaf: Leaf) -> bool:
     return leaf.path.rpartition("/")[2] in _TORCH_LAYOUT
 
 
+def bias_beside(leaf: Leaf) -> jax.ShapeDtypeStruct | None:
+    """The bias of the layer that a kernel belongs to."""
+    biases = (leaf.siblings[name] for name in ("bias", "b") if name in leaf.siblings)
+    return next(biases, None)
+
+
 def kernel_beside(leaf: Leaf) -> Leaf | None:
     """The kernel of the layer that a bias belongs to; None beside a norm's scale."""
-    for name, found in leaf.siblings.items():
-        if _KINDS.get(name) == "kernel" and len(found.shape) > 1:
-            return _at(leaf, _beside(leaf.path, name))
+    for name in leaf.siblings:
+        if _KINDS.get(name) == "kernel":
+            found = at(leaf, beside(leaf.path, name))
+            if described(found)[0] == "kernel" and len(found.shape) > 1:
+                return found
     return None
 
 
-def _beside(path: str, name: str) -> str:
+def beside(path: str, name: str) -> str:
+    """The path of a leaf in the same module."""
     return f"{path.rpartition('/')[0]}/{name}".removeprefix("/")
 
 
-def _at(leaf: Leaf, path: str) -> Leaf:
-    """Another leaf of the same tree, with the siblings of this one."""
+def at(leaf: Leaf, path: str) -> Leaf:
+    """Another leaf of the same tree; of its siblings those with names known here."""
     found = leaf.leaves[path]
+    names = {name: beside(path, name) for name in (path.rpartition("/")[2], *_KINDS)}
     return dataclasses.replace(
-        leaf, path=path, shape=tuple(found.shape), dtype=found.dtype
+        leaf,
+        path=path,
+        shape=tuple(found.shape),
+        dtype=found.dtype,
+        siblings={x: leaf.leaves[y] for x, y in names.items() if y in leaf.leaves},
     )
-
-
-class Cell(NamedTuple):
-    """The kernels of a recurrent layer, or of one of its gates."""
-
-    inputs: Leaf
-    state: Leaf
-
-    @property
-    def gates(self) -> int:
-        """How many gates lie side by side in each kernel."""
-        return max(self.state.shape) // min(self.state.shape)
-
-    @property
-    def units(self) -> int:
-        """Size of the state."""
-        return min(self.state.shape)
-
-
-def cell(leaf: Leaf) -> Cell | None:
-    """The recurrent layer that a kernel or bias belongs to; None if to none.
-
-    Two kernels side by side, as `weight_ih` and `weight_hh`, or in modules beside each
-    other, as Flax's `dense_i` and `dense_h`, `ii` and `hi`, `in` and `hn`.
-    """
-    for inputs, state in _pairs(leaf.path):
-        if inputs in leaf.leaves and state in leaf.leaves:
-            return Cell(_at(leaf, inputs), _at(leaf, state))
-    return None
-
-
-def _pairs(path: str) -> Iterator[tuple[str, str]]:
-    for inputs, state in _OF_CELLS:
-        yield _beside(path, inputs), _beside(path, state)
-    gate = re.fullmatch(r"(.*/|)(dense_|)[ih]([ifgorzn]?)/[^/]+", path)
-    if gate:
-        around, dense, name = gate.groups()
-        yield (
-            f"{around}{dense}i{name}/kernel",
-            f"{around}{dense}h{name}/kernel",
-        )
-
-
-class _StateKernel(Part):
-    def __call__(self, leaf: Leaf) -> bool:
-        found = cell(leaf)
-        return found is not None and leaf.path == found.state.path
-
-
-class _InputKernel(Part):
-    def __call__(self, leaf: Leaf) -> bool:
-        found = cell(leaf)
-        return found is not None and leaf.path == found.inputs.path
-
-
-RECURRENT = _StateKernel("recurrent kernel, such as dense_h, hi or weight_hh", "kernel")
-GATE_INPUT = _InputKernel("input kernel of a recurrent layer", "kernel")
 
 
 def place_in_block(leaf: Leaf) -> tuple[int, int] | None:

@@ -1,8 +1,14 @@
 """What schemes are made of: laws that look at the leaf, factors by depth, the build."""
 
+# A rule that looks at the leaf is a class, which compares and pickles by its settings,
+# but is used, and therefore spelled, as a function.
+# ruff: noqa: N801
+
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ParamSpec
 
 from jaxinit._array.combine import scaled
@@ -11,7 +17,7 @@ from jaxinit._array.initializer import Initializer
 from jaxinit._array.parts import split
 from jaxinit._array.settings import Distribution, Mode
 from jaxinit._tree.rules import Leaf, Rules
-from jaxinit.initializers.basic import ones, zeros
+from jaxinit.initializers.basic import normal, ones, zeros
 from jaxinit.initializers.variance_scaling import lecun_normal, variance_scaling
 from jaxinit.schemes._parts import (
     ATTENTION_OUT,
@@ -67,15 +73,22 @@ def _missing(rules: Mapping[Part, Rule]) -> dict[Part, Rule]:
     return {part: rule for part, rule in AFFINE.items() if part not in rules}
 
 
-def by_fan(scale: float, mode: Mode, law: Distribution) -> Rule:
+Axes = Callable[[Leaf], Mapping[str, int | tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class by_fan:
     """`variance_scaling`, its axes those of the leaf, fused projections split."""
 
-    def rule(leaf: Leaf) -> Initializer:
-        init = variance_scaling(scale, mode, law, **axes(leaf))
-        is_fused = FUSED(leaf) and mode != "fan_in"
-        return side_by_side(leaf, init, 3) if is_fused else init
+    scale: float
+    mode: Mode
+    law: Distribution
+    axes: Axes = field(default=axes, repr=False)
 
-    return rule
+    def __call__(self, leaf: Leaf) -> Initializer:
+        init = variance_scaling(self.scale, self.mode, self.law, **self.axes(leaf))
+        is_fused = FUSED(leaf) and self.mode != "fan_in"
+        return side_by_side(leaf, init, 3) if is_fused else init
 
 
 def fan_in(leaf: Leaf) -> float:
@@ -97,14 +110,27 @@ def drawn(rule: Rule, leaf: Leaf) -> Initializer:
     return rule if isinstance(rule, Initializer) else rule(leaf)
 
 
-def times(rule: Rule, factor: Factor | float) -> Rule:
+@dataclass(frozen=True)
+class times:
     """What a rule draws, times a factor that may depend on the leaf."""
 
-    def result(leaf: Leaf) -> Initializer:
-        number = factor if isinstance(factor, int | float) else factor(leaf)
-        return scaled(drawn(rule, leaf), number)
+    rule: Rule
+    factor: Factor | float
 
-    return result
+    def __call__(self, leaf: Leaf) -> Initializer:
+        fixed = isinstance(self.factor, int | float)
+        number = self.factor if fixed else self.factor(leaf)
+        return scaled(drawn(self.rule, leaf), number)
+
+
+@dataclass(frozen=True)
+class by_depth:
+    """The factor `1 / sqrt(2 (l + 1))` of layer `l`, from 0, of some layers."""
+
+    layers: int
+
+    def __call__(self, leaf: Leaf) -> float:
+        return 1 / math.sqrt(2 * (layer(leaf, self.layers) + 1))
 
 
 def layer(leaf: Leaf, layers: int | None = None) -> int:
@@ -119,24 +145,37 @@ def layer(leaf: Leaf, layers: int | None = None) -> int:
     return leaf.index
 
 
-def of_layers(layers: int, rule: Rule) -> Rule:
+@dataclass(frozen=True)
+class of_layers:
     """A rule for leaves of one of `layers` layers, where their path has a number."""
 
-    def result(leaf: Leaf) -> Initializer:
+    layers: int
+    rule: Rule
+
+    def __call__(self, leaf: Leaf) -> Initializer:
         if leaf.index is not None:
-            layer(leaf, layers)
-        return drawn(rule, leaf)
-
-    return result
+            layer(leaf, self.layers)
+        return drawn(self.rule, leaf)
 
 
-def refuse(reason: str) -> Rule:
+@dataclass(frozen=True)
+class refuse:
     """A rule for leaves that a scheme is not meant for."""
 
-    def result(leaf: Leaf) -> Initializer:
-        raise ValueError(reason)
+    reason: str
 
-    return result
+    def __call__(self, leaf: Leaf) -> Initializer:
+        raise ValueError(self.reason)
+
+
+@dataclass(frozen=True)
+class by_width:
+    """The law `N(0, (factor / sqrt(width))**2)` of an embedding."""
+
+    factor: float = 1.0
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        return normal(self.factor / math.sqrt(leaf.shape[-1]))
 
 
 def around_blocks(kernel: Rule) -> dict[Part, Rule]:

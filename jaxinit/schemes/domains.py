@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import dataclass
 
 from jaxinit._array.gain import Activation
 from jaxinit._array.initializer import Initializer
@@ -11,30 +12,25 @@ from jaxinit.initializers.activation import for_activation
 from jaxinit.initializers.basic import normal, uniform
 from jaxinit.initializers.orthogonal import orthogonal
 from jaxinit.initializers.variance_scaling import variance_scaling
+from jaxinit.schemes._cells import RECURRENT, by_gate, kernels, remembering
 from jaxinit.schemes._parts import (
     BIAS,
     CONVOLUTION,
     EMBEDDING,
-    GATE_INPUT,
     HEAD,
     KERNEL,
     POSITION,
-    RECURRENT,
     axes,
-    cell,
 )
 from jaxinit.schemes._pieces import (
-    Rule,
     by_fan,
+    by_width,
     complete,
-    drawn,
     of_layers,
     scheme,
-    side_by_side,
     times,
     transformer,
 )
-from jaxinit.schemes.frameworks import remembering
 
 
 @scheme
@@ -91,9 +87,11 @@ def language(layers: int) -> Rules:
 def recurrent() -> Rules:
     """LSTMs, GRUs and simple recurrent networks.
 
-    - recurrent kernel: orthogonal, each gate by itself
+    - recurrent kernel: orthogonal, each gate by itself; of a convolution with the
+      window among the inputs
     - input and other kernels: Glorot uniform, each gate by itself
-    - bias of an LSTM: 1 for the forget gate, 0 for the others; other biases 0
+    - bias: 1 for the forget gate of an LSTM or minimal gated unit; 0 for the others,
+      and for all where the layer itself adds 1, as in Haiku and `ConvLSTMCell`
     - embedding: `N(0, 1 / width)`
     - norm scale 1
 
@@ -107,26 +105,14 @@ def recurrent() -> Rules:
     >>> recurrent().name
     'scheme recurrent'
     """
+    glorot = by_fan(1.0, "fan_avg", "uniform")
     rules = {
-        RECURRENT: _by_gate(orthogonal()),
-        GATE_INPUT: _by_gate(by_fan(1.0, "fan_avg", "uniform")),
-        EMBEDDING: lambda leaf: normal(1 / math.sqrt(leaf.shape[-1])),
-        KERNEL: by_fan(1.0, "fan_avg", "uniform"),
+        **kernels(by_gate(glorot), by_gate(orthogonal())),
+        EMBEDDING: by_width(),
+        KERNEL: glorot,
         BIAS: remembering,
     }
     return complete(rules, [RECURRENT])
-
-
-def _by_gate(rule: Rule) -> Rule:
-    """A rule for each of the gates that lie side by side along the outputs."""
-
-    def result(leaf: Leaf) -> Initializer:
-        init, found = drawn(rule, leaf), cell(leaf)
-        if found is None or found.gates == 1:
-            return init
-        return side_by_side(leaf, init, found.gates)
-
-    return result
 
 
 @scheme
@@ -146,13 +132,13 @@ def recommender() -> Rules:
     >>> recommender().name
     'scheme recommender'
     """
-
-    def table(leaf: Leaf) -> Initializer:
-        bound = 1 / math.sqrt(leaf.shape[0])
-        return uniform(low=-bound, high=bound)
-
-    rules = {EMBEDDING: table, KERNEL: by_fan(2.0, "fan_in", "normal")}
+    rules = {EMBEDDING: _by_rows, KERNEL: by_fan(2.0, "fan_in", "normal")}
     return complete(rules, [EMBEDDING])
+
+
+def _by_rows(leaf: Leaf) -> Initializer:
+    bound = 1 / math.sqrt(leaf.shape[0])
+    return uniform(low=-bound, high=bound)
 
 
 @scheme
@@ -177,8 +163,14 @@ def mlp(activation: Activation | str) -> Rules:
     """
     init = for_activation(activation).initializer
     assert isinstance(init, variance_scaling)  # all of its table are
+    return complete({KERNEL: _with_axes(init)}, [KERNEL])
 
-    def kernel(leaf: Leaf) -> Initializer:
-        return dataclasses.replace(init, **axes(leaf))
 
-    return complete({KERNEL: kernel}, [KERNEL])
+@dataclass(frozen=True)
+class _with_axes:  # noqa: N801 - used, and therefore spelled, as a function
+    """An initializer, its axes those of the leaf."""
+
+    init: variance_scaling
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        return dataclasses.replace(self.init, **axes(leaf))

@@ -1,29 +1,46 @@
 """What the layers of other libraries start from, by themselves."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from jaxinit._array.initializer import Initializer
-from jaxinit._tree.rules import Leaf, Rules
-from jaxinit.initializers.basic import normal, ones, truncated_normal, uniform, zeros
+from jaxinit._tree.rules import Leaf, Rules, keyed
+from jaxinit.initializers.basic import (
+    constant,
+    normal,
+    ones,
+    truncated_normal,
+    uniform,
+    zeros,
+)
 from jaxinit.initializers.orthogonal import orthogonal
-from jaxinit.initializers.sequence import forget_gate_bias
-from jaxinit.initializers.variance_scaling import lecun_normal, variance_scaling
+from jaxinit.initializers.variance_scaling import (
+    he_uniform,
+    lecun_normal,
+    variance_scaling,
+)
+from jaxinit.schemes._cells import FORGET_INPUT, cell, kernels, remembering
 from jaxinit.schemes._parts import (
     ATTENTION_OUT,
     BIAS,
     EMBEDDING,
     FUSED,
-    GATE_INPUT,
     KERNEL,
     QUERY_KEY,
-    RECURRENT,
+    SLOPE,
     VALUE,
     Part,
-    cell,
+    at,
+    axes,
     described,
     kernel_beside,
 )
-from jaxinit.schemes._pieces import by_fan, complete, fan_in, scheme
+from jaxinit.schemes._pieces import Rule, by_fan, complete, drawn, fan_in, scheme
 
 _ATTENTION_BIAS = Part(
     "bias of an attention",
@@ -38,11 +55,16 @@ def flax() -> Rules:
     """The layers of Flax, Linen and NNX.
 
     - kernel: LeCun normal, variance `1 / fan_in`; of attention, over all heads
-    - recurrent kernel: orthogonal, the gates of NNX's fused one together
+    - recurrent kernel: orthogonal, the gates of NNX's fused one together; of
+      `ConvLSTMCell` LeCun normal
     - embedding: `N(0, 1 / width)`
-    - norm scale 1, bias 0
+    - LoRA: `lora_a` He uniform, `lora_b` 0
+    - norm scale 1, slope of a PReLU 0.01
+    - bias: 1 for the forget gate of an `MGUCell`, else 0, also in LSTMs
 
-    A kernel of three axes that is no attention's counts as a convolution's.
+    The outputs of a kernel of three axes or more are those of the bias beside it; one
+    without a bias that is no attention's counts as a convolution's, and so does that of
+    an `Einsum`, told by its name.
 
     Returns:
         The rules.
@@ -55,11 +77,35 @@ def flax() -> Rules:
     embedding = variance_scaling(1.0, "fan_in", "normal", in_axis=-1, out_axis=-2)
     return complete(
         {
-            RECURRENT: orthogonal(),
+            **kernels(_FLAX_KERNEL, _flax_state),
+            FORGET_INPUT: ones,
+            _NORMED: ones,
+            SLOPE: constant(0.01),
+            _LORA_IN: he_uniform(),
+            _LORA_OUT: zeros,
             EMBEDDING: embedding,
-            KERNEL: by_fan(1.0, "fan_in", "truncated_normal"),
+            KERNEL: _FLAX_KERNEL,
         },
     )
+
+
+_NORMED = Part("scale of a weight norm", "array", inside="scales")
+_LORA_IN = Part("first matrix of LoRA", "array", "lora_a")
+_LORA_OUT = Part("second matrix of LoRA", "array", "lora_b")
+
+
+def _flax_axes(leaf: Leaf) -> dict:
+    """As Flax takes them: it knows neither its einsums nor transposed kernels."""
+    found = axes(leaf)
+    is_plain = found["in_axis"] == -1 or "einsum" in described(leaf)[1]
+    return {"in_axis": -2, "out_axis": -1} if is_plain else found
+
+
+_FLAX_KERNEL = by_fan(1.0, "fan_in", "truncated_normal", _flax_axes)
+
+
+def _flax_state(leaf: Leaf) -> Initializer:
+    return orthogonal() if len(leaf.shape) == 2 else _FLAX_KERNEL(leaf)
 
 
 @scheme
@@ -93,7 +139,8 @@ def equinox() -> Rules:
     - kernel and bias: `U(+-1 / sqrt(fan_in))`
     - recurrent layers, all arrays: `U(+-1 / sqrt(units))`
     - embedding: `N(0, 1)`
-    - norm scale 1, bias 0
+    - norm scale 1, norm bias 0, slope of a PReLU 0.25
+    - `g` of a weight norm: the norms of the weight that these rules draw beside it
 
     Returns:
         The rules.
@@ -103,21 +150,56 @@ def equinox() -> Rules:
     >>> round(next(iter(jaxinit.plan(shapes, equinox()))).std * 30, 6)
     1.0
     """
-    return complete(_bounded_by_fan())
+    normed = {_NORM_OF_WEIGHT: _norm_of_weight, SLOPE: constant(0.25)}
+    return complete({**normed, **_bounded_by_fan()})
 
 
-def _bounded_by_fan() -> dict:
-    kernel = by_fan(1 / 3, "fan_in", "uniform")
+class _BesideLayer(Part):
+    """An array beside a module that has a weight."""
+
+    def __call__(self, leaf: Leaf) -> bool:
+        return super().__call__(leaf) and _weight_of(leaf) in leaf.leaves
+
+
+_NORM_OF_WEIGHT = _BesideLayer("norm of a weight", "array", "g")
+
+
+def _weight_of(leaf: Leaf) -> str:
+    return f"{leaf.path.rpartition('/')[0]}/layer/weight".removeprefix("/")
+
+
+def _norm_of_weight(leaf: Leaf) -> keyed:
+    weight = at(leaf, _weight_of(leaf))
+    init = drawn(_BY_FAN, weight)
+    return keyed(_Norms(init, weight.shape), weight.path)
+
+
+@dataclass(frozen=True)
+class _Norms:
+    """Norms of what `init` draws in a shape, over the axes that have size 1."""
+
+    init: Initializer
+    shape: tuple[int, ...]
+
+    def __call__(self, key: Any, shape: Sequence[int], dtype: Any = None) -> jax.Array:
+        weight = self.init(key, self.shape, dtype)
+        over = tuple(i for i, size in enumerate(shape) if size != self.shape[i])
+        return jnp.linalg.norm(weight.reshape(self.shape), axis=over, keepdims=True)
+
+
+_BY_FAN = by_fan(1 / 3, "fan_in", "uniform")
+
+
+def _bounded_by_fan() -> dict[Part, Rule]:
     return {
-        RECURRENT: kernel,
-        GATE_INPUT: _gate_input,
+        **kernels(_by_units, _by_units),
         EMBEDDING: normal(1.0),
-        KERNEL: kernel,
+        KERNEL: _BY_FAN,
         BIAS: _bounded_bias,
     }
 
 
-def _gate_input(leaf: Leaf) -> Initializer:
+def _by_units(leaf: Leaf) -> Initializer:
     found = cell(leaf)
     return _bounded(found.units if found else fan_in(leaf))
 
@@ -139,9 +221,10 @@ def keras() -> Rules:
 
     - kernel: Glorot uniform, `U(+-sqrt(6 / (fan_in + fan_out)))`
     - recurrent kernel: orthogonal, fused gates together
-    - bias of an LSTM: 1 for the forget gate, 0 for the others
+    - bias of an LSTM: 1 for the forget gate, 0 for the others, or 0 for all where the
+      layer itself adds 1, as in Haiku; other biases 0
     - embedding: `U(+-0.05)`
-    - norm scale 1, bias 0
+    - norm scale 1
 
     Returns:
         The rules.
@@ -153,22 +236,15 @@ def keras() -> Rules:
     """
     return complete(
         {
-            RECURRENT: orthogonal(),
+            **kernels(_GLOROT, orthogonal()),
             EMBEDDING: uniform(low=-0.05, high=0.05),
-            KERNEL: by_fan(1.0, "fan_avg", "uniform"),
+            KERNEL: _GLOROT,
             BIAS: remembering,
         },
     )
 
 
-def remembering(leaf: Leaf) -> Initializer:
-    """1 for the forget gate of an LSTM, its bias fused or apart; 0 for other biases."""
-    found = cell(leaf)
-    if found is None:
-        return zeros
-    if described(leaf)[1] == "hf":
-        return ones
-    return forget_gate_bias() if found.gates == 4 else zeros
+_GLOROT = by_fan(1.0, "fan_avg", "uniform")
 
 
 @scheme
@@ -180,6 +256,8 @@ def haiku() -> Rules:
     - kernels of GRUs: LeCun normal, deviation `1 / sqrt(fan_in)`
     - embedding: `N(0, 1)` cut at two sigmas, not widened
     - norm scale 1, bias 0
+
+    Its attention asks for an initializer, and has the law of other kernels here.
 
     Returns:
         The rules.
@@ -193,6 +271,10 @@ def haiku() -> Rules:
         {
             Part("kernel of a GRU", "kernel", "w_i w_h"): lecun_normal(),
             EMBEDDING: truncated_normal(1.0),
-            KERNEL: lambda leaf: truncated_normal(1 / math.sqrt(fan_in(leaf))),
+            KERNEL: _cut_by_fan,
         },
     )
+
+
+def _cut_by_fan(leaf: Leaf) -> Initializer:
+    return truncated_normal(1 / math.sqrt(fan_in(leaf)))

@@ -1,7 +1,7 @@
 """Attention whose products start near the identity: kernels that are drawn together."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +72,8 @@ def mimetic(
     query, key = _Factor(first, "left"), _Factor(first, "right")
     value, out = _Factor(second, "left"), _Factor(second, "right")
 
-    def drawn(*factors: _Factor) -> Callable[[Leaf], Any]:
-        return lambda leaf: _together(leaf, factors, heads)
+    def drawn(*factors: _Factor) -> _together:
+        return _together(factors, heads)
 
     cut = truncated_normal(0.02)
     rules = {
@@ -151,18 +151,25 @@ class _Kernel:
         return f"factor of {', '.join(dict.fromkeys(laws))}"
 
 
-def _together(leaf: Leaf, factors: tuple[_Factor, ...], heads: int) -> keyed:
+@dataclass(frozen=True)
+class _together:  # noqa: N801 - used, and therefore spelled, as a function
     """A kernel of an attention, drawn with the key that all its kernels share."""
-    is_out = any(x.product.number == 1 and x.side == "right" for x in factors)
-    ends_wide = is_out != outputs_first(leaf)
-    width = leaf.shape[-1] if ends_wide else leaf.shape[0]
-    fits = math.prod(leaf.shape) == width * width * len(factors)
-    if len(leaf.shape) == 3:  # (width, heads, size) or (heads, size, width)
-        fits &= len(factors) == 1 and leaf.shape[0 if is_out else 1] == heads
-    if not fits or width % heads:
-        raise ValueError(
-            f"shape {leaf.shape} is not of heads={heads} that are together as wide as "
-            "the input"
-        )
-    around = "/".join(leaf.path.split("/")[:-2])
-    return keyed(_Kernel(factors, width, ends_wide), f"{around}/mimetic")
+
+    factors: tuple[_Factor, ...]
+    heads: int
+
+    def __call__(self, leaf: Leaf) -> keyed:
+        factors, heads = self.factors, self.heads
+        is_out = any(x.product.number == 1 and x.side == "right" for x in factors)
+        ends_wide = is_out != outputs_first(leaf)
+        width = leaf.shape[-1] if ends_wide else leaf.shape[0]
+        fits = math.prod(leaf.shape) == width * width * len(factors)
+        if len(leaf.shape) == 3:  # (width, heads, size) or (heads, size, width)
+            fits &= len(factors) == 1 and leaf.shape[0 if is_out else 1] == heads
+        if not fits or width % heads:
+            raise ValueError(
+                f"shape {leaf.shape} is not of heads={heads} that are together as wide "
+                "as the input"
+            )
+        around = "/".join(leaf.path.split("/")[:-2])
+        return keyed(_Kernel(factors, width, ends_wide), f"{around}/mimetic")

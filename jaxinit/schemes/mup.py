@@ -198,16 +198,28 @@ def rules(standard: Any, grown: Widths) -> Rules:
     0.01
     """
     standard = Rules(standard)
-
-    def at(position: int):
-        def rule(leaf: Leaf) -> Initializer:
-            return _of(grown, leaf.path).initializer(standard, position)
-
-        return rule
-
-    pairs = [(pattern, at(i)) for i, (pattern, _) in enumerate(standard.items())]
+    pairs = [
+        (pattern, _at_width(standard, grown, i))
+        for i, (pattern, _) in enumerate(standard.items())
+    ]
     name = " of ".join(filter(None, ("muP", standard.name)))
     return Rules(pairs, required=standard.required, name=name)
+
+
+@dataclass(frozen=True)
+class _at_width:  # noqa: N801 - used, and therefore spelled, as a function
+    """One of the standard rules, as muP has it."""
+
+    standard: Rules
+    grown: Widths
+    position: int
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        grown = _of(self.grown, leaf.path)
+        return grown.initializer(self.standard, self.position)
+
+    def __repr__(self):
+        return f"muP's {list(self.standard.items())[self.position][1]!r}"
 
 
 def _of(grown: Widths, path: str) -> Scaling:

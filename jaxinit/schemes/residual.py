@@ -1,5 +1,7 @@
 """Residual networks whose blocks start as the identity, or near it."""
 
+from dataclasses import dataclass
+
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.settings import count
 from jaxinit._tree.rules import Leaf, Rules
@@ -84,21 +86,27 @@ def fixup(blocks: int) -> Rules:
     >>> fixup(blocks=16).name
     'scheme fixup'
     """
-    count("blocks", blocks)
+    kernel = _in_block(count("blocks", blocks))
+    rules = {_LAST_KERNEL: zeros, HEAD: zeros, KERNEL: kernel, SCALE: _multiplier}
+    return complete(rules, [_LAST_KERNEL])
 
-    def kernel(leaf: Leaf) -> Initializer:
+
+@dataclass(frozen=True)
+class _in_block:  # noqa: N801 - used, and therefore spelled, as a function
+    """He's law, narrower for each of the kernels of a residual block."""
+
+    blocks: int
+
+    def __call__(self, leaf: Leaf) -> Initializer:
         place = place_in_block(leaf)
         if place is None or place[1] == 1:
             return drawn(_HE, leaf)
-        return drawn(times(_HE, blocks ** (-1 / (2 * place[1] - 2))), leaf)
+        return drawn(times(_HE, self.blocks ** (-1 / (2 * place[1] - 2))), leaf)
 
+
+def _multiplier(leaf: Leaf) -> Initializer:
     no_norm = refuse("it is the scale of a norm: Fixup is for networks without norms")
-
-    def multiplier(leaf: Leaf) -> Initializer:
-        return ones if leaf.shape in ((), (1,)) else drawn(no_norm, leaf)
-
-    rules = {_LAST_KERNEL: zeros, HEAD: zeros, KERNEL: kernel, SCALE: multiplier}
-    return complete(rules, [_LAST_KERNEL])
+    return ones if leaf.shape in ((), (1,)) else drawn(no_norm, leaf)
 
 
 def gated(value: float, rest: Rules | None) -> Rules:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from jaxinit._array.combine import scaled
 from jaxinit._array.initializer import Initializer
@@ -24,10 +25,11 @@ from jaxinit.schemes._pieces import (
     Factor,
     Rule,
     around_blocks,
+    by_depth,
     by_fan,
+    by_width,
     everywhere,
     fan_in,
-    layer,
     of_layers,
     refuse,
     scheme,
@@ -122,7 +124,7 @@ def vit(layers: int, stddev: float = 0.02) -> Rules:
     """
     count("layers", layers)
     cut = truncated_normal(stddev)
-    out = times(cut, lambda leaf: 1 / math.sqrt(2 * (layer(leaf, layers) + 1)))
+    out = times(cut, by_depth(layers))
     # MLP_OUT is first, so that a feed-forward `fc` is no head
     return transformer(out, {MLP_IN: cut, **around_blocks(cut)})
 
@@ -210,15 +212,14 @@ def mitchell(layers: int, width: int) -> Rules:
     >>> mitchell(layers=32, width=4096).name
     'scheme mitchell'
     """
-    count("layers", layers)
-
-    def kernel(leaf: Leaf) -> Initializer:
-        return _cut_at_three(1 / math.sqrt(fan_in(leaf)))
-
     embedding = _cut_at_three(1 / math.sqrt(count("width", width)))
-    out = times(kernel, lambda leaf: 1 / math.sqrt(2 * (layer(leaf, layers) + 1)))
-    others = {POSITION: embedding, **everywhere(kernel, embedding)}
+    out = times(_cut_by_fan, by_depth(count("layers", layers)))
+    others = {POSITION: embedding, **everywhere(_cut_by_fan, embedding)}
     return transformer(out, others)
+
+
+def _cut_by_fan(leaf: Leaf) -> Initializer:
+    return _cut_at_three(1 / math.sqrt(fan_in(leaf)))
 
 
 def _cut_at_three(stddev: float) -> Initializer:
@@ -346,18 +347,20 @@ def _stacks(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
     return n, m
 
 
-def _by_stack(encoder: float, decoder: float | None = None) -> Factor:
+@dataclass(frozen=True)
+class _by_stack:  # noqa: N801 - used, and therefore spelled, as a function
     """A factor for each stack, told by the path; a single one needs no such path."""
-    if decoder is None:
-        return lambda leaf: encoder
 
-    def factor(leaf: Leaf) -> float:
+    encoder: float
+    decoder: float | None = None
+
+    def __call__(self, leaf: Leaf) -> float:
+        if self.decoder is None:
+            return self.encoder
         names = [name for name in ("encoder", "decoder") if name in leaf.path.lower()]
         if len(names) != 1:
             raise ValueError("its path has neither encoder nor decoder, or both")
-        return {"encoder": encoder, "decoder": decoder}[names[0]]
-
-    return factor
+        return {"encoder": self.encoder, "decoder": self.decoder}[names[0]]
 
 
 def _rescaled(
@@ -369,18 +372,10 @@ def _rescaled(
     """Glorot's law, times a factor where the stream is written, values included."""
     glorot = by_fan(1.0, "fan_avg", law)
     changed = times(glorot, factor)
-
-    def fused(leaf: Leaf) -> Initializer:
-        plain = variance_scaling(1.0, "fan_avg", law, **axes(leaf))
-        changed = scaled(plain, factor(leaf))
-        return side_by_side(leaf, [plain, plain, changed], 3)
-
-    def embedding(leaf: Leaf) -> Initializer:
-        return normal(embedding_factor / math.sqrt(leaf.shape[-1]))
-
+    embedding = by_width(embedding_factor)
     rules = {
         VALUE: changed,
-        FUSED: fused,
+        FUSED: _fused(law, factor),
         MLP_IN: changed,
         **(others or {}),
         POSITION: embedding,
@@ -388,3 +383,16 @@ def _rescaled(
         KERNEL: glorot,
     }
     return transformer(changed, rules)
+
+
+@dataclass(frozen=True)
+class _fused:  # noqa: N801 - likewise
+    """Query, key and value side by side, of which the value alone is changed."""
+
+    law: Distribution
+    factor: Factor
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        plain = variance_scaling(1.0, "fan_avg", self.law, **axes(leaf))
+        changed = scaled(plain, self.factor(leaf))
+        return side_by_side(leaf, [plain, plain, changed], 3)

@@ -1,0 +1,194 @@
+"""Recurrent layers: their kernels, gates and biases, told by the names of libraries."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jaxinit._array.fans import as_tuple
+from jaxinit._array.initializer import Initializer
+from jaxinit._array.parts import split
+from jaxinit._tree.rules import Leaf
+from jaxinit.initializers.basic import ones, zeros
+from jaxinit.initializers.sequence import forget_gate_bias
+from jaxinit.schemes._parts import Part, at, axes, beside, bias_beside
+from jaxinit.schemes._pieces import Rule, drawn, side_by_side
+
+# Kernels of the inputs and of the state in one module, and in modules of their own.
+_IN_ONE = (("weight_ih", "weight_hh"), ("w_i", "w_h"), ("kernel", "recurrent_kernel"))
+_APART = (("input_to_hidden", "hidden_to_hidden"), ("ih", "hh"))
+_KERNELS = ("kernel", "weight", "w")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The kernels of a recurrent layer, or of one of its gates.
+
+    Attributes:
+        inputs: the kernel of the inputs.
+        state: that of the state; the same leaf if both are one kernel, as in Haiku's
+            LSTM, the rows of the inputs first.
+        gate: letter of the gate, if each has kernels of its own.
+        adds_one: whether the layer adds 1 to its forget gate by itself.
+    """
+
+    inputs: Leaf
+    state: Leaf
+    gate: str = ""
+    adds_one: bool = False
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether one kernel is applied to inputs and state together."""
+        return self.inputs.path == self.state.path
+
+    @property
+    def units(self) -> int:
+        """Size of the state."""
+        return self._outputs // 4 if self.is_joint else self._size("in_axis")
+
+    @property
+    def gates(self) -> int:
+        """How many gates lie side by side in each kernel."""
+        return self._outputs // self.units
+
+    @property
+    def _outputs(self) -> int:
+        return self._size("out_axis")
+
+    def _size(self, which: str) -> int:
+        axis = axes(self.state)[which]
+        sizes = [self.state.shape[i] for i in as_tuple(axis)]
+        return math.prod(sizes)
+
+
+def cell(leaf: Leaf) -> Cell | None:
+    """The recurrent layer that a kernel or bias belongs to; None if to none.
+
+    Two kernels side by side, as `weight_ih` and `weight_hh`; two in modules beside each
+    other, as Flax's `dense_i` and `dense_h`, `if` (in NNX `if_`) and `hf`, `i` and `h`,
+    or Haiku's `input_to_hidden` and `hidden_to_hidden`; or the one of Haiku's `lstm`.
+    """
+    return next(_cells(leaf), None)
+
+
+def _cells(leaf: Leaf) -> Iterator[Cell]:
+    for names in _IN_ONE:
+        yield from _of_two(leaf, *(beside(leaf.path, name) for name in names))
+    around, _, module = leaf.path.rpartition("/")[0].rpartition("/")
+    for inputs, state, gate in _modules(around, module):
+        for name in _KERNELS:
+            paths = (f"{around}/{x}/{name}".removeprefix("/") for x in (inputs, state))
+            for found in _of_two(leaf, *paths):
+                is_window = len(found.state.shape) > 2
+                yield dataclasses.replace(found, gate=gate, adds_one=is_window)
+    joint = beside(leaf.path, "w")
+    if module == "linear" and _is(around, "lstm") and joint in leaf.leaves:
+        yield Cell(at(leaf, joint), at(leaf, joint), adds_one=True)
+
+
+def _of_two(leaf: Leaf, inputs: str, state: str) -> Iterator[Cell]:
+    if inputs in leaf.leaves and state in leaf.leaves:
+        yield Cell(at(leaf, inputs), at(leaf, state))
+
+
+def _modules(around: str, module: str) -> Iterator[tuple[str, str, str]]:
+    """Names of the modules that may hold the two kernels, and the letter of a gate."""
+    for pair in _APART:
+        if module in pair:
+            yield *pair, ""
+    if _is(around, "vanilla_rnn"):
+        yield "linear", "linear_1", ""
+    gate = re.fullmatch(r"(dense_|)[ih]([ifgorzn]?)_?", module)
+    if gate:
+        dense, letter = gate.groups()
+        for end in ("", "_"):  # `if` and `in` are no names of attributes
+            yield f"{dense}i{letter}{end}", f"{dense}h{letter}", letter
+
+
+def _is(path: str, name: str) -> bool:
+    """Whether a module has a name, or that and a number."""
+    return re.fullmatch(rf"(.*/)?{name}(_\d+)?", path) is not None
+
+
+class _StateKernel(Part):
+    def __call__(self, leaf: Leaf) -> bool:
+        found = cell(leaf)
+        return found is not None and leaf.path == found.state.path
+
+
+class _InputKernel(Part):
+    def __call__(self, leaf: Leaf) -> bool:
+        found = cell(leaf)
+        return found is not None and leaf.path == found.inputs.path
+
+
+class _ForgetBias(Part):
+    def __call__(self, leaf: Leaf) -> bool:
+        found = cell(leaf)
+        return super().__call__(leaf) and found is not None and found.gate == "f"
+
+
+RECURRENT = _StateKernel("recurrent kernel, such as dense_h, hi or weight_hh", "kernel")
+GATE_INPUT = _InputKernel("input kernel of a recurrent layer", "kernel")
+FORGET_INPUT = _ForgetBias("bias of a forget gate's input", "bias", "if if_")
+
+
+def kernels(inputs: Rule, state: Rule) -> dict[Part, Rule]:
+    """Rules for both kernels of recurrent layers, and for those that are one."""
+    return {RECURRENT: of_state(inputs, state), GATE_INPUT: inputs}
+
+
+@dataclass(frozen=True)
+class of_state:  # noqa: N801 - used, and therefore spelled, as a function
+    """The rule for a kernel of the state, which may be that of the inputs as well."""
+
+    inputs: Rule
+    state: Rule
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        """Of a kernel that is both, the rows of the inputs, then those of the state."""
+        found = cell(leaf)
+        if found is None or not found.is_joint:
+            return drawn(self.state, leaf)
+        rows, columns = leaf.shape
+        sizes = (rows - found.units, found.units)
+        parts = [
+            drawn(rule, dataclasses.replace(leaf, shape=(size, columns)))
+            for rule, size in zip((self.inputs, self.state), sizes, strict=True)
+        ]
+        return split(tuple(parts), sizes, axis=0)
+
+
+@dataclass(frozen=True)
+class by_gate:  # noqa: N801 - likewise
+    """A rule for each of the gates that lie side by side along the outputs."""
+
+    rule: Rule
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        """The initializer of them together."""
+        init, found = drawn(self.rule, leaf), cell(leaf)
+        if found is None or found.gates == 1:
+            return init
+        return side_by_side(leaf, init, found.gates)
+
+
+def remembering(leaf: Leaf) -> Initializer:
+    """1 for a forget gate, its bias fused or apart; 0 for other biases.
+
+    0 as well where the layer adds 1 by itself, and for the second of two biases.
+    """
+    found = cell(leaf)
+    if found is None or found.adds_one or _is_second(leaf, found):
+        return zeros
+    if found.gate == "f":
+        return ones
+    return forget_gate_bias() if found.gates == 4 else zeros
+
+
+def _is_second(leaf: Leaf, found: Cell) -> bool:
+    """Whether a bias is of the inputs' module, and the state's has one too."""
+    is_beside = beside(leaf.path, "") == beside(found.state.path, "")
+    return not is_beside and bias_beside(found.state) is not None
