@@ -78,7 +78,6 @@ def _positive(name: str, values: Any) -> np.ndarray:
 
 
 @maker
-@maker
 def lora(
     law: Literal["uniform", "normal"] = "uniform", stddev: float = 0.02
 ) -> tuple[Initializer, Initializer]:

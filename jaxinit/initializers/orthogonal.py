@@ -103,7 +103,6 @@ class orthogonal(Initializer):
 
 
 @maker
-@maker
 def delta_orthogonal(
     scale: float = 1.0, column_axis: int = -1, dtype: Any = None
 ) -> Initializer:

@@ -29,7 +29,6 @@ def _gates(name: str, value: Any) -> str:
 
 
 @maker
-@maker
 def forget_gate_bias(
     bias: float = 1.0, gates: str = "ifgo", dtype: Any = None
 ) -> Initializer:
@@ -203,7 +202,6 @@ def _check_steps(dt_min: float, dt_max: float) -> None:
         raise ValueError(f"dt_min must be less than dt_max, got {dt_min} and {dt_max}.")
 
 
-@maker
 @maker
 def log_steps(
     dt_min: float = 0.001, dt_max: float = 0.1, dtype: Any = None
