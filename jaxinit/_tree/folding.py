@@ -46,6 +46,8 @@ def fold(
 
 def _boxes(runs: list[_Run]) -> list[_Run]:
     """Runs joined along each of their integers in turn."""
+    if len(runs) == 1:
+        return runs
     for axis in range(len(runs[0].ranges)):
         chains: list[list[_Run]] = []
         for run in sorted(runs, key=lambda run: (_others(run, axis), run.ranges[axis])):

@@ -36,7 +36,7 @@ def init_missing(key: jax.Array, partial: Any, plan: Plan) -> Any:
     {'b': Array([0., 0.], dtype=float32), 'w': Array([1., 1.], dtype=float32)}
     """
     check_key(key)
-    return plan.complete(key, _known(partial, checked_plan("plan", plan)))
+    return checked_plan("plan", plan).complete(key, _known(partial, plan))
 
 
 def reinit(key: jax.Array, params: Any, plan: Plan, where: Any) -> Any:
