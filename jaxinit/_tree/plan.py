@@ -181,7 +181,9 @@ class Plan:
                 "a plan with shardings cannot be pickled: its devices are those of "
                 "this process. Pickle shapes and rules, and plan again."
             )
-        return Plan, (self._leaves, self._treedef)
+        # Nodes know how to pickle, their structure does not always: Equinox compares
+        # a part of it by identity.
+        return _restored, (jax.tree.unflatten(self._treedef, self),)
 
     def __str__(self) -> str:
         return as_text(self._leaves)
@@ -191,6 +193,10 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return as_html(self._leaves)
+
+
+def _restored(tree: Any) -> Plan:
+    return Plan(*jax.tree.flatten(tree))
 
 
 def checked_plan(name: str, value: Any) -> Plan:
