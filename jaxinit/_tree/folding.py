@@ -4,7 +4,8 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
-_INTEGER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)")
+# Digits beyond those of any layer number are left alone: they may be a hash.
+_INTEGER = re.compile(r"(?<![0-9])(?:0|[1-9][0-9]{0,17})(?![0-9])")
 
 
 class _Run(NamedTuple):
@@ -30,10 +31,10 @@ def fold(
     >>> fold(["b_0/w", "b_1/w", "head"], "aab")
     [('b_{0..1}/w', (0, 1)), ('head', (2,))]
     """
-    groups: dict[tuple[str, Hashable], list[_Run]] = {}
+    groups: dict[tuple[tuple[str, ...], Hashable], list[_Run]] = {}
     for i, (path, kind) in enumerate(zip(paths, kinds, strict=True)):
         ranges = tuple((int(n), int(n)) for n in _INTEGER.findall(path))
-        group = groups.setdefault((_INTEGER.sub("\0", path), kind), [])
+        group = groups.setdefault((tuple(_INTEGER.split(path)), kind), [])
         group.append(_Run(ranges, (i,)))
     folded = [
         (_filled(template, run.ranges), run.members)
@@ -45,14 +46,16 @@ def fold(
 
 def _boxes(runs: list[_Run]) -> list[_Run]:
     """Runs joined along each of their integers in turn."""
+    if len(runs) == 1:
+        return runs
     for axis in range(len(runs[0].ranges)):
-        joined: list[_Run] = []
+        chains: list[list[_Run]] = []
         for run in sorted(runs, key=lambda run: (_others(run, axis), run.ranges[axis])):
-            if joined and _follows(joined[-1], run, axis):
-                joined[-1] = _join(joined[-1], run, axis)
+            if chains and _follows(chains[-1][-1], run, axis):
+                chains[-1].append(run)
             else:
-                joined.append(run)
-        runs = joined
+                chains.append([run])
+        runs = [_joined(chain, axis) for chain in chains]
     return runs
 
 
@@ -67,12 +70,15 @@ def _follows(a: _Run, b: _Run, axis: int) -> bool:
     )
 
 
-def _join(a: _Run, b: _Run, axis: int) -> _Run:
-    span = (a.ranges[axis][0], b.ranges[axis][1])
-    ranges = (*a.ranges[:axis], span, *a.ranges[axis + 1 :])
-    return _Run(ranges, a.members + b.members)
+def _joined(chain: Sequence[_Run], axis: int) -> _Run:
+    """Runs that follow each other as one; each member is moved once for each axis."""
+    first, last = chain[0], chain[-1]
+    span = (first.ranges[axis][0], last.ranges[axis][1])
+    ranges = (*first.ranges[:axis], span, *first.ranges[axis + 1 :])
+    return _Run(ranges, tuple(i for run in chain for i in run.members))
 
 
-def _filled(template: str, ranges: Iterable[tuple[int, int]]) -> str:
-    texts = iter(f"{a}" if a == b else f"{{{a}..{b}}}" for a, b in ranges)
-    return re.sub("\0", lambda _: next(texts), template)
+def _filled(template: Sequence[str], ranges: Iterable[tuple[int, int]]) -> str:
+    texts = [f"{a}" if a == b else f"{{{a}..{b}}}" for a, b in ranges]
+    pairs = zip(template, [*texts, ""], strict=True)
+    return "".join(text + number for text, number in pairs)

@@ -4,10 +4,11 @@ from collections.abc import Container
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxinit._tree.paths import joined, leaf_paths, matcher
-from jaxinit._tree.plan import Plan, PlanError, PlannedLeaf, problems_message
+from jaxinit._array.keys import check_key
+from jaxinit._tree.paths import joined, leaf_paths, matcher, near_miss
+from jaxinit._tree.plan import Plan, PlannedLeaf, checked_plan
+from jaxinit._tree.problems import PlanError, problems_message
 
 
 def init_missing(key: jax.Array, partial: Any, plan: Plan) -> Any:
@@ -25,7 +26,8 @@ def init_missing(key: jax.Array, partial: Any, plan: Plan) -> Any:
 
     Raises:
         PlanError: naming every leaf of `partial` that the plan does not have, or has
-            with another shape or dtype.
+            with another shape or dtype, or that is no array.
+        TypeError: if `key` is no key, or `plan` no plan.
 
     >>> import jax, jaxinit
     >>> shapes = {"w": jax.ShapeDtypeStruct((2,), "float32"), "b": jnp.zeros(2)}
@@ -33,7 +35,8 @@ def init_missing(key: jax.Array, partial: Any, plan: Plan) -> Any:
     >>> init_missing(jax.random.key(0), {"b": jnp.zeros(2)}, plan)
     {'b': Array([0., 0.], dtype=float32), 'w': Array([1., 1.], dtype=float32)}
     """
-    return plan.complete(key, _known(partial, plan))
+    check_key(key)
+    return checked_plan("plan", plan).complete(key, _known(partial, plan))
 
 
 def reinit(key: jax.Array, params: Any, plan: Plan, where: Any) -> Any:
@@ -51,12 +54,15 @@ def reinit(key: jax.Array, params: Any, plan: Plan, where: Any) -> Any:
 
     Raises:
         PlanError: if `params` does not fit the plan.
+        TypeError: if `key` is no key, `plan` no plan, or `where` no pattern.
         ValueError: if `where` matches no leaf.
     """
+    check_key(key)
     matches = matcher(where)
-    chosen = {leaf.path for leaf in plan if matches(leaf)}
+    chosen = {leaf.path for leaf in checked_plan("plan", plan) if matches(leaf)}
     if not chosen:
-        raise ValueError(f"where={where!r} matches no leaf of the plan:\n{plan}")
+        meant = near_miss(where, [leaf.path for leaf in plan])
+        raise ValueError(f"where={where!r} matches no leaf of the plan{meant}:\n{plan}")
     known = whole(params, plan, optional=chosen)
     kept = {path: value for path, value in known.items() if path not in chosen}
     return plan.complete(key, kept)
@@ -73,8 +79,9 @@ def whole(params: Any, plan: Plan, optional: Container[str] = ()) -> dict[str, A
     Raises:
         PlanError: naming every leaf that only one of them has, or that has another
             shape or dtype.
+        TypeError: if `plan` is no plan.
     """
-    known = _known(params, plan)
+    known = _known(params, checked_plan("plan", plan))
     lacking = [leaf.path for leaf in plan if leaf.path not in known]
     lacking = [path for path in lacking if path not in optional]
     if lacking:
@@ -99,7 +106,11 @@ def _known(params: Any, plan: Plan) -> dict[str, Any]:
 def _misfit(value: Any, leaf: PlannedLeaf | None) -> str | None:
     if leaf is None:
         return "not in the plan"
-    shape, dtype = jnp.shape(value), jnp.result_type(value)
-    if (shape, dtype) == (leaf.shape, leaf.dtype):
+    if not hasattr(value, "dtype") or isinstance(value, jax.ShapeDtypeStruct):
+        return f"not an array but {value!r}"
+    if (tuple(value.shape), value.dtype) == (leaf.shape, leaf.dtype):
         return None
-    return f"is {dtype}{list(shape)}, planned is {leaf.dtype}{list(leaf.shape)}"
+    return (
+        f"is {value.dtype}{list(value.shape)}, planned is "
+        f"{leaf.dtype}{list(leaf.shape)}"
+    )

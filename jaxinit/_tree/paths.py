@@ -1,19 +1,29 @@
 """Paths of leaves: as text, matched by patterns, and hashed into keys."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
+from jax.tree_util import (
+    DictKey,
+    FlattenedIndexKey,
+    GetAttrKey,
+    SequenceKey,
+    keystr,
+)
+
+from jaxinit._tree.problems import PlanError, problems_message
 
 KEY_SCHEME = "path-v1"
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+>")
 
 Path = tuple[str, ...]
 
 
-def leaf_paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None):
+def leaf_paths(tree: Any) -> list[tuple[Path, Any]]:
     """The leaves of a pytree, each with its path.
 
     A path is a tuple of segments: keys of mappings, names of attributes, and positions
@@ -22,19 +32,53 @@ def leaf_paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None):
 
     Args:
         tree: the pytree.
-        is_leaf: what else to take as a leaf, as in `jax.tree.leaves`.
 
     Returns:
         List of pairs `(path, leaf)`, in the order of the tree.
+
+    Raises:
+        PlanError: naming all leaves whose paths are the same text, so that nothing can
+            name one of them alone, or are text that differs from run to run.
+
+    >>> leaf_paths({"blocks": [{"w": 1}, {"w": 2}]})
+    [(('blocks', '0', 'w'), 1), (('blocks', '1', 'w'), 2)]
     """
-    flat = jax.tree.leaves_with_path(tree, is_leaf=is_leaf)
-    shared: dict[tuple, int] = {}
-    for path, _ in flat:
-        shared[path[:-1]] = shared.get(path[:-1], 0) + 1
+    flat = jax.tree.leaves_with_path(tree)
+    pairs = _named(flat)
+    texts = [joined(path) for path, _ in pairs]
+    if len(set(texts)) < len(texts) or any(map(_ADDRESS.search, texts)):
+        raise PlanError(problems_message("the tree", _ambiguous(texts, flat)))
+    return pairs
+
+
+def node_paths(tree: Any, is_leaf: Callable[[Any], bool]) -> list[tuple[Path, Any]]:
+    """As `leaf_paths`, of nodes that are taken as leaves; equal paths are no error."""
+    return _named(jax.tree.leaves_with_path(tree, is_leaf=is_leaf))
+
+
+def _named(flat: Sequence[tuple[tuple, Any]]) -> list[tuple[Path, Any]]:
+    shared = Counter(path[:-1] for path, _ in flat)
     return [(_segments(path, shared), leaf) for path, leaf in flat]
 
 
-def _segments(path: tuple, shared: dict[tuple, int]) -> Path:
+def _ambiguous(texts: Sequence[str], flat: Sequence[tuple[tuple, Any]]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for text, (path, _) in zip(texts, flat, strict=True):
+        groups.setdefault(text, []).append(keystr(path) or "the tree itself")
+    return [
+        f"{text!r} is the path of {len(names)} leaves, {' and '.join(names)}: rename "
+        "all but one, as no rule can tell them apart"
+        for text, names in groups.items()
+        if len(names) > 1
+    ] + [
+        f"{text!r} is another path in every run: give the key of {names[0]} a text of "
+        "its own, as by a method __str__"
+        for text, names in groups.items()
+        if _ADDRESS.search(text)
+    ]
+
+
+def _segments(path: tuple, shared: Mapping[tuple, int]) -> Path:
     boxed = path and path[-1] in (GetAttrKey("value"), GetAttrKey("raw_value"))
     if boxed and len(path) > 1 and shared[path[:-1]] == 1:
         path = path[:-1]
@@ -67,7 +111,7 @@ def path_words(path: Path) -> tuple[int, int]:
     """
     import hashlib  # loads OpenSSL, which importing jaxinit need not
 
-    encoded = (segment.encode() for segment in path)
+    encoded = (segment.encode(errors="surrogatepass") for segment in path)
     message = b"".join(len(s).to_bytes(4, "little") + s for s in encoded)
     digest = hashlib.blake2b(message, digest_size=8, person=KEY_SCHEME.encode())
     first, second = np.frombuffer(digest.digest(), "<u4").tolist()
@@ -77,11 +121,15 @@ def path_words(path: Path) -> tuple[int, int]:
 def layer_index(path: Path) -> int | None:
     """The layer number in a path: the first segment that is or ends in a number.
 
+    A name that has slashes, as those of Haiku, counts as several segments.
+
     >>> layer_index(("params", "blocks_3", "Dense_0", "kernel"))
     3
+    >>> layer_index(("gpt/~/block_5/~/linear", "w"))
+    5
     """
-    for segment in path:
-        number = re.search(r"(?:^|[_.-])(\d+)$", segment)
+    for segment in joined(path).split("/"):
+        number = re.search(r"(?:^|[_.-])([0-9]{1,18})$", segment)
         if number:
             return int(number[1])
     return None
@@ -90,12 +138,13 @@ def layer_index(path: Path) -> int | None:
 def glob(pattern: str) -> re.Pattern[str]:
     """A glob over `/`-joined segments as a regular expression to match in full.
 
-    `*` and `?` match within a segment, `[...]` one of some characters, and the segment
-    `**` any number of segments, none included.
+    `*` and `?` match within a segment, `[...]` one of some characters, `[!...]` one of
+    all others, and the segment `**` any number of segments, none included. `[[]`, `[*]`
+    and `[?]` match these characters themselves.
 
     Raises:
-        ValueError: if the pattern is empty, has an empty segment, or `**` is only a
-            part of a segment.
+        ValueError: if the pattern is empty, has an empty segment, `**` is only a part
+            of a segment, or a range of characters has its end before its start.
     """
     segments = pattern.split("/")
     wrong = [s for s in segments if not s or ("**" in s and s != "**")]
@@ -105,24 +154,30 @@ def glob(pattern: str) -> re.Pattern[str]:
             "by single slashes, none is empty, and ** stands alone, as in '**/kernel'."
         )
     text = "".join(
-        r"(?:[^/]+/)*" if segment == "**" else f"{_within(segment)}/"
+        r"(?:[^/]*/)*" if segment == "**" else f"{_within(segment)}/"
         for segment in segments
     )
-    return re.compile(text)
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(
+            f"pattern {pattern!r} has a range of characters that is none, as [z-a]: "
+            f"{error}. A [ that stands for itself is written [[]."
+        ) from None
 
 
 def _within(segment: str) -> str:
-    parts = re.split(r"(\*|\?|\[!?[^\]]+\])", segment)
+    parts = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", segment)
     return "".join(map(_token, parts))
 
 
 def _token(part: str) -> str:
     if part in ("*", "?"):
         return {"*": "[^/]*", "?": "[^/]"}[part]
-    if part.startswith("[") and len(part) > 2:
-        inside = part[1:-1].replace("\\", r"\\")
-        return f"[^/{inside[1:]}]" if inside[0] == "!" else f"[{inside}]"
-    return re.escape(part)
+    if not part.startswith("[") or part in ("[", "[]", "[!]"):
+        return re.escape(part)
+    inside = re.sub(r"([][\\^&~|])", r"\\\1", part[1:-1])
+    return f"[^/{inside[1:]}]" if inside[0] == "!" else f"[{inside}]"
 
 
 def matcher(pattern: Any) -> Callable[[Any], bool]:
@@ -159,3 +214,38 @@ def collisions(paths: Sequence[Path]) -> list[list[str]]:
     for path in paths:
         groups.setdefault(path_words(path), []).append(joined(path))
     return [group for group in groups.values() if len(group) > 1]
+
+
+def near_miss(pattern: Any, paths: Sequence[str]) -> str:
+    """What may have been meant by a pattern that matches none of some paths.
+
+    >>> near_miss("kernel", ["a/kernel", "b/kernel", "b/bias"])
+    "; '**/kernel' matches 2, such as 'a/kernel'"
+    """
+    if isinstance(pattern, re.Pattern):
+        within = [path for path in paths if pattern.search(path)]
+        text = "; it must match in full, and is only found within {}"
+        return text.format(repr(within[0])) if within else ""
+    if not isinstance(pattern, str):
+        return ""
+    if pattern in paths:
+        escaped = re.sub(r"([*?[])", r"[\1]", pattern)
+        return f"; the path that looks the same is matched by {escaped!r}"
+    if re.search(r"\.[*+?]|[\\^$|()+]", pattern):
+        return (
+            "; text is a glob, such as '**/kernel', and a regular expression is "
+            f"re.compile({pattern!r})"
+        )
+    return next(filter(None, (_matches(t, paths) for t in _variants(pattern))), "")
+
+
+def _variants(pattern: str) -> list[str]:
+    below = pattern.partition("/")[2]
+    every = [f"**/{pattern}", f"{pattern}/**", f"**/{pattern}/**", f"**/{below}"]
+    return every if below else every[:3]
+
+
+def _matches(pattern: str, paths: Sequence[str]) -> str:
+    expression = glob(pattern)
+    found = [path for path in paths if expression.fullmatch(_closed(path))]
+    return f"; {pattern!r} matches {len(found)}, such as {found[0]!r}" if found else ""

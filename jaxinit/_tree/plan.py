@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._array.fans import fans
-from jaxinit._array.initializer import Initializer
+from jaxinit._array.initializer import Initializer, checked_shape
+from jaxinit._array.keys import check_key
 from jaxinit._array.table import Tabular
 from jaxinit._compile.jit import JittedInit, Programs, jit
+from jaxinit._tree.folding import fold
 from jaxinit._tree.paths import (
     Path,
     collisions,
@@ -22,13 +24,10 @@ from jaxinit._tree.paths import (
     leaf_paths,
     path_words,
 )
-from jaxinit._tree.rules import Leaf, Rules, keyed
+from jaxinit._tree.problems import PlanError, problems_message
+from jaxinit._tree.rules import Leaf, Rules, checked_patterns, keyed
 from jaxinit._tree.shardings import leaf_shardings
 from jaxinit._tree.table import plan_table
-
-
-class PlanError(ValueError):
-    """All that is wrong with a plan, or with a tree given to one, in one message."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +115,17 @@ class Plan(Tabular):
 
         Returns:
             Pytree of the structure of the plan, each leaf with its planned sharding.
+
+        Raises:
+            TypeError: if `key` is no key.
+            ValueError: if it is several.
         """
+        check_key(key)
         return jax.tree.unflatten(self._treedef, self._all(key))
 
     def programs(self, key: jax.Array) -> Programs:
         """What `init` compiles, as `jaxinit.jit(...).programs(key)`."""
+        check_key(key)
         return self._all.programs(key)
 
     @functools.cached_property
@@ -136,7 +141,12 @@ class Plan(Tabular):
 
         Returns:
             Pytree of the structure of the plan.
+
+        Raises:
+            TypeError: if `key` is no key.
+            ValueError: if it is several.
         """
+        check_key(key)
         missing = tuple(leaf for leaf in self if leaf.path not in known)
         drawn = dict(
             zip((leaf.path for leaf in missing), _drawing(missing)(key), strict=True)
@@ -155,6 +165,27 @@ class Plan(Tabular):
     def __len__(self) -> int:
         return len(self._leaves)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return (self._leaves, self._treedef) == (other._leaves, other._treedef)
+
+    def __hash__(self) -> int:
+        return hash((self._leaves, self._treedef))
+
+    def __deepcopy__(self, memo: Any) -> "Plan":
+        return self  # nothing in it changes, and devices cannot be copied
+
+    def __reduce__(self):
+        if any(leaf.sharding is not None for leaf in self):
+            raise TypeError(
+                "a plan with shardings cannot be pickled: its devices are those of "
+                "this process. Pickle shapes and rules, and plan again."
+            )
+        # Nodes know how to pickle, their structure does not always: Equinox compares
+        # a part of it by identity.
+        return _restored, (jax.tree.unflatten(self._treedef, self),)
+
     def __repr__(self) -> str:
         return f"<Plan of {len(self)} leaves, {self.bytes:,} bytes>"
 
@@ -162,23 +193,8 @@ class Plan(Tabular):
         return plan_table(self._leaves)
 
 
-def checked_plan(name: str, value: Any) -> Plan:
-    """The value, if it is a plan.
-
-    Args:
-        name: what the error calls it.
-        value: what was given.
-
-    Raises:
-        TypeError: if it is none, saying how to make one.
-    """
-    if isinstance(value, Plan):
-        return value
-    raise TypeError(
-        f"{name} must be a jaxinit.Plan, as jaxinit.plan(shapes, rules) makes of rules "
-        f"or of a mapping from patterns to initializers, got {value!r} of type "
-        f"{type(value).__name__}."
-    )
+def _restored(tree: Any) -> Plan:
+    return Plan(*jax.tree.flatten(tree))
 
 
 def checked_plan(name: str, value: Any) -> Plan:
@@ -236,40 +252,40 @@ def plan(
     (8, 4)
     """
     rules = Rules(rules)
+    allow_unused = checked_patterns("allow_unused", allow_unused)
     flat = leaf_paths(shapes)
     treedef = jax.tree.structure(shapes)
-    problems = _not_arrays(flat)
-    if problems:
-        raise PlanError(problems_message("the plan", problems))
     contexts = leaf_contexts(flat)
-    problems += [
-        f"{' and '.join(group)}: the same path as text, so the same key; rename one"
-        for group in collisions([path for path, _ in flat])
+    paths = {leaf.path: path for leaf, (path, _) in zip(contexts, flat, strict=True)}
+    problems = [
+        f"{' and '.join(group)}: their hashes are equal, so the same key; rename one"
+        for group in collisions(list(paths.values()))
     ]
-    found = [rules.find(leaf) for leaf in contexts]
-    problems += [
-        f"{leaf.path}: no rule matches it"
-        for leaf, position in zip(contexts, found, strict=True)
-        if position is None
-    ]
-    unused = rules.unused(found, allow_unused)
-    problems += [f"rule {pattern!r}: matches no leaf" for pattern in unused]
+    found, raised = _found(rules, contexts)
+    problems += [f"{path}: {text}" for path, text in raised.items()]
+    unmatched = [x.path for x, i in zip(contexts, found, strict=True) if i is None]
+    problems += _unmatched(shapes, [path for path in unmatched if path not in raised])
+    problems += rules.unused(contexts, found, allow_unused)
     initializers, wrong = _initializers(rules, contexts, found)
     placed, misplaced = leaf_shardings(shardings, treedef, contexts, allow_unused)
     problems += [*wrong, *misplaced]
     if problems:
         owner = f"the plan by {rules.name}" if rules.name else "the plan"
         raise PlanError(problems_message(owner, problems))
-    leaves = []
-    for (path, _), c, init, place in zip(
-        flat, contexts, initializers, placed, strict=True
-    ):
-        if isinstance(init, keyed):
-            init, path = init.initializer, tuple(init.path.split("/"))
-        leaves.append(
-            PlannedLeaf(c.path, c.shape, c.dtype, init, place, path_words(path))
-        )
-    return Plan(leaves, treedef)
+    triples = zip(contexts, initializers, placed, strict=True)
+    return Plan([_planned(*triple, paths) for triple in triples], treedef)
+
+
+def _planned(
+    leaf: Leaf, initializer: Any, place: Any, paths: Mapping[str, Path]
+) -> PlannedLeaf:
+    path = leaf.path
+    if isinstance(initializer, keyed):
+        initializer, path = initializer.initializer, initializer.path
+    # A path that is no leaf's is given as text only; one with slashes within a name is
+    # told apart by the tree.
+    words = path_words(paths.get(path, tuple(path.split("/"))))
+    return PlannedLeaf(leaf.path, leaf.shape, leaf.dtype, initializer, place, words)
 
 
 def init_tree(key: jax.Array, shapes: Any, rules: Any, *, shardings: Any = None) -> Any:
@@ -287,23 +303,73 @@ def init_tree(key: jax.Array, shapes: Any, rules: Any, *, shardings: Any = None)
     return plan(shapes, rules, shardings=shardings).init(key)
 
 
-def problems_message(owner: str, problems: Sequence[str]) -> str:
-    """All problems as one message."""
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    return f"{owner} has {count}:\n" + "\n".join(f"  {text}" for text in problems)
+def _found(
+    rules: Rules, leaves: Sequence[Leaf]
+) -> tuple[list[int | None], dict[str, str]]:
+    """The rule of every leaf, and by path what predicates of the user's raise."""
+    found, raised = [], {}
+    for leaf in leaves:
+        try:
+            found.append(rules.find(leaf))
+        except Exception as error:  # whatever it is, say of which leaf
+            found.append(None)
+            raised[leaf.path] = f"{type(error).__name__}: {error}"
+    return found, raised
 
 
-def _not_arrays(flat: Sequence[tuple[Path, Any]]) -> list[str]:
-    return [
-        f"{joined(path)}: not an array but {leaf!r}; leave it out, as by "
-        "equinox.filter or nnx.state"
-        for path, leaf in flat
-        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+def _unmatched(shapes: Any, paths: Sequence[str]) -> list[str]:
+    """Of leaves that no rule matches: those of a Flax collection are one problem."""
+    if not isinstance(shapes, Mapping) or "params" not in shapes:
+        return [f"{path}: no rule matches it" for path in paths]
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(path.partition("/")[0], []).append(path)
+    own = groups.pop("params", [])
+    return [f"{path}: no rule matches it" for path in own] + [
+        f"{', '.join(name for name, _ in fold(group, [None] * len(group)))}: no rule "
+        f"matches them; plan variables['params'] alone and take variables[{name!r}] "
+        "from model.init, or add rules for them"
+        for name, group in groups.items()
     ]
 
 
+def unplannable(leaf: Any) -> str | None:
+    """Why a leaf is nothing that can be drawn; None if it can be."""
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return f"not an array but {leaf!r}; {_LEAVE_OUT}"
+    if not _is_number(leaf.dtype):
+        return f"not an array of numbers but of {leaf.dtype}; {_LEAVE_OUT}"
+    try:
+        checked_shape(leaf.shape)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _is_number(dtype: Any) -> bool:
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError:  # that of random keys, or of another library
+        return False
+    return bool(jnp.issubdtype(dtype, np.number)) or dtype == np.bool_
+
+
+_LEAVE_OUT = (
+    "leave it out, as by nnx.state(model, nnx.Param), or by equinox.filter(model, "
+    "equinox.is_inexact_array)"
+)
+
+
 def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
-    """What rules may look at, of every leaf."""
+    """What rules may look at, of every leaf.
+
+    Raises:
+        PlanError: naming every leaf that is no array of numbers.
+    """
+    problems = [(joined(path), unplannable(leaf)) for path, leaf in flat]
+    lines = [f"{path or 'the whole'}: {text}" for path, text in problems if text]
+    if lines:
+        raise PlanError(problems_message("the tree", lines))
     siblings: dict[Path, dict[str, jax.ShapeDtypeStruct]] = {}
     leaves: dict[str, jax.ShapeDtypeStruct] = {}
     for path, leaf in flat:
@@ -349,15 +415,46 @@ def _checked(initializer: Any, leaf: Leaf, known: dict[Any, str | None]) -> str 
 
 
 def _problem(initializer: Any, leaf: Leaf) -> str | None:
+    def draw(key):
+        drawn = initializer(key, leaf.shape, leaf.dtype)
+        if callable(drawn):
+            raise TypeError("it returns a function, so it is to be called before")
+        return drawn
+
     try:
-        made = jax.eval_shape(
-            lambda key: initializer(key, leaf.shape, leaf.dtype), jax.random.key(0)
-        )
+        made = jax.eval_shape(draw, jax.random.key(0))
     except Exception as error:  # any initializer may refuse a shape in its own way
         return f"{initializer!r} cannot make it: {error}"
-    if (made.shape, made.dtype) == (leaf.shape, leaf.dtype):
+    if not isinstance(made, jax.ShapeDtypeStruct):
+        return f"{initializer!r} makes {made!r} instead of an array"
+    if (made.shape, made.dtype) != (leaf.shape, leaf.dtype):
+        return (
+            f"{initializer!r} makes {made.dtype}{list(made.shape)} instead of "
+            f"{leaf.dtype}{list(leaf.shape)}"
+        )
+    return _overflow(initializer, leaf)
+
+
+def _overflow(initializer: Any, leaf: Leaf) -> str | None:
+    """What an initializer that knows its moments draws beyond the leaf's dtype."""
+    if not isinstance(initializer, Initializer) or 0 in leaf.shape:
+        return None
+    try:
+        moments = initializer.moments(leaf.shape, leaf.dtype)
+    except NotImplementedError:  # no formula is known
+        return None
+    ends = [x for x in (moments.low, moments.high) if not math.isinf(x)]
+    largest = _largest(leaf.dtype)
+    if all(abs(x) <= largest for x in (moments.mean, moments.std, *ends)):
         return None
     return (
-        f"{initializer!r} makes {made.dtype}{list(made.shape)} instead of "
-        f"{leaf.dtype}{list(leaf.shape)}"
+        f"{initializer!r} draws what {leaf.dtype} cannot hold: mean {moments.mean:g}, "
+        f"standard deviation {moments.std:g}, the largest number is {largest:.4g}"
     )
+
+
+def _largest(dtype: np.dtype) -> float:
+    if dtype == np.bool_:
+        return 1.0
+    is_integer = jnp.issubdtype(dtype, np.integer)
+    return float((jnp.iinfo if is_integer else jnp.finfo)(dtype).max)

@@ -1,6 +1,7 @@
 """Rules: ordered pairs of a pattern and what to draw where it matches."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxinit._array.initializer import Initializer
-from jaxinit._tree.paths import matcher
+from jaxinit._tree.paths import matcher, near_miss
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,16 @@ class keyed:  # noqa: N801 - used, and therefore spelled, as a function
 class Patterns:
     """Ordered pairs of a pattern and a value; the first that matches a leaf decides.
 
+    Args:
+        rules: mapping from patterns to values, or pairs of them.
+
     Raises:
-        TypeError: if a pattern is of a wrong type.
+        TypeError: if they or a pattern are of a wrong type.
         ValueError: if a glob is malformed or a pattern is given twice.
     """
 
-    def __init__(self, pairs: Iterable[tuple[Any, Any]]):
-        self._pairs = tuple((pattern, value) for pattern, value in pairs)
+    def __init__(self, rules: Any):
+        self._pairs = _pairs(rules)
         patterns = [pattern for pattern, _ in self._pairs]
         twice = [p for i, p in enumerate(patterns) if p in patterns[:i]]
         if twice:
@@ -104,17 +108,83 @@ class Patterns:
         hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
         return next(hits, None)
 
-    def unused(self, found: Sequence[int | None], allowed: Sequence[Any]) -> list[Any]:
-        """The patterns that had to match and that no leaf found, but for some."""
+    def unused(
+        self,
+        leaves: Sequence[Leaf],
+        found: Sequence[int | None],
+        allowed: Sequence[Any],
+    ) -> list[str]:
+        """The patterns that had to match and that no leaf found, but for some.
+
+        Args:
+            leaves: the leaves.
+            found: for each of them what `find` says.
+            allowed: patterns that need not match.
+        """
+        used = set(found)
         return [
-            pattern
+            f"rule {pattern!r}: matches no leaf{self._why(i, leaves, found)}"
             for i, (pattern, _) in enumerate(self._pairs)
-            if i not in found and pattern in self.required and pattern not in allowed
+            if i not in used and pattern in self.required and pattern not in allowed
         ]
+
+    def _why(
+        self, position: int, leaves: Sequence[Leaf], found: Sequence[int | None]
+    ) -> str:
+        """Why a rule is not used: an earlier one is, or its pattern is a slip."""
+        pattern = self._pairs[position][0]
+        if not isinstance(pattern, str | re.Pattern):
+            return ""
+        for leaf, earlier in zip(leaves, found, strict=True):
+            if earlier is not None and self._matchers[position](leaf):
+                first = self._pairs[earlier][0]
+                return f" that {first!r}, which stands before it, leaves over"
+        return near_miss(pattern, [leaf.path for leaf in leaves])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Patterns):
+            return NotImplemented
+        return type(self) is type(other) and self._same == other._same
+
+    def __hash__(self) -> int:
+        return hash(self._same)
+
+    @property
+    def _same(self) -> tuple:
+        """What makes two of these equal."""
+        return self._pairs, self.required
 
     def __repr__(self):
         pairs = ", ".join(f"{p!r}: {v!r}" for p, v in self._pairs)
         return f"{type(self).__name__}({{{pairs}}})"
+
+
+def _pairs(rules: Any) -> tuple[tuple[Any, Any], ...]:
+    items = rules.items() if isinstance(rules, Mapping | Patterns) else rules
+    try:
+        if isinstance(rules, str):
+            raise TypeError
+        return tuple((pattern, value) for pattern, value in items)
+    except (TypeError, ValueError):
+        raise TypeError(f"{_NO_RULES}, got {rules!r}{_remedy(rules)}.") from None
+
+
+_NO_RULES = (
+    "rules must be a mapping from patterns to values, such as {'**/kernel': "
+    "jaxinit.he_normal()}, pairs of these, or a scheme such as jaxinit.schemes.flax()"
+)
+
+
+def _remedy(value: Any) -> str:
+    """What to write instead of something that is no rules."""
+    if is_initializer(value):
+        return f": for every leaf write {{'**': {value!r}}}"
+    return f"; {_call_it(value)}" if callable(value) else ""
+
+
+def _call_it(value: Any) -> str:
+    name = getattr(value, "__name__", repr(value))
+    return f"it is to be called, so write {name}()"
 
 
 class Rules(Patterns):
@@ -156,10 +226,11 @@ class Rules(Patterns):
             self.parts = rules.parts if required is None else (self,)
             required = rules.required if required is None else required
             name = name or rules.name
-        super().__init__(rules.items() if isinstance(rules, Mapping | Rules) else rules)
+        super().__init__(rules)
         self.name = name
         if required is not None:
-            patterns, self.required = self.required, tuple(required)
+            patterns = self.required
+            self.required = checked_patterns("required", required)
             unknown = [p for p in self.required if p not in patterns]
             if unknown:
                 raise ValueError(
@@ -185,10 +256,39 @@ class Rules(Patterns):
     def __len__(self) -> int:
         return len(self._pairs)
 
+    def __reduce__(self):
+        is_whole = self.parts[0] is self  # which a pickle cannot hold within itself
+        parts = None if is_whole else self.parts
+        return _restored, (self._pairs, self.required, self.name, parts, self.call)
+
+
+def _restored(pairs, required, name, parts, call) -> Rules:
+    rules = Rules(pairs, required=required, name=name)
+    rules.parts, rules.call = parts or (rules,), call
+    return rules
+
+
+def checked_patterns(name: str, value: Any) -> tuple[Any, ...]:
+    """Several patterns as a tuple.
+
+    Raises:
+        TypeError: if it is one pattern, or no sequence.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(value)
+    raise TypeError(
+        f"{name} must be a sequence of patterns, such as ['**/bias'], got {value!r}."
+    )
+
 
 def _maker(pattern: Any, value: Any) -> Callable[[Leaf], Callable[..., jax.Array]]:
     if is_initializer(value):
         return lambda leaf: value
+    if is_factory(value):
+        raise TypeError(
+            f"the rule for {pattern!r} is {value!r}, which makes initializers: "
+            f"{_call_it(value)}."
+        )
     if not callable(value):
         raise TypeError(
             f"the rule for {pattern!r} must be an initializer, such as "
@@ -204,18 +304,37 @@ def _maker(pattern: Any, value: Any) -> Callable[[Leaf], Callable[..., jax.Array
     return make
 
 
+_BY_POSITION = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
+
+
 def is_initializer(value: Any) -> bool:
-    """Whether `value` is called with a key and a shape, as jax's initializers are."""
+    """Whether `value` is called with a key and a shape, as jax's initializers are.
+
+    Neither has a default: `lambda leaf, depth=12: ...` is a function of a leaf.
+    """
     if isinstance(value, Initializer):
         return True
-    if not callable(value) or isinstance(value, type):
-        return False
-    try:
-        parameters = inspect.signature(value).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    positional = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    given = [p for p in _parameters(value) or () if p.kind in _BY_POSITION]
+    required = [p for p in given if p.default is p.empty]
+    return len(required) >= 2 and not isinstance(value, type)
+
+
+def is_factory(value: Any) -> bool:
+    """Whether `value` makes initializers, as `he_normal` and those of jax do."""
+    if isinstance(value, type):
+        return issubclass(value, Initializer)
+    parameters = _parameters(value)
+    return parameters is not None and all(
+        p.default is not p.empty for p in parameters[:1]
     )
-    return sum(p.kind in positional for p in parameters) >= 2
+
+
+def _parameters(value: Any) -> list[inspect.Parameter] | None:
+    """The parameters of a function; None where they are not known."""
+    try:
+        return list(inspect.signature(value).parameters.values())
+    except (TypeError, ValueError):
+        return None

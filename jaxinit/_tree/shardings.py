@@ -9,7 +9,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxinit._compile.placement import axis_names, flat_shardings, on_mesh
-from jaxinit._tree.paths import joined, leaf_paths
+from jaxinit._tree.paths import joined, node_paths
 from jaxinit._tree.rules import Leaf, Patterns
 
 
@@ -32,7 +32,7 @@ class ShardingRules(Patterns):
     """
 
     def __init__(self, rules: Mapping[Any, Any] | Iterable[tuple[Any, Any]]):
-        super().__init__(rules.items() if isinstance(rules, Mapping) else rules)
+        super().__init__(rules)
         for pattern, value in self._pairs:
             if value is not None and not isinstance(value, PartitionSpec | Sharding):
                 raise TypeError(f"the rule for {pattern!r} {_WANTED}, got {value!r}.")
@@ -42,10 +42,7 @@ class ShardingRules(Patterns):
     ) -> tuple[list[Any], list[str]]:
         """What the rules say of every leaf, and the rules that say nothing."""
         found = [self.find(leaf) for leaf in leaves]
-        unused = [
-            f"sharding rule {pattern!r}: matches no leaf"
-            for pattern in self.unused(found, allow_unused)
-        ]
+        unused = [f"sharding {s}" for s in self.unused(leaves, found, allow_unused)]
         return [None if i is None else self._pairs[i][1] for i in found], unused
 
 
@@ -91,9 +88,7 @@ def _spread(
 
 def _structure_problems(shardings: Any, leaves: Sequence[Leaf]) -> list[str]:
     """How a tree of shardings is no prefix of the tree, by paths."""
-    flat = leaf_paths(
-        shardings, is_leaf=lambda x: x is None or isinstance(x, PartitionSpec)
-    )
+    flat = node_paths(shardings, lambda x: x is None or isinstance(x, PartitionSpec))
     given, paths = [joined(path) for path, _ in flat], [leaf.path for leaf in leaves]
 
     def above(prefix: str, path: str) -> bool:
@@ -143,7 +138,7 @@ def boxed_shardings(
 
     found, problems = collected(
         (joined(path), functools.partial(checked, box))
-        for path, box in leaf_paths(tree, is_leaf=is_box)
+        for path, box in node_paths(tree, is_box)
     )
     return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_box), found), problems
 

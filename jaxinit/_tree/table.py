@@ -1,7 +1,7 @@
 """A plan as a table."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jaxinit._array.table import Table
@@ -21,18 +21,21 @@ def _rows(leaves: Sequence["PlannedLeaf"]) -> tuple[list[str], list[list[str]]]:
     head = list(_HEAD)
     if any(leaf.sharding is not None for leaf in leaves):
         head.append("sharding")
+    known: dict[Hashable, list[str]] = {}
     rows = []
     for path, members in fold([leaf.path for leaf in leaves], kinds):
-        cells = _cells(path, leaves[members[0]], len(members))
-        rows.append(cells[: len(head)])
+        kind = kinds[members[0]]
+        if kind not in known:
+            known[kind] = _cells(leaves[members[0]])
+        count = f"x{len(members)}" if len(members) > 1 else ""
+        rows.append([path, count, *known[kind]][: len(head)])
     return head, rows
 
 
-def _cells(path: str, leaf: "PlannedLeaf", count: int) -> list[str]:
+def _cells(leaf: "PlannedLeaf") -> list[str]:
+    """What all leaves of a kind have in common."""
     fan_in, fan_out = leaf.fans or (None, None)
     return [
-        path,
-        f"x{count}" if count > 1 else "",
         "x".join(map(str, leaf.shape)) or "()",
         str(leaf.dtype),
         repr(leaf.initializer),
