@@ -18,7 +18,7 @@ from jaxinit._tree.folding import fold
 from jaxinit._tree.partial import whole
 from jaxinit._tree.paths import joined, leaf_paths
 from jaxinit._tree.plan import Plan, PlannedLeaf
-from jaxinit.initializers.orthogonality import defect, is_orthogonal
+from jaxinit.initializers.orthogonality import defect, drawn_pieces
 from jaxinit.stats import Score, expected_moments, score_measured
 
 _SPECTRAL_SIZE = 2**16  # most entries of a matrix whose norm is computed
@@ -128,7 +128,7 @@ class _Leaf:
         if self.measured is None or not isinstance(init, Initializer):
             return None
         shape, dtype = self.array.shape, self.array.dtype
-        if not init.entries_independent:
+        if not init._independent(shape):
             return init.moments(shape, dtype)
         return expected_moments(init, shape, dtype)
 
@@ -139,13 +139,28 @@ class _Leaf:
         expected, measured = self.expected, self.measured
         if expected is None or measured is None:
             return None
-        if init.entries_independent:
+        if init._independent(self.array.shape):
             return score_measured(measured, expected)
-        if not is_orthogonal(init):
-            return None
-        error, allowed = defect(jnp.asarray(self.array), init)
-        errors, p = (0.0, 1.0) if error <= allowed else (math.inf, 0.0)
-        return Score(None, errors, 1.0, p, "", "exact")
+        return _dependent_score(jnp.asarray(self.array), init)
+
+
+def _dependent_score(x: jax.Array, init: Initializer) -> Score | None:
+    """The score of what is exact in an array, or of its worst part that is drawn."""
+    error, allowed, what = defect(x, init)
+    if not error <= allowed:
+        return Score(None, math.inf, 1.0, 0.0, "", "exact")
+    drawn = drawn_pieces(init, x)
+    measured = measure_all(part for _, part in drawn)
+    scores = [
+        score_measured(found, expected_moments(made, part.shape, part.dtype))
+        for (made, part), found in zip(drawn, measured, strict=True)
+        if found is not None
+    ]
+    if not scores:
+        return Score(None, 0.0, 1.0, 1.0, "", "exact") if what else None
+    worst, n = min(scores, key=lambda score: score.p), len(scores)
+    ps = {"mean_p": worst.mean_p, "variance_p": worst.variance_p}
+    return replace(worst, **{name: min(1.0, n * p) for name, p in ps.items()})
 
 
 def _leaves(params: Any, plan: Plan | None) -> list[_Leaf]:

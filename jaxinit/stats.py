@@ -133,9 +133,9 @@ def _number(expected: Any) -> float:
         ) from None
 
 
-def refuse_dependent(init: Initializer) -> None:
+def refuse_dependent(init: Initializer, shape: tuple[int, ...]) -> None:
     """Raises if entries depend on each other: sample moments say little of them."""
-    if not init.entries_independent:
+    if not init._independent(shape):
         raise ValueError(
             f"the entries of {init!r} depend on each other, so that their moments and "
             "ranks do not vary as those of independent draws: check the matrices with "
@@ -144,7 +144,7 @@ def refuse_dependent(init: Initializer) -> None:
 
 
 def _of_initializer(init: Initializer, shape: tuple[int, ...], dtype: Any) -> Moments:
-    refuse_dependent(init)
+    refuse_dependent(init, shape)
     dtype = init._resolve(dtype)
     moments = init.moments(shape, dtype)
     if dtype.itemsize < 4 and jnp.issubdtype(dtype, np.floating):
@@ -342,7 +342,7 @@ def fit(x: Any, init: Initializer) -> Fit:
     >>> fit(x, jaxinit.normal(1.0)).p > 1e-3, fit(x, jaxinit.normal(1.2)).p < 1e-3
     (True, True)
     """
-    refuse_dependent(init)
+    refuse_dependent(init, jnp.shape(x))
     if measure(x).nonfinite:
         return Fit(1.0, 0.0)
     law = init._law(jnp.shape(x), init._resolve(jnp.result_type(x)))

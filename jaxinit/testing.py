@@ -32,7 +32,7 @@ from jaxinit._tree.partial import whole
 from jaxinit._tree.paths import joined, leaf_paths
 from jaxinit._tree.plan import Plan, PlannedLeaf, problems_message
 from jaxinit.initializers.orthogonal import orthogonal
-from jaxinit.initializers.orthogonality import defect, is_orthogonal
+from jaxinit.initializers.orthogonality import defect, drawn_pieces, has_matrices
 from jaxinit.stats import Score, expected_moments, fit, score_measured
 
 Problems = Iterator[str]
@@ -112,9 +112,12 @@ def assert_moments(params: Any, plan: Plan, p_fail: float = 1e-9) -> Problems:
     """Checks that a tree has the moments that its plan expects, up to chance.
 
     Of every leaf: entries are finite, within the bounds of its law, and have its mean
-    and variance; orthogonal matrices are orthogonal. Of other leaves whose entries
-    depend on each other only the first two are checked. Parts of a leaf that have laws
-    of their own, as of `stacked`, are checked together: it is not seen which is where.
+    and variance. Where entries depend on each other, what is checked follows the parts,
+    in whatever they are wrapped: orthogonal matrices are orthogonal, tables and zeros
+    what they must be, what is drawn independently has its mean and variance; of an
+    initializer that is not known only the first two are checked. Parts that all have
+    independent entries, as of `stacked`, are checked together: it is not seen which is
+    where.
 
     Args:
         params: pytree with the paths, shapes and dtypes of the plan, as of
@@ -181,7 +184,8 @@ def assert_orthogonal(x: Any, init: Initializer = orthogonal()) -> Problems:  # 
         x: array, or pytree of arrays that are each checked, of a floating-point or
             complex dtype.
         init: which axes are rows, columns and batch, and the scale: `orthogonal`,
-            `delta_orthogonal`, or one of these scaled, stacked or split.
+            `delta_orthogonal`, or one of these scaled, stacked or split. Of parts that
+            are not orthogonal only what is fixed is checked.
 
     Raises:
         AssertionError: naming every leaf that is not orthogonal.
@@ -196,7 +200,13 @@ def assert_orthogonal(x: Any, init: Initializer = orthogonal()) -> Problems:  # 
     for path, leaf in _arrays(x):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             refuse_unmeasurable(leaf)
-        yield from _not_orthogonal(path, leaf, init)
+        if not has_matrices(init, leaf.shape):
+            raise TypeError(
+                f"{init!r} makes no orthogonal matrices: expect jaxinit.orthogonal(), "
+                "jaxinit.delta_orthogonal(), or one of these mirrored, scaled, stacked "
+                "or split."
+            )
+        yield from _not_exact(path, leaf, init)
 
 
 @_assertion
@@ -266,14 +276,17 @@ def _off_plan(
         yield _not_finite(leaf.path, x, measured)
         return
     yield from _beyond(leaf.path, x, measured, low, high, float(jnp.finfo(x.dtype).eps))
-    if not init.entries_independent:
-        if is_orthogonal(init):
-            yield from _not_orthogonal(leaf.path, x, init)
-        return
-    moments = expected_moments(init, x.shape, x.dtype)
-    score = score_measured(measured, moments)
-    yield from _off_mean(leaf.path, x, measured, moments, score, threshold)
-    yield from _off_variance(leaf.path, x, measured, moments, score, threshold)
+    parts: list[Any] = [(init, x, measured)]
+    if not init._independent(x.shape):
+        yield from _not_exact(leaf.path, x, init)
+        drawn = drawn_pieces(init, x)
+        found = measure_all(part for _, part in drawn)
+        parts = [(*piece, m) for piece, m in zip(drawn, found, strict=True)]
+    for made, part, found in parts:
+        moments = expected_moments(made, part.shape, part.dtype)
+        score, p = score_measured(found, moments), threshold / len(parts)
+        yield from _off_mean(leaf.path, part, found, moments, score, p)
+        yield from _off_variance(leaf.path, part, found, moments, score, p)
 
 
 def _off_mean(
@@ -314,12 +327,11 @@ def _beyond(
         yield _line(path, x, f"{expected}, got {got.low:.6g} to {got.high:.6g}")
 
 
-def _not_orthogonal(path: str, x: jax.Array, init: Initializer) -> Problems:
-    error, allowed = defect(x, init)
+def _not_exact(path: str, x: jax.Array, init: Initializer) -> Problems:
+    error, allowed, what = defect(x, init)
     if not error <= allowed:
-        expected = f"expected the matrices of {init!r}"
-        got = f"got products off the identity by {error:.3g}, threshold {allowed:.2g}"
-        yield _line(path, x, f"{expected}, {got}")
+        got = f"got {what} by {error:.3g}, threshold {allowed:.2g}"
+        yield _line(path, x, f"expected an array of {init!r}, {got}")
 
 
 def _line(path: str, x: jax.Array, text: str) -> str:

@@ -3,6 +3,7 @@
 Sample moments lie within 6 standard errors of the stated ones: a false alarm in 5e8.
 """
 
+import dataclasses
 import math
 import pickle
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 import jaxinit
-from jaxinit import grouped, scaled, split, stacked
+from jaxinit import grouped, scaled, split, stacked, testing
+from jaxinit.report import report
+from jaxinit.stats import fit, score
 
 KEY = jax.random.key(1)
 
@@ -89,6 +92,93 @@ def test_each_gate_is_orthogonal():
     assert not split(jaxinit.orthogonal(), 4).entries_independent
     whole = np.asarray(jaxinit.orthogonal()(KEY, (16, 64)))[:, :16]
     assert abs(whole.T @ whole - np.eye(16)).max() > 0.1, "negative control"
+
+
+# Parts whose entries depend on each other: in whatever they are wrapped, what is
+# checked follows the parts. In their place, normal draws of the same moments fail.
+
+ORTHOGONAL, HE = jaxinit.orthogonal(), jaxinit.he_normal()
+DEPENDENT = {
+    "stacked by a function": (stacked(lambda i: ORTHOGONAL), (3, 8, 6)),
+    "some of those stacked": (stacked(lambda i: [HE, ORTHOGONAL][i % 2]), (3, 8, 6)),
+    "all but the first": (stacked(lambda i: HE if i == 0 else ORTHOGONAL), (2, 8, 6)),
+    "some of those split": (split([HE, ORTHOGONAL], (32, 6)), (8, 38)),
+    "grouped": (grouped(ORTHOGONAL, 2), (8, 12)),
+    "scaled": (scaled(stacked(lambda i: ORTHOGONAL), -0.5), (2, 8, 6)),
+    "unit_scaled": (jaxinit.unit_scaled(ORTHOGONAL), (8, 6)),
+    "center_tap": (jaxinit.center_tap(ORTHOGONAL), (2, 8, 6)),
+    "center_tap of draws": (jaxinit.center_tap(HE), (3, 32, 32)),
+    "mirrored": (jaxinit.mirrored(stacked(lambda i: ORTHOGONAL)), (2, 8, 12)),
+    "mirrored draws": (jaxinit.mirrored(HE), (8, 64)),
+    "nested": (stacked(lambda i: split(scaled(ORTHOGONAL, 2.0), 2)), (2, 8, 12)),
+    "tables": (stacked(lambda i: jaxinit.sinusoidal()), (2, 8, 6)),
+    "matrices": (split([jaxinit.identity(0.5), jaxinit.hadamard()], 2), (8, 16)),
+    "gates": (jaxinit.chrono(100), (1024,)),
+}
+
+
+def checks_of(init, shape):
+    """Whether an array of that shape passes as one of a plan, in each of two rooms."""
+    plan = jaxinit.plan({"w": jax.ShapeDtypeStruct(shape, jnp.float32)}, {"**": init})
+
+    def passes(x):
+        (row,) = report({"w": x}, plan).rows
+        try:
+            testing.assert_moments({"w": x}, plan)
+        except AssertionError:
+            return False, not row.is_wrong
+        return True, not row.is_wrong
+
+    return passes, plan
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_what_is_checked_of_dependent_entries_follows_the_parts(name):
+    init, shape = DEPENDENT[name]
+    passes, plan = checks_of(init, shape)
+    right = plan.init(KEY)["w"]
+    assert passes(right) == (True, True)
+    law = init.moments(shape)
+    draws = np.random.default_rng(3).normal(law.mean, law.std, shape)
+    wrong = jnp.asarray(np.clip(draws, law.low, law.high), jnp.float32)
+    assert passes(wrong) == (False, False)
+    assert passes(2.0 * right) == (False, False)
+    for refuses in (score, fit):
+        with pytest.raises(ValueError, match="depend on each other"):
+            refuses(right, init)
+
+
+def test_a_piece_that_is_drawn_is_scored():
+    init, shape = DEPENDENT["some of those split"]
+    passes, plan = checks_of(init, shape)
+    x = plan.init(KEY)["w"]
+    assert passes(x.at[:, :32].multiply(1.5)) == (False, False)  # 6 standard errors
+    assert passes(x.at[:, 32:].multiply(1.5)) == (False, False)
+
+
+def test_keys_of_other_paths_leave_the_checks_as_they_are():
+    init, shape = DEPENDENT["stacked by a function"]
+    leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+    plan = jaxinit.plan({"w": leaf}, {"w": jaxinit.keyed(init, "v")})
+    testing.assert_moments(plan.init(KEY), plan)
+    with pytest.raises(AssertionError, match="off the identity"):
+        testing.assert_moments({"w": jaxinit.he_normal()(KEY, shape)}, plan)
+
+
+def test_of_what_is_not_known_little_is_checked():
+    @dataclasses.dataclass(frozen=True, repr=False)
+    class Rings(jaxinit.Initializer):
+        entries_independent = False
+
+        def _law(self, shape, dtype):
+            return jaxinit.uniform(1.0)._law(shape, dtype)
+
+        def _sample(self, key, shape, dtype):
+            return jnp.broadcast_to(jax.random.uniform(key, (), dtype), shape)
+
+    passes, plan = checks_of(stacked(lambda i: Rings()), (2, 3, 3))
+    assert passes(plan.init(KEY)["w"]) == (True, True)
+    assert passes(jnp.full((2, 3, 3), 1.1)) == (False, True)
 
 
 def test_are_values():

@@ -44,6 +44,9 @@ class _Wrapper(Initializer):
         """As of `init`."""
         return self.init.entries_independent
 
+    def _independent(self, shape):
+        return self.entries_independent and self.init._independent(shape)
+
     def fans(self, shape: tuple[int, ...]) -> Fans:
         """Fans as `init` sees them."""
         return fans_of(self.init, shape)

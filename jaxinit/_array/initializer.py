@@ -140,6 +140,10 @@ class Initializer:
         """Draws entries, none of the axes empty, in float32 or wider, or complex."""
         raise NotImplementedError
 
+    def _independent(self, shape: Shape) -> bool:
+        """Whether the entries of an array of that shape are independent draws."""
+        return self.entries_independent
+
     def _check_settings(self) -> None:
         """Raises where settings that are valid alone are not so together."""
 

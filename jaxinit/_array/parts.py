@@ -69,6 +69,9 @@ class _Parts(Initializer):
         ]
         return composite.Mixture(tuple(parts))
 
+    def _independent(self, shape):
+        return all(init._independent(part) for init, part in self._parts(shape))
+
     def _check_shape(self, shape):
         for init, part in self._parts(shape):
             init._check_shape(part)
@@ -117,8 +120,8 @@ class stacked(_Parts):
 
     @property
     def entries_independent(self) -> bool:  # pyright: ignore - a constant elsewhere
-        """As of the slices; those of a function of the index are taken to be."""
-        return getattr(self.fn_of_index, "entries_independent", True)
+        """As of the slices; of a function of the index, as of the first."""
+        return self._at(0).entries_independent
 
     @property
     def _draws(self) -> bool:  # pyright: ignore - a constant elsewhere

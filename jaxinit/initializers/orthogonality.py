@@ -1,145 +1,149 @@
-"""How far arrays are from the orthogonal matrices that an initializer makes of them."""
+"""How far arrays are from what an initializer fixes, such as orthogonal matrices."""
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxinit._array.combine import center_tap, mirrored, scaled
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.parts import split, stacked
+from jaxinit._array.initializer import Initializer, Shape
 from jaxinit.initializers.orthogonal import orthogonal
+from jaxinit.initializers.pieces import Piece, is_exact, pieces
 
 
 class Defect(NamedTuple):
-    """How far from orthogonal the matrices of an array are.
+    """How far from what is exact an array is, in its worst piece.
 
     Attributes:
         error: greatest entry of `abs(x.T @ x / scale**2 - I)`, or of `x @ x.T` where
-            `x` is wide; of entries that must be zero, their greatest.
+            `x` is wide; of fixed entries, the greatest difference over the greatest of
+            them, or over the scale of the others if all are zero.
         allowed: what rounding to the dtype, and making the matrices in float32, can do.
+        what: what is off, in words.
     """
 
-    error: float | jax.Array
-    allowed: float | jax.Array
+    error: float
+    allowed: float
+    what: str
+
+
+_PRODUCTS = "products off the identity"
+_FIXED = "entries off their fixed values"
+_NONE = Defect(0.0, 1.0, "")
 
 
 def defect(x: jax.Array, init: Initializer) -> Defect:
-    """How far from orthogonal an array is, where an initializer makes it so.
+    """How far an array is from what an initializer fixes of it.
+
+    That is: orthogonal matrices, tables, zeros, one half of a mirrored array given the
+    other, in whatever these are wrapped. Entries that are drawn independently, and
+    those of an initializer that is not known here, have no part in it.
 
     Args:
         x: concrete array, of a floating-point or complex dtype.
-        init: `orthogonal`, or that at the centre of a window (`delta_orthogonal`),
-            mirrored, scaled, stacked or split.
+        init: the initializer.
 
     Returns:
-        The defect of the worst matrix of the array.
+        The defect of the worst piece of the array.
 
     Raises:
-        TypeError: if `init` makes no orthogonal matrices.
+        ValueError: if the shape of `x` does not fit `init`.
 
     >>> init = orthogonal(2.0)
     >>> x = init(jax.random.key(0), (5, 3))
-    >>> error, allowed = defect(x, init)
-    >>> error < allowed < defect(1.001 * x, init).error
+    >>> found = defect(x, init)
+    >>> found.error < found.allowed < defect(1.001 * x, init).error
     True
     """
     init._check_shape(x.shape)
-    found = [Defect(float(a), float(b)) for a, b in jax.device_get(_all(init, x))]
-    return max(found, key=lambda d: d.error / d.allowed, default=Defect(0.0, 1.0))
+    errors = jax.device_get(jax.jit(_all(init))(x))
+    found = [
+        Defect(float(error), float(allowed), what)
+        for what in errors
+        for error, allowed in errors[what]
+    ]
+    return max(found, key=_badness, default=_NONE)
+
+
+def _badness(found: Defect) -> tuple[bool, bool, float]:
+    """What is told first: of all that is off, the matrices."""
+    is_off = not found.error <= found.allowed
+    return is_off, found.what == _PRODUCTS, found.error / found.allowed
+
+
+@functools.lru_cache(256)
+def _all(init: Initializer) -> Callable[[jax.Array], dict[str, list[Any]]]:
+    """Error and allowance of every exact piece of an array, by what is off in it."""
+
+    def errors(x):
+        found = {_PRODUCTS: [], _FIXED: []}
+        for made, part in pieces(init, x):
+            if part.size and isinstance(made, orthogonal):
+                found[_PRODUCTS].append(_of_matrices(made, part))
+            elif part.size and is_exact(made):
+                found[_FIXED].append(_of_fixed(made, part))
+        return found
+
+    return errors
+
+
+def has_matrices(init: Initializer, shape: Shape) -> bool:
+    """Whether orthogonal matrices are among what makes an array of that shape."""
+    return any(isinstance(made, orthogonal) for made in _made(init, shape))
+
+
+def drawn_pieces(init: Initializer, x: jax.Array) -> list[Piece]:
+    """The pieces of an array whose entries are drawn independently of each other."""
+    parts = zip(_made(init, x.shape), _parts(init, x), strict=True)
+    return [(made, part) for made, part in parts if _is_drawn(made, part)]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _all(init: Initializer, x: jax.Array) -> list[Defect]:
-    return list(_defects(init, x, 1.0))
+def _parts(init: Initializer, x: jax.Array) -> list[jax.Array]:
+    return [part for _, part in pieces(init, x)]
 
 
-def is_orthogonal(init: Any) -> bool:
-    """Whether an initializer makes orthogonal matrices, of which `defect` tells."""
-    if isinstance(init, scaled | center_tap | mirrored):
-        return is_orthogonal(init.init)
-    if isinstance(init, split):
-        return all(map(is_orthogonal, init._inits))
-    if isinstance(init, stacked):
-        return is_orthogonal(init._at(0))
-    return isinstance(init, orthogonal)
-
-
-@functools.singledispatch
-def _defects(init: Any, x: jax.Array, factor: float) -> Iterator[Defect]:
-    raise TypeError(
-        f"{init!r} makes no orthogonal matrices: expect jaxinit.orthogonal(), "
-        "jaxinit.delta_orthogonal(), or one of these mirrored, scaled, stacked or "
-        "split."
+@functools.lru_cache(256)
+def _made(init: Initializer, shape: Shape) -> tuple[Initializer, ...]:
+    """What makes each piece of an array of that shape."""
+    init._check_shape(shape)
+    found: list[Initializer] = []
+    jax.eval_shape(
+        lambda x: found.extend(made for made, _ in pieces(init, x)),
+        jax.ShapeDtypeStruct(shape, np.float32),
     )
+    return tuple(found)
 
 
-@_defects.register
-def _(init: orthogonal, x, factor) -> Iterator[Defect]:
+def _is_drawn(made: Initializer, part: jax.Array) -> bool:
+    return bool(part.size) and not is_exact(made) and made._independent(part.shape)
+
+
+def _of_fixed(init: Initializer, x: jax.Array) -> tuple[Any, Any]:
+    """The defect of entries that follow from the shape alone."""
+    wanted = init(None, x.shape, x.dtype).astype(_wide(x.dtype))
+    error, size = abs(x.astype(wanted.dtype) - wanted).max(), abs(wanted).max()
+    rounding = 4 * float(jnp.finfo(x.dtype).eps)
+    return error / jnp.where(size, size, 1), jnp.where(size, rounding, 1e-30)
+
+
+def _of_matrices(init: orthogonal, x: jax.Array) -> tuple[Any, Any]:
+    """The defect of all matrices of an array."""
     batch, rows, column = init._places(x.shape)
     x = jnp.transpose(x, (*batch, *rows, column))
-    count = math.prod(x.shape[: len(batch)])
-    matrices = x.reshape(count, -1, x.shape[-1]) if x.size else x.reshape(0, 1, 1)
-    yield from _of_matrices(matrices, init.scale * factor)
-
-
-@_defects.register
-def _(init: center_tap, x, factor) -> Iterator[Defect]:
-    centre = tuple((size - 1) // 2 for size in x.shape[:-2])
-    yield _of_zeros(x.at[centre].set(0), factor)
-    yield from _defects(init.init, x[centre], factor)
-
-
-@_defects.register
-def _(init: mirrored, x, factor) -> Iterator[Defect]:
-    half, other = jnp.split(x, 2, init.axis)
-    yield _of_zeros(half + other, factor)
-    yield from _defects(init.init, half, factor)
-
-
-@_defects.register
-def _(init: scaled, x, factor) -> Iterator[Defect]:
-    yield from _defects(init.init, x, factor * init.factor)
-
-
-@_defects.register
-def _(init: stacked, x, factor) -> Iterator[Defect]:
-    for index in range(x.shape[init.axis]):
-        part = jnp.take(x, index, init.axis)
-        yield from _defects(init._at(index), part, factor)
-
-
-@_defects.register
-def _(init: split, x, factor) -> Iterator[Defect]:
-    start = 0
-    for each, shape in init._parts(x.shape):
-        stop = start + shape[init.axis]
-        part = jax.lax.slice_in_dim(x, start, stop, axis=init.axis)
-        yield from _defects(each, part, factor)
-        start = stop
-
-
-def _of_zeros(x: jax.Array, factor: float) -> Defect:
-    return Defect(abs(x).max(initial=0) / (abs(factor) or 1.0), 1e-30)
-
-
-def _of_matrices(x: jax.Array, scale: float) -> Iterator[Defect]:
-    """The defect of matrices stacked along the first axis."""
-    if not x.size:
-        return
-    if not scale:
-        yield Defect(abs(x).max(), 1e-30)
-        return
+    x = x.reshape(math.prod(x.shape[: len(batch)]), -1, x.shape[-1])
+    if not init.scale:
+        return abs(x).max(), 1e-30
     size = max(x.shape[1:])
     limits = jnp.finfo(x.dtype)
     # Each entry of the product has two roundings of unit vectors, by Cauchy-Schwarz.
-    tiny = float(limits.smallest_subnormal) / abs(scale)
+    tiny = float(limits.smallest_subnormal) / init.scale
     rounding = float(limits.eps) + math.sqrt(size) * tiny
     making = 8 * math.sqrt(size) * float(jnp.finfo(_wide(x.dtype)).eps)
-    yield Defect(_gram_error(x, abs(scale)), rounding + making)
+    return _gram_error(x, init.scale), rounding + making
 
 
 def _wide(dtype: Any) -> Any:
