@@ -5,7 +5,7 @@ params, log = lsuv(model, params, batch)
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxinit._array.settings import count, fraction, positive
 from jaxinit._array.table import Table, Tabular
+from jaxinit._signal.finite import nonfinite, refuse_nonfinite
 from jaxinit._signal.measure import real_scalar
 from jaxinit._signal.normalize import Aim, Normalized, normalize
 from jaxinit._signal.normalize import Outputs as Outputs
@@ -143,7 +144,8 @@ def _normalized(
 ) -> tuple[Any, Normalized]:
     model, inputs = opened(apply, params, batch, options)
     aim = dataclasses.replace(aim, chosen=_chosen(model.params, where))
-    new, log = normalize(model.capture, aim, model.params, model.state, inputs)
+    new, log, counts = normalize(model.capture, aim, model.params, model.state, inputs)
+    refuse_nonfinite(model.params, inputs, counts, log.after.variance)
     return model.whole(new), log
 
 
@@ -188,8 +190,15 @@ class Descent(Tabular):
         norms = zip(self.weights, self.before, self.after, strict=True)
         rows = [[name, f"{a:.4g}", f"{b:.4g}"] for name, a, b in norms]
         first, last = float(self.quotients[0]), float(self.quotients[-1])
-        note = f"gradient quotient: {first:.4g} -> {last:.4g}"
-        return Table(["weight", "norm before", "after"], rows, notes=[note])
+        notes = [f"gradient quotient: {first:.4g} -> {last:.4g}", *self._faults()]
+        return Table(["weight", "norm before", "after"], rows, notes=notes)
+
+    def _faults(self) -> Iterator[str]:
+        if not jnp.isfinite(self.quotients).all():
+            step = int(jnp.argmin(jnp.isfinite(self.quotients)))
+            yield f"not finite from step {step} on"
+        if (self.before == self.after).all():
+            yield "no norm changed: on this batch, the quotient depends on none"
 
 
 def metainit(
@@ -263,9 +272,11 @@ def metainit(
         fraction("momentum", momentum),
         positive("epsilon", epsilon),
     )
-    new, log = _descended(
+    new, log, counts = _descended(
         model.capture, settings, model.params, model.state, inputs, key
     )
+    seen = inputs if key is None else ()
+    refuse_nonfinite(model.params, seen, counts, log.quotients)
     return model.whole(new), log
 
 
@@ -287,7 +298,7 @@ def _descended(
     state: Any,
     inputs: tuple,
     key: jax.Array | None,
-) -> tuple[Any, Descent]:
+) -> tuple[Any, Descent, list[jax.Array]]:
     flat = leaf_paths(params)
     treedef = jax.tree.structure(params)
     learned = [
@@ -337,7 +348,8 @@ def _descended(
     quotients = jnp.append(values, quotient(factors, settings.steps))
     names = tuple(joined(flat[i][0]) for i in learned)
     log = Descent(names, norms, norms * jnp.abs(factors), quotients)
-    return jax.tree.unflatten(treedef, scaled(factors)), log
+    counts = nonfinite(params, inputs if key is None else ())
+    return jax.tree.unflatten(treedef, scaled(factors)), log, counts
 
 
 def _drawn(

@@ -112,8 +112,9 @@ def propagate(
 
     Raises:
         TypeError: if the model, the parameters or what loss returns is of a wrong kind.
-        ValueError: if `x` and the parameters are on different devices, or, as
-            `LayerError`, naming the first layer that cannot take what it is given.
+        ValueError: if `x` has no rows, no layer returns an array, `x` and the
+            parameters are on different devices, or, as `LayerError`, naming the first
+            layer that cannot take what it is given.
 
     >>> import jax.numpy as jnp
     >>> import jaxinit
@@ -128,10 +129,16 @@ def propagate(
     'The variance halves in every layer, as by Glorot under ReLU: use he_normal'
     """
     found, inputs = opened(model, params, x, options)
+    taps, origin = measure(found, loss, inputs)
+    if not taps:
+        raise ValueError(
+            "no layer returns a floating-point array of one axis or more: nothing is "
+            "seen of the signal."
+        )
     layers: list[LayerSignal] = []
-    for tap in measure(found, loss, inputs):
+    for tap in taps:
         layers.append(_layer(tap, layers[-1].std if layers else math.nan))
-    return Signal(tuple(layers), judge(layers))
+    return Signal(tuple(layers), judge(layers, origin))
 
 
 _MEASURED = {field.name for field in fields(LayerSignal)}

@@ -329,7 +329,77 @@ def test_metainit_by_hand():
     assert log.weights == ("0",)
 
 
+# batches that say nothing
+
+
+SAMPLES = {
+    "zeros": (lambda x: 0 * x, True),
+    "equal rows": (lambda x: 0 * x + x[0] / 3, True),
+    "ordinary": (lambda x: x, False),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_units_that_are_constant_on_the_batch_stay_and_are_told(name):
+    change, constant = SAMPLES[name]
+    params, x = two(), change(batch(100, WIDTH))  # the mean of 100 numbers is rounded
+    new, log = weight_norm(TWO, params, x)
+    assert log.after.constant.tolist() == [constant] * 2
+    assert str(log).count("constant on the batch") == 2 * constant
+    assert log.after.is_right.tolist() == [not constant] * 2
+    if constant:
+        assert_same_bits([p["kernel"] for p in new], [p["kernel"] for p in params])
+        assert not any(p["bias"].any() for p in new)
+
+
+def test_some_units_are_constant():
+    params = two()[:1]
+    params[0]["kernel"] = params[0]["kernel"].at[:, 3:7].set(0)
+    (new,), log = weight_norm([affine], params, batch())
+    assert "0.25 of the units are constant on the batch" in str(log)
+    assert_same_bits(new["kernel"][:, 3:7], params[0]["kernel"][:, 3:7])
+    np.testing.assert_allclose(units(affine(new, batch()))[1][7:], 1, rtol=1e-4)
+    many, _ = lsuv([affine], [jax.tree.map(jnp.zeros_like, params[0])], batch())
+    assert not np.any(many[0]["kernel"])
+
+
+def test_metainit_says_where_nothing_is_learned():
+    weights = drawn(jaxinit.normal(), 1)
+    new, log = metainit([first], weights, 0 * batch(), steps=1)
+    assert_same_bits(new, weights)
+    assert "no norm changed" in str(log)
+    _, log = metainit([first], weights, batch(), steps=1)
+    assert "no norm changed" not in str(log)
+    roots = [lambda w, x: jnp.sqrt(x @ w)]
+    _, log = metainit(roots, weights, batch(), steps=1)
+    assert "not finite from step 0 on" in str(log)
+
+
+def masked(weight, inputs):
+    x, mask = inputs
+    return jnp.where(jnp.isfinite(mask), x, 0) @ weight
+
+
+def test_infinite_numbers_that_do_no_harm_are_taken():
+    mask = batch().at[0, 0].set(-jnp.inf)
+    (_,), log = lsuv([masked], drawn(jaxinit.normal(), 1), [batch(), mask])
+    assert bool(log.after.is_right.all())
+
+
 # bad input
+
+
+def broken(x, value=jnp.nan):
+    return x.at[0, :3].set(value)
+
+
+def given(function, params=None, x=None):
+    """A call with some of its input not finite, or missing."""
+    params = params or drawn(jaxinit.normal(), 1)
+    return lambda: function([first], params, batch() if x is None else x)
+
+
+ALL = {function.__name__: function for function in (lsuv, weight_norm, metainit)}
 
 
 def one(**settings):
@@ -344,6 +414,27 @@ REFUSED = {
     "model": (lambda: lsuv(3, None, batch()), ["model must be", "got 3"]),
     "tolerance": (one(tolerance=0), ["tolerance", "greater than zero", "0"]),
     "tries": (one(tries=0), ["tries", "at least 1", "0"]),
+    **{
+        f"{name}, NaN in the batch": (
+            given(function, x=broken(batch())),
+            ["3 of the 1024 entries of the batch are NaN or infinite", "replace"],
+        )
+        for name, function in ALL.items()
+    },
+    **{
+        f"{name}, infinite parameters": (
+            given(function, [broken(drawn(jaxinit.normal(), 1)[0], jnp.inf)]),
+            ["3 of the 256 entries of params 0 are NaN or infinite"],
+        )
+        for name, function in ALL.items()
+    },
+    **{
+        f"{name}, no rows": (
+            given(function, x=jnp.zeros((0, WIDTH))),
+            ["batch is empty", "[0, 16]", "at least one sample"],
+        )
+        for name, function in ALL.items()
+    },
     "option": (one(train=True), ["no options", "train"]),
     "no weights": (
         lambda: lsuv([lambda _, x: x + 1], [None], batch()),

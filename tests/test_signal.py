@@ -313,6 +313,32 @@ def test_not_finite_numbers_are_reported_with_their_first_layer():
     assert "not finite from 1 on" in str(found)
 
 
+def broken_at_entry(x, value=jnp.nan):
+    return x.at[0, 0].set(value)
+
+
+def test_what_was_not_finite_before_the_model_ran_is_told():
+    [weight] = drawn(jaxinit.he_normal(), 1)
+    eye = jnp.eye(WIDTH)
+    given = {
+        "the batch": ([eye, weight], broken_at_entry(batch()), "0", BATCH),
+        "params 1": ([eye, broken_at_entry(weight, jnp.inf)], batch(), "1", WIDTH),
+    }
+    for name, (weights, x, layer, rows) in given.items():
+        verdict = signal.propagate([relu] * 2, weights, x).verdict
+        assert (verdict.name, verdict.layer) == ("not finite", layer)
+        count = f"1 of the {rows * WIDTH} entries of {name} are NaN or infinite"
+        assert count in verdict.cure
+    found = signal.propagate([lambda _, x: jnp.log(x)], [None], batch())
+    assert "log, sqrt" in found.verdict.cure
+    assert "entries of" not in str(found)
+
+
+def test_a_mask_may_be_infinite():
+    found = only(lambda _, x: jax.nn.softmax(x), broken_at_entry(batch(), -jnp.inf))
+    assert found.nonfinite == 0
+
+
 def test_gradients_that_are_not_finite():
     two = [lambda _, x: x * 0, lambda _, x: jnp.sqrt(x)]
     found = signal.propagate(two, [None] * 2, batch())
@@ -372,6 +398,31 @@ WRONG = {
         lambda: signal.propagate([linear] * 2, drawn(jaxinit.zeros, 2), batch(9)),
         signal.LayerError,
         ["layer '0'", "float32[64, 9]"],
+    ),
+    "no rows": (
+        lambda: signal.propagate([relu], drawn(jaxinit.zeros, 1), batch()[:0]),
+        ValueError,
+        ["batch is empty", f"[0, {WIDTH}]", "at least one sample"],
+    ),
+    "no units": (
+        lambda: signal.propagate([relu], drawn(jaxinit.zeros, 1), batch()[:, :0]),
+        ValueError,
+        ["batch is empty", f"[{BATCH}, 0]"],
+    ),
+    "one of two without rows": (
+        lambda: signal.propagate(Net(), {}, (batch(), batch()[:0])),
+        ValueError,
+        ["batch is empty", f"[{BATCH}, {WIDTH}], [0, {WIDTH}]"],
+    ),
+    "no array": (
+        lambda: signal.propagate([relu], [None], ()),
+        ValueError,
+        ["no array"],
+    ),
+    "no layer to see": (
+        lambda: signal.propagate([lambda _, x: jnp.sum(x)], [None], batch()),
+        ValueError,
+        ["no layer returns", "one axis or more"],
     ),
     "two devices": (on_two_devices, ValueError, ["cpu:1", "jax.device_put"]),
     "model": (

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._signal.finite import nonfinite, what_is_nonfinite
 from jaxinit._signal.recorder import (
     Capture,
     Model,
@@ -27,7 +28,7 @@ _SAME = 1e-5  # relative; equal sums may be rounded in different orders
 _NEAR_BOUND = 0.05
 
 
-def measure(model: Model, loss: Loss | None, inputs: tuple) -> list[Tap]:
+def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], str]:
     """Runs a model forward and backward, and measures each of its layers.
 
     Args:
@@ -38,10 +39,10 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> list[Tap]:
 
     Returns:
         For each layer, in the order of execution, its tap, the array replaced by its
-        statistics by name.
+        statistics by name; and which parameters and inputs are not finite, in words.
     """
     with jax.debug_nans(False):  # they are reported, with the layer that makes them
-        taps, gradients, slopes = _passes(
+        taps, gradients, slopes, counts = _passes(
             model.capture, loss, model.params, model.state, inputs
         )
         owned = _by_owner(model.params, slopes, taps)
@@ -56,21 +57,25 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> list[Tap]:
             )
             for tap, gradient in zip(taps, gradients, strict=True)
         ]
-        measured = jax.device_get(measured)
+        measured, counts = jax.device_get((measured, counts))
     learns = any(_learns(p) for tap in measured for p in tap.value[1])
-    return [
+    layers = [
         dataclasses.replace(
             tap, value=_with_parameters(tap.value[0], tap.value[1], learns)
         )
         for tap in measured
     ]
+    return layers, what_is_nonfinite(model.params, inputs, counts)
 
 
 @compiled
 def _passes(
     capture: Capture, loss: Loss | None, params: Any, state: Any, inputs: tuple
-) -> tuple[list[Tap], list[jax.Array], list[jax.Array | None]]:
-    """What is tapped, the gradients with respect to it, and those of the parameters."""
+) -> tuple[list[Tap], list[jax.Array], list[jax.Array | None], list[jax.Array]]:
+    """What is tapped, the gradients with respect to it, and those of the parameters.
+
+    The last are counts of what is not finite in parameters and inputs.
+    """
     _, taps = jax.eval_shape(capture, params, state, inputs)
     offsets = [jnp.zeros(tap.shape, tap.value.dtype) for tap in taps]
     leaves, treedef = jax.tree.flatten(params)
@@ -86,7 +91,7 @@ def _passes(
 
     differentiate = jax.grad(objective, (0, 1), has_aux=True)
     (slopes, gradients), taps = differentiate(floats, offsets)
-    return taps, gradients, slopes
+    return taps, gradients, slopes, nonfinite(params, inputs)
 
 
 def _probe(output: Any) -> jax.Array:

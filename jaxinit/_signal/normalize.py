@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._array.table import Table, Tabular
+from jaxinit._signal.finite import nonfinite
 from jaxinit._signal.measure import mean_and_std
 from jaxinit._signal.recorder import Capture, Tap, compiled, wide
 from jaxinit._signal.weighted import Layer, check_units, unseen, weighted_layers
@@ -35,7 +36,7 @@ class Aim:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["mean", "variance", "is_right"],
+    data_fields=["mean", "variance", "is_right", "constant"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +47,14 @@ class Outputs:
         mean: mean of all entries, float32 or wider; complex where outputs are.
         variance: their variance.
         is_right: whether they are as they shall be.
+        constant: share of the units, or of the output as a whole, that are one number
+            on the whole batch, so that no scale brings their variance to one.
     """
 
     mean: jax.Array
     variance: jax.Array
     is_right: jax.Array
+    constant: jax.Array
 
 
 class _Correction(NamedTuple):
@@ -93,10 +97,27 @@ class Normalized(Tabular):
         head = ["layer", "mean before", "after", "variance before", "after"]
         moments = (map(_number, np.asarray(x)) for x in self._moments())
         rows = list(map(list, zip(self.layers, *moments, strict=True)))
-        is_right = np.asarray(self.after.is_right)
-        marks = {int(i): "not reached" for i in np.flatnonzero(~is_right)}
+        marks = {i: text for i, text in enumerate(self._faults()) if text}
         notes = [f"left as it was: {path}" for path in self.unseen]
-        return Table(head, rows, (0,), [*notes, f"{int(self.passes)} passes"], marks)
+        count = int(self.passes)
+        notes.append("1 pass" if count == 1 else f"{count} passes")
+        return Table(head, rows, (0,), notes, marks)
+
+    def _faults(self) -> Iterator[str]:
+        """What is wrong with each layer at last, "" if nothing."""
+        after = jax.tree.map(np.asarray, self.after)
+        for right, constant, variance in zip(
+            after.is_right, after.constant, after.variance, strict=True
+        ):
+            if right:
+                yield ""
+            elif not np.isfinite(variance):
+                yield "not finite"
+            elif constant:
+                units = "" if constant == 1 else f"{constant:.2g} of the units are "
+                yield f"{units}constant on the batch"
+            else:
+                yield "not reached"
 
     def _moments(self) -> tuple[jax.Array, ...]:
         before, after = self.before, self.after
@@ -110,13 +131,14 @@ def _number(value: Any) -> str:
 @compiled
 def normalize(
     capture: Capture, aim: Aim, params: Any, state: Any, inputs: tuple
-) -> tuple[Any, Normalized]:
+) -> tuple[Any, Normalized, list[jax.Array]]:
     """Corrects every layer in one pass, in the order in which they run, and again.
 
     While the batch goes through, the output of each layer is corrected where it is off,
     so that the layers after it see what they will see once its parameters have been
     corrected. Where an output is linear in the parameters that is exact, and the next
-    pass finds nothing to do; else it corrects further.
+    pass finds nothing to do; else it corrects further. Returns the parameters, the log,
+    and how many entries of each array that went in are not finite.
     """
     _, taps = jax.eval_shape(capture, params, state, inputs)
     found = {
@@ -167,28 +189,40 @@ def normalize(
     corrections, before, after, count, _ = loop
     names = tuple(layer.name for layer in layers)
     log = Normalized(names, unseen(params, layers, aim.chosen), before, after, count)
-    return _applied(params, layers, corrections), log
+    return _applied(params, layers, corrections), log, nonfinite(params, inputs)
 
 
 def _judged(
     x: jax.Array, layer: Layer, aim: Aim, is_active: jax.Array
 ) -> tuple[_Correction, Outputs, jax.Array]:
     """How to correct an output, its moments, and whether anything is left to do."""
+    resolution = jnp.finfo(x.dtype).eps
     x = wide(x)
     whole_mean, whole_std = mean_and_std(x)
     has_mean = aim.by_unit and layer.bias is not None
-    mean, std = whole_mean, whole_std
-    if aim.by_unit:
-        mean, std = mean_and_std(x, tuple(range(x.ndim - len(layer.units))))
+    axes = tuple(range(x.ndim - len(layer.units) if aim.by_unit else x.ndim))
+    mean, std = mean_and_std(x, axes)
+    is_constant = _is_constant(x, axes, resolution)
     is_off = ~(jnp.abs(std**2 - 1) <= aim.tolerance)
     if has_mean:
         is_off |= ~(jnp.abs(mean) <= aim.tolerance)
-    is_left = is_off & jnp.isfinite(std) & (std > 0)
+    is_left = is_off & jnp.isfinite(std) & ~is_constant
     is_changed = is_left & is_active
-    scale = jnp.where(is_changed, 1 / jnp.where(std > 0, std, 1), 1)
+    scale = jnp.where(is_changed, 1 / jnp.where(is_changed, std, 1), 1)
     shift = jnp.where(is_changed, -mean * scale, 0) if has_mean else None
-    outputs = Outputs(whole_mean, whole_std**2, ~jnp.any(is_off))
+    outputs = Outputs(whole_mean, whole_std**2, ~jnp.any(is_off), jnp.mean(is_constant))
     return _Correction(scale, shift), outputs, jnp.any(is_left)
+
+
+def _is_constant(x: jax.Array, axes: tuple[int, ...], resolution: Any) -> jax.Array:
+    """Whether entries along some first axes are equal, but for how they were rounded.
+
+    Their deviation need not come out as zero: the mean of equal numbers is rounded too,
+    and a division by what is left would blow weights up.
+    """
+    allowed = max(2 * resolution, 100 * jnp.finfo(x.dtype).eps)
+    first = x[(slice(1),) * len(axes)]
+    return jnp.max(jnp.abs(x - first), axes) <= allowed * jnp.max(jnp.abs(x), axes)
 
 
 def _nothing(layer: Layer, dtype: Any, aim: Aim) -> _Correction:

@@ -1,10 +1,12 @@
 """Models of every kind, taken apart."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxinit._signal import layers
@@ -24,10 +26,11 @@ def opened(
 
     Raises:
         TypeError: if the model or the parameters are of a wrong kind.
-        ValueError: if a list is called on more than one array or has as many
-            parameters as it should not, or devices differ.
+        ValueError: if the batch has no rows, a list is called on more than one array or
+            has as many parameters as it should not, or devices differ.
     """
     inputs = x if isinstance(x, tuple) else (x,)
+    _refuse_empty(inputs)
     found = _model(model, params, inputs, options)
     _refuse_other_devices(found.params, inputs)
     return found, inputs
@@ -60,6 +63,24 @@ def _is_module(model: Any, package: str) -> bool:
     """Whether it is a module of a package, which then has been imported already."""
     loaded = sys.modules.get(package)
     return loaded is not None and isinstance(model, loaded.Module)
+
+
+def _refuse_empty(inputs: tuple) -> None:
+    """Refuses no rows, or nothing in them; other inputs, such as a cache, may be so."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
+    if not shapes:
+        raise ValueError("the batch holds no array: give at least one sample.")
+    if all(map(math.prod, shapes)) or not _has_nothing(shapes):
+        return
+    shown = ", ".join(str(list(shape)) for shape in shapes)
+    raise ValueError(
+        f"the batch is empty, of shape {shown}: give at least one sample, along the "
+        "first axis."
+    )
+
+
+def _has_nothing(shapes: Sequence[tuple[int, ...]]) -> bool:
+    return any(shape[:1] == (0,) for shape in shapes) or not any(map(math.prod, shapes))
 
 
 def _refuse_other_devices(params: Any, inputs: tuple) -> None:

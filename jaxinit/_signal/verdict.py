@@ -1,5 +1,6 @@
 """What the statistics of the layers say of the network as a whole."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +51,7 @@ class Verdict:
         return f"<Verdict: {self.short}>"
 
 
-def judge(layers: Sequence[LayerSignal]) -> Verdict:
+def judge(layers: Sequence[LayerSignal], origin: str = "") -> Verdict:
     """The verdict: the first of these that holds, since each one causes those after it.
 
     Not finite, symmetric (all units of a layer equal, and their gradients too), dead
@@ -61,17 +62,21 @@ def judge(layers: Sequence[LayerSignal]) -> Verdict:
     of the gradient, changes by a factor of ten over three or more layers whose names
     differ in numbers only. Where blocks repeat, layers inside them are not compared:
     a block may scale what it adds to the signal as it likes.
+
+    Args:
+        layers: what was measured.
+        origin: which parameters and inputs are not finite themselves; "" if all are.
     """
-    checks = (_not_finite, _symmetric, _dead, _saturated, _forward, _backward)
+    checks = (_symmetric, _dead, _saturated, _forward, _backward)
     found = (verdict for check in checks for verdict in check(layers))
-    return next(found, Verdict("healthy"))
+    verdicts = itertools.chain(_not_finite(layers, origin), found)
+    return next(verdicts, Verdict("healthy"))
 
 
-def _not_finite(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
-    cure = (
-        "Look at its parameters and at what it computes: a division, log or sqrt, or "
-        "more than its dtype holds"
-    )
+def _not_finite(layers: Sequence[LayerSignal], origin: str) -> Iterator[Verdict]:
+    cure = "Look at what it computes: a division, log, sqrt, or more than a dtype holds"
+    if origin:
+        cure = f"It was given what is not finite: {origin}; mend that first"
     for layer in layers:
         if layer.nonfinite:
             text = f"{layer.nonfinite} of its outputs are NaN or infinite"
