@@ -38,7 +38,7 @@ def fingerprint(params: Any) -> str:
     """
     flat = [(joined(path), _as_array(leaf)) for path, leaf in leaf_paths(params)]
     sums = [_hasher(_replicated(array))(array) for _, array in flat]
-    return _digest(
+    return digest(
         f"{path}:{array.dtype}{array.shape}:{np.asarray(words).tolist()};"
         for (path, array), words in zip(flat, sums, strict=True)
     ).hex()
@@ -64,7 +64,7 @@ def check_processes(tree: Any) -> None:
         return
     flat = [(joined(path), _as_array(leaf)) for path, leaf in leaf_paths(tree)]
     parts = [row for i, (_, array) in enumerate(flat) for row in _parts(i, array)]
-    structure = _digest(f"{path}:{array.dtype}{array.shape};" for path, array in flat)
+    structure = digest(f"{path}:{array.dtype}{array.shape};" for path, array in flat)
     heads = _gathered([*_two_words(structure), len(parts)])
     sides = _sides({i: tuple(head[:2]) for i, head in enumerate(heads)})
     if sides:
@@ -91,7 +91,7 @@ def _parts(leaf: int, array: jax.Array) -> Iterator[list[int]]:
         parts = {str(shard.index): shard.data for shard in array.addressable_shards}
     for place, data in parts.items():
         words = _hasher(_replicated(data))(data)
-        yield [leaf, *_two_words(_digest([place])), *np.asarray(words).tolist()]
+        yield [leaf, *_two_words(digest([place])), *np.asarray(words).tolist()]
 
 
 def _gathered(rows: Sequence[Any]) -> list[Any]:
@@ -110,17 +110,18 @@ def _sides(values: Mapping[int, Any]) -> str:
     return "processes " + " against ".join(map(", ".join, larger_first))
 
 
-def _digest(texts: Iterable[str]) -> bytes:
+def digest(texts: Iterable[str]) -> bytes:
+    """Eight bytes that differ where the texts, one after the other, do."""
     import hashlib  # loads OpenSSL, which importing jaxinit need not
 
-    digest = hashlib.blake2b(digest_size=8)
+    hashed = hashlib.blake2b(digest_size=8)
     for text in texts:
-        digest.update(text.encode())
-    return digest.digest()
+        hashed.update(text.encode())
+    return hashed.digest()
 
 
-def _two_words(digest: bytes) -> list[int]:
-    return np.frombuffer(digest, "<u4").tolist()
+def _two_words(hashed: bytes) -> list[int]:
+    return np.frombuffer(hashed, "<u4").tolist()
 
 
 def _as_array(leaf: Any) -> jax.Array:

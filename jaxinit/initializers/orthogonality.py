@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxinit._array.combine import center_tap, mirrored, scaled
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.parts import split, stacked
+from jaxinit._array.spread import reduced
 from jaxinit.initializers.orthogonal import orthogonal
 
 
@@ -48,13 +49,14 @@ def defect(x: jax.Array, init: Initializer) -> Defect:
     True
     """
     init._check_shape(x.shape)
-    found = [Defect(float(a), float(b)) for a, b in jax.device_get(_all(init, x))]
+    errors = jax.device_get(reduced(_all(init), x))
+    found = [Defect(float(a), float(b)) for a, b in errors]
     return max(found, key=lambda d: d.error / d.allowed, default=Defect(0.0, 1.0))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _all(init: Initializer, x: jax.Array) -> list[Defect]:
-    return list(_defects(init, x, 1.0))
+@functools.lru_cache(256)
+def _all(init: Initializer) -> Callable[[jax.Array], list[Defect]]:
+    return lambda x: list(_defects(init, x, 1.0))
 
 
 def is_orthogonal(init: Any) -> bool:
