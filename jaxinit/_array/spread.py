@@ -47,19 +47,20 @@ def small(x: Any) -> np.ndarray:
     return np.asarray(reduced(_same, x) if spans(x) else x)
 
 
-def reduced(reduction: Callable[[jax.Array], Any], x: Any) -> Any:
-    """`jax.jit` of a hashable function of an array, for outputs that are small.
+def reduced(reduction: Callable[..., Any], *arrays: Any) -> Any:
+    """`jax.jit` of a hashable function of arrays, for outputs that are small.
 
-    It runs where the array is, and every device, so every process, gets the outputs.
+    It runs where the first array is, and every device, so every process, gets the
+    outputs.
     """
-    sharding = getattr(x, "sharding", None)
+    sharding = getattr(arrays[0], "sharding", None)
     if not isinstance(sharding, NamedSharding):
         with without_mesh():
-            return _jitted(reduction, None)(x)
+            return _jitted(reduction, None)(*arrays)
     mesh = automatic(sharding.mesh)
     with jax.set_mesh(mesh):
         whole = NamedSharding(mesh, PartitionSpec())
-        return _jitted(reduction, whole)(on_automatic_mesh(x))
+        return _jitted(reduction, whole)(*map(on_automatic_mesh, arrays))
 
 
 def on_automatic_mesh(x: Any) -> Any:
