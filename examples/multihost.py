@@ -8,7 +8,8 @@ real hosts the same `main` runs once on each, and `jax.distributed.initialize()`
 the others by itself.
 
 Every process plans the whole tree and draws what its own devices hold; nothing is sent.
-All must start from the same seed: the second line shows what happens when one does not.
+All must start from the same seed and rules: `check_processes` compares them, and the
+second line shows what happens when one has another seed.
 """
 
 import argparse
@@ -45,8 +46,6 @@ def shapes(depth: int = 2, width: int = 64) -> dict:
 def main(seed: int) -> None:
     """What every process does."""
     key = jax.random.key(seed)
-    jaxinit.check_processes({"key": key})
-
     mesh = jax.make_mesh((jax.process_count(), DEVICES), ("data", "model"))
     shardings = jaxinit.ShardingRules(
         {
@@ -55,6 +54,7 @@ def main(seed: int) -> None:
         }
     )
     plan = jaxinit.plan(shapes(), RULES, shardings=shardings)
+    jaxinit.check_processes(plan, key)
     params = plan.init(key)
 
     held = 0

@@ -17,7 +17,7 @@ from jaxinit._array.parts import grouped as grouped
 from jaxinit._array.parts import split as split
 from jaxinit._array.parts import stacked as stacked
 from jaxinit._compile.jit import jit as jit
-from jaxinit._tree.fingerprint import check_processes as check_processes
+from jaxinit._tree.agreement import check_processes as check_processes
 from jaxinit._tree.fingerprint import fingerprint as fingerprint
 from jaxinit._tree.partial import init_missing as init_missing
 from jaxinit._tree.partial import reinit as reinit

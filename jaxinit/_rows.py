@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from jaxinit._array.fans import fans
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.laws import Moments
 from jaxinit._array.measured import Measured, measure_all, pool
+from jaxinit._array.spread import gathered, parts, small, spans, summed
+from jaxinit._tree.fingerprint import digest
 from jaxinit._tree.folding import fold
 from jaxinit._tree.partial import whole
 from jaxinit._tree.paths import joined, leaf_paths
@@ -103,7 +105,19 @@ def rows(params: Any, plan: Plan | None) -> tuple[Row, ...]:
     leaves = _leaves(params, plan)
     in_collections = isinstance(params, Mapping) and "params" in params
     folded = fold([leaf.path for leaf in leaves], [leaf.kind for leaf in leaves])
+    if any(spans(leaf.array) for leaf in leaves):
+        _refuse_other_folds(folded)
     return tuple(_row(p, in_collections, [leaves[i] for i in run]) for p, run in folded)
+
+
+def _refuse_other_folds(folded: Any) -> None:
+    """Raises in all processes, rather than let them go on with different rows."""
+    folds = gathered(np.frombuffer(digest([repr(folded)]), np.uint8))
+    if (folds != folds[0]).any():
+        raise ValueError(
+            "processes hold different values in leaves of their own: see which by "
+            "jaxinit.check_processes(params)."
+        )
 
 
 @dataclass(frozen=True)
@@ -189,10 +203,10 @@ def _row(path: str, in_collections: bool, leaves: Sequence[_Leaf]) -> Row:
         bytes=sum(_bytes(leaf.array) for leaf in leaves),
         law=repr(first.planned.initializer) if first.planned else None,
     )
-    parts = [leaf.measured for leaf in leaves if leaf.measured is not None]
-    if not parts:
+    measured = [leaf.measured for leaf in leaves if leaf.measured is not None]
+    if not measured:
         return row
-    pooled = pool(parts)
+    pooled = pool(measured)
     arrays = [leaf.array for leaf in leaves]
     return replace(
         row,
@@ -231,25 +245,17 @@ def _distinct(arrays: Sequence[Any]) -> int | None:
         return None
     code = np.uint8 if arrays[0].dtype.itemsize == 1 else np.uint16
     found = np.zeros(np.iinfo(code).max + 1, bool)
-    for part in _parts(arrays):
-        found[part.ravel().view(code)] = True
+    for part in (part for array in arrays for part in parts(array)):
+        found[np.asarray(part).ravel().view(code)] = True
+    if any(map(spans, arrays)):
+        found = summed(found.astype(np.int64))
     values = np.flatnonzero(found).astype(code).view(arrays[0].dtype)
     return np.unique(values.astype(np.float32)).size
-
-
-def _parts(arrays: Sequence[Any]) -> Iterator[np.ndarray]:
-    """What of these arrays lies on each device, once."""
-    for array in arrays:
-        for shard in getattr(array, "addressable_shards", ()):
-            if shard.replica_id == 0:
-                yield np.asarray(shard.data)
-        if not isinstance(array, jax.Array):
-            yield np.asarray(array)
 
 
 def _spectral_norm(arrays: Sequence[Any]) -> float | None:
     if len(arrays[0].shape) != 2 or arrays[0].size > _SPECTRAL_SIZE:
         return None
     wide = np.complex128 if jnp.iscomplexobj(arrays[0]) else np.float64
-    norms = (np.linalg.norm(np.asarray(x).astype(wide), 2) for x in arrays)
+    norms = (np.linalg.norm(small(x).astype(wide), 2) for x in arrays)
     return float(max(norms))

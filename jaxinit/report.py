@@ -13,7 +13,7 @@ from rich.text import Text
 from jaxinit._array.table import Table
 from jaxinit._rows import Row as Row
 from jaxinit._rows import rows
-from jaxinit._tree.plan import Plan
+from jaxinit._tree.plan import Plan, checked_plan
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def report(params: Any, plan: Plan | None = None) -> Report:
     Leaves fold into one row if their paths differ only in integers that follow each
     other and they have the same shape, dtype and initializer and, where all entries are
     equal, the same value. Each array is measured on its device, in one pass, in float32
-    or wider; distinct values and spectral norms are taken on the host.
+    or wider; distinct values and spectral norms are taken on the host. If arrays span
+    the processes of a multi-process program, call it in all of them: each gets the
+    report of the whole arrays.
 
     Args:
         params: pytree of arrays; random keys are allowed. A mapping with the entry
@@ -68,14 +70,15 @@ def report(params: Any, plan: Plan | None = None) -> Report:
     Raises:
         PlanError: naming every leaf of the plan that the tree does not have, or has
             with another shape or dtype.
-        TypeError: if a leaf is traced.
+        TypeError: if a leaf is traced, or `plan` is not a plan.
+        ValueError: if arrays span processes, and others are not the same in all.
 
     >>> import jax.numpy as jnp
     >>> tree = {f"block_{i}": {"bias": jnp.zeros(4)} for i in range(3)}
     >>> [(row.path, row.leaves, row.std) for row in report(tree).rows]
     [('block_{0..2}/bias', 3, 0.0)]
     """
-    return Report(rows(params, plan))
+    return Report(rows(params, plan if plan is None else checked_plan("plan", plan)))
 
 
 def _badness(row: Row) -> tuple:

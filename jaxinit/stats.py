@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.initializer import Initializer
+from jaxinit._array.initializer import Initializer, checked_initializer
+from jaxinit._array.ks import distance
 from jaxinit._array.laws import Moments
 from jaxinit._array.measured import Measured as Measured
 from jaxinit._array.measured import measure as measure
-from jaxinit._array.rounded import cell, rounded_moments
+from jaxinit._array.rounded import rounded_moments
+from jaxinit._array.spread import parts, spans
 
 _FEW = 128  # entries below which sums of bounded laws are bounded, not approximated
 _ROUNDING = 1e-5  # relative error of a measured moment, by float32 alone
@@ -323,7 +325,10 @@ def fit(x: Any, init: Initializer) -> Fit:
     Each number stands for all that round to it, so that ties of low precision, clipped
     tails and laws that give a number a probability of its own are compared rightly. Of
     complex entries the distance from the mean and the direction are compared. The array
-    is brought to the host and sorted.
+    is brought to the host and sorted. Of one that spans processes each sorts its own
+    part and only counts travel: every process gets the distance at 16,384 quantiles,
+    which is at most 1/16,384 too small and so never a false alarm more; of dtypes of 16
+    bits or fewer the whole.
 
     Args:
         x: concrete array of a floating-point or complex dtype.
@@ -342,31 +347,20 @@ def fit(x: Any, init: Initializer) -> Fit:
     >>> fit(x, jaxinit.normal(1.0)).p > 1e-3, fit(x, jaxinit.normal(1.2)).p < 1e-3
     (True, True)
     """
-    refuse_dependent(init, jnp.shape(x))
+    refuse_dependent(checked_initializer("init", init), jnp.shape(x))
     if measure(x).nonfinite:
         return Fit(1.0, 0.0)
     law = init._law(jnp.shape(x), init._resolve(jnp.result_type(x)))
-    values = np.asarray(x).ravel()
-    if not np.iscomplexobj(values):
-        return _distance(values, law.cdf)
-    offsets = values - values.dtype.type(law.moments().mean)
-    turns = np.angle(offsets) / (2 * np.pi) + 0.5
-    fits = (
-        _distance(np.abs(offsets), law.cdf),
-        _distance(turns, lambda x: np.clip(x, 0.0, 1.0)),
+    values = [np.asarray(part).ravel() for part in parts(x)]
+    real = jnp.finfo(jnp.result_type(x)).dtype
+    size, spread = jnp.size(x), real if spans(x) else None
+    if not jnp.iscomplexobj(x):
+        return Fit(*distance(values, law.cdf, size, spread))
+    offsets = [part - part.dtype.type(law.moments().mean) for part in values]
+    turns = [np.angle(part) / (2 * np.pi) + 0.5 for part in offsets]
+    both = (
+        distance([np.abs(part) for part in offsets], law.cdf, size, spread),
+        distance(turns, lambda x: np.clip(x, 0.0, 1.0), size, spread),
     )
-    return Fit(max(f.distance for f in fits), min(1.0, 2 * min(f.p for f in fits)))
-
-
-def _distance(values: np.ndarray, cdf: Any) -> Fit:
-    from scipy.stats import kstwo  # slow to import
-
-    numbers, counts = np.unique(values, return_counts=True)
-    low, high = cell(numbers)
-    after = np.cumsum(counts) / values.size
-    before = after - counts / values.size
-    distance = max(
-        np.max(np.abs(after - cdf(high))),
-        np.max(np.abs(before - cdf(np.nextafter(low, -np.inf)))),
-    )
-    return Fit(float(distance), float(kstwo.sf(distance, values.size)))
+    distances, ps = zip(*both, strict=True)
+    return Fit(max(distances), min(1.0, 2 * min(ps)))

@@ -7,17 +7,20 @@ What is wrong is raised in one AssertionError, with every leaf that failed. As o
 own assertions, `custom_message`, `custom_message_format_vars`,
 `include_default_message` and `exception_type` are taken by keyword, and
 `chex.disable_asserts` turns them off. They look at values: call them outside of
-`jax.jit`, on concrete arrays.
+`jax.jit`, on concrete arrays. If these span the processes of a multi-process program,
+call them in all processes: each gets the figures of the whole arrays, and if one raises
+all do.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.laws import Moments
@@ -28,9 +31,10 @@ from jaxinit._array.measured import (
     refuse_unmeasurable,
 )
 from jaxinit._array.settings import number
+from jaxinit._array.spread import gathered, spans
 from jaxinit._tree.partial import whole
 from jaxinit._tree.paths import joined, leaf_paths
-from jaxinit._tree.plan import Plan, PlannedLeaf, problems_message
+from jaxinit._tree.plan import Plan, PlannedLeaf, checked_plan, problems_message
 from jaxinit.initializers.orthogonal import orthogonal
 from jaxinit.initializers.orthogonality import defect, drawn_pieces, has_matrices
 from jaxinit.stats import Score, expected_moments, fit, score_measured
@@ -54,6 +58,8 @@ def _assertion(check: Callable[..., Problems]) -> Callable[..., None]:
 
         def passes(*_) -> bool:
             problems.extend(check(*args, **kwargs))
+            if any(spans(leaf) for leaf in jax.tree.leaves(args[:1])):
+                problems.extend(_found_elsewhere(problems))
             return not problems
 
         def error(_) -> Exception:  # instead of what chex says of its own comparison
@@ -73,6 +79,17 @@ def _assertion(check: Callable[..., Problems]) -> Callable[..., None]:
         )
 
     return assertion
+
+
+def _found_elsewhere(problems: Sequence[str]) -> Problems:
+    """What to say where only other processes found something, in arrays of their own.
+
+    All then raise, lest one goes on and waits for the others.
+    """
+    found = gathered(np.array(bool(problems)))
+    if found.any() and not problems:
+        numbers = ", ".join(map(str, np.flatnonzero(found)))
+        yield f"nothing is wrong in this process, but in processes {numbers}"
 
 
 @_assertion
@@ -136,7 +153,7 @@ def assert_moments(params: Any, plan: Plan, p_fail: float = 1e-9) -> Problems:
     >>> plan = jaxinit.plan(shapes, {"**": jaxinit.he_normal()})
     >>> assert_moments(plan.init(jax.random.key(0)), plan)
     """
-    leaves = whole(params, plan)
+    leaves = whole(params, checked_plan("plan", plan))
     _refuse_unknown(plan)
     threshold = _checked(p_fail) / max(2 * len(leaves), 1)
     measured = measure_all(leaves.values())

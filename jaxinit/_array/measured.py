@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
 from typing import Any, NoReturn
 
 import jax
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+
+from jaxinit._array.spread import gathered, parts, spans, without_mesh
 
 _LONG = 4096  # longest sum in float32 before partial sums are added
 _SHORT = 256  # shortest, so that the partial sums are few
@@ -53,9 +55,10 @@ def measure(x: Any) -> Measured:
     """Measures an array: one pass on its device, sums in float32 or wider.
 
     Of a sharded array every device measures its own part, and the parts are put
-    together on the host; nothing is gathered. In a multi-process program it is the part
-    of this process. Squares of deviations must fit float32: deviations between 1e-19
-    and 1e19.
+    together on the host; nothing is gathered. An array that spans processes is measured
+    by all of them together, and all get the same figures: those that one process alone
+    would get, up to rounding in float64. Squares of deviations must fit float32:
+    deviations between 1e-19 and 1e19.
 
     Args:
         x: concrete array with entries, of a floating-point or complex dtype.
@@ -83,11 +86,45 @@ def measure_all(leaves: Iterable[Any]) -> list[Measured | None]:
         For each array what `measure` gives, None where that would raise for its dtype
         or size.
     """
-    sums = [_all_sums(leaf) if _is_measurable(leaf) else None for leaf in leaves]
-    return [
-        found and pool([_measured(*part) for part in found])
-        for found in jax.device_get(sums)
+    leaves = list(leaves)
+    with without_mesh():
+        sums = [_all_sums(leaf) if _is_measurable(leaf) else None for leaf in leaves]
+    found = [
+        None if each is None else [_measured(*part) for part in each]
+        for each in jax.device_get(sums)
     ]
+    found = _of_all_processes(leaves, found)
+    return [None if each is None else pool(each) for each in found]
+
+
+def _of_all_processes(
+    leaves: Sequence[Any], found: list[list[Measured] | None]
+) -> list[list[Measured] | None]:
+    """What was found in the parts of every process, for arrays that span them."""
+    own = {i: each for i, each in enumerate(found) if each is not None}
+    own = {i: _numbers(each) for i, each in own.items() if spans(leaves[i])}
+    if not own:
+        return found
+    table = gathered(np.array(list(own.values()), np.complex128))
+    known = dict(enumerate(found))
+    for i, rows in zip(own, table.swapaxes(0, 1), strict=True):
+        is_complex = jnp.iscomplexobj(leaves[i])
+        known[i] = [_from_numbers(row, is_complex) for row in rows if row[0]]
+    return list(known.values())
+
+
+def _numbers(parts: list[Measured]) -> tuple[Any, ...]:
+    """What is in these parts together, as a row of a table; zeros if there are none."""
+    return astuple(pool(parts)) if parts else (0,) * _FIELDS
+
+
+def _from_numbers(row: np.ndarray, is_complex: bool) -> Measured:
+    size, mean, variance, low, high, zeros, nonfinite = row.real.tolist()
+    mean = row[1].item() if is_complex else mean
+    return Measured(int(size), mean, variance, low, high, int(zeros), int(nonfinite))
+
+
+_FIELDS = len(fields(Measured))
 
 
 def pool(parts: Iterable[Measured]) -> Measured:
@@ -137,10 +174,7 @@ def refuse_unmeasurable(x: Any) -> NoReturn:
 
 def _all_sums(x: Any) -> list[tuple]:
     """Size and sums of each part of `x` that lies on a device of its own."""
-    if not isinstance(x, jax.Array):
-        x = jnp.asarray(x)
-    parts = [s.data for s in x.addressable_shards if s.replica_id == 0]
-    pieces = (piece for part in parts for piece in _pieces(part))
+    pieces = (piece for part in parts(x) for piece in _pieces(part))
     return [(piece.size, _sums(piece)) for piece in pieces if piece.size]
 
 

@@ -39,7 +39,7 @@ def rounded_moments(law: Law, dtype: np.dtype) -> Moments:
     Exact: a sum over all numbers of the dtype. Rounding adds to the variance what is
     nothing in bfloat16 and can be seen in float8; clipping takes from it.
     """
-    values = _all_numbers(dtype)
+    values = all_numbers(dtype)
     low, high = cell(values)
     weights = law.cdf(high) - law.cdf(np.nextafter(low, -math.inf))
     weights, values = weights / weights.sum(), values.astype(np.float64)
@@ -62,7 +62,7 @@ def _rounded(bound: float, dtype: np.dtype) -> float:
 
 
 @functools.cache
-def _all_numbers(dtype: np.dtype) -> np.ndarray:
+def all_numbers(dtype: np.dtype) -> np.ndarray:
     """The finite numbers of a dtype, ascending."""
     bits = jnp.finfo(dtype).bits
     codes = np.arange(2**bits, dtype=np.uint8 if dtype.itemsize == 1 else np.uint16)

@@ -12,7 +12,6 @@ from jax import lax
 from jax.core import Tracer
 from jax.sharding import (
     AbstractMesh,
-    AxisType,
     Mesh,
     NamedSharding,
     PartitionSpec,
@@ -20,6 +19,7 @@ from jax.sharding import (
 )
 
 from jaxinit._array.kernel import setting
+from jaxinit._array.spread import automatic, on_automatic_mesh
 
 
 @dataclass(frozen=True)
@@ -144,34 +144,19 @@ def with_auto_axes(tree: Any, mesh: Mesh | AbstractMesh | None = None) -> Iterat
     """
     mesh = mesh or mesh_in_use()
     with contextlib.nullcontext() if mesh is None else _in_use(mesh):
-        yield jax.tree.map(_on_automatic_mesh, tree)
+        yield jax.tree.map(_with_auto_axes, tree)
 
 
 def _in_use(mesh: Mesh | AbstractMesh) -> contextlib.AbstractContextManager[Any]:
     if not is_tracing():
-        return jax.set_mesh(_automatic(mesh))
+        return jax.set_mesh(automatic(mesh))
     if jax.sharding.get_abstract_mesh().explicit_axes:
         return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
-    return jax.sharding.use_abstract_mesh(_automatic(mesh).abstract_mesh)
+    return jax.sharding.use_abstract_mesh(automatic(mesh).abstract_mesh)
 
 
-def _automatic(mesh: Any) -> Any:
-    if isinstance(mesh, AbstractMesh):
-        return mesh.update_axis_types(dict.fromkeys(mesh.axis_names, AxisType.Auto))
-    types = (AxisType.Auto,) * len(mesh.axis_names)
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=types)
-
-
-def _on_automatic_mesh(x: Any) -> Any:
-    is_concrete = isinstance(x, jax.Array) and not isinstance(x, Tracer)
-    if not is_concrete or is_tracing() or not _mesh_of(x).explicit_axes:
-        return x
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        # jax.device_put takes no typed key that other processes have a part of.
-        data = _on_automatic_mesh(jax.random.key_data(x))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    sharding: Any = x.sharding
-    return jax.device_put(x, NamedSharding(_automatic(sharding.mesh), sharding.spec))
+def _with_auto_axes(x: Any) -> Any:
+    return x if is_tracing() else on_automatic_mesh(x)
 
 
 def _mesh_of(x: jax.Array) -> AbstractMesh:

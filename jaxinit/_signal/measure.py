@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._array.spread import reduced
+from jaxinit._compile.placement import explicit_mesh, with_auto_axes
 from jaxinit._signal.finite import nonfinite, what_is_nonfinite
 from jaxinit._signal.recorder import (
     Capture,
@@ -41,17 +43,25 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
         For each layer, in the order of execution, its tap, the array replaced by its
         statistics by name; and which parameters and inputs are not finite, in words.
     """
-    with jax.debug_nans(False):  # they are reported, with the layer that makes them
-        taps, gradients, slopes, counts = _passes(
-            model.capture, loss, model.params, model.state, inputs
-        )
-        owned = _by_owner(model.params, slopes, taps)
+    given = model.params, model.state, inputs
+    # What is not a number is reported, with the layer that makes it.
+    with (
+        jax.debug_nans(False),
+        with_auto_axes(_both_passes(model, loss, given)) as (
+            taps,
+            gradients,
+            slopes,
+            counts,
+            params,
+        ),
+    ):
+        owned = _by_owner(params, slopes, taps)
         # Statistics are compiled apart, once for each shape whatever the model.
         measured = [
             dataclasses.replace(
                 tap,
                 value=(
-                    _statistics(_samples(tap.value), _samples(gradient)),
+                    reduced(_statistics, _samples(tap.value), _samples(gradient)),
                     owned.get(tap.owner, []),
                 ),
             )
@@ -66,6 +76,22 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
         for tap in measured
     ]
     return layers, what_is_nonfinite(model.params, inputs, counts)
+
+
+def _both_passes(model: Model, loss: Loss | None, given: tuple) -> tuple:
+    """The passes and the parameters; see `_passes`.
+
+    On a mesh with Explicit axes a model runs as it is, or, as one that says nothing of
+    them need not run, with Auto axes.
+    """
+    try:
+        return *_passes(model.capture, loss, *given), given[0]
+    except Exception:
+        leaves = [x for x in jax.tree.leaves(given) if isinstance(x, jax.Array)]
+        if explicit_mesh(leaves) is None:
+            raise
+    with with_auto_axes(given) as given:
+        return *_passes(model.capture, loss, *given), given[0]
 
 
 @compiled
@@ -130,11 +156,10 @@ def _by_owner(
     leaves = jax.tree.leaves(params)
     for owner, leaf, slope in zip(owners, leaves, slopes, strict=True):
         if owner is not None and slope is not None and slope.size:
-            owned.setdefault(owner, []).append(_of_parameter(leaf, slope))
+            owned.setdefault(owner, []).append(reduced(_of_parameter, leaf, slope))
     return owned
 
 
-@jax.jit
 def _statistics(x: jax.Array, g: jax.Array) -> dict[str, Any]:
     """Statistics of values and of the gradients with respect to them, by unit."""
     mean, std = mean_and_std(x)
@@ -159,7 +184,6 @@ def _statistics(x: jax.Array, g: jax.Array) -> dict[str, Any]:
     }
 
 
-@jax.jit
 def _of_parameter(leaf: jax.Array, slope: jax.Array) -> dict[str, Any]:
     """Of one parameter: the size of its gradient, and whether all entries are equal."""
     mean, std = mean_and_std(_samples(slope))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._array.initializer import Initializer, Shape
+from jaxinit._array.spread import reduced
 from jaxinit.initializers.orthogonal import orthogonal
 from jaxinit.initializers.pieces import Piece, is_exact, pieces
 
@@ -59,7 +60,7 @@ def defect(x: jax.Array, init: Initializer) -> Defect:
     True
     """
     init._check_shape(x.shape)
-    errors = jax.device_get(jax.jit(_all(init))(x))
+    errors = jax.device_get(reduced(_all(init), x))
     found = [
         Defect(float(error), float(allowed), what)
         for what in errors
