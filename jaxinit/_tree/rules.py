@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxinit._array.initializer import Initializer
 from jaxinit._tree.paths import matcher
+from jaxinit._tree.pickling import refuse_unpicklable
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,19 @@ class Patterns:
             if i not in found and pattern in self.required and pattern not in allowed
         ]
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Patterns):
+            return NotImplemented
+        return type(self) is type(other) and self._same == other._same
+
+    def __hash__(self) -> int:
+        return hash(self._same)
+
+    @property
+    def _same(self) -> tuple:
+        """What makes two of these equal."""
+        return self._pairs, self.required
+
     def __repr__(self):
         pairs = ", ".join(f"{p!r}: {v!r}" for p, v in self._pairs)
         return f"{type(self).__name__}({{{pairs}}})"
@@ -184,6 +198,31 @@ class Rules(Patterns):
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def __repr__(self):
+        if self.call:
+            name, settings = self.call
+            return f"{name}({', '.join(f'{x}={y!r}' for x, y in settings.items())})"
+        joined = self.parts if len(self.parts) > 1 else ()
+        return " | ".join(map(repr, joined)) or super().__repr__()
+
+    def __copy__(self) -> "Rules":
+        return self  # nothing in it changes
+
+    def __deepcopy__(self, memo: Any) -> "Rules":
+        return self
+
+    def __reduce__(self):
+        refuse_unpicklable(self._pairs)
+        is_whole = self.parts[0] is self  # which a pickle cannot hold within itself
+        parts = None if is_whole else self.parts
+        return _restored, (self._pairs, self.required, self.name, parts, self.call)
+
+
+def _restored(pairs, required, name, parts, call) -> Rules:
+    rules = Rules(pairs, required=required, name=name)
+    rules.parts, rules.call = parts or (rules,), call
+    return rules
 
 
 def _maker(pattern: Any, value: Any) -> Callable[[Leaf], Callable[..., jax.Array]]:
