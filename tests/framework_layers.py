@@ -375,7 +375,7 @@ _MAKES = {
     "linen": r"self\.param\(",
     "nnx": r"\bParam\(",
     "haiku": r"get_parameter\(",
-    "equinox": r"(?m)^    \w+: (?!.*(Callable|float)).*\bArray\b",  # Equinox's are fields
+    "equinox": r"(?m)^    \w+: (?!.*(Callable|float)).*\bArray\b",  # a field
 }
 
 

@@ -203,8 +203,9 @@ class Rules(Patterns):
         if self.call:
             name, settings = self.call
             return f"{name}({', '.join(f'{x}={y!r}' for x, y in settings.items())})"
-        joined = self.parts if len(self.parts) > 1 else ()
-        return " | ".join(map(repr, joined)) or super().__repr__()
+        if any(part.call for part in self.parts):
+            return " | ".join(map(repr, self.parts))
+        return super().__repr__()
 
     def __copy__(self) -> "Rules":
         return self  # nothing in it changes
