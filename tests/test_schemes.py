@@ -1,7 +1,10 @@
 """Schemes: what every leaf of small models gets, and which models are refused."""
 
+import copy
+import io
 import json
 import math
+import pickle
 import re
 
 import jax
@@ -10,6 +13,7 @@ import pytest
 
 import jaxinit
 from jaxinit import schemes
+from jaxinit.schemes import mup
 from tests.scheme_models import (
     CLASSES,
     HEADS,
@@ -431,6 +435,105 @@ def test_schemes_are_written_by_their_call_and_read(case):
     assert drawn_by(back, tree) == drawn_by(rules, tree)
 
 
+FRAMEWORKS = ("flax", "torch", "keras", "haiku", "equinox")
+
+
+def in_first(leaf):
+    """A predicate, which pickle finds by its name."""
+    return leaf.path == "in1/kernel"
+
+
+PICKLED = {
+    **{case: (rules, model) for case, (rules, model, _, _) in CASES.items()},
+    **{
+        name: (getattr(schemes, name)(), "mlp" if name == "equinox" else "recurrent")
+        for name in FRAMEWORKS
+    },
+    "rules of a scheme, one by one": (
+        jaxinit.Rules(schemes.zero_gamma().items()),
+        "resnet",
+    ),
+    "muP": (
+        mup.rules(
+            jaxinit.Rules({"head/kernel": jaxinit.zeros}) | schemes.mlp("relu"),
+            mup.widths(shapes("mlp", "linen"), shapes("mlp", "linen")),
+        ),
+        "mlp",
+    ),
+    "globs and more": (
+        jaxinit.Rules(
+            {
+                in_first: jaxinit.keyed(jaxinit.normal(), "other"),
+                re.compile("head/(kernel)"): jaxinit.split(jaxinit.zeros, 5),
+                "**/bias": jaxinit.constant([1.0]),
+            },
+            required=["**/bias"],
+        )
+        | jaxinit.Rules({"**": jax.nn.initializers.zeros}, required=[]),
+        "mlp",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PICKLED)
+def test_rules_are_values(case):
+    """They pickle, copy and compare, and their copies plan the same."""
+    rules, model = PICKLED[case]
+    tree = shapes(model, "linen")
+    planned = list(jaxinit.plan(tree, rules))
+    for back in (pickle.loads(pickle.dumps(rules)), copy.deepcopy(rules)):
+        assert back == rules
+        assert (repr(back), back.name) == (repr(rules), rules.name)
+        assert list(jaxinit.plan(tree, back)) == planned
+        assert back.call == rules.call
+    assert rules != jaxinit.Rules({**dict(rules.items()), "no/such": jaxinit.ones})
+
+
+def test_schemes_compare_and_print_as_their_call():
+    mine = jaxinit.Rules({"head/**": jaxinit.zeros})
+    assert schemes.gpt2(12) == schemes.gpt2(layers=12) != schemes.gpt2(13)
+    assert len({schemes.gpt2(12), schemes.gpt2(layers=12), schemes.bert()}) == 2
+    assert repr(schemes.rezero(schemes.gpt2(12))) == "rezero(rest=gpt2(layers=12))"
+    assert repr(mine | schemes.bert()) == "Rules({'head/**': zeros}) | bert()"
+
+
+UNPICKLABLE = {
+    "value": {"a/b": jaxinit.ones, "**/x": lambda leaf: jaxinit.ones},
+    "pattern": {lambda leaf: True: jaxinit.ones},
+    "function within": {"**/x": jaxinit.stacked(lambda i: jaxinit.ones)},
+}
+
+
+@pytest.mark.parametrize("case", UNPICKLABLE)
+def test_a_rule_that_cannot_be_pickled_is_named(case):
+    rules = jaxinit.Rules(UNPICKLABLE[case])
+    which = "<function" if case == "pattern" else r"'\*\*/x'"
+    message = f"the rule for {which}.* cannot be pickled.*lambda"
+    for owner in (rules, schemes.rezero(rules)):
+        with pytest.raises(TypeError, match=message):
+            pickle.dumps(owner)
+        assert copy.deepcopy(owner) == copy.copy(owner) == owner
+
+
+def test_picklers_that_take_functions_by_their_code_are_let_through():
+    """As cloudpickle: its own reducer decides of every function."""
+    scope = {"__name__": "cloudpickle.cloudpickle", "pickle": pickle, "io": io}
+    source = """
+class Pickler(pickle.Pickler):
+    def reducer_override(self, value):
+        is_local = getattr(value, "__name__", "") == "<lambda>"
+        return (float, ("0.5",)) if is_local else NotImplemented
+
+def dumps(value):
+    Pickler(file := io.BytesIO()).dump(value)
+    return file.getvalue()
+"""
+    exec(source, scope)
+    rules = jaxinit.Rules({"a": jaxinit.ones, "b": {"f": lambda leaf: 1}["f"]})
+    with pytest.raises(TypeError, match=r"the rule for 'b'.*got 0.5"):  # it was let by
+        pickle.loads(scope["dumps"](rules))
+
+
 def test_schemes_among_rules_are_written_and_read():
     own = jaxinit.Rules(
         {"head/**": jaxinit.zeros, "no/such": jaxinit.ones}, required=[]
@@ -457,6 +560,5 @@ def test_optional_rules_are_written_and_read():
 
 
 def test_every_scheme_is_tested():
-    frameworks = {"flax", "torch", "keras", "haiku", "equinox"}
     public = {name for name, x in vars(schemes).items() if callable(x)}
-    assert public - frameworks == {name.partition(" ")[0] for name in CASES}
+    assert public - set(FRAMEWORKS) == {name.partition(" ")[0] for name in CASES}

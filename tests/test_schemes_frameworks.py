@@ -1,86 +1,390 @@
 """Schemes of frameworks against what the frameworks draw themselves."""
 
+import math
 import os
 import re
 
+import equinox as eqx
+import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from flax import linen, nnx
+from flax import linen as nn
+from flax import nnx
 
 import jaxinit
-import jaxinit.linen
-import jaxinit.nnx
-from jaxinit import schemes
-from jaxinit.testing import assert_moments
+from jaxinit import schemes, stats
+from jaxinit.initializers.orthogonality import is_orthogonal
+from jaxinit.testing import assert_moments, assert_orthogonal
+from tests import framework_layers
+from tests.framework_layers import INPUTS, NEWER, TABLES, UNITS, WITHOUT, drawn, image
 from tests.scheme_models import leaf
 
-
-def linen_params(key):
-    class Model(linen.Module):
-        @linen.compact
-        def __call__(self, tokens):
-            x = linen.Embed(80, 40)(tokens)
-            x = linen.MultiHeadDotProductAttention(4)(linen.LayerNorm()(x))
-            x = linen.RNN(linen.OptimizedLSTMCell(80))(x)
-            x = linen.RNN(linen.GRUCell(80))(x)
-            x = linen.RNN(linen.SimpleCell(80))(x)
-            return linen.Conv(40, (3,))(linen.Dense(40)(x))
-
-    tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
-    return jaxinit.linen.init(Model(), key, tokens)["params"]
+SCHEMES = {
+    "linen": schemes.flax(),
+    "nnx": schemes.flax(),
+    "haiku": schemes.haiku(),
+    "equinox": schemes.equinox(),
+}
 
 
-def nnx_params(key):
-    def make(rngs):
-        return nnx.Dict(
-            embed=nnx.Embed(80, 40, rngs=rngs),
-            attention=nnx.MultiHeadAttention(4, 40, decode=False, rngs=rngs),
-            lstm=nnx.OptimizedLSTMCell(40, 80, rngs=rngs),
-            gru=nnx.GRUCell(40, 40, rngs=rngs),
-            norm=nnx.LayerNorm(40, rngs=rngs),
-            dense=nnx.Linear(40, 80, rngs=rngs),
-            conv=nnx.Conv(40, 40, (3,), rngs=rngs),
+@pytest.mark.parametrize("framework", TABLES)
+def test_every_class_of_a_framework_is_compared_or_left_out_with_a_reason(framework):
+    compared = {case.partition(",")[0] for case in TABLES[framework]}
+    newer = NEWER.get(framework, set())
+    left_out = set(WITHOUT[framework])
+    assert not compared & left_out
+    assert (compared | left_out) - newer == framework_layers.public(framework) - newer
+
+
+@pytest.mark.parametrize("framework", TABLES)
+def test_what_is_left_out_makes_no_parameters(framework):
+    """Its source has nothing that makes one; other sources have, so that this tells."""
+    makes = framework_layers.makes_parameters
+    asks = {"Module", "MultiHeadAttention"}  # the one defines it, the other is refused
+    names = set(WITHOUT[framework]) & framework_layers.public(framework)
+    assert not [name for name in names - asks if makes(framework, name)]
+    compared = {case.partition(",")[0] for case in TABLES[framework]}
+    assert any(makes(framework, name) for name in compared)
+
+
+ORTHOGONAL = jaxinit.orthogonal()
+P_FAIL = 1e-9  # of a case: all leaves, seeds and checks
+
+
+def disagreements(trees, rules) -> list[str]:
+    """Paths of leaves that were not drawn from the laws of some rules, up to chance."""
+    plan = jaxinit.plan(trees[0], rules)
+    p = P_FAIL / (5 * len(plan))
+    leaves = zip(*(jax.tree.leaves(tree) for tree in trees), strict=True)
+    return [
+        planned.path
+        for planned, arrays in zip(plan, leaves, strict=True)
+        if not agrees(planned, [np.asarray(x) for x in arrays], p)
+    ]
+
+
+def agrees(planned, arrays, p) -> bool:
+    init = planned.initializer
+    if not isinstance(init, jaxinit.Initializer):
+        return True  # norms of a weight, which test_norms_of_weights compares
+    moments = init.moments(planned.shape)
+    if is_orthogonal(init):
+        return all(is_made_by(x, init) for x in arrays)
+    if moments.low == moments.high:
+        return all((x == np.float32(moments.low)).all() for x in arrays)
+    if len(planned.shape) > 1 and any(is_made_by(x, ORTHOGONAL) for x in arrays):
+        return False  # their entries have the law of others
+    pooled = jnp.stack(arrays)
+    both = jaxinit.stacked(init)
+    score = stats.score(pooled, both)
+    probabilities = (
+        score.mean_p,
+        score.variance_p,
+        stats.fit(pooled, both).p,
+        *ends(pooled, init._law(planned.shape, jnp.dtype("float32"))),
+    )
+    return min(probabilities) >= p
+
+
+def is_made_by(x, init) -> bool:
+    try:
+        assert_orthogonal(x, init)
+    except AssertionError:
+        return False
+    return True
+
+
+def ends(x, law) -> tuple[float, float]:
+    """Probabilities that no entry is beyond the greatest and the least of some."""
+    low, high = (float(law.cdf(np.float64(end))) for end in (x.min(), x.max()))
+    within = low >= -1e-6 and high <= 1 + 1e-6
+    return (high**x.size, (1 - low) ** x.size) if within else (0.0, 0.0)
+
+
+def is_beyond_the_sample(framework, case) -> bool:
+    """Kinds of a layer that differ in the window alone, or in what holds them."""
+    return re.search("1D|3D|ND|1d|3d", case) is not None
+
+
+LAYERS = [
+    pytest.param(
+        framework,
+        case,
+        marks=[pytest.mark.exhaustive] * is_beyond_the_sample(framework, case),
+        id=f"{framework}, {case}",
+    )
+    for framework, table in TABLES.items()
+    for case in table
+]
+
+
+@pytest.mark.parametrize(("framework", "case"), LAYERS)
+def test_layers_have_the_laws_of_the_framework(framework, case):
+    """A false alarm once in a billion, for each layer."""
+    trees = drawn(framework, case)
+    assert disagreements(trees, SCHEMES[framework]) == []
+
+
+def instead(pattern, init, framework):
+    return jaxinit.Rules({pattern: init}) | SCHEMES[framework]
+
+
+LECUN = jaxinit.lecun_normal()
+# What is told apart: a layer, rules that differ from the framework, where they do.
+WRONG = {
+    "deviation": ("haiku", "Linear", instead("**/w", LECUN, "haiku"), "linear/w"),
+    "law": ("linen", "Dense", schemes.keras(), "Dense_0/kernel"),
+    "law, its ends alone": (
+        "linen",
+        "Embed",
+        instead("**/embedding", jaxinit.truncated_normal(INPUTS**-0.5), "linen"),
+        "Embed_0/embedding",
+    ),
+    "law, wider at its ends": (
+        "linen",
+        "Dense",
+        instead("**/kernel", jaxinit.normal(INPUTS**-0.5), "linen"),
+        "Dense_0/kernel",
+    ),
+    "axes of outputs": (
+        "nnx",
+        "LinearGeneral",
+        instead("**/kernel", LECUN, "nnx"),
+        "lineargeneral/kernel",
+    ),
+    "transposed kernel": (
+        "haiku",
+        "Conv2DTranspose",
+        instead("**/w", jaxinit.truncated_normal((9 * 48) ** -0.5), "haiku"),
+        "conv2_d_transpose/w",
+    ),
+    "not orthogonal": (
+        "nnx",
+        "LSTMCell",
+        instead("**/hf/kernel", LECUN, "nnx"),
+        "lstmcell/hf/kernel",
+    ),
+    "orthogonal": (
+        "linen",
+        "ConvLSTMCell",
+        instead("**/hh/kernel", jaxinit.orthogonal(), "linen"),
+        "ConvLSTMCell_0/hh/kernel",
+    ),
+    "constant": (
+        "linen",
+        "MGUCell",
+        instead("**/if/bias", jaxinit.zeros, "linen"),
+        "MGUCell_0/if/bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_other_laws_are_told_apart(case):
+    framework, layer, rules, path = WRONG[case]
+    assert disagreements(drawn(framework, layer), rules) == [path]
+
+
+@pytest.mark.parametrize("case", ["WeightNorm", "WeightNorm, one norm"])
+def test_norms_of_weights(case, key):
+    """Equinox's `g` is the norm of the very weight that is drawn beside it."""
+    theirs = drawn("equinox", case)[0]
+    mine = jaxinit.plan(theirs, schemes.equinox()).init(key)
+    theirs, mine = theirs["weightnorm"], mine["weightnorm"]
+    assert_norms(theirs)
+    assert_norms(mine)
+    mixed = eqx.tree_at(lambda layer: layer.g, mine, theirs.g)
+    with pytest.raises(AssertionError):
+        assert_norms(mixed)
+
+
+def assert_norms(layer):
+    axis = 1 if len(layer.g) > 1 else (0, 1)
+    norms = np.linalg.norm(np.float64(layer.layer.weight), axis=axis, keepdims=True)
+    np.testing.assert_allclose(layer.g, norms, rtol=1e-5)
+
+
+GLOROT = jaxinit.glorot_uniform()
+FIRST = jaxinit.variance_scaling(1.0, "fan_avg", "uniform", in_axis=1, out_axis=0)
+
+
+def gates(number, inputs, state, axis=-1):
+    """Kernels of the inputs and of the state by recurrent() and by keras()."""
+    by_gate = [jaxinit.split(x, number, axis) for x in (inputs, state)]
+    return by_gate, [inputs, state]
+
+
+APART = ([GLOROT, ORTHOGONAL], [GLOROT, ORTHOGONAL])
+ROWS = (INPUTS, UNITS)
+JOINT = [
+    jaxinit.split(tuple(parts), ROWS, axis=0) for parts in gates(4, GLOROT, ORTHOGONAL)
+]
+# The kernels of the inputs and of the state, their laws by recurrent() and by keras().
+CELLS = {
+    ("linen", "SimpleCell"): ("i/kernel", "h/kernel", APART),
+    ("linen", "GRUCell"): ("i[rzn]/kernel", "h[rzn]/kernel", APART),
+    ("linen", "MGUCell"): ("i[fn]/kernel", "h[fn]/kernel", APART),
+    ("linen", "LSTMCell"): ("i[ifgo]/kernel", "h[ifgo]/kernel", APART),
+    ("linen", "OptimizedLSTMCell"): ("i[ifgo]/kernel", "h[ifgo]/kernel", APART),
+    ("linen", "ConvLSTMCell"): ("ih/kernel", "hh/kernel", gates(4, GLOROT, ORTHOGONAL)),
+    ("nnx", "SimpleCell"): ("dense_i/kernel", "dense_h/kernel", APART),
+    ("nnx", "GRUCell"): (
+        "dense_i/kernel",
+        "dense_h/kernel",
+        gates(3, GLOROT, ORTHOGONAL),
+    ),
+    ("nnx", "LSTMCell"): ("(ii|if_|ig|io)/kernel", "h[ifgo]/kernel", APART),
+    ("nnx", "OptimizedLSTMCell"): (
+        "dense_i/kernel",
+        "dense_h/kernel",
+        gates(4, GLOROT, ORTHOGONAL),
+    ),
+    ("haiku", "VanillaRNN"): ("linear/w", "linear_1/w", APART),
+    ("haiku", "GRU"): ("w_i", "w_h", gates(3, GLOROT, ORTHOGONAL)),
+    ("haiku", "LSTM"): ("linear/w", "linear/w", ([JOINT[0]] * 2, [JOINT[1]] * 2)),
+    **{
+        ("haiku", f"Conv{n}DLSTM"): (
+            "input_to_hidden/w",
+            "hidden_to_hidden/w",
+            gates(4, GLOROT, ORTHOGONAL),
         )
-
-    return nnx.state(jaxinit.nnx.create(make, key), nnx.Param)
-
-
-def haiku_params(key):
-    def model(tokens):
-        x = haiku.Embed(80, 40)(tokens)
-        x = haiku.LayerNorm(-1, True, True)(x)
-        cell = haiku.GRU(40)
-        x, _ = cell(x[:, 0], cell.initial_state(1))
-        cell = haiku.LSTM(80)
-        x, _ = cell(x, cell.initial_state(1))
-        x = haiku.Linear(40)(x)
-        return haiku.Conv1D(40, 3)(x[:, None])
-
-    haiku = pytest.importorskip("haiku")
-    tokens = jnp.zeros((1, 4), jnp.int32)
-    return jaxinit.jit(haiku.transform(model).init)(key, tokens)
+        for n in (1, 2, 3)
+    },
+    ("equinox", "GRUCell"): (
+        "weight_ih",
+        "weight_hh",
+        gates(3, FIRST, ORTHOGONAL, axis=0),
+    ),
+    ("equinox", "LSTMCell"): (
+        "weight_ih",
+        "weight_hh",
+        gates(4, FIRST, ORTHOGONAL, axis=0),
+    ),
+}
 
 
-def equinox_params(key):
-    eqx = pytest.importorskip("equinox")
+def test_every_cell_is_in_the_table():
+    bases = {
+        "linen": nn.RNNCellBase,
+        "nnx": nnx.RNNCellBase,
+        "haiku": hk.RNNCore,
+        "equinox": (eqx.nn.GRUCell, eqx.nn.LSTMCell),
+    }
+    cells = {
+        (framework, name)
+        for framework, base in bases.items()
+        for name in framework_layers.public(framework) - set(WITHOUT[framework])
+        if issubclass(framework_layers.class_of(framework, name), base)
+    }
+    assert cells - {("haiku", "DeepRNN")} == set(CELLS)
 
-    def model(key):
-        keys = jax.random.split(key, 6)
-        return eqx.filter(layers(keys), eqx.is_array)
 
-    def layers(keys):
-        return {
-            "embed": eqx.nn.Embedding(80, 40, key=keys[0]),
-            "attention": eqx.nn.MultiheadAttention(4, 40, key=keys[1]),
-            "lstm": eqx.nn.LSTMCell(40, 80, key=keys[2]),
-            "gru": eqx.nn.GRUCell(40, 40, key=keys[3]),
-            "mlp": eqx.nn.MLP(40, 80, 80, 1, key=keys[4]),
-            "conv": eqx.nn.Conv1d(40, 40, 3, key=keys[5]),
-            "norm": eqx.nn.LayerNorm(40),
-        }
+@pytest.mark.parametrize("cell", CELLS, ids=", ".join)
+def test_kernels_of_every_cell(cell):
+    """Each gate of a fused kernel by itself by recurrent(), together by keras()."""
+    inputs, state, laws = CELLS[cell]
+    tree = drawn(*cell)[0]
+    for rules, law in zip((schemes.recurrent(), schemes.keras()), laws, strict=True):
+        made = {x.path: x.initializer for x in jaxinit.plan(tree, rules)}
+        for pattern, wanted in zip((inputs, state), law, strict=True):
+            found = [
+                init for path, init in made.items() if re.search(f"/{pattern}$", path)
+            ]
+            assert found
+            assert set(found) == {wanted}
 
-    return jaxinit.jit(model)(key)
+
+# A step of every cell with memory, from a state of ones: what becomes of the memory.
+def linen_step(cell, x=framework_layers.x):
+    def step(tree):
+        (params,) = tree.values()
+        carry = cell.initialize_carry(jax.random.key(0), x.shape)
+        return cell.apply({"params": params}, jax.tree.map(jnp.ones_like, carry), x)[0]
+
+    return step
+
+
+def nnx_step(cls):
+    def step(tree):
+        (params,) = tree.values()
+        cell = cls(INPUTS, UNITS, rngs=nnx.Rngs(0))
+        nnx.update(cell, params)
+        carry = cell.initialize_carry((1, INPUTS), nnx.Rngs(0))
+        return cell(jax.tree.map(jnp.ones_like, carry), jnp.zeros((1, INPUTS)))[0]
+
+    return step
+
+
+def haiku_step(make, x=framework_layers.x):
+    def call():
+        core = make()
+        carry = core.initial_state(len(x))
+        return core(x, jax.tree.map(jnp.ones_like, carry))[1]
+
+    return lambda tree: hk.transform(call).apply(tree, None)
+
+
+def equinox_step(tree):
+    (cell,) = tree.values()
+    ones = jnp.ones(UNITS)
+    is_lstm = isinstance(cell, eqx.nn.LSTMCell)
+    return cell(jnp.zeros(INPUTS), (ones, ones) if is_lstm else ones)
+
+
+# The step, where the memory is in the state, and whether the cell forgets by a gate.
+MEMORY = {
+    ("linen", "LSTMCell"): (linen_step(nn.LSTMCell(UNITS)), 0, True),
+    ("linen", "OptimizedLSTMCell"): (linen_step(nn.OptimizedLSTMCell(UNITS)), 0, True),
+    ("linen", "ConvLSTMCell"): (linen_step(nn.ConvLSTMCell(8, (3, 3)), image), 0, True),
+    ("linen", "MGUCell"): (linen_step(nn.MGUCell(UNITS)), ..., True),
+    ("linen", "GRUCell"): (linen_step(nn.GRUCell(UNITS)), ..., False),
+    ("nnx", "LSTMCell"): (nnx_step(nnx.LSTMCell), 0, True),
+    ("nnx", "OptimizedLSTMCell"): (nnx_step(nnx.OptimizedLSTMCell), 0, True),
+    ("nnx", "GRUCell"): (nnx_step(nnx.GRUCell), ..., False),
+    ("haiku", "LSTM"): (haiku_step(lambda: hk.LSTM(UNITS)), 1, True),
+    ("haiku", "Conv2DLSTM"): (
+        haiku_step(lambda: hk.Conv2DLSTM((framework_layers.LENGTH,) * 2, 8, 3), image),
+        1,
+        True,
+    ),
+    ("haiku", "GRU"): (haiku_step(lambda: hk.GRU(UNITS)), ..., False),
+    ("equinox", "LSTMCell"): (equinox_step, 1, True),
+    ("equinox", "GRUCell"): (equinox_step, ..., False),
+}
+
+
+@pytest.mark.parametrize("name", ["recurrent", "keras"])
+@pytest.mark.parametrize("cell", MEMORY, ids=", ".join)
+def test_cells_remember(cell, name):
+    """With kernels of 0, `sigmoid(1)` of the memory is kept, of a GRU `sigmoid(0)`.
+
+    So it is wherever the library has the forget gate, and whether or not it adds 1.
+    """
+    step, place, forgets = MEMORY[cell]
+    tree = drawn(*cell)[0]
+    plan = jaxinit.plan(tree, getattr(schemes, name)())
+    leaves = [
+        x.draw(jax.random.key(0)) if re.search("/(b|bias|bias_n)$", x.path) else zeros
+        for x, zeros in zip(
+            plan, jax.tree.leaves(jax.tree.map(jnp.zeros_like, tree)), strict=True
+        )
+    ]
+    after = step(jax.tree.unflatten(jax.tree.structure(tree), leaves))
+    memory = after if place is ... else after[place]
+    np.testing.assert_allclose(memory, jax.nn.sigmoid(1.0 * forgets), rtol=1e-6)
+
+
+BOUNDED_BY_UNITS = [cell for cell in CELLS if "Conv" not in cell[1]]
+
+
+@pytest.mark.parametrize("cell", BOUNDED_BY_UNITS, ids=", ".join)
+def test_arrays_of_cells_are_bounded_by_their_units(cell):
+    tree = drawn(*cell)[0]
+    made = {x.path: x.initializer for x in jaxinit.plan(tree, schemes.torch())}
+    bound = 1 / math.sqrt(UNITS)
+    assert set(made.values()) == {jaxinit.uniform(low=-bound, high=bound)}
 
 
 def keras_params(key):
@@ -131,11 +435,7 @@ def torch_params(key):
 
 
 FRAMEWORKS = {
-    "flax, linen": (schemes.flax, linen_params, schemes.keras),
-    "flax, nnx": (schemes.flax, nnx_params, schemes.haiku),
     "keras": (schemes.keras, keras_params, schemes.flax),
-    "haiku": (schemes.haiku, haiku_params, schemes.flax),
-    "equinox": (schemes.equinox, equinox_params, schemes.torch),
     "torch": (schemes.torch, torch_params, schemes.equinox),
 }
 

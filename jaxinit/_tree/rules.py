@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxinit._array.initializer import Initializer
 from jaxinit._tree.paths import matcher, near_miss
+from jaxinit._tree.pickling import refuse_unpicklable
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,22 @@ class Rules(Patterns):
     def __len__(self) -> int:
         return len(self._pairs)
 
+    def __repr__(self):
+        if self.call:
+            name, settings = self.call
+            return f"{name}({', '.join(f'{x}={y!r}' for x, y in settings.items())})"
+        if any(part.call for part in self.parts):
+            return " | ".join(map(repr, self.parts))
+        return super().__repr__()
+
+    def __copy__(self) -> "Rules":
+        return self  # nothing in it changes
+
+    def __deepcopy__(self, memo: Any) -> "Rules":
+        return self
+
     def __reduce__(self):
+        refuse_unpicklable(self._pairs)
         is_whole = self.parts[0] is self  # which a pickle cannot hold within itself
         parts = None if is_whole else self.parts
         return _restored, (self._pairs, self.required, self.name, parts, self.call)

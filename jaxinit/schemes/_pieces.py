@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from jaxinit._array.combine import scaled
 from jaxinit._array.fans import fans
@@ -35,7 +35,7 @@ from jaxinit.schemes._parts import (
     axes,
 )
 
-Rule = Initializer | Callable[[Leaf], Initializer]
+Rule = Initializer | Callable[[Leaf], Any]  # an initializer, or one that is keyed
 Factor = Callable[[Leaf], float]
 _P = ParamSpec("_P")
 AFFINE: dict[Part, Rule] = {SCALE: ones, BIAS: zeros}
@@ -105,7 +105,7 @@ def side_by_side(
     return split(init, sections, axis if isinstance(axis, int) else -1)
 
 
-def drawn(rule: Rule, leaf: Leaf) -> Initializer:
+def drawn(rule: Rule, leaf: Leaf) -> Any:
     """The initializer of a rule for a leaf."""
     return rule if isinstance(rule, Initializer) else rule(leaf)
 
@@ -118,8 +118,8 @@ class times:
     factor: Factor | float
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        fixed = isinstance(self.factor, int | float)
-        number = self.factor if fixed else self.factor(leaf)
+        factor = self.factor
+        number = factor if isinstance(factor, int | float) else factor(leaf)
         return scaled(drawn(self.rule, leaf), number)
 
 

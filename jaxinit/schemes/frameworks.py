@@ -24,7 +24,14 @@ from jaxinit.initializers.variance_scaling import (
     lecun_normal,
     variance_scaling,
 )
-from jaxinit.schemes._cells import FORGET_INPUT, cell, kernels, remembering
+from jaxinit.schemes._cells import (
+    FORGET_INPUT,
+    GATE_INPUT,
+    RECURRENT,
+    cell,
+    kernels,
+    remembering,
+)
 from jaxinit.schemes._parts import (
     ATTENTION_OUT,
     BIAS,
@@ -61,6 +68,9 @@ def flax() -> Rules:
     - LoRA: `lora_a` He uniform, `lora_b` 0
     - norm scale 1, slope of a PReLU 0.01
     - bias: 1 for the forget gate of an `MGUCell`, else 0, also in LSTMs
+
+    Linen's `WeightNorm` and `SpectralNorm` divide a kernel by its norms, also the one
+    that they return first: here it has LeCun's law before that.
 
     The outputs of a kernel of three axes or more are those of the bias beside it; one
     without a bias that is no attention's counts as a convolution's, and so does that of
@@ -192,7 +202,8 @@ _BY_FAN = by_fan(1 / 3, "fan_in", "uniform")
 
 def _bounded_by_fan() -> dict[Part, Rule]:
     return {
-        **kernels(_by_units, _by_units),
+        RECURRENT: _by_units,
+        GATE_INPUT: _by_units,
         EMBEDDING: normal(1.0),
         KERNEL: _BY_FAN,
         BIAS: _bounded_bias,
