@@ -62,6 +62,7 @@ CATALOGUE = {
         jaxinit.truncated_normal(0.5, mean=0.3, low=-1.0, high=1.0),
         (64, 128),
     ),
+    "tail": (jaxinit.truncated_normal(0.5, low=3.0, high=math.inf), (64, 128)),
     "exact_shape": (
         jaxinit.constant([0.5, 1, 2, 4, 8, 16, 32, 64], broadcast=False),
         (8,),

@@ -162,6 +162,9 @@ def below(law: laws.Law, x: np.ndarray) -> np.ndarray:
             return stats.norm.cdf(x, mean, stddev)
         case laws.TruncatedNormal(stddev, lower, upper):
             return stats.truncnorm.cdf(x / stddev, lower, upper)
+        case laws.NormalBetween(stddev, mean, low, high):
+            ends = (low - mean) / stddev, (high - mean) / stddev
+            return stats.truncnorm.cdf(x, *ends, mean, stddev)
         case laws.Uniform(low, high):
             return np.clip((x - low) / (high - low), 0, 1)
         case laws.HaarEntry(size, scale):

@@ -4,6 +4,7 @@ A sample moment may be off by 6.2 standard errors: a false alarm for one key in 
 single comparison, of about 50. The key is fixed, so that a failure is one of the code.
 """
 
+import functools
 import math
 import pickle
 
@@ -11,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import assert_refuses
 from scipy import stats
 
 import jaxinit
+import jaxinit.stats
 from jaxinit import Moments
 from jaxinit._array import composite, laws
 
@@ -132,6 +135,140 @@ def test_truncated_moments_where_closed_forms_cancel():
     tail = laws.TruncatedNormal(1.0, 30.0, math.inf).moments()  # nearly exponential
     assert tail.mean == pytest.approx(30 + 1 / 30, rel=1e-4)
     assert tail.kurtosis == pytest.approx(9, rel=0.02)
+
+
+# standard deviation, mean, low, high
+INTERVALS = {
+    "torch's default": (0.02, 0.0, -2.0, 2.0),
+    "around a mean": (0.5, 0.3, -1.0, 1.0),
+    "skew": (1.0, 0.0, -0.25, math.inf),
+    "not cut": (2.0, 1.0, -math.inf, math.inf),
+    "half": (1.0, 0.0, 0.0, math.inf),
+    "beside the mean": (1.0, 0.0, 0.1, 0.2),
+    "lower half": (2.0, -1.0, -9.0, -1.5),
+    "tail": (1.0, 0.0, 6.0, 7.0),
+    "narrow tail": (1.0, 0.0, 5.1, 5.3),
+    "lower tail": (1.0, 0.0, -math.inf, -6.0),
+    "mean far below": (1.0, -8.0, -2.0, 2.0),
+    "mean far above": (1.0, 8.0, -2.0, 2.0),
+    "30 sigmas": (1.0, 0.0, 30.0, math.inf),
+    "30 sigmas below": (1.0, 30.0, -math.inf, 0.0),
+    "thin, at 500 sigmas": (2.0, 1000.0, 0.001, 0.002),
+    "thin, around the mean": (1e6, 0.5, 0.0, 3.0),
+    "of a law too wide": (1e38, 0.0, 1.0, 2.0),
+    "one step": (1.0, 0.0, 1.0, 1 + 2.0**-23),
+    "three numbers": (1e-8, 0.1, 0.1 - 1.3e-8, 0.1 + 1e-8),
+}
+DRAWS = 2**16
+WIDE = ("skew", "narrow tail", "mean far above", "30 sigmas below", "one step")
+
+
+def between(name):
+    stddev, mean, low, high = INTERVALS[name]
+    return jaxinit.truncated_normal(stddev, mean=mean, low=low, high=high)
+
+
+@functools.cache
+def drawn_between(dtype):
+    """Draws of every interval, made by one program."""
+    names = INTERVALS if dtype == "float32" else WIDE
+
+    def draw(key):
+        return {name: between(name)(key, (DRAWS,), dtype) for name in names}
+
+    with jax.enable_x64(dtype == "float64"):
+        return jax.device_get(jax.jit(draw)(jax.random.key(8)))
+
+
+def probabilities(name, points=20_001):
+    """Where an interval is densest, distances from there, and their probabilities.
+
+    By Simpson's rule, on as far as 45 lengths of decay.
+    """
+    stddev, mean, low, high = INTERVALS[name]
+    peak = min(max(mean, low), high)
+    slope = (peak - mean) / stddev
+    scale = stddev / max(1.0, abs(slope) / 5)
+    y = np.linspace(max(low - peak, -9 * scale), min(high - peak, 9 * scale), points)
+    weights = np.exp(-(y / stddev) * (slope + y / stddev / 2))
+    weights[1:-1:2] *= 4
+    weights[2:-1:2] *= 2
+    return peak, y, weights / weights.sum()
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_moments_between_bounds_by_another_rule(name):
+    with jax.enable_x64(True):
+        init = between(name)
+        moments, third = init.moments((1,)), init._law((1,), np.dtype(float)).third()
+    peak, y, weights = probabilities(name)
+    mean = weights @ y
+    second, cubes, fourth = (weights @ (y - mean) ** n for n in (2, 3, 4))
+    assert moments.mean == pytest.approx(peak + mean, rel=1e-6, abs=1e-12)
+    assert moments.variance == pytest.approx(second, rel=1e-6)
+    assert moments.kurtosis == pytest.approx(fourth / second**2, rel=1e-6)
+    assert moments[3:] == INTERVALS[name][2:]
+    assert third == pytest.approx(cubes, rel=1e-6, abs=1e-6 * second**1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, "float32") for name in INTERVALS] + [(name, "float64") for name in WIDE],
+)
+def test_draws_between_bounds_have_the_law(name, dtype):
+    """One false alarm in 1e9; the independent law counts no rounding to few numbers."""
+    init, x = between(name), drawn_between(dtype)[name]
+    assert INTERVALS[name][2] <= x.min() <= x.max() <= INTERVALS[name][3]
+    with jax.enable_x64(dtype == "float64"):
+        assert jaxinit.stats.fit(x, init).p > 1e-9
+        assert jaxinit.stats.fit(np.sort(x)[: DRAWS * 9 // 10], init).p < 1e-9
+    if dtype == "float32" and name in ("one step", "three numbers"):
+        return
+    peak, y, weights = probabilities(name)
+    below = np.cumsum(weights) - weights / 2
+    levels = np.interp(x.astype(np.float64) - peak, y, below)
+    assert stats.kstest(levels, "uniform").pvalue > 1e-9
+
+
+def test_draws_of_few_numbers():
+    drawn = drawn_between("float32")
+    numbers, counts = np.unique(drawn["one step"], return_counts=True)
+    assert numbers.tolist() == list(INTERVALS["one step"][2:])
+    assert abs(counts[0] - DRAWS / 2) < SIGMAS * math.sqrt(DRAWS) / 2
+    assert len(np.unique(drawn["three numbers"])) == 3
+
+
+def test_a_tail_without_end_has_no_heap_at_its_end(key):
+    """23 bits would tie in 6 of the 100 pairs: 1 in 400 here, of float32's numbers."""
+    x = np.sort(jaxinit.truncated_normal(1.0, low=6.0, high=math.inf)(key, (2**20,)))
+    assert len(np.unique(x[-100:])) == 100
+
+
+EMPTY = {
+    "between two numbers": (1 + 1e-9, 1 + 2e-9, "float32"),
+    "between two of a narrow dtype": (1.001, 1.002, "bfloat16"),
+    "beyond the greatest": (1e39, math.inf, "float32"),
+    "below the least": (-math.inf, -1e39, "float32"),
+    "of numbers that XLA takes for zero": (1e-40, 1e-39, "float32"),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_bounds_with_no_number_between_are_refused(key, name):
+    low, high, dtype = EMPTY[name]
+    init = jaxinit.truncated_normal(1.0, low=low, high=high)
+    parts = [f"no number of dtype {dtype}", f"low={low}", f"high={high}", "wider"]
+    assert_refuses(lambda: init(key, (3,), dtype), parts)
+    assert_refuses(lambda: init.moments((3,), dtype), parts)
+
+
+@pytest.mark.parametrize("bounds", [(6.0, 7.0), (-7.0, -6.0), (8.0, math.inf)])
+def test_cdf_of_a_tail_is_exact(bounds):
+    x = np.linspace(6.0, 9.0, 31) * math.copysign(1, bounds[0])
+    wanted = stats.truncnorm.cdf(x, *bounds)
+    law = laws.TruncatedNormal(1.0, *bounds)
+    np.testing.assert_allclose(law.cdf(x), wanted, rtol=1e-9, atol=1e-12)
+    assert law.cdf(np.array([-math.inf, math.inf])).tolist() == [0, 1]
 
 
 def test_two_sigma_truncation_is_the_documented_number():

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxinit._array.quadrature import normal_integral
+from jaxinit._array.tail import tail_cdf
 
 
 class Moments(NamedTuple):
@@ -109,26 +110,92 @@ class TruncatedNormal(Law):
     lower: float
     upper: float
 
+    @property
+    def _standard(self) -> "NormalBetween":
+        return NormalBetween(1.0, 0.0, self.lower, self.upper)
+
     def moments(self) -> Moments:
         """Moments after truncation."""
-        return affine(_truncated(self.lower, self.upper), self.stddev)
+        return affine(self._standard.moments(), self.stddev)
 
     def third(self) -> float:
         """By quadrature."""
-        return self.stddev**3 * _truncated_third(self.lower, self.upper)
+        return self.stddev**3 * self._standard.third()
 
     def cdf(self, x):
-        below, above = _normal_cdf(np.array([self.lower, self.upper]))
-        z = np.clip(_standardised(x, self.stddev), self.lower, self.upper)
-        if self.lower > 0:  # the upper tail, mirrored, keeps its digits
-            below, above = _normal_cdf(-np.array([self.lower, self.upper]))
-            return (below - _normal_cdf(-z)) / (below - above)
-        return (_normal_cdf(z) - below) / (above - below)
+        return self._standard.cdf(_standardised(x, self.stddev))
 
     def __str__(self):
         return (
             f"normal, standard deviation {self.stddev:.6g}, "
             f"truncated at {self.lower:g} and {self.upper:g} of them"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class NormalBetween(Law):
+    """Normal law of deviation `stddev` about `mean`, cut to `low <= x <= high`.
+
+    Where both bounds are on one side of the mean, all is reckoned from the nearer one:
+    differences of what is far from the mean would lose their digits.
+    """
+
+    stddev: float
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def side(self) -> int:
+        """1 if the law lies above its mean, -1 if below, 0 if around it."""
+        return int(self.low >= self.mean) - int(self.high <= self.mean)
+
+    @property
+    def origin(self) -> float:
+        """What distances are reckoned from: the bound nearer to the mean, or that."""
+        return (self.high, self.mean, self.low)[self.side + 1]
+
+    @property
+    def tail(self) -> tuple[float, float]:
+        """Where a law beside its mean starts, and its width, in deviations."""
+        start = abs(self.origin - self.mean) / self.stddev
+        return min(start, _FAR), (self.high - self.low) / self.stddev
+
+    def moments(self) -> Moments:
+        """Moments after truncation."""
+        if self.low == self.high:
+            return Moments(self.low, 0.0, math.nan, self.low, self.low)
+        standard = _truncated(*self._distances())
+        moments = affine(standard, self.stddev * (self.side or 1), self.origin)
+        return _point_if_flat(moments._replace(low=self.low, high=self.high))
+
+    def third(self) -> float:
+        """By quadrature."""
+        third = _truncated_third(*self._distances()) if self.low < self.high else 0.0
+        return (self.side or 1) * self.stddev**3 * third
+
+    def _distances(self) -> tuple[float, float, float]:
+        """Where distances start from, and their bounds, in deviations."""
+        if self.side:
+            start, width = self.tail
+            return start, 0.0, width
+        ends = _standardised([self.low, self.high], self.stddev, self.mean)
+        return 0.0, *ends.tolist()
+
+    def cdf(self, x):
+        if self.low == self.high:
+            return np.where(np.asarray(x) >= self.low, 1.0, 0.0)
+        x = np.clip(np.asarray(x, np.float64), self.low, self.high)
+        if not self.side:
+            whole = _around([self.low, self.high], self.stddev, self.mean)
+            return (_around(x, self.stddev, self.mean) - whole[0]) / np.diff(whole)
+        below = tail_cdf(*self.tail, self.side * (x - self.origin) / self.stddev)
+        return below if self.side > 0 else 1 - below
+
+    def __str__(self):
+        return (
+            f"normal, mean {self.mean:.6g}, standard deviation {self.stddev:.6g}, "
+            f"truncated to {self.low:.6g} and {self.high:.6g}"
         )
 
 
@@ -280,6 +347,9 @@ class HaarEntry(Law):
         return f"{kind} matrices of {self.size} rows, times {self.scale:.6g}"
 
 
+_FAR = 1e150  # its square is finite; a tail that starts there has no width to be seen
+
+
 def _normal_cdf(z):
     from scipy.special import ndtr  # slow to import; jax needs scipy anyway
 
@@ -317,32 +387,41 @@ def affine(standard: Moments, stddev: float, mean: float = 0.0) -> Moments:
     )
 
 
+def _around(x, stddev: float, mean: float) -> np.ndarray:
+    """Twice the probability between the mean and `x`, signed, to all digits."""
+    from scipy.special import erf  # slow to import
+
+    return erf(_standardised(x, stddev, mean) / math.sqrt(2))
+
+
 @functools.cache
-def _truncated(lower: float, upper: float) -> Moments:
-    """Moments of a standard normal cut to `lower < z < upper`.
+def _truncated(start: float, low: float, high: float) -> Moments:
+    """Moments of `z - start`, `z` standard normal, cut to `low` and `high`.
 
     The closed form cancels in the tails and on narrow intervals; quadrature of the
     central moments does not.
+
+    Args:
+        start: zero, or where a tail begins; then `low` is zero.
+        low: lower bound of `z - start`.
+        high: upper bound of `z - start`.
     """
-    centre = min(max(0.0, lower), upper)
 
     def average(fun):
-        return normal_integral(fun, lower, upper, centre)
+        return normal_integral(fun, low, high, start)
 
     mass = average(np.ones_like)
-    symmetric = lower == -upper
-    mean = 0.0 if symmetric else average(lambda z: z - centre) / mass + centre
-    second = average(lambda z: (z - mean) ** 2) / mass
-    fourth = average(lambda z: (z - mean) ** 4) / mass
-    return moments_of(mean, second, fourth, lower, upper)
+    mean = 0.0 if low == -high else average(lambda y: y) / mass
+    second = average(lambda y: (y - mean) ** 2) / mass
+    fourth = average(lambda y: (y - mean) ** 4) / mass
+    return moments_of(mean, second, fourth, low, high)
 
 
 @functools.cache
-def _truncated_third(lower: float, upper: float) -> float:
-    """`E[(z - mean)**3]` of a standard normal cut to `lower < z < upper`."""
-    if lower == -upper:
+def _truncated_third(start: float, low: float, high: float) -> float:
+    """`E[(y - mean)**3]` of the same `y`."""
+    if low == -high:
         return 0.0
-    mean, centre = _truncated(lower, upper).mean, min(max(0.0, lower), upper)
-    mass = normal_integral(np.ones_like, lower, upper, centre)
-    cubes = normal_integral(lambda z: (z - mean) ** 3, lower, upper, centre)
-    return cubes / mass
+    mean = _truncated(start, low, high).mean
+    mass = normal_integral(np.ones_like, low, high, start)
+    return normal_integral(lambda y: (y - mean) ** 3, low, high, start) / mass

@@ -212,7 +212,7 @@ def _sums(x: jax.Array) -> tuple[jax.Array, ...]:
     )
     real = (lax.real(values), lax.imag(values)) if wide.kind == "c" else (values,) * 2
     counts = [
-        found.astype(np.float32) for found in (values == 0, ~jnp.isfinite(values))
+        found.astype(squares.dtype) for found in (values == 0, ~jnp.isfinite(values))
     ]
     operands = (deviation, squares, lax.min(*real), lax.max(*real), *counts)
     infinity = np.asarray(np.inf, squares.dtype)

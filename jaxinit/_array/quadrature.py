@@ -1,6 +1,7 @@
 """Averages over a standard normal variable, and over a uniform one."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,10 @@ _MAX_LEVELS = 48
 
 
 def normal_integral(fun: Function, low: float, high: float, centre=0.0) -> float:
-    """Integral of `fun(z) exp((centre**2 - z**2) / 2)` over `low < z < high`.
+    """Integral of `fun(y) exp(-centre * y - y**2 / 2)` over `low < y < high`.
+
+    That is a standard normal density at `centre + y`, over that at `centre`: digits of
+    a distance from the centre are kept, however far out that is.
 
     Composite Gauss-Legendre quadrature. A panel whose two halves give another value
     than it gives is cut in two, so that kinks and jumps are enclosed wherever they are.
@@ -23,13 +27,13 @@ def normal_integral(fun: Function, low: float, high: float, centre=0.0) -> float
         fun: elementwise function of float64 arrays of shape (BATCH * NODES,).
         low: lower limit, may be infinite.
         high: upper limit, may be infinite.
-        centre: where the weight is one; moves the range of the exponential.
+        centre: what the variable is the distance from, zero or greater.
 
     Returns:
         The integral, to about 1e-10 of that of `abs(fun)`.
     """
-    reach = np.sqrt(centre**2 + 200.0)  # a weight of exp(-100) beyond
-    edges = _edges(max(low, -reach), min(high, reach))
+    reach = centre + math.hypot(centre, math.sqrt(200.0))
+    edges = _edges(max(low, -reach), min(high, 200.0 / reach))  # beyond: exp(-100)
     panels = np.stack([edges[:-1], edges[1:]], 1)
     values, sizes = _integrals(fun, panels, centre)
     total, size = 0.0, sizes.sum()
@@ -56,16 +60,16 @@ def _edges(low: float, high: float) -> np.ndarray:
 
 
 def _integrals(fun, panels, centre):
-    points, weights = _rule()
+    points, weights = gauss_legendre()
     values, sizes = [], []
     for start in range(0, len(panels), BATCH):
         some = panels[start : start + BATCH]
         padded = np.zeros((BATCH, 2))
         padded[: len(some)] = some
         half = (padded[:, 1:] - padded[:, :1]) / 2
-        z = padded[:, :1] + half * (points + 1)
-        density = weights * np.exp((centre - z) * (centre + z) / 2)
-        terms = fun(z.reshape(-1)).reshape(z.shape) * half * density
+        y = padded[:, :1] + half * (points + 1)
+        density = weights * np.exp(-y * (centre + y / 2))
+        terms = fun(y.reshape(-1)).reshape(y.shape) * half * density
         terms = terms[: len(some)]
         values.append(terms.sum(1))
         sizes.append(np.abs(terms).sum(1))
@@ -73,7 +77,8 @@ def _integrals(fun, panels, centre):
 
 
 @functools.cache
-def _rule():
+def gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights of the rule of NODES points on (-1, 1)."""
     return np.polynomial.legendre.leggauss(NODES)
 
 

@@ -32,6 +32,43 @@ def cell(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def numbers_between(
+    low: float, high: float, dtype: np.dtype
+) -> tuple[float, float] | None:
+    """The least and the greatest number of a dtype from `low` to `high`.
+
+    Infinite bounds stay so. None if there is no finite number in between. What is too
+    small for a normal number, in the float32 or float64 it is drawn in, is none: XLA
+    takes it for zero.
+
+    Args:
+        low: lower bound.
+        high: upper bound.
+        dtype: a floating-point one.
+    """
+    limits = jnp.finfo(dtype)
+    if low > float(limits.max) or high < float(limits.min):
+        return None
+    least = _nearest_number(low, np.inf, dtype)
+    greatest = _nearest_number(high, -np.inf, dtype)
+    return (least, greatest) if least <= greatest else None
+
+
+def _nearest_number(bound: float, inwards: float, dtype: np.dtype) -> float:
+    """The number of a dtype nearest to a bound, on the side of it that is `inwards`."""
+    if math.isinf(bound):
+        return bound
+    limits, drawn = jnp.finfo(dtype), np.float64 if dtype.itemsize == 8 else np.float32
+    tiny = float(np.finfo(drawn).tiny)
+    if 0 < abs(bound) < tiny:
+        bound = 0.0 if bound * inwards < 0 else math.copysign(tiny, bound)
+    clipped = min(max(bound, float(limits.min)), float(limits.max))
+    nearest = np.asarray(clipped).astype(dtype)
+    if (float(nearest) - clipped) * inwards < 0:
+        nearest = np.nextafter(nearest, np.asarray(inwards).astype(dtype))
+    return float(nearest)
+
+
 @functools.lru_cache(256)
 def rounded_moments(law: Law, dtype: np.dtype) -> Moments:
     """Moments of a law, clipped and rounded to a dtype of 16 bits or fewer.

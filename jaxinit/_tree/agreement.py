@@ -59,8 +59,8 @@ def check_processes(tree: Any, key: Any = None) -> None:
         _check_plan(tree, key)
     elif key is not None:
         raise TypeError(
-            "a key goes with a plan, as in check_processes(plan, key); of a tree let it "
-            'be a leaf: check_processes({"params": params, "key": key}).'
+            "a key goes with a plan, as in check_processes(plan, key); of a tree let "
+            'it be a leaf: check_processes({"params": params, "key": key}).'
         )
     elif jax.process_count() > 1:
         _check_values(tree)

@@ -12,8 +12,10 @@ import numpy as np
 from jax.nn import initializers as reference
 
 from jaxinit._array import composite, laws
+from jaxinit._array.between import draw_between
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.makers import maker
+from jaxinit._array.rounded import numbers_between
 from jaxinit._array.settings import (
     DType,
     Finite,
@@ -21,6 +23,7 @@ from jaxinit._array.settings import (
     NonNegative,
     Number,
     OptionalFinite,
+    number,
     refuse_tracer,
 )
 
@@ -172,6 +175,13 @@ class normal(Initializer):
         return centred + self.mean if self.mean else centred
 
 
+def _optional_number(name: str, value: Any) -> float | None:
+    return None if value is None else number(name, value)
+
+
+OptionalNumber = Annotated[float | None, _optional_number]
+
+
 @dataclass(frozen=True, repr=False)
 class truncated_normal(Initializer):
     """Normal law of deviation `stddev`, cut to `lower < x / stddev < upper`.
@@ -187,13 +197,16 @@ class truncated_normal(Initializer):
         corrected: whether to widen the law, bounds included, until `stddev` is the
             standard deviation after truncation, as in `variance_scaling`.
         mean: expected value before truncation; the bounds are relative to it.
-        low: lower bound as a value, not in sigmas, as torch has it; needs `high`.
+        low: lower bound as a value, not in sigmas, as torch has it; needs `high`. May
+            be infinite. Entries are `low <= x <= high`, however far from the mean and
+            however near to each other these are; the numbers are not jax's.
         high: upper bound as a value; needs `low`.
 
     Raises:
         ValueError: if `stddev` is negative or not finite, `lower >= upper` or
             `low >= high`, only one of `low` and `high` is given, they are given with
-            other bounds or with `corrected`, or with a `stddev` of zero.
+            other bounds or with `corrected`, or with a `stddev` of zero; in a call, if
+            no number of the dtype lies between `low` and `high`.
 
     >>> round(truncated_normal(1.0).moments((64, 64)).std, 4)
     0.8796
@@ -210,8 +223,8 @@ class truncated_normal(Initializer):
     _: KW_ONLY
     corrected: Flag = False
     mean: Finite = 0.0
-    low: OptionalFinite = None
-    high: OptionalFinite = None
+    low: OptionalNumber = None
+    high: OptionalNumber = None
 
     def _check_settings(self):
         if self.lower >= self.upper:
@@ -230,33 +243,45 @@ class truncated_normal(Initializer):
                 "stddev must be positive where low and high are given, got 0.0."
             )
 
+    def _between(self, dtype: np.dtype) -> laws.NormalBetween | None:
+        """The law between `low` and `high`, its bounds numbers of the dtype."""
+        if self.low is None or self.high is None:
+            return None
+        wide = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
+        ends = numbers_between(self.low, self.high, wide)
+        if ends is None or numbers_between(self.low, self.high, dtype) is None:
+            raise ValueError(
+                f"no number of dtype {dtype} lies between low={self.low} and "
+                f"high={self.high}: give other bounds, or a wider dtype."
+            )
+        return laws.NormalBetween(self.stddev, self.mean, *ends)
+
     def _standard(self) -> laws.TruncatedNormal:
-        """The law less `mean`."""
-        bounds = self.lower, self.upper
-        if self.low is not None and self.high is not None:
-            bounds = [(x - self.mean) / self.stddev for x in (self.low, self.high)]
-        law = laws.TruncatedNormal(1.0, *bounds)
+        """The law less `mean`, of bounds in sigmas."""
+        law = laws.TruncatedNormal(1.0, self.lower, self.upper)
         widening = law.moments().std if self.corrected else 1.0
-        return laws.TruncatedNormal(self.stddev / widening, *bounds)
+        return laws.TruncatedNormal(self.stddev / widening, self.lower, self.upper)
 
     def _law(self, shape, dtype):
+        between = self._between(dtype)
+        if between is not None:
+            return between
         law = self._standard()
         return composite.Shifted(law, self.mean) if self.mean else law
 
+    def _resolve(self, dtype):
+        resolved = super()._resolve(dtype)
+        self._between(resolved)  # raises if it is empty
+        return resolved
+
     def _sample(self, key, shape, dtype):
+        between = self._between(dtype)
+        if between is not None:
+            return draw_between(key, shape, dtype, between)
         law = self._standard()
-        lower, upper = law.lower, law.upper
-        if self.low is not None:  # the error function of the ends must not be one
-            reach = _REACH[dtype.itemsize]
-            lower, upper = max(lower, -reach), min(upper, reach)
-        draw = reference.truncated_normal(law.stddev, None, lower, upper)
+        draw = reference.truncated_normal(law.stddev, None, law.lower, law.upper)
         centred = draw(key, shape, dtype)
         return centred + self.mean if self.mean else centred
-
-
-# In sigmas, by bytes of the dtype. Further out the error function rounds to one, whose
-# inverse is infinite: jax clips that to the bound, once in 2**23 entries.
-_REACH = {4: 5.2, 8: 8.0}
 
 
 def _checked_bounds(low: float | None, high: float | None) -> tuple | None:
