@@ -1,0 +1,194 @@
+"""What is wrong with a plan: leaves, rules and initializers that do not go together."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._array.initializer import Initializer, checked_shape
+from jaxinit._tree.folding import fold
+from jaxinit._tree.paths import Path, joined, layer_index
+from jaxinit._tree.problems import PlanError, problems_message
+from jaxinit._tree.rules import Leaf, Rules
+
+
+def initializers_of(
+    rules: Rules, shapes: Any, leaves: Sequence[Leaf], allow_unused: Sequence[Any]
+) -> tuple[list[Any], list[str]]:
+    """What draws every leaf of a tree, and what is wrong with it.
+
+    Args:
+        rules: the rules.
+        shapes: the tree.
+        leaves: its leaves.
+        allow_unused: patterns of rules that need not match any leaf.
+    """
+    found, raised = _found(rules, leaves)
+    problems = [f"{path}: {text}" for path, text in raised.items()]
+    without = [x.path for x, i in zip(leaves, found, strict=True) if i is None]
+    problems += _unmatched(shapes, [path for path in without if path not in raised])
+    problems += rules.unused(leaves, found, allow_unused)
+    initializers, wrong = _made(rules, leaves, found)
+    return initializers, [*problems, *wrong]
+
+
+def _found(
+    rules: Rules, leaves: Sequence[Leaf]
+) -> tuple[list[int | None], dict[str, str]]:
+    """The rule of every leaf, and by path what predicates of the user's raise."""
+    found, raised = [], {}
+    for leaf in leaves:
+        try:
+            found.append(rules.find(leaf))
+        except Exception as error:  # whatever it is, say of which leaf
+            found.append(None)
+            raised[leaf.path] = f"{type(error).__name__}: {error}"
+    return found, raised
+
+
+def _unmatched(shapes: Any, paths: Sequence[str]) -> list[str]:
+    """Of leaves that no rule matches: those of a Flax collection are one problem."""
+    if not isinstance(shapes, Mapping) or "params" not in shapes:
+        return [f"{path}: no rule matches it" for path in paths]
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(path.partition("/")[0], []).append(path)
+    own = groups.pop("params", [])
+    return [f"{path}: no rule matches it" for path in own] + [
+        f"{', '.join(name for name, _ in fold(group, [None] * len(group)))}: no rule "
+        f"matches them; plan variables['params'] alone and take variables[{name!r}] "
+        "from model.init, or add rules for them"
+        for name, group in groups.items()
+    ]
+
+
+def unplannable(leaf: Any) -> str | None:
+    """Why a leaf is nothing that can be drawn; None if it can be."""
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return f"not an array but {leaf!r}; {_LEAVE_OUT}"
+    if not _is_number(leaf.dtype):
+        return f"not an array of numbers but of {leaf.dtype}; {_LEAVE_OUT}"
+    try:
+        checked_shape(leaf.shape)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _is_number(dtype: Any) -> bool:
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError:  # that of random keys, or of another library
+        return False
+    return bool(jnp.issubdtype(dtype, np.number)) or dtype == np.bool_
+
+
+_LEAVE_OUT = (
+    "leave it out, as by nnx.state(model, nnx.Param), or by equinox.filter(model, "
+    "equinox.is_inexact_array)"
+)
+
+
+def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
+    """What rules may look at, of every leaf.
+
+    Raises:
+        PlanError: naming every leaf that is no array of numbers.
+    """
+    problems = [(joined(path), unplannable(leaf)) for path, leaf in flat]
+    lines = [f"{path or 'the whole'}: {text}" for path, text in problems if text]
+    if lines:
+        raise PlanError(problems_message("the tree", lines))
+    siblings: dict[Path, dict[str, jax.ShapeDtypeStruct]] = {}
+    leaves: dict[str, jax.ShapeDtypeStruct] = {}
+    for path, leaf in flat:
+        name = path[-1] if path else ""
+        shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        siblings.setdefault(path[:-1], {})[name] = leaves[joined(path)] = shape
+    return [
+        Leaf(
+            joined(path),
+            tuple(leaf.shape),
+            jnp.dtype(leaf.dtype),
+            siblings[path[:-1]],
+            layer_index(path),
+            leaves,
+        )
+        for path, leaf in flat
+    ]
+
+
+def _made(
+    rules: Rules, leaves: Sequence[Leaf], found: Sequence[int | None]
+) -> tuple[list[Any], list[str]]:
+    initializers, problems = [], []
+    checked: dict[Any, str | None] = {}
+    for leaf, position in zip(leaves, found, strict=True):
+        initializer = None
+        if position is not None:
+            try:
+                initializer = rules.initializer(position, leaf)
+                problem = _checked(initializer, leaf, checked)
+            except Exception as error:  # whatever a rule of the user's raises
+                problem = f"{type(error).__name__}: {error}"
+            if problem:
+                problems.append(f"{leaf.path}: {problem}")
+        initializers.append(initializer)
+    return initializers, problems
+
+
+def _checked(initializer: Any, leaf: Leaf, known: dict[Any, str | None]) -> str | None:
+    """What is wrong with an initializer for a leaf, found without drawing."""
+    name = (initializer, leaf.shape, leaf.dtype)
+    if name not in known:
+        known[name] = _problem(initializer, leaf)
+    return known[name]
+
+
+def _problem(initializer: Any, leaf: Leaf) -> str | None:
+    def draw(key):
+        drawn = initializer(key, leaf.shape, leaf.dtype)
+        if callable(drawn):
+            raise TypeError("it returns a function, so it is to be called before")
+        return drawn
+
+    try:
+        made = jax.eval_shape(draw, jax.random.key(0))
+    except Exception as error:  # any initializer may refuse a shape in its own way
+        return f"{initializer!r} cannot make it: {error}"
+    if not isinstance(made, jax.ShapeDtypeStruct):
+        return f"{initializer!r} makes {made!r} instead of an array"
+    if (made.shape, made.dtype) != (leaf.shape, leaf.dtype):
+        return (
+            f"{initializer!r} makes {made.dtype}{list(made.shape)} instead of "
+            f"{leaf.dtype}{list(leaf.shape)}"
+        )
+    return _overflow(initializer, leaf)
+
+
+def _overflow(initializer: Any, leaf: Leaf) -> str | None:
+    """What an initializer that knows its moments draws beyond the leaf's dtype."""
+    if not isinstance(initializer, Initializer) or 0 in leaf.shape:
+        return None
+    try:
+        moments = initializer.moments(leaf.shape, leaf.dtype)
+    except NotImplementedError:  # no formula is known
+        return None
+    ends = [x for x in (moments.low, moments.high) if not math.isinf(x)]
+    largest = _largest(leaf.dtype)
+    if all(abs(x) <= largest for x in (moments.mean, moments.std, *ends)):
+        return None
+    return (
+        f"{initializer!r} draws what {leaf.dtype} cannot hold: mean {moments.mean:g}, "
+        f"standard deviation {moments.std:g}, the largest number is {largest:.4g}"
+    )
+
+
+def _largest(dtype: np.dtype) -> float:
+    if dtype == np.bool_:
+        return 1.0
+    is_integer = jnp.issubdtype(dtype, np.integer)
+    return float((jnp.iinfo if is_integer else jnp.finfo)(dtype).max)
