@@ -4,7 +4,7 @@ print(propagate(model, params, x))
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxinit._array.table import Table, Tabular
 from jaxinit._signal.layer import LayerSignal as LayerSignal
-from jaxinit._signal.measure import measure
+from jaxinit._signal.measure import measure, scaled
 from jaxinit._signal.opened import opened
 from jaxinit._signal.recorder import LayerError as LayerError
 from jaxinit._signal.recorder import Tap
@@ -87,7 +87,8 @@ def propagate(
     """Sends a batch through a model, forward and backward, and looks at every layer.
 
     One forward and one backward pass, compiled once for a model, and again only where
-    shapes change: other parameters of the same shapes cost no compilation.
+    shapes change: other parameters of the same shapes cost no compilation. Where the
+    signal vanishes or explodes a second pass tries whether scaled weights help.
 
     A Flax module gives one row for each call of a module in it, and one for each input
     of a module that no module returned, such as the output of an activation function.
@@ -130,15 +131,25 @@ def propagate(
     """
     found, inputs = opened(model, params, x, options)
     taps, origin = measure(found, loss, inputs)
+
+    def again(names: Collection[str], factor: float) -> Sequence[LayerSignal]:
+        other = scaled(found, taps, names, factor)
+        return _layers(measure(other, loss, inputs)[0])
+
     if not taps:
         raise ValueError(
             "no layer returns a floating-point array of one axis or more: nothing is "
             "seen of the signal."
         )
+    layers = _layers(taps)
+    return Signal(tuple(layers), judge(layers, again, origin))
+
+
+def _layers(taps: Sequence[Tap]) -> list[LayerSignal]:
     layers: list[LayerSignal] = []
     for tap in taps:
         layers.append(_layer(tap, layers[-1].std if layers else math.nan))
-    return Signal(tuple(layers), judge(layers, origin))
+    return layers
 
 
 _MEASURED = {field.name for field in fields(LayerSignal)}

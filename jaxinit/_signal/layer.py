@@ -1,6 +1,6 @@
 """What is known of one layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,13 @@ class LayerSignal:
             weights make them so and no weight of the model learns.
         flat: whether each weight of this layer has equal entries, as if drawn by zeros
             or a constant.
+        kernel: shape of the largest of its weights, those with two or more axes; ()
+            if it has none.
+        kernel_mean: mean of those weights.
+        kernel_std: their standard deviation.
+        bias_low: least entry of its parameters with fewer axes.
+        border: of a convolution, the root mean square of its outputs at the borders of
+            the axes between the first and the last, over that of all its outputs.
         gradient_mean: mean of the gradient with respect to the output.
         gradient_std: its standard deviation.
         parameter_gradient_mean: mean of the gradient with respect to the parameters of
@@ -61,10 +68,15 @@ class LayerSignal:
     correlation: float
     identical: bool
     flat: bool
+    kernel: tuple[int, ...]
+    kernel_mean: float
+    kernel_std: float
+    bias_low: float
+    border: float
     gradient_mean: float
     gradient_std: float
     parameter_gradient_mean: float
     parameter_gradient_std: float
     nonfinite: int
     gradient_nonfinite: int
-    counts: tuple[int, ...]
+    counts: tuple[int, ...] = field(repr=False)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -63,6 +63,7 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
                 value=(
                     reduced(_statistics, _samples(tap.value), _samples(gradient)),
                     owned.get(tap.owner, []),
+                    _border(tap.value, owned.get(tap.owner, [])),
                 ),
             )
             for tap, gradient in zip(taps, gradients, strict=True)
@@ -70,10 +71,9 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
         measured, counts = jax.device_get((measured, counts))
     learns = any(_learns(p) for tap in measured for p in tap.value[1])
     layers = [
-        dataclasses.replace(
-            tap, value=_with_parameters(tap.value[0], tap.value[1], learns)
-        )
+        dataclasses.replace(tap, value=_with_parameters(own, found, border, learns))
         for tap in measured
+        for own, found, border in [tap.value]
     ]
     return layers, what_is_nonfinite(model.params, inputs, counts)
 
@@ -136,6 +136,18 @@ def _probe(output: Any) -> jax.Array:
     return functools.reduce(jnp.add, products)
 
 
+def scaled(
+    model: Model, taps: Sequence[Tap], names: Collection[str], factor: float
+) -> Model:
+    """A model, with the weights of the layers of some taps multiplied by a factor."""
+    owners = {tap.owner for tap in taps if tap.name in names} - {None}
+    leaves, treedef = jax.tree.flatten(model.params)
+    for i, owner in enumerate(leaf_owners(model.params, taps)):
+        if owner in owners and jnp.ndim(leaves[i]) > 1 and is_float(leaves[i]):
+            leaves[i] = (wide(leaves[i]) * factor).astype(leaves[i].dtype)
+    return dataclasses.replace(model, params=jax.tree.unflatten(treedef, leaves))
+
+
 def real_scalar(loss: Loss, output: Any) -> jax.Array:
     value = loss(output)
     kind = jnp.result_type(value)
@@ -156,7 +168,8 @@ def _by_owner(
     leaves = jax.tree.leaves(params)
     for owner, leaf, slope in zip(owners, leaves, slopes, strict=True):
         if owner is not None and slope is not None and slope.size:
-            owned.setdefault(owner, []).append(reduced(_of_parameter, leaf, slope))
+            found = reduced(_of_parameter, leaf, slope)
+            owned.setdefault(owner, []).append({"shape": jnp.shape(leaf), **found})
     return owned
 
 
@@ -187,6 +200,7 @@ def _statistics(x: jax.Array, g: jax.Array) -> dict[str, Any]:
 def _of_parameter(leaf: jax.Array, slope: jax.Array) -> dict[str, Any]:
     """Of one parameter: the size of its gradient, and whether all entries are equal."""
     mean, std = mean_and_std(_samples(slope))
+    own_mean, own_std = mean_and_std(_samples(leaf))
     flat = jnp.all(leaf == jnp.ravel(leaf)[0])
     return {
         "size": slope.size,
@@ -194,6 +208,9 @@ def _of_parameter(leaf: jax.Array, slope: jax.Array) -> dict[str, Any]:
         "std": std,
         "flat": flat,
         "is_weight": slope.ndim > 1,
+        "own_mean": own_mean,
+        "own_std": own_std,
+        "low": jnp.min(jnp.real(leaf)),
     }
 
 
@@ -203,7 +220,7 @@ def _learns(parameter: dict[str, Any]) -> bool:
 
 
 def _with_parameters(
-    statistics: dict[str, Any], parameters: list[Any], learns: bool
+    statistics: dict[str, Any], parameters: list[Any], border: Any, learns: bool
 ) -> dict[str, Any]:
     """Statistics of a layer with those of its parameters, all taken together."""
     mean, std = _pooled(parameters)
@@ -214,12 +231,45 @@ def _with_parameters(
     is_zero = statistics["low"] == statistics["high"] == 0
     return {
         **statistics,
+        **_of_kernel(parameters),
+        "border": border,
         "identical": bool(statistics["identical"])
         and (not is_zero or (flat and not learns)),
         "flat": flat,
         "parameter_gradient_mean": mean,
         "parameter_gradient_std": std,
     }
+
+
+def _of_kernel(parameters: list[Any]) -> dict[str, Any]:
+    """The shape and the moments of the largest weight, and the least bias."""
+    nothing = {"shape": (), "own_mean": math.nan, "own_std": math.nan, "size": 0}
+    weights = [nothing, *(p for p in parameters if p["is_weight"])]
+    kernel = max(weights, key=lambda p: int(p["size"]))
+    biases = [float(p["low"]) for p in parameters if not p["is_weight"]]
+    return {
+        "kernel": tuple(map(int, kernel["shape"])),
+        "kernel_mean": kernel["own_mean"],
+        "kernel_std": kernel["own_std"],
+        "bias_low": min(biases, default=math.nan),
+    }
+
+
+def _border(x: jax.Array, parameters: list[Any]) -> Any:
+    """Of a convolution, how large outputs at the borders are; NaN of other layers."""
+    is_convolution = any(len(p["shape"]) == x.ndim > 2 for p in parameters)
+    return _border_size(x) if is_convolution else math.nan
+
+
+@jax.jit
+def _border_size(x: jax.Array) -> jax.Array:
+    """Root mean square at the ends of the axes in between, over that of all."""
+    squares = jnp.abs(_unit_scale(wide(x))[0]) ** 2
+    places = jnp.mean(squares, (0, -1))
+    ends = [jnp.take(places, jnp.array([0, -1]), axis) for axis in range(places.ndim)]
+    return jnp.sqrt(
+        jnp.mean(jnp.concatenate([x.ravel() for x in ends])) / jnp.mean(places)
+    )
 
 
 def _pooled(parameters: list[Any]) -> tuple[float, float]:

@@ -3,10 +3,11 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxinit._signal import cure as cures
 from jaxinit._signal.layer import LayerSignal
 
 Name = Literal[
@@ -51,7 +52,11 @@ class Verdict:
         return f"<Verdict: {self.short}>"
 
 
-def judge(layers: Sequence[LayerSignal], origin: str = "") -> Verdict:
+# The layers once more, with the weights of some, by name, multiplied by a factor.
+Again = Callable[[Collection[str], float], Sequence[LayerSignal]]
+
+
+def judge(layers: Sequence[LayerSignal], again: Again, origin: str = "") -> Verdict:
     """The verdict: the first of these that holds, since each one causes those after it.
 
     Not finite, symmetric (all units of a layer equal, and their gradients too), dead
@@ -65,11 +70,16 @@ def judge(layers: Sequence[LayerSignal], origin: str = "") -> Verdict:
 
     Args:
         layers: what was measured.
+        again: measures once more, to see whether a cure helps.
         origin: which parameters and inputs are not finite themselves; "" if all are.
     """
-    checks = (_symmetric, _dead, _saturated, _forward, _backward)
-    found = (verdict for check in checks for verdict in check(layers))
-    verdicts = itertools.chain(_not_finite(layers, origin), found)
+    verdicts = itertools.chain(
+        _not_finite(layers, origin),
+        _symmetric(layers),
+        _dead(layers),
+        _saturated(layers),
+        _trends(layers, again),
+    )
     return next(verdicts, Verdict("healthy"))
 
 
@@ -88,47 +98,40 @@ def _not_finite(layers: Sequence[LayerSignal], origin: str) -> Iterator[Verdict]
 
 
 def _symmetric(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
-    for layer in layers:
+    for i, layer in enumerate(layers):
         if layer.identical:
             text = "all its units are equal, and so are their gradients"
-            cure = (
-                "Training would keep them equal: draw the weights at random, as by "
-                "lecun_normal, he_normal or orthogonal, instead of a constant"
-            )
+            cure = cures.of_symmetry(layers[: i + 1])
             yield Verdict("symmetric", layer.name, text, cure)
 
 
 def _dead(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
-    for layer in layers:
+    for i, layer in enumerate(layers):
         if layer.dead > _DEAD and not layer.flat:  # a head of zeros is not dead
             text = f"{layer.dead:.0%} of its units are zero on the whole batch"
-            cure = (
-                "Set the biases before it to zero or above, centre its input, or use "
-                "an activation that is not zero on a half-line, such as leaky_relu"
-            )
-            yield Verdict("dead", layer.name, text, cure)
+            yield Verdict("dead", layer.name, text, cures.of_death(layers[: i + 1]))
 
 
 def _saturated(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
-    for layer in layers:
+    for i, layer in enumerate(layers):
         if layer.saturated > _SATURATED:
             text = f"{layer.saturated:.0%} of its outputs are at their bounds"
-            cure = "The weights are too large: use glorot_normal or lecun_normal"
+            cure = cures.of_saturation(layers[: i + 1])
             yield Verdict("saturated", layer.name, text, cure)
 
 
-def _forward(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
+def _trends(layers: Sequence[LayerSignal], again: Again) -> Iterator[Verdict]:
     for group in repeated(layers):
+        yield from _trend(layers, group, "standard deviation", _std, again)
+    for group in repeated(layers):
+        reverse = group[::-1]
         yield from _trend(
-            group, "standard deviation", lambda layer: layer.std, _rectified(layers)
+            layers, reverse, "norm of the gradient", _gradient_norm, again
         )
 
 
-def _backward(layers: Sequence[LayerSignal]) -> Iterator[Verdict]:
-    for group in repeated(layers):
-        yield from _trend(
-            group[::-1], "norm of the gradient", _gradient_norm, _rectified(layers)
-        )
+def _std(layer: LayerSignal) -> float:
+    return layer.std
 
 
 def _gradient_norm(layer: LayerSignal) -> float:
@@ -153,37 +156,45 @@ def _rectified(layers: Sequence[LayerSignal]) -> bool:
 
 def _trend(
     layers: Sequence[LayerSignal],
+    group: Sequence[LayerSignal],
     what: str,
     size: Callable[[LayerSignal], float],
-    rectified: bool,
+    again: Again,
 ) -> Iterator[Verdict]:
-    first, last = size(layers[0]), size(layers[-1])
+    start, end = group[0], group[-1]
+    first, last = size(start), size(end)
     if not first or 1 / TREND <= last / first <= TREND:
         return
     grows = last > first
     begins = next(
         layer
-        for layer in layers
+        for layer in group
         if (size(layer) > first * TREND if grows else size(layer) < first / TREND)
     )
-    ratio = (last / first) ** (1 / (len(layers) - 1))
     text = (
-        f"from {layers[0].name} to {layers[-1].name} the {what} goes from {first:.2g} "
+        f"from {start.name} to {end.name} the {what} goes from {first:.2g} "
         f"to {last:.2g}"
     )
-    name: Name = "exploding" if grows else "vanishing"
-    yield Verdict(name, begins.name, text, _trend_cure(ratio, rectified))
+    ratio = (last / first) ** (1 / (len(group) - 1))
+    low, high = sorted(map(layers.index, (start, end)))
+    between = layers[low + 1 : high + 1]
+    helps = bool(ratio) and _helps(again, between, 1 / ratio, start, end, size)
+    cure = cures.of_trend(ratio, between, _rectified(layers), helps)
+    yield Verdict("exploding" if grows else "vanishing", begins.name, text, cure)
 
 
-def _trend_cure(ratio: float, rectified: bool) -> str:
-    if rectified and abs(ratio * math.sqrt(2) - 1) < 0.1:
-        return (
-            "The variance halves in every layer, as by Glorot under ReLU: use he_normal"
-        )
-    if not ratio:
-        return "Nothing gets through: draw weights that are not zero"
-    return (
-        f"Every layer multiplies it by {ratio:.2g}: multiply the standard deviation of "
-        f"the weights by {1 / ratio:.2g}, or use the initializer made for the "
-        "activation (he_normal for ReLU, lecun_normal for SELU, glorot_normal for tanh)"
-    )
+def _helps(
+    again: Again,
+    between: Sequence[LayerSignal],
+    factor: float,
+    start: LayerSignal,
+    end: LayerSignal,
+    size: Callable[[LayerSignal], float],
+) -> bool:
+    """Whether a size stays as it is once weights are multiplied by a factor."""
+    if not any(layer.kernel for layer in between):
+        return False
+    names = [layer.name for layer in between]
+    sizes = {layer.name: size(layer) for layer in again(names, factor)}
+    first, last = sizes[start.name], sizes[end.name]
+    return first > 0 and 1 / TREND <= last / first <= TREND

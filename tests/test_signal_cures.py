@@ -1,0 +1,289 @@
+"""What a verdict says to do: it helps, and is not told to those who did it already."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxinit
+from jaxinit import signal
+
+WIDTH, BATCH = 64, 32
+
+
+def times(factor, fn):
+    return lambda weight, x: factor * fn(x @ weight)
+
+
+def linear(weight, x):
+    return x @ weight
+
+
+def shifted(weight, x):
+    return x @ weight + 2
+
+
+def gated(weight, x):
+    return 0 * (x @ weight) + 2
+
+
+def biased(layer, x):
+    return jax.nn.relu(x @ layer["kernel"] + layer["bias"])
+
+
+def averaged(weight, x):
+    return jnp.broadcast_to(jnp.mean(x, 1, keepdims=True) * weight[0, 0], x.shape)
+
+
+def halved_whatever_the_weights(weight, x):
+    y = x @ weight
+    return y * jnp.sqrt(jnp.mean(x**2) / jnp.mean(y**2)) / 2
+
+
+def convolution(weight, x, wrapped=False):
+    if wrapped:
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "wrap")
+    padding = "VALID" if wrapped else "SAME"
+    y = jax.lax.conv_general_dilated(
+        x, weight, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jax.nn.relu(y)
+
+
+WRAPPED = functools.partial(convolution, wrapped=True)
+RELU, TANH = times(1, jax.nn.relu), times(1, jnp.tanh)
+
+
+def drawn(init, depth, shape=(WIDTH, WIDTH)):
+    draw = jax.jit(init, static_argnums=1)
+    return [draw(key, shape) for key in jax.random.split(jax.random.key(1), depth)]
+
+
+def batch(*shape):
+    x = np.random.default_rng(0).normal(size=shape or (BATCH, WIDTH))
+    return jnp.asarray(x, jnp.float32)
+
+
+def verdict(layer, weights, x=None):
+    x = batch() if x is None else x
+    layers = layer if isinstance(layer, list) else [layer] * len(weights)
+    return signal.propagate(layers, weights, x).verdict
+
+
+def layers_of(init, bias, depth=3):
+    return [
+        {"kernel": kernel, "bias": jnp.full(WIDTH, bias)}
+        for kernel in drawn(init, depth)
+    ]
+
+
+# the layer, its weights, the verdict, what is told, and the weights of those who did it
+HELPS = {
+    "he under relu": (
+        RELU,
+        drawn(jaxinit.glorot_normal(), 10),
+        "vanishing",
+        "use he_normal",
+        drawn(jaxinit.he_normal(), 10),
+    ),
+    "he_uniform is as good": (
+        RELU,
+        drawn(jaxinit.lecun_uniform(), 10),
+        "vanishing",
+        "use he_normal",
+        drawn(jaxinit.he_uniform(), 10),
+    ),
+    "smaller weights than he's": (
+        RELU,
+        drawn(jaxinit.scaled(jaxinit.he_normal(), 2.0), 10),
+        "exploding",
+        "use he_normal",
+        drawn(jaxinit.he_normal(), 10),
+    ),
+    "larger weights": (
+        linear,
+        drawn(jaxinit.normal(0.02), 4),
+        "vanishing",
+        "multiply the standard deviation of the weights by 6",
+        drawn(jaxinit.normal(0.02 * 6.25), 4),
+    ),
+    "smaller weights": (
+        linear,
+        drawn(jaxinit.normal(1.0), 4),
+        "exploding",
+        "multiply the standard deviation of the weights by 0.12",
+        drawn(jaxinit.normal(0.125), 4),
+    ),
+    "any weights": (
+        shifted,
+        [*drawn(jaxinit.lecun_normal(), 3), *drawn(jaxinit.zeros, 1)],
+        "vanishing",
+        "draw weights that are not zero",
+        drawn(jaxinit.lecun_normal(), 4),
+    ),
+    "glorot under tanh": (
+        TANH,
+        drawn(jaxinit.normal(1.0), 3),
+        "saturated",
+        "use glorot_normal or lecun_normal",
+        drawn(jaxinit.glorot_normal(), 3),
+    ),
+    "random weights": (
+        TANH,
+        drawn(jaxinit.constant(0.01), 3),
+        "symmetric",
+        "draw the weights at random",
+        drawn(jaxinit.orthogonal(), 3),
+    ),
+    "biases": (
+        biased,
+        layers_of(jaxinit.he_normal(), -10.0),
+        "dead",
+        "et the biases of 0, the least of which is -10, to zero",
+        layers_of(jaxinit.he_normal(), 0.0),
+    ),
+    "weights of mean zero": (
+        biased,
+        layers_of(jaxinit.normal(0.1, mean=-1.0), 0.0),
+        "dead",
+        "raw the weights of 1 with mean zero, not -1",
+        layers_of(jaxinit.normal(0.1), 0.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HELPS)
+def test_what_is_told_helps(name):
+    layer, weights, kind, cure, better = HELPS[name]
+    before = verdict(layer, weights)
+    assert before.name == kind
+    assert cure in before.cure
+    assert verdict(layer, better).name == "healthy"
+
+
+NARROW = (3, 3, WIDTH, WIDTH)
+# the layer, its weights, the batch, the verdict, what is told, what is not
+HAVE_IT = {
+    "he, and the loss is elsewhere": (
+        times(0.7, jax.nn.relu),
+        drawn(jaxinit.he_normal(), 10),
+        None,
+        "vanishing",
+        ["have the deviation of he_normal already", "by 1.4"],
+        ["use he_normal"],
+    ),
+    "he, with zeros beside the borders": (
+        convolution,
+        drawn(jaxinit.he_normal(), 18, NARROW),
+        batch(8, 4, 4, WIDTH),
+        "vanishing",
+        ["he_normal already", "make a factor of 0.873 of that (3x3 kernels on 4x4"],
+        ["use he_normal"],
+    ),
+    "too small, and wrapped": (
+        WRAPPED,
+        drawn(jaxinit.scaled(jaxinit.he_normal(), 0.3), 4, NARROW),
+        batch(8, 4, 4, WIDTH),
+        "vanishing",
+        ["use he_normal"],
+        ["borders"],
+    ),
+    "he, in narrow layers": (
+        RELU,
+        drawn(jaxinit.he_normal(), 30, (8, 8)),
+        batch(BATCH, 8),
+        "vanishing",
+        ["he_normal already", "as narrow as 8 units make one of about 0.855"],
+        ["use he_normal", "borders"],
+    ),
+    "lecun, in layers without activation": (
+        times(0.5, lambda x: x),
+        drawn(jaxinit.lecun_normal(), 5),
+        None,
+        "vanishing",
+        ["have the deviation of lecun_normal already", "weights by 1.99"],
+        ["narrow", "he_normal"],
+    ),
+    "of any size": (
+        halved_whatever_the_weights,
+        drawn(jaxinit.lecun_normal(), 5),
+        None,
+        "vanishing",
+        ["0.5, weights 2 times as large too", "residual connections"],
+        ["multiply the"],
+    ),
+    "no weights": (
+        lambda _, x: 0.1 * x,
+        [None] * 4,
+        None,
+        "vanishing",
+        ["multiplies it by 0.1, and no weights were seen", "residual"],
+        ["multiply the"],
+    ),
+    "no zeros, but a gate": (
+        [linear, linear, linear, gated],
+        drawn(jaxinit.lecun_normal(), 4),
+        None,
+        "vanishing",
+        ["though no weights are zero"],
+        ["draw weights"],
+    ),
+    "glorot, under too large a batch": (
+        TANH,
+        drawn(jaxinit.glorot_normal(), 3),
+        1000 * batch(),
+        "saturated",
+        ["not larger than those of lecun_normal", "bring the batch to mean zero"],
+        ["use glorot"],
+    ),
+    "no weights before what saturates": (
+        lambda _, x: jnp.tanh(x),
+        [None],
+        1000 * batch(),
+        "saturated",
+        ["What goes into it is too large"],
+        ["weights"],
+    ),
+    "random, and averaged": (
+        averaged,
+        drawn(jaxinit.normal(1.0), 3),
+        None,
+        "symmetric",
+        ["no weights are constant", "averages over its units"],
+        ["at random"],
+    ),
+    "biases of zero": (
+        biased,
+        layers_of(jaxinit.constant(jnp.eye(WIDTH)), 0.0),
+        batch() - 50,
+        "dead",
+        ["entre its input"],
+        ["biases"],
+    ),
+    "a centred input": (
+        [linear, lambda _, x: jax.nn.relu(-jax.nn.relu(x))],
+        [*drawn(jaxinit.lecun_normal(), 1), None],
+        None,
+        "dead",
+        ["Use an activation"],
+        ["biases", "entre", "mean"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HAVE_IT)
+def test_what_is_there_already_is_not_told(name):
+    layer, weights, x, kind, told, not_told = HAVE_IT[name]
+    found = verdict(layer, weights, x)
+    assert found.name == kind
+    assert [text for text in told if text not in found.cure] == [], found.cure
+    assert [text for text in not_told if text in found.cure] == [], found.cure
+
+
+def test_a_factor_that_is_told_makes_an_end_of_it():
+    layer, weights = times(0.7, jax.nn.relu), drawn(jaxinit.he_normal(), 10)
+    factor = float(re.findall(r"weights by ([\d.]+)", verdict(layer, weights).cure)[0])
+    assert verdict(layer, [factor * w for w in weights]).name == "healthy"
