@@ -74,9 +74,9 @@ CASES = {
         "transformer",
         ("resnet", "attention output"),
         PLAIN
-        | {"head/kernel": 0, ".*/0/(attn/out|mlp/fc2)/kernel": 0.02 * CUT * root(2)}
-        | {".*/1/(attn/out|mlp/fc2)/kernel": 0.02 * CUT * root(4)}
-        | {".*kernel|.*embedding": 0.02 * CUT},
+        | {"head/kernel": 0, ".*/0/(attn/out|mlp/fc2)/kernel": 0.02 * root(2)}
+        | {".*/1/(attn/out|mlp/fc2)/kernel": 0.02 * root(4)}
+        | {".*kernel|.*embedding": 0.02},
     ),
     "mimetic": (
         schemes.mimetic(HEADS),
@@ -310,7 +310,7 @@ SINGLE = {
         for name, (rules, factor) in STACKS.items()
     },
     "patches": (schemes.vit(2), "embedding/kernel", (4, 4, 3, 12), 0, root(48)),
-    "token": (schemes.vit(2), "cls_token", (1, 1, 12), 0, 0.02 * CUT),
+    "token": (schemes.vit(2), "cls_token", (1, 1, 12), 0, 0.02),
     "style": (schemes.stylegan(), "affine/bias", (12,), 1, 0),
     "mapping": (schemes.stylegan(0.1), "mapping/dense_0/kernel", (4, 4), 0, 10),
     "noise": (schemes.stylegan(), "synthesis/noise_strength", (), 0, 0),
@@ -374,6 +374,60 @@ def test_other_rules_go_first():
     assert len(jaxinit.plan(tree, rules)) == len(jax.tree.leaves(tree))
     with pytest.raises(jaxinit.PlanError, match="'extra': matches no leaf"):
         jaxinit.plan(shapes("transformer", "linen"), rules)
+
+
+def test_vit_cuts_where_timm_does():
+    """At -2 and 2 as values, so that a deviation of 1 is cut and one of 0.02 is not."""
+    for stddev, std in ((1.0, CUT), (0.02, 0.02), (0.0, 0.0)):
+        plan = jaxinit.plan(
+            shapes("transformer", "linen"), schemes.vit(LAYERS, stddev=stddev)
+        )
+        stds = {x.path: x.std for x in plan}
+        assert stds["decoder_blocks_0/mlp/fc1/kernel"] == pytest.approx(std, rel=1e-5)
+
+
+def test_rules_before_a_scheme_fulfil_what_it_requires():
+    """So that its error can be escaped; what no rule has is missing all the same."""
+    tree = {"h_0": {"attn": {"out": {"kernel": leaf(4, 4)}}}}
+    mine = {"**/attn/**": jaxinit.zeros}
+    with pytest.raises(jaxinit.PlanError) as error:
+        jaxinit.plan(tree, jaxinit.Rules(mine) | schemes.bert())
+    assert "feed-forward output" in str(error.value)
+    assert "attention output" not in str(error.value)
+    tree["h_0"]["mlp"] = {"fc2": {"kernel": leaf(4, 4)}}
+    for own in (mine, {"**/fc2/*": jaxinit.zeros}, {"**": jaxinit.zeros}):
+        rules = jaxinit.Rules(own) | schemes.bert()
+        assert [x.std for x in jaxinit.plan(tree, rules)].count(0) in (1, 2)
+    glob = jaxinit.Rules({"**": jaxinit.zeros, "**/kernel": jaxinit.ones})
+    with pytest.raises(jaxinit.PlanError, match=r"'\*\*/kernel': matches no leaf"):
+        jaxinit.plan(tree, glob)
+
+
+STACK_OF = {
+    "encoder/layers_0/mlp": "encoder",
+    "TransformerEncoder_0/EncoderBlock_3/mlp": "encoder",
+    "Transformer/encoderblock_0/mlp": "encoder",
+    "decoder_blocks_0/mlp": "decoder",
+    "decoder/layer_0/encoder_attn/mlp": "decoder",
+    "encoder_decoder/decoder/layer_0/mlp": "decoder",
+    "autoencoder/decoder/layer_0/mlp": "decoder",
+    "autoencoder/layer_0/mlp": None,
+    "vit_encoderless/layer_0/mlp": None,
+}
+
+
+@pytest.mark.parametrize("path", STACK_OF)
+def test_stacks_are_told_by_whole_words(path):
+    rules = jaxinit.Rules(schemes.deepnorm(N, M).items(), required=[])
+    tree = {f"{path}/fc2/kernel": leaf(48, 12)}
+    if STACK_OF[path] is None:
+        with pytest.raises(jaxinit.PlanError, match="neither encoder nor decoder"):
+            jaxinit.plan(tree, rules)
+        return
+    factor = {"encoder": STACKS["deepnorm"][1], "decoder": (12 * M) ** -0.25}
+    (planned,) = jaxinit.plan(tree, rules)
+    expected = factor[STACK_OF[path]] * glorot(12, 48)
+    assert planned.std == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_required_pattern_is_among_the_rules():

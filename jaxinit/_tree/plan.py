@@ -216,7 +216,7 @@ def plan(
         for leaf, position in zip(contexts, found, strict=True)
         if position is None
     ]
-    unused = rules.unused(found, allow_unused)
+    unused = rules.unused(contexts, found, allow_unused)
     problems += [f"rule {pattern!r}: matches no leaf" for pattern in unused]
     initializers, wrong = _initializers(rules, contexts, found)
     placed, misplaced = leaf_shardings(shardings, treedef, contexts, allow_unused)

@@ -1,6 +1,7 @@
 """Rules: ordered pairs of a pattern and what to draw where it matches."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,13 +106,35 @@ class Patterns:
         hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
         return next(hits, None)
 
-    def unused(self, found: Sequence[int | None], allowed: Sequence[Any]) -> list[Any]:
-        """The patterns that had to match and that no leaf found, but for some."""
+    def unused(
+        self,
+        leaves: Sequence[Leaf],
+        found: Sequence[int | None],
+        allowed: Sequence[Any],
+    ) -> list[Any]:
+        """The patterns that had to match and that no leaf found, but for some.
+
+        Args:
+            leaves: the leaves.
+            found: for each of them what `find` says.
+            allowed: patterns that need not match.
+        """
         return [
             pattern
             for i, (pattern, _) in enumerate(self._pairs)
             if i not in found and pattern in self.required and pattern not in allowed
+            if not self._is_left_over(i, leaves)
         ]
+
+    def _is_left_over(self, position: int, leaves: Sequence[Leaf]) -> bool:
+        """Whether a predicate says of a leaf what an earlier rule has taken already.
+
+        It names a part of the model, as those of schemes do, and that is there. A glob
+        or regular expression that is never used is rather a slip.
+        """
+        if isinstance(self._pairs[position][0], str | re.Pattern):
+            return False
+        return any(map(self._matchers[position], leaves))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Patterns):
@@ -140,7 +163,7 @@ class Rules(Patterns):
             regular expression, matched in full, or a predicate of the `Leaf`. A value
             is an initializer, or a function of the `Leaf` that returns one.
         required: patterns of those that must match a leaf of every tree; None means
-            all of them.
+            all of them. For a predicate a leaf that an earlier rule takes will do.
         name: what errors call these rules.
 
     Attributes:

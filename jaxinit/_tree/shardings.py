@@ -44,7 +44,7 @@ class ShardingRules(Patterns):
         found = [self.find(leaf) for leaf in leaves]
         unused = [
             f"sharding rule {pattern!r}: matches no leaf"
-            for pattern in self.unused(found, allow_unused)
+            for pattern in self.unused(leaves, found, allow_unused)
         ]
         return [None if i is None else self._pairs[i][1] for i in found], unused
 

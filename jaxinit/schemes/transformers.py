@@ -8,7 +8,7 @@ from jaxinit._array.combine import scaled
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.settings import Distribution
 from jaxinit._tree.rules import Leaf, Rules
-from jaxinit.initializers.basic import normal, truncated_normal
+from jaxinit.initializers.basic import normal, truncated_normal, zeros
 from jaxinit.initializers.variance_scaling import variance_scaling
 from jaxinit.schemes._arguments import Count, CountOrNone, Deviation
 from jaxinit.schemes._parts import (
@@ -21,6 +21,7 @@ from jaxinit.schemes._parts import (
     VALUE,
     Part,
     axes,
+    stack,
 )
 from jaxinit.schemes._pieces import (
     Factor,
@@ -101,14 +102,17 @@ def bert(stddev: Deviation = 0.02) -> Rules:
 def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
     """Vision transformers, as in DeiT, residual kernels narrower by depth as in BEiT.
 
-    - kernel, position, class token: `N(0, stddev**2)` cut at two sigmas, not widened
+    - kernel, position, class token: `N(0, stddev**2)`, cut at -2 and 2 as values, as
+      timm does, so that next to nothing is cut
     - attention and feed-forward output of layer `l` (from 0): divided by
       `sqrt(2 (l + 1))`
     - patch embedding: LeCun normal; head: 0
     - norm scale 1, bias 0
 
-    Dosovitskiy et al., "An image is worth 16x16 words" (2021), for the head; Touvron et
-    al., "Training data-efficient image transformers" (2021); Bao et al., "BEiT" (2022).
+    Dosovitskiy et al., "An image is worth 16x16 words" (2021), for the head and, by
+    their program, patches; Touvron et al., "Training data-efficient image transformers"
+    (2021); Bao et al., "BEiT" (2022), for the division alone: its program cuts at one
+    sigma.
 
     Args:
         layers: number of blocks, at least 1.
@@ -123,7 +127,7 @@ def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
     >>> vit(layers=12).name
     'scheme vit'
     """
-    cut = truncated_normal(stddev)
+    cut = truncated_normal(stddev, low=-2.0, high=2.0) if stddev else zeros
     out = times(cut, by_depth(layers))
     # MLP_OUT is first, so that a feed-forward `fc` is no head
     return transformer(out, {MLP_IN: cut, **around_blocks(cut)})
@@ -135,8 +139,10 @@ def small_init(width: Count) -> Rules:
 
     - norm scale 1, bias 0
 
-    Nguyen and Salazar, "Transformers without tears" (2019), who draw the feed-forward
-    kernels so: `2 / (width + 4 width)` is what Glorot gives them.
+    Nguyen and Salazar, "Transformers without tears" (2019), draw the kernels of
+    attention so: as narrow as Glorot's law has those of a feed-forward from `width` to
+    `4 width`, `2 / (width + 4 width)`. Black et al., "GPT-NeoX-20B" (2022), draw all
+    others so as well.
 
     Args:
         width: width of the residual stream, at least 1.
@@ -243,8 +249,9 @@ def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -
     Wang et al., "DeepNet: scaling transformers to 1,000 layers" (2022).
 
     Args:
-        encoder_layers: blocks under a path segment with "encoder", if there is a
-            decoder too; else all blocks.
+        encoder_layers: blocks under "encoder", if there is a decoder too; else all
+            blocks. The first path segment decides that has one of the two words, as
+            `encoder`, `TransformerEncoder_0` or `decoder_blocks_3` do.
         decoder_layers: likewise.
 
     Returns:
@@ -355,10 +362,13 @@ class _by_stack:  # noqa: N801 - used, and therefore spelled, as a function
     def __call__(self, leaf: Leaf) -> float:
         if self.decoder is None:
             return self.encoder
-        names = [name for name in ("encoder", "decoder") if name in leaf.path.lower()]
-        if len(names) != 1:
-            raise ValueError("its path has neither encoder nor decoder, or both")
-        return {"encoder": self.encoder, "decoder": self.decoder}[names[0]]
+        factors = {"encoder": self.encoder, "decoder": self.decoder}
+        name = stack(leaf)
+        if name is None:
+            raise ValueError(
+                "its path has neither encoder nor decoder as a segment or a word of one"
+            )
+        return factors[name]
 
 
 def _rescaled(
