@@ -103,21 +103,22 @@ def ends(x, law) -> tuple[float, float]:
     return (high**x.size, (1 - low) ** x.size) if within else (0.0, 0.0)
 
 
-def is_beyond_the_sample(framework, case) -> bool:
-    """Kinds of a layer that differ in the window alone, or in what holds them."""
-    return re.search("1D|3D|ND|1d|3d", case) is not None
+_BEYOND = "1D|3D|ND|1d|3d|, |Sequential|^RNN|DeepRNN|SelfAttention"
 
 
-LAYERS = [
-    pytest.param(
-        framework,
-        case,
-        marks=[pytest.mark.exhaustive] * is_beyond_the_sample(framework, case),
-        id=f"{framework}, {case}",
-    )
-    for framework, table in TABLES.items()
-    for case in table
-]
+def in_sample(cases):
+    """Named parameters; kinds of a layer that differ in a window or holder, marked."""
+    return [
+        pytest.param(
+            *case,
+            marks=[pytest.mark.exhaustive] * bool(re.search(_BEYOND, case[1])),
+            id=", ".join(case),
+        )
+        for case in cases
+    ]
+
+
+LAYERS = in_sample((name, case) for name, table in TABLES.items() for case in table)
 
 
 @pytest.mark.parametrize(("framework", "case"), LAYERS)
@@ -281,11 +282,11 @@ def test_every_cell_is_in_the_table():
     assert cells - {("haiku", "DeepRNN")} == set(CELLS)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=", ".join)
-def test_kernels_of_every_cell(cell):
+@pytest.mark.parametrize(("framework", "name"), in_sample(CELLS))
+def test_kernels_of_every_cell(framework, name):
     """Each gate of a fused kernel by itself by recurrent(), together by keras()."""
-    inputs, state, laws = CELLS[cell]
-    tree = drawn(*cell)[0]
+    inputs, state, laws = CELLS[framework, name]
+    tree = drawn(framework, name)[0]
     for rules, law in zip((schemes.recurrent(), schemes.keras()), laws, strict=True):
         made = {x.path: x.initializer for x in jaxinit.plan(tree, rules)}
         for pattern, wanted in zip((inputs, state), law, strict=True):

@@ -127,6 +127,7 @@ class Patterns:
             f"rule {pattern!r}: matches no leaf{self._why(i, leaves, found)}"
             for i, (pattern, _) in enumerate(self._pairs)
             if i not in used and pattern in self.required and pattern not in allowed
+            if not self._is_left_over(i, leaves)
         ]
 
     def _why(
@@ -141,6 +142,16 @@ class Patterns:
                 first = self._pairs[earlier][0]
                 return f" that {first!r}, which stands before it, leaves over"
         return near_miss(pattern, [leaf.path for leaf in leaves])
+
+    def _is_left_over(self, position: int, leaves: Sequence[Leaf]) -> bool:
+        """Whether a predicate says of a leaf what an earlier rule has taken already.
+
+        It names a part of the model, as those of schemes do, and that is there. A glob
+        or regular expression that is never used is rather a slip.
+        """
+        if isinstance(self._pairs[position][0], str | re.Pattern):
+            return False
+        return any(map(self._matchers[position], leaves))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Patterns):
@@ -197,7 +208,7 @@ class Rules(Patterns):
             regular expression, matched in full, or a predicate of the `Leaf`. A value
             is an initializer, or a function of the `Leaf` that returns one.
         required: patterns of those that must match a leaf of every tree; None means
-            all of them.
+            all of them. For a predicate a leaf that an earlier rule takes will do.
         name: what errors call these rules.
 
     Attributes:

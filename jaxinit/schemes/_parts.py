@@ -205,6 +205,25 @@ def at(leaf: Leaf, path: str) -> Leaf:
     )
 
 
+def stack(leaf: Leaf) -> str | None:
+    """Whether a leaf is of the encoder or of the decoder; None if no name says so.
+
+    The first segment that has one of the words, and not both, decides: in a decoder,
+    `encoder_attention` is of the decoder.
+    """
+    for segment in leaf.path.split("/"):
+        words = (
+            x.lower() for x in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", segment)
+        )
+        found = {m[1] for x in words if (m := re.fullmatch(_STACK, x))}
+        if len(found) == 1:
+            return found.pop()
+    return None
+
+
+_STACK = r"(encoder|decoder)(?:s|blocks?|layers?)?"
+
+
 def place_in_block(leaf: Leaf) -> tuple[int, int] | None:
     """Position of a layer among its like in a residual block, from 0, and their number.
 

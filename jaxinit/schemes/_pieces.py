@@ -5,7 +5,6 @@
 # ruff: noqa: N801
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from jaxinit._array.settings import Distribution, Mode
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.basic import normal, ones, zeros
 from jaxinit.initializers.variance_scaling import lecun_normal, variance_scaling
+from jaxinit.schemes._arguments import checked, plain_signature
 from jaxinit.schemes._parts import (
     ATTENTION_OUT,
     BIAS,
@@ -42,16 +42,21 @@ AFFINE: dict[Part, Rule] = {SCALE: ones, BIAS: zeros}
 
 
 def scheme(function: Callable[_P, Rules]) -> Callable[_P, Rules]:
-    """A function that returns rules: they get its name, and remember its arguments."""
-    signature = inspect.signature(function)
+    """A function that returns rules: they get its name, and remember its arguments.
+
+    Arguments whose types have checks are checked.
+    """
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> Rules:
-        made = Rules(function(*args, **kwargs), name=f"scheme {function.__name__}")
+        given = checked(function, *args, **kwargs)
+        rules = function(*given.args, **given.kwargs)
+        made = Rules(rules, name=f"scheme {function.__name__}")
         made.parts = (made,)
-        made.call = function.__name__, signature.bind(*args, **kwargs).arguments
+        made.call = function.__name__, given.arguments
         return made
 
+    call.__signature__ = plain_signature(function)  # pyright: ignore - inspect's own
     return call
 
 

@@ -1,9 +1,9 @@
 """Generative adversarial networks."""
 
 from jaxinit._array.combine import scaled
-from jaxinit._array.settings import positive
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers.basic import normal, ones, zeros
+from jaxinit.schemes._arguments import Deviation, Share
 from jaxinit.schemes._parts import CONVOLUTION, KERNEL, SCALE, Part
 from jaxinit.schemes._pieces import by_fan, complete, everywhere, scheme
 
@@ -14,7 +14,7 @@ _NOISE = Part("strength of the noise", "array", "noise noise_strength noise_weig
 
 
 @scheme
-def dcgan(stddev: float = 0.02) -> Rules:
+def dcgan(stddev: Deviation = 0.02) -> Rules:
     """DCGAN, generator and discriminator.
 
     - kernel and embedding: `N(0, stddev**2)`
@@ -78,7 +78,7 @@ def gan_discriminator() -> Rules:
 
 
 @scheme
-def stylegan(mapping_rate: float = 0.01) -> Rules:
+def stylegan(mapping_rate: Share = 0.01) -> Rules:
     """StyleGAN, generator and discriminator, for weights that are scaled at run time.
 
     - kernel: `N(0, 1)`; the forward pass multiplies it by `sqrt(2 / fan_in)`, in
@@ -106,7 +106,7 @@ def stylegan(mapping_rate: float = 0.01) -> Rules:
     """
     unit = normal(1.0)
     rules = {
-        _MAPPING: scaled(unit, 1 / positive("mapping_rate", mapping_rate)),
+        _MAPPING: scaled(unit, 1 / mapping_rate),
         _STYLE_BIAS: ones,
         _LEARNED_INPUT: unit,
         _NOISE: zeros,

@@ -4,14 +4,13 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from jaxinit._array.gain import Activation
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import count
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.activation import for_activation
 from jaxinit.initializers.basic import normal, uniform
 from jaxinit.initializers.orthogonal import orthogonal
 from jaxinit.initializers.variance_scaling import variance_scaling
+from jaxinit.schemes._arguments import Count, Nonlinearity
 from jaxinit.schemes._cells import RECURRENT, by_gate, kernels, remembering
 from jaxinit.schemes._parts import (
     BIAS,
@@ -56,7 +55,7 @@ def vision() -> Rules:
 
 
 @scheme
-def language(layers: int) -> Rules:
+def language(layers: Count) -> Rules:
     """Transformers of language: Glorot's law, narrower where the stream is written.
 
     - kernel: Glorot uniform, of fused projections each by itself
@@ -77,7 +76,7 @@ def language(layers: int) -> Rules:
     'scheme language'
     """
     glorot = by_fan(1.0, "fan_avg", "uniform")
-    out = times(glorot, 1 / math.sqrt(2 * count("layers", layers)))
+    out = times(glorot, 1 / math.sqrt(2 * layers))
     table = normal(0.02)
     others = {POSITION: table, EMBEDDING: table, KERNEL: glorot}
     return transformer(of_layers(layers, out), others)
@@ -142,7 +141,7 @@ def _by_rows(leaf: Leaf) -> Initializer:
 
 
 @scheme
-def mlp(activation: Activation | str) -> Rules:
+def mlp(activation: Nonlinearity) -> Rules:
     """Dense and convolutional networks with one activation.
 
     - kernel: that of `jaxinit.for_activation`, such as He normal for "relu"

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._array.settings import count, finite
 from jaxinit._tree.rules import Leaf, Rules, keyed
 from jaxinit.initializers.basic import truncated_normal
+from jaxinit.schemes._arguments import Count, Pair
 from jaxinit.schemes._parts import (
     FUSED,
     KEY,
@@ -25,9 +25,9 @@ from jaxinit.schemes._pieces import around_blocks, scheme, transformer
 
 @scheme
 def mimetic(
-    heads: int,
-    query_key: Sequence[float] = (0.7, 0.7),
-    value_out: Sequence[float] = (0.4, -0.4),
+    heads: Count,
+    query_key: Pair = (0.7, 0.7),
+    value_out: Pair = (0.4, -0.4),
 ) -> Rules:
     """Self-attention that starts as trained vision transformers end up.
 
@@ -66,9 +66,8 @@ def mimetic(
     >>> mimetic(heads=12).name
     'scheme mimetic'
     """
-    count("heads", heads)
-    first = _Product(0, *_pair("query_key", query_key), heads)
-    second = _Product(1, *_pair("value_out", value_out), 1)
+    first = _Product(0, query_key[0], query_key[1], heads)
+    second = _Product(1, value_out[0], value_out[1], 1)
     query, key = _Factor(first, "left"), _Factor(first, "right")
     value, out = _Factor(second, "left"), _Factor(second, "right")
 
@@ -86,15 +85,6 @@ def mimetic(
         **around_blocks(cut),
     }
     return transformer(drawn(out), rules)
-
-
-def _pair(name: str, factors: Sequence[float]) -> tuple[float, float]:
-    if len(factors) != 2:
-        raise ValueError(
-            f"{name} must be two numbers, the factors of Z and of I, got {factors!r}."
-        )
-    noise, identity = (finite(name, x) for x in factors)
-    return noise, identity
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ own: `output_multiplier` and `attention_scale`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -26,10 +26,11 @@ import optax
 from jaxinit._array.combine import scaled
 from jaxinit._array.fans import fans
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import positive
+from jaxinit._array.settings import Flag
 from jaxinit._tree.paths import joined, leaf_paths
 from jaxinit._tree.plan import PlanError, leaf_contexts, problems_message
 from jaxinit._tree.rules import Leaf, Rules
+from jaxinit.schemes._arguments import Share, amount, rate, with_checks
 from jaxinit.schemes._parts import EMBEDDING, KERNEL, axes
 
 Kind = Literal["fixed", "input", "hidden", "output"]
@@ -98,7 +99,18 @@ def _with_std(initializer: Any, leaf: Leaf) -> tuple[Initializer, float]:
     return initializer, initializer.moments(leaf.shape, leaf.dtype).std
 
 
-Widths = Mapping[str, Scaling]
+def _grown(name: str, value: Any) -> Any:
+    is_mapping = isinstance(value, Mapping)
+    if is_mapping and all(isinstance(x, Scaling) for x in value.values()):
+        return value
+    raise TypeError(
+        f"{name} must be what jaxinit.schemes.mup.widths returned, got {value!r}."
+    )
+
+
+Widths = Annotated[Mapping[str, Scaling], _grown]
+Rate = Annotated[optax.ScalarOrSchedule, rate]
+Amount = Annotated[float, amount]
 
 
 def widths(base: Any, target: Any) -> Widths:
@@ -175,6 +187,7 @@ def _named(axes: Mapping[str, Any], ndim: int) -> set[int]:
     return {axis % ndim for group in groups for axis in group}
 
 
+@with_checks
 def rules(standard: Any, grown: Widths) -> Rules:
     """Rules of the standard parametrization, as muP has them at the target's width.
 
@@ -228,6 +241,7 @@ def _of(grown: Widths, path: str) -> Scaling:
     return grown[path]
 
 
+@with_checks
 def scale_by_width(
     grown: Widths, rule: Literal["adam", "sgd"]
 ) -> optax.GradientTransformation:
@@ -263,8 +277,9 @@ def scale_by_width(
     return optax.stateless(update)
 
 
+@with_checks
 def adam(
-    learning_rate: optax.ScalarOrSchedule, grown: Widths, **moments: Any
+    learning_rate: Rate, grown: Widths, **moments: Any
 ) -> optax.GradientTransformation:
     """Adam under muP: `optax.adam` at the base width.
 
@@ -277,15 +292,20 @@ def adam(
 
     Returns:
         The optimizer.
+
+    Raises:
+        ValueError: if a number is negative or none.
+        TypeError: if `grown` is not of `widths`.
     """
     return adamw(learning_rate, grown, weight_decay=0.0, **moments)
 
 
+@with_checks
 def adamw(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: Rate,
     grown: Widths,
     *,
-    weight_decay: float = 1e-4,
+    weight_decay: Amount = 1e-4,
     mask: Any = None,
     **moments: Any,
 ) -> optax.GradientTransformation:
@@ -302,6 +322,10 @@ def adamw(
 
     Returns:
         The optimizer.
+
+    Raises:
+        ValueError: if a number is negative or none.
+        TypeError: if `grown` is not of `widths`.
     """
     return optax.chain(
         optax.scale_by_adam(**moments),
@@ -311,13 +335,14 @@ def adamw(
     )
 
 
+@with_checks
 def sgd(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: Rate,
     grown: Widths,
     *,
-    momentum: float = 0.0,
-    nesterov: bool = False,
-    weight_decay: float = 0.0,
+    momentum: Amount = 0.0,
+    nesterov: Flag = False,
+    weight_decay: Amount = 0.0,
 ) -> optax.GradientTransformation:
     """SGD under muP: `optax.sgd` at the base width, if nothing decays.
 
@@ -330,6 +355,10 @@ def sgd(
 
     Returns:
         The optimizer.
+
+    Raises:
+        ValueError: if a number is negative or none.
+        TypeError: if `grown` is not of `widths`.
     """
     return optax.chain(
         scale_by_width(grown, "sgd"),
@@ -339,7 +368,8 @@ def sgd(
     )
 
 
-def output_multiplier(base_width: float, width: float) -> float:
+@with_checks
+def output_multiplier(base_width: Share, width: Share) -> float:
     """What the forward pass multiplies logits by: `base_width / width`.
 
     Logits of a tied embedding too.
@@ -357,10 +387,11 @@ def output_multiplier(base_width: float, width: float) -> float:
     >>> output_multiplier(256, 1024)
     0.25
     """
-    return positive("base_width", base_width) / positive("width", width)
+    return base_width / width
 
 
-def attention_scale(base_head_dim: float, head_dim: float) -> float:
+@with_checks
+def attention_scale(base_head_dim: Share, head_dim: Share) -> float:
     """What queries times keys are multiplied by: `sqrt(base_head_dim) / head_dim`.
 
     One over the size of a head, not over its root; at the base size that is the usual
@@ -379,5 +410,4 @@ def attention_scale(base_head_dim: float, head_dim: float) -> float:
     >>> attention_scale(64, 64), attention_scale(64, 256)
     (0.125, 0.03125)
     """
-    base = positive("base_head_dim", base_head_dim)
-    return math.sqrt(base) / positive("head_dim", head_dim)
+    return math.sqrt(base_head_dim) / head_dim

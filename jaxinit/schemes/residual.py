@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import count
 from jaxinit._tree.rules import Leaf, Rules
 from jaxinit.initializers.basic import constant, normal, ones, zeros
+from jaxinit.schemes._arguments import Count, Rest
 from jaxinit.schemes._parts import (
     GATE,
     HEAD,
@@ -61,7 +61,7 @@ def zero_gamma() -> Rules:
 
 
 @scheme
-def fixup(blocks: int) -> Rules:
+def fixup(blocks: Count) -> Rules:
     """Residual networks without norms.
 
     - last kernel of a block: 0
@@ -86,7 +86,7 @@ def fixup(blocks: int) -> Rules:
     >>> fixup(blocks=16).name
     'scheme fixup'
     """
-    kernel = _in_block(count("blocks", blocks))
+    kernel = _in_block(blocks)
     rules = {_LAST_KERNEL: zeros, HEAD: zeros, KERNEL: kernel, SCALE: _multiplier}
     return complete(rules, [_LAST_KERNEL])
 
@@ -115,7 +115,7 @@ def gated(value: float, rest: Rules | None) -> Rules:
 
 
 @scheme
-def rezero(rest: Rules | None = None) -> Rules:
+def rezero(rest: Rest = None) -> Rules:
     """ReZero: `x + gate f(x)`, the gate 0.
 
     Gates are parameters by the name of `gate`, `alpha`, `rezero` or the like.
@@ -134,7 +134,7 @@ def rezero(rest: Rules | None = None) -> Rules:
 
 
 @scheme
-def skip_init(rest: Rules | None = None) -> Rules:
+def skip_init(rest: Rest = None) -> Rules:
     """SkipInit: `x + gate f(x)`, the gate 0; He's law by `fan_in` for kernels.
 
     De and Smith, "Batch normalization biases residual blocks towards the identity
@@ -155,7 +155,7 @@ def skip_init(rest: Rules | None = None) -> Rules:
 
 
 @scheme
-def layer_scale(layers: int, rest: Rules | None = None) -> Rules:
+def layer_scale(layers: Count, rest: Rest = None) -> Rules:
     """LayerScale: `x + gate * f(x)`, a gate for each channel, by depth.
 
     - gate: 0.1 up to 18 layers, 1e-5 up to 24, 1e-6 beyond
@@ -175,6 +175,5 @@ def layer_scale(layers: int, rest: Rules | None = None) -> Rules:
     >>> layer_scale(layers=24).name
     'scheme layer_scale'
     """
-    count("layers", layers)
     value = 0.1 if layers <= 18 else 1e-5 if layers <= 24 else 1e-6
     return gated(value, rest)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from jaxinit._array.combine import scaled
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import Distribution, count
+from jaxinit._array.settings import Distribution
 from jaxinit._tree.rules import Leaf, Rules
-from jaxinit.initializers.basic import normal, truncated_normal
+from jaxinit.initializers.basic import normal, truncated_normal, zeros
 from jaxinit.initializers.variance_scaling import variance_scaling
+from jaxinit.schemes._arguments import Count, CountOrNone, Deviation
 from jaxinit.schemes._parts import (
     EMBEDDING,
     FUSED,
@@ -20,6 +21,7 @@ from jaxinit.schemes._parts import (
     VALUE,
     Part,
     axes,
+    stack,
 )
 from jaxinit.schemes._pieces import (
     Factor,
@@ -40,7 +42,7 @@ from jaxinit.schemes._pieces import (
 
 
 @scheme
-def gpt2(layers: int, stddev: float = 0.02) -> Rules:
+def gpt2(layers: Count, stddev: Deviation = 0.02) -> Rules:
     """GPT-2: all kernels and embeddings `N(0, stddev**2)`, residual ones narrower.
 
     - kernel and embedding: `N(0, stddev**2)`
@@ -63,14 +65,14 @@ def gpt2(layers: int, stddev: float = 0.02) -> Rules:
     >>> gpt2(layers=12).name
     'scheme gpt2'
     """
-    out = normal(stddev / math.sqrt(2 * count("layers", layers)))
+    out = normal(stddev / math.sqrt(2 * layers))
     plain = normal(stddev)
     others = {POSITION: normal(stddev / 2), **everywhere(plain)}
     return transformer(of_layers(layers, out), others)
 
 
 @scheme
-def bert(stddev: float = 0.02) -> Rules:
+def bert(stddev: Deviation = 0.02) -> Rules:
     """BERT: `N(0, stddev**2)` cut at two sigmas and not widened, everywhere.
 
     - kernel, embedding, position: truncated, deviation `0.8796 stddev`
@@ -97,17 +99,20 @@ def bert(stddev: float = 0.02) -> Rules:
 
 
 @scheme
-def vit(layers: int, stddev: float = 0.02) -> Rules:
+def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
     """Vision transformers, as in DeiT, residual kernels narrower by depth as in BEiT.
 
-    - kernel, position, class token: `N(0, stddev**2)` cut at two sigmas, not widened
+    - kernel, position, class token: `N(0, stddev**2)`, cut at -2 and 2 as values, as
+      timm does, so that next to nothing is cut
     - attention and feed-forward output of layer `l` (from 0): divided by
       `sqrt(2 (l + 1))`
     - patch embedding: LeCun normal; head: 0
     - norm scale 1, bias 0
 
-    Dosovitskiy et al., "An image is worth 16x16 words" (2021), for the head; Touvron et
-    al., "Training data-efficient image transformers" (2021); Bao et al., "BEiT" (2022).
+    Dosovitskiy et al., "An image is worth 16x16 words" (2021), for the head and, by
+    their program, patches; Touvron et al., "Training data-efficient image transformers"
+    (2021); Bao et al., "BEiT" (2022), for the division alone: its program cuts at one
+    sigma.
 
     Args:
         layers: number of blocks, at least 1.
@@ -122,21 +127,22 @@ def vit(layers: int, stddev: float = 0.02) -> Rules:
     >>> vit(layers=12).name
     'scheme vit'
     """
-    count("layers", layers)
-    cut = truncated_normal(stddev)
+    cut = truncated_normal(stddev, low=-2.0, high=2.0) if stddev else zeros
     out = times(cut, by_depth(layers))
     # MLP_OUT is first, so that a feed-forward `fc` is no head
     return transformer(out, {MLP_IN: cut, **around_blocks(cut)})
 
 
 @scheme
-def small_init(width: int) -> Rules:
+def small_init(width: Count) -> Rules:
     """Every kernel and embedding `N(0, 2 / (5 width))`.
 
     - norm scale 1, bias 0
 
-    Nguyen and Salazar, "Transformers without tears" (2019), who draw the feed-forward
-    kernels so: `2 / (width + 4 width)` is what Glorot gives them.
+    Nguyen and Salazar, "Transformers without tears" (2019), draw the kernels of
+    attention so: as narrow as Glorot's law has those of a feed-forward from `width` to
+    `4 width`, `2 / (width + 4 width)`. Black et al., "GPT-NeoX-20B" (2022), draw all
+    others so as well.
 
     Args:
         width: width of the residual stream, at least 1.
@@ -155,11 +161,11 @@ def small_init(width: int) -> Rules:
 
 
 def _small(width: int) -> Initializer:
-    return normal(math.sqrt(2 / (5 * count("width", width))))
+    return normal(math.sqrt(2 / (5 * width)))
 
 
 @scheme
-def wang(layers: int, width: int) -> Rules:
+def wang(layers: Count, width: Count) -> Rules:
     """`small_init`, and kernels that end on the residual stream narrower.
 
     - kernel and embedding: `N(0, 2 / (5 width))`
@@ -182,13 +188,13 @@ def wang(layers: int, width: int) -> Rules:
     'scheme wang'
     """
     small = _small(width)
-    out = normal(2 / (count("layers", layers) * math.sqrt(width)))
+    out = normal(2 / (layers * math.sqrt(width)))
     others = {POSITION: small, **everywhere(small)}
     return transformer(of_layers(layers, out), others)
 
 
 @scheme
-def mitchell(layers: int, width: int) -> Rules:
+def mitchell(layers: Count, width: Count) -> Rules:
     """OLMo's: by fan in, narrower with depth, cut at three sigmas and not widened.
 
     - kernel: `1 / sqrt(fan_in)`; embedding: `1 / sqrt(width)`
@@ -212,8 +218,8 @@ def mitchell(layers: int, width: int) -> Rules:
     >>> mitchell(layers=32, width=4096).name
     'scheme mitchell'
     """
-    embedding = _cut_at_three(1 / math.sqrt(count("width", width)))
-    out = times(_cut_by_fan, by_depth(count("layers", layers)))
+    embedding = _cut_at_three(1 / math.sqrt(width))
+    out = times(_cut_by_fan, by_depth(layers))
     others = {POSITION: embedding, **everywhere(_cut_by_fan, embedding)}
     return transformer(out, others)
 
@@ -227,7 +233,7 @@ def _cut_at_three(stddev: float) -> Initializer:
 
 
 @scheme
-def deepnorm(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
+def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> Rules:
     """DeepNorm: Glorot normal, narrower by `beta` where the stream is written.
 
     - value, attention output, feed-forward: Glorot normal times `beta`
@@ -243,8 +249,9 @@ def deepnorm(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     Wang et al., "DeepNet: scaling transformers to 1,000 layers" (2022).
 
     Args:
-        encoder_layers: blocks under a path segment with "encoder", if there is a
-            decoder too; else all blocks.
+        encoder_layers: blocks under "encoder", if there is a decoder too; else all
+            blocks. The first path segment decides that has one of the two words, as
+            `encoder`, `TransformerEncoder_0` or `decoder_blocks_3` do.
         decoder_layers: likewise.
 
     Returns:
@@ -256,7 +263,7 @@ def deepnorm(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     >>> deepnorm(decoder_layers=24).name
     'scheme deepnorm'
     """
-    n, m = _stacks(encoder_layers, decoder_layers)
+    n, m = _at_least_one(encoder_layers, decoder_layers)
     if not n or not m:
         beta = _by_stack((8 * (n or m)) ** -0.25)
     else:
@@ -265,7 +272,7 @@ def deepnorm(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
 
 
 @scheme
-def sub_ln(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
+def sub_ln(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> Rules:
     """Magneto's: Glorot normal, wider by `gamma` where the stream is written.
 
     - value, attention output, feed-forward: Glorot normal times `gamma`
@@ -291,7 +298,7 @@ def sub_ln(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     >>> sub_ln(decoder_layers=24).name
     'scheme sub_ln'
     """
-    n, m = _stacks(encoder_layers, decoder_layers)
+    n, m = _at_least_one(encoder_layers, decoder_layers)
     if not n or not m:
         gamma = _by_stack(math.sqrt(math.log(2 * (n or m))))
     else:
@@ -301,7 +308,7 @@ def sub_ln(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
 
 
 @scheme
-def t_fixup(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
+def t_fixup(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> Rules:
     """T-Fixup: Glorot uniform, narrower by depth, for transformers without norms.
 
     - value, attention output, feed-forward: Glorot uniform times `0.67 N**(-1/4)` in an
@@ -328,7 +335,7 @@ def t_fixup(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     >>> t_fixup(encoder_layers=6, decoder_layers=6).name
     'scheme t_fixup'
     """
-    n, m = _stacks(encoder_layers, decoder_layers)
+    n, m = _at_least_one(encoder_layers, decoder_layers)
     encoder, decoder = 0.67 * max(n, 1) ** -0.25, (9 * max(m, 1)) ** -0.25
     both = (encoder, decoder) if n and m else (encoder if n else decoder,)
     no_norm = refuse("it is the scale of a norm: T-Fixup is for models without norms")
@@ -336,15 +343,13 @@ def t_fixup(encoder_layers: int = 0, decoder_layers: int = 0) -> Rules:
     return _rescaled(factor, "uniform", {SCALE: no_norm}, narrower)
 
 
-def _stacks(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
-    n = count("encoder_layers", encoder_layers, least=0)
-    m = count("decoder_layers", decoder_layers, least=0)
-    if not n and not m:
+def _at_least_one(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
+    if not encoder_layers and not decoder_layers:
         raise ValueError(
             "encoder_layers and decoder_layers are both 0: give the number of blocks, "
             "such as decoder_layers=12."
         )
-    return n, m
+    return encoder_layers, decoder_layers
 
 
 @dataclass(frozen=True)
@@ -357,10 +362,13 @@ class _by_stack:  # noqa: N801 - used, and therefore spelled, as a function
     def __call__(self, leaf: Leaf) -> float:
         if self.decoder is None:
             return self.encoder
-        names = [name for name in ("encoder", "decoder") if name in leaf.path.lower()]
-        if len(names) != 1:
-            raise ValueError("its path has neither encoder nor decoder, or both")
-        return {"encoder": self.encoder, "decoder": self.decoder}[names[0]]
+        factors = {"encoder": self.encoder, "decoder": self.decoder}
+        name = stack(leaf)
+        if name is None:
+            raise ValueError(
+                "its path has neither encoder nor decoder as a segment or a word of one"
+            )
+        return factors[name]
 
 
 def _rescaled(
