@@ -52,6 +52,7 @@ class Row:
         low: least entry; of complex ones the least real or imaginary part.
         high: greatest entry, likewise.
         zeros: share of entries that are zero, between 0 and 1.
+        nonfinite: number of entries that are NaN or infinite.
         distinct: number of different values, of dtypes of 16 bits or fewer.
         spectral_norm: greatest singular value of the leaves, of matrices of at most
             65,536 entries.
@@ -73,6 +74,7 @@ class Row:
     low: float | None = None
     high: float | None = None
     zeros: float | None = None
+    nonfinite: int | None = None
     distinct: int | None = None
     spectral_norm: float | None = None
 
@@ -133,7 +135,8 @@ class _Leaf:
         measured, init = self.measured, self.planned and self.planned.initializer
         fixed = measured is not None and measured.size > 1 and measured.is_constant
         value = measured.mean if measured is not None and fixed else None
-        return self.array.shape, str(self.array.dtype), value, init
+        whole = measured is None or not measured.nonfinite
+        return self.array.shape, str(self.array.dtype), value, init, whole
 
     @functools.cached_property
     def expected(self) -> Moments | None:
@@ -216,6 +219,7 @@ def _row(path: str, in_collections: bool, leaves: Sequence[_Leaf]) -> Row:
         low=pooled.low,
         high=pooled.high,
         zeros=pooled.zeros / pooled.size,
+        nonfinite=pooled.nonfinite,
         distinct=_distinct(arrays),
         spectral_norm=None if pooled.nonfinite else _spectral_norm(arrays),
     )

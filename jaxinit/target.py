@@ -7,10 +7,12 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinit._compile.jit import jit
 from jaxinit._tree.paths import leaf_paths
@@ -20,6 +22,8 @@ from jaxinit._tree.rules import Rules
 
 class TargetError(Exception):
     """A target that cannot be initialised; its message is one line for the user."""
+
+    status = 2  # of the process, as for other errors in its arguments
 
 
 def load(target: str) -> Any:
@@ -38,9 +42,7 @@ def load(target: str) -> Any:
         raise TargetError(f"target {target!r} is not of the form module:name")
     found = _module(module_name)
     for attribute in name.split("."):
-        if not hasattr(found, attribute):
-            raise TargetError(_no_attribute(target, found, attribute))
-        found = getattr(found, attribute)
+        found = _attribute(target, found, attribute)
     return found
 
 
@@ -58,8 +60,17 @@ def _module(name: str) -> Any:
         raise TargetError(f"importing {name} failed: {one_line(error)}") from error
 
 
+def _attribute(target: str, found: Any, attribute: str) -> Any:
+    try:
+        return getattr(found, attribute)
+    except AttributeError as error:
+        raise TargetError(_no_attribute(target, found, attribute)) from error
+    except Exception as error:
+        raise TargetError(f"reading {target} failed: {one_line(error)}") from error
+
+
 def _no_attribute(target: str, found: Any, attribute: str) -> str:
-    names = [name for name in vars(found) if not name.startswith("_")]
+    names = [name for name in dir(found) if not name.startswith("_")]
     near = difflib.get_close_matches(attribute, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"it has {_some(names)}"
     owner = getattr(found, "__name__", type(found).__name__)
@@ -71,58 +82,76 @@ def _some(names: Sequence[str]) -> str:
 
 
 def init_function(
-    found: Any, inputs: Sequence[jax.ShapeDtypeStruct]
+    found: Any,
+    inputs: Sequence[jax.ShapeDtypeStruct],
+    keywords: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[jax.Array], Any]:
     """An init function of a key for a target.
 
     Args:
-        found: a Flax Linen module (or a class of one that needs no arguments, or
-            anything else with `init` and `apply`), a class or function that takes
-            `rngs` and makes a Flax NNX module, or a function of a key.
+        found: a Flax Linen module (or a class of one, or anything else with `init` and
+            `apply`), a class or function that takes `rngs` and makes a Flax NNX module,
+            or a function of a key.
         inputs: what the module or function is called on, after the key.
+        keywords: keyword arguments of the constructor or function. Those that the
+            constructor of a Linen module does not take are of the module's call.
 
     Returns:
         A function of a key that returns a pytree of arrays.
 
     Raises:
-        TargetError: if `found` is none of these, or does not take these inputs.
+        TargetError: if `found` is none of these, or does not take these arguments.
     """
+    found = _owner(found)
     if _has_init_and_apply(found):
-        return _linen(found, inputs)
+        module, options = _linen_module(found, keywords)
+        return _linen(module, inputs, options)
+    _refuse_drawn(found)
     if not callable(found):
         raise TargetError(
             f"a value of type {type(found).__name__} is neither an init function of a "
             "key, nor a Flax Linen module, nor a Flax NNX constructor"
         )
     if "rngs" in _signature(found).parameters:
-        return _nnx(found, inputs)
-    return _function(found, inputs)
+        return _nnx(found, inputs, keywords)
+    return _function(found, inputs, keywords)
 
 
 def model(
-    found: Any, inputs: Sequence[jax.ShapeDtypeStruct], key: jax.Array
-) -> tuple[Any, Any]:
-    """A model that can be run, and its parameters.
+    found: Any,
+    inputs: Sequence[jax.ShapeDtypeStruct],
+    key: jax.Array,
+    keywords: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Any, Any, dict[str, Any]]:
+    """A model that can be run, its parameters, and keyword arguments of its call.
 
     Args:
         found: a Flax Linen module or class, or what makes a Flax NNX module of `rngs`.
         inputs: what the module is called on.
         key: what the parameters are drawn from.
+        keywords: keyword arguments of the class or function; those that it does not
+            take are of the module's call.
 
     Returns:
-        The module, and its variables; None for an NNX module, which holds its own.
+        The module; its variables, None for an NNX module, which holds its own; and what
+        of the keyword arguments is for the call.
 
     Raises:
-        TargetError: if `found` is none of these, or does not take these inputs.
+        TargetError: if `found` is none of these, or does not take these arguments.
     """
+    found = _owner(found)
     if _has_init_and_apply(found):
-        module = _constructed(found) if isinstance(found, type) else found
-        return module, jit(_linen(module, inputs))(key)
+        module, options = _linen_module(found, keywords)
+        return module, jit(_linen(module, inputs, options))(key), options
+    _refuse_drawn(found)
     if callable(found) and "rngs" in _signature(found).parameters:
         from jaxinit.nnx import create
 
-        _check_constructor(found)
-        return create(lambda rngs: found(rngs=rngs), key), None
+        own, options = _divided(found, keywords)
+        _check_constructor(found, own)
+        module = create(lambda rngs: found(rngs=rngs, **own), key)
+        _check_call(module, inputs, options)
+        return module, None, options
     name = getattr(found, "__name__", f"a value of type {type(found).__name__}")
     raise TargetError(
         f"{name} is no model that can be run: name a Flax Linen module, or what makes "
@@ -134,62 +163,115 @@ def _has_init_and_apply(found: Any) -> bool:
     return callable(getattr(found, "init", None)) and hasattr(found, "apply")
 
 
-def _linen(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
-    module: Any = _constructed(found) if isinstance(found, type) else found
-    init = module.init
-    called = module if callable(module) else init
+def _owner(found: Any) -> Any:
+    """The module for its `init`, of which Flax's own signature tells nothing."""
+    owner = getattr(found, "__self__", None)
+    is_init = getattr(found, "__name__", None) == "init" and _has_init_and_apply(owner)
+    return owner if is_init else found
+
+
+def _refuse_drawn(found: Any) -> None:
+    """Raises for a model that is there already, and so is callable on a batch only."""
+    if isinstance(found, (type, functools.partial)):
+        return
+    if any(isinstance(x, (jax.Array, np.ndarray)) for x in jax.tree.leaves(found)):
+        raise TargetError(
+            f"this {type(found).__name__} was made already and holds its arrays: name "
+            "the class instead, or a function that makes one, in Flax NNX of rngs"
+        )
+
+
+def _divided(
+    constructor: Callable[..., Any], keywords: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keyword arguments of a constructor, and the others."""
+    parameters = _signature(constructor).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    own = {k: v for k, v in keywords.items() if takes_all or k in parameters}
+    return own, {k: v for k, v in keywords.items() if k not in own}
+
+
+def _linen_module(
+    found: Any, keywords: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The module, and the keyword arguments of its call."""
+    if not isinstance(found, type):
+        return found, dict(keywords)
+    own, options = _divided(found, keywords)
     try:
-        _signature(called).bind(*inputs)
+        return found(**own), options
+    except Exception as error:
+        raise TargetError(
+            f"{one_line(error)}: give --arg NAME=VALUE, or name an instance of the "
+            f"module instead, such as `model = {found.__name__}(...)` in its file"
+        ) from error
+
+
+def _linen(
+    module: Any, inputs: Sequence[jax.ShapeDtypeStruct], options: Mapping[str, Any]
+):
+    _check_call(module, inputs, options)
+    return lambda key: module.init(key, *_zeros(inputs), **options)
+
+
+def _check_call(
+    module: Any, inputs: Sequence[jax.ShapeDtypeStruct], options: Mapping[str, Any]
+) -> None:
+    """Raises if a module, or else its `init` after the key, is called on others."""
+    called = module if callable(module) else functools.partial(module.init, None)
+    try:
+        _signature(called).bind(*inputs, **options)
     except TypeError as error:
         raise TargetError(
-            f"the module is called on {_names(called)}, but {len(inputs)} --input were "
-            f"given ({error}): give SHAPE:DTYPE, such as 1x8:int32, for each argument"
-        ) from error
-    return lambda key: init(key, *_zeros(inputs))
-
-
-def _constructed(module_class: type) -> Any:
-    try:
-        return module_class()
-    except TypeError as error:
-        raise TargetError(
-            f"{one_line(error)}: name an instance of the module instead, such as "
-            f"`model = {module_class.__name__}(...)` in its file"
+            f"the module is called on {_names(called)}, but {_given(inputs, options)} "
+            f"({error}): give SHAPE:DTYPE, such as 1x8:int32, for each array, and "
+            "--arg NAME=VALUE for each setting"
         ) from error
 
 
-def _nnx(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
+def _given(inputs: Sequence[Any], options: Mapping[str, Any]) -> str:
+    named = "".join(f" and --arg {name}" for name in options)
+    return f"{len(inputs)} --input{named} were given"
+
+
+def _nnx(
+    found: Any, inputs: Sequence[jax.ShapeDtypeStruct], keywords: Mapping[str, Any]
+):
     from jaxinit.nnx import collections
 
     if inputs:
         raise TargetError("a Flax NNX constructor takes no --input")
-    _check_constructor(found)
-    return collections(lambda rngs: found(rngs=rngs))
+    _check_constructor(found, keywords)
+    return collections(lambda rngs: found(rngs=rngs, **keywords))
 
 
-def _check_constructor(found: Any) -> None:
+def _check_constructor(found: Any, keywords: Mapping[str, Any]) -> None:
     try:
-        _signature(found).bind(rngs=None)
+        _signature(found).bind(rngs=None, **keywords)
     except TypeError as error:
+        given = " and ".join(["rngs", *keywords])
         raise TargetError(
-            f"the constructor takes {_names(found)}, not rngs alone ({error}): name a "
-            "function of rngs that gives it the others"
+            f"the constructor takes {_names(found)}, not {given} alone ({error}): give "
+            "--arg NAME=VALUE, or name a function of rngs that gives it the others"
         ) from error
 
 
-def _function(found: Any, inputs: Sequence[jax.ShapeDtypeStruct]):
+def _function(
+    found: Any, inputs: Sequence[jax.ShapeDtypeStruct], keywords: Mapping[str, Any]
+):
     try:
-        _signature(found).bind(None, *inputs)
+        _signature(found).bind(None, *inputs, **keywords)
     except TypeError as error:
         raise TargetError(
-            f"the function takes {_names(found)}, not a key and {len(inputs)} --input "
-            f"({error}): give SHAPE:DTYPE, such as 1x8:int32, for each argument after "
-            "the key"
+            f"the function takes {_names(found)}, but a key and "
+            f"{_given(inputs, keywords)} ({error}): give SHAPE:DTYPE, such as "
+            "1x8:int32, for each array after the key, and --arg NAME=VALUE for each "
+            "setting"
         ) from error
 
     @functools.wraps(found)
     def init(key):
-        return found(key, *_zeros(inputs))
+        return found(key, *_zeros(inputs), **keywords)
 
     return init
 
@@ -216,7 +298,7 @@ def _names(found: Any) -> str:
 def rounded(init: Callable[[Any], Any], dtype: Any) -> Callable[[Any], Any]:
     """`init` with its floating-point parameters rounded once to `dtype`.
 
-    Values beyond the largest finite one of `dtype` become that. Where `init` returns
+    Finite values beyond the largest one of `dtype` become that. Where `init` returns
     Flax collections, only "params" is rounded, as by a module's `param_dtype`.
 
     Args:
@@ -239,7 +321,8 @@ def rounded(init: Callable[[Any], Any], dtype: Any) -> Callable[[Any], Any]:
                 f"--dtype {dtype} is not narrower than {leaf.dtype}, in which the "
                 "target draws: set the dtype in the model itself"
             )
-        return jnp.clip(leaf, float(limits.min), float(limits.max)).astype(dtype)
+        clipped = jnp.clip(leaf, float(limits.min), float(limits.max))
+        return jnp.where(jnp.isinf(leaf), leaf, clipped).astype(dtype)
 
     return call
 
@@ -256,9 +339,10 @@ def expectations(name: str, rules: Any, shapes: Any) -> Plan:
         TargetError: if these are no rules, or a rule matches no leaf or does not fit.
     """
     if not isinstance(rules, Rules | Mapping):
+        made = "; if it makes rules, name what it returns" if callable(rules) else ""
         raise TargetError(
-            f"{name} is of type {type(rules).__name__}, not jaxinit.Rules or a mapping "
-            "from path patterns to initializers"
+            f"--rules {name} is of type {type(rules).__name__}, not jaxinit.Rules or a "
+            f"mapping from path patterns to initializers{made}"
         )
     try:
         rules = Rules(rules)
@@ -269,7 +353,7 @@ def expectations(name: str, rules: Any, shapes: Any) -> Plan:
             for (_, leaf), position in zip(flat, found, strict=True)
         ]
         return plan(jax.tree.unflatten(structure, matched), rules)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise TargetError(f"--rules {name}: {'; '.join(lines)}") from error
 

@@ -28,11 +28,20 @@ class Words(nn.Module):
         return nn.Embed(5, 16)(ids)
 
 class Model(nnx.Module):
-    def __init__(self, rngs):
-        self.linear = nnx.Linear(16, 16, rngs=rngs)
+    def __init__(self, rngs, width=16):
+        self.linear = nnx.Linear(16, width, rngs=rngs)
 
-    def __call__(self, x):
-        return self.linear(x)
+    def __call__(self, x, scale=1):
+        return scale * self.linear(x)
+
+class Switched(nn.Module):
+    width: int = 3
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.Dense(self.width)(x) if train else nn.Conv(5, (1,))(x)
+
+made = Model(nnx.Rngs(0))
 
 def draw(key):
     return key
@@ -83,6 +92,29 @@ def test_nnx_and_integers(folder, capsys):
     assert "verdict: not finite" in capsys.readouterr().out
 
 
+ARGUMENTS = {
+    "linen call": ("netfile:Switched --arg train=false", "Conv_0", "4x5"),
+    "linen class and call": (
+        "netfile:Switched --arg train=True --arg width=7",
+        "Dense_0",
+        "4x7",
+    ),
+    "nnx class and call": (
+        "netfile:Model --arg width=6 --arg scale=2",
+        "linear",
+        "4x6",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_arguments(name, folder, capsys):
+    argv, layer, shape = ARGUMENTS[name]
+    assert cli.main(["signal", *argv.split(), "--input", "4x16:float32"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert (row[0], row[2]) == (layer, shape)
+
+
 def test_the_batch_is_drawn_as_said():
     dtypes = (jnp.float32, jnp.int32, bool)
     wanted = [jax.ShapeDtypeStruct((4000,), dtype) for dtype in dtypes]
@@ -105,6 +137,22 @@ FAILURES = {
         "netfile:Net --input 4x3:float32 --input 3:float32",
         "2 --input were given",
     ),
+    "too large": (
+        "netfile:Net --input 9999999x9999999:float32",
+        "running netfile:Net failed: ",
+    ),
+    "argument of nobody": (
+        "netfile:Model --input 4x16:float32 --arg widht=3",
+        "the module is called on (x, scale), but 1 --input and --arg widht were given",
+    ),
+    "argument that cannot be compared": (
+        "netfile:Model --input 4x16:float32 --arg scale=[1]",
+        "running netfile:Model failed: ",
+    ),
+    "instance": (
+        "netfile:made --input 4x16:float32",
+        "this Model was made already and holds its arrays",
+    ),
     "file": ("netfile:Net --input 4x3:float32 --out file", "file exists already"),
     "no folder": ("netfile:Net --input 4x3:float32 --out a/b", "there is no folder"),
     "below": ("netfile:Net --input 4:int32 --below 0", "'0' is not an integer in [1,"),
@@ -114,7 +162,7 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_failure_is_one_line(folder, capsys, name):
     command, expected = FAILURES[name]
-    assert cli.main(["signal", *command.split()]) == 1
+    assert cli.main(["signal", *command.split()]) == (1 if "running" in expected else 2)
     out, err = capsys.readouterr()
     assert out == ""
     lines = [line for line in err.splitlines() if line != "hello"]

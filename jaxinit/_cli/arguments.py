@@ -1,17 +1,28 @@
 """Arguments of the command line: text to checked values."""
 
 import argparse
+import ast
 import os
 import re
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+# Those to which XLA rounds and that have a NaN: others hide one, or have no zero or
+# sign, or end the process.
+ROUNDED_TO = (
+    *("float16", "bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3fn"),
+    *("float8_e4m3fnuz", "float8_e4m3b11fnuz", "float8_e5m2", "float8_e5m2fnuz"),
+    *("float32", "float64"),
+)
+
 
 def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
-    """Adds `--input`, of which `what` tells, and `--seed`."""
+    """Adds `--input`, of which `what` tells, `--arg` and `--seed`."""
     parser.add_argument(
         "--input",
         dest="inputs",
@@ -21,11 +32,53 @@ def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None
         help=f"{what}; once per argument",
         **options,
     )
+    parser.add_argument(
+        "--arg",
+        dest="keywords",
+        type=keyword,
+        action=_Keywords,
+        default={},
+        metavar="NAME=VALUE",
+        help="a keyword argument of the class or function that makes the model, or "
+        "else of its call, such as train=true: a literal of Python, or else text; "
+        "once per argument",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="an integer (default: 0)")
 
 
+class _Keywords(argparse.Action):
+    """Gathers keyword arguments; the same one twice is an error."""
+
+    def __call__(self, parser, namespace, values: Any, option_string=None):
+        name, value = values
+        known = getattr(namespace, self.dest)
+        if name in known:
+            raise argparse.ArgumentError(self, f"{name} was given twice")
+        setattr(namespace, self.dest, {**known, name: value})
+
+
+def keyword(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form NAME=VALUE, such as train=true"
+        )
+    return name, _value(value)
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of doubtful escapes
+            return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
 def seed(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) >= 2**32:
+    if not re.fullmatch(r"\d{1,10}", text) or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer in [0, 2**32)")
     return int(text)
 
@@ -34,7 +87,9 @@ def _dtype(text: str) -> Any:
     try:
         dtype = jnp.dtype(text)
     except TypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a dtype of JAX") from None
+        dtype = object
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a dtype of JAX")
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise argparse.ArgumentTypeError(f"{text} needs JAX_ENABLE_X64=1")
     return dtype
@@ -42,9 +97,9 @@ def _dtype(text: str) -> Any:
 
 def floating_dtype(text: str) -> Any:
     dtype = _dtype(text)
-    if not jnp.issubdtype(dtype, jnp.floating):
+    if dtype.name not in ROUNDED_TO:
         raise argparse.ArgumentTypeError(
-            f"{text} is not floating-point: choose bfloat16, float16, float8_e4m3fn ..."
+            f"{text} is none of the dtypes to round to: {', '.join(ROUNDED_TO)}"
         )
     return dtype
 
@@ -63,7 +118,7 @@ def new_path(text: str) -> Path:
     path = Path(text).absolute()
     if os.path.lexists(path):
         raise argparse.ArgumentTypeError(f"{text} exists already: choose another name")
-    _check_folder(path.parent)
+    _check_folder(path.parent, path.name)
     return path
 
 
@@ -71,18 +126,24 @@ def folder(text: str) -> Path:
     path = Path(text).absolute()
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} exists already and is no folder")
-    _check_folder(path if path.exists() else path.parent)
+    _check_folder(path if path.exists() else path.parent, path.name)
     return path
 
 
 def positive(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or not 0 < int(text) < 2**31:
+    if not re.fullmatch(r"\d{1,10}", text) or not 0 < int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer in [1, 2**31)")
     return int(text)
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, name: str) -> None:
+    """Sees whether the folder takes something of a name, as only trying tells."""
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path}")
-    if not os.access(path, os.W_OK):
-        raise argparse.ArgumentTypeError(f"the folder {path} is not writable")
+    try:
+        with tempfile.TemporaryDirectory(".partial", f".{name}.", path):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"nothing can be written to the folder {path}: {error.strerror}"
+        ) from None

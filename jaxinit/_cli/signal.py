@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxinit._cli import arguments
-from jaxinit._cli.errors import CommandError, needed
+from jaxinit._cli.errors import failing, needed, writing
 from jaxinit.signal import propagate
-from jaxinit.target import TargetError, load, model, one_line
+from jaxinit.target import load, model
 
 _EXAMPLES = """examples:
   jaxinit signal examples.gpt2:GPT2 --input 2x64:int32 --out pictures
@@ -58,18 +58,15 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     plots = needed("jaxinit.plots", "plots") if options.out else None
     key, data = jax.random.split(jax.random.key(options.seed))
-    inputs = _batch(data, options.inputs, options.below)
-    with contextlib.redirect_stdout(sys.stderr):  # whatever the target prints
+    doing = f"running {options.target}"
+    with contextlib.redirect_stdout(sys.stderr), failing(doing):  # it may print
         found = load(options.target)
-        try:
-            signal = propagate(*model(found, options.inputs, key), inputs)
-        except TargetError:
-            raise
-        except Exception as error:
-            raise CommandError(
-                f"running {options.target} failed: {one_line(error)}"
-            ) from error
-    print(signal)
+        inputs = _batch(data, options.inputs, options.below)
+        keywords = options.keywords
+        module, variables, keywords = model(found, options.inputs, key, keywords)
+        signal = propagate(module, variables, inputs, **keywords)
+    with writing():
+        print(signal)
     if plots is None:
         return
     options.out.mkdir(exist_ok=True)
