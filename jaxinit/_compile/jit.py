@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import operator
+import sys
 import time
 import types
 from collections.abc import Callable, Iterable, Sequence
@@ -72,10 +74,10 @@ class JittedInit:
         # jax gives the same jaxpr for the same avals and settings.
         self._cuts: Recent[_Cut] = Recent(64)
         options = {} if out_shardings is None else {"out_shardings": out_shardings}
-        self._jitted = jax.jit(
+        self._jitted: Any = jax.jit(
             fun,
-            static_argnums=static_argnums or None,
-            static_argnames=static_argnames or None,
+            static_argnums=None if static_argnums == () else static_argnums,
+            static_argnames=None if static_argnames == () else static_argnames,
             **options,
         )
 
@@ -102,7 +104,9 @@ class JittedInit:
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
+        if _is_found_by_name(self):  # a decorated function
+            return self.__qualname__
         return JittedInit, (self._fun, *self._static_options, self._out_shardings)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -255,11 +259,20 @@ class _Statics:
         self._numbers, self._names = numbers, frozenset(names)
 
     def dynamic_leaves(self, args: tuple, kwargs: dict) -> list[Any]:
-        static = {number % len(args) for number in self._numbers if args}
-        static = {n for n in static if n < len(args)}
+        count = len(args)
+        static = {n % count for n in self._numbers if -count <= n < count}
         positional = tuple(arg for i, arg in enumerate(args) if i not in static)
         named = {k: v for k, v in kwargs.items() if k not in self._names}
         return jax.tree.leaves((positional, named))
+
+
+def _is_found_by_name(fun: Any) -> bool:
+    module = sys.modules.get(getattr(fun, "__module__", ""))
+    name = getattr(fun, "__qualname__", "")
+    try:
+        return operator.attrgetter(name)(module) is fun
+    except AttributeError:
+        return False
 
 
 def _as_tuple(value: Any, single: type) -> tuple:

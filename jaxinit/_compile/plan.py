@@ -62,10 +62,8 @@ class LeafPlan:
 
     def keys_made_of(self, args: Sequence[Any]) -> list[Any]:
         """The arguments that keys are made of, which are read on the host."""
-        return [args[root.position] for root in self._roots if self._is_read(root)]
-
-    def _is_read(self, root: Root) -> bool:
-        return root.position is not None and self._used[root.position]
+        positions = (root.position for root in self._roots)
+        return [args[i] for i in positions if i is not None and self._used[i]]
 
     def words(self, args: Sequence[Any]) -> Any:
         """The words of every key in the function, given its flat arguments."""

@@ -48,11 +48,11 @@ class Programs:
         self._args: Sequence[Any] = args
         self._compiled: list[CompiledProgram] = compiled
         self._out_tree = out_tree
-        self._paths: Sequence[str] = paths
+        self._paths: list[str] = paths
         self.trace_seconds, self.compile_seconds = seconds
         self.bytes = sum(map(plan.bytes_of, plan.programs))
 
-    def restructured(self, out_tree: Any, paths: Sequence[str]) -> "Programs":
+    def restructured(self, out_tree: Any, paths: list[str]) -> "Programs":
         """The same programs, their outputs in another tree, under other paths."""
         seconds = (self.trace_seconds, self.compile_seconds)
         known = (self._plan, self._args, self._compiled)
