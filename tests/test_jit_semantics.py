@@ -496,3 +496,43 @@ def test_is_tracing():
     with jax.transfer_guard("disallow"):
         note(1)
     assert seen == [False, True, False, False]
+
+
+def test_programs_of_a_plan_give_its_tree():
+    tree = {"layer": {"kernel": X.reshape(2, 2), "bias": X}, "none": None}
+    plan = jaxinit.plan(tree, {"**/kernel": jaxinit.he_normal(), "**": jaxinit.zeros})
+    programs = plan.programs(KEY)
+    got, want = programs.run(), plan.init(KEY)
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    assert [*map(describe, jax.tree.leaves(got))] == [
+        *map(describe, jax.tree.leaves(want))
+    ]
+    assert {name for p in programs for names in p.leaves for name in names} == {
+        "layer/kernel",
+        "layer/bias",
+    }
+
+
+def test_programs_as_a_table():
+    programs = jaxinit.jit(lambda k: {"<w>": draw(k), "zeros": jnp.zeros(3)})
+    programs = programs.programs(KEY)
+    assert repr(programs) == "<Programs: 2 for 2 leaves, 24 bytes>"
+    html = programs._repr_html_()
+    assert html.count("<tr") == 3
+    assert "&lt;w&gt;" in html
+    assert "<w>" not in html
+    assert "2 programs for 2 leaves, 24 bytes" in html
+
+
+def test_programs_for_devices_that_are_not_there():
+    programs = jaxinit.jit(draw).programs(KEY)
+    programs.run()
+
+    class OfTopology:
+        """Stands for what jax compiles for a topology: it is not loaded."""
+
+        runtime_executable = staticmethod(object)
+
+    programs._compiled = [types.SimpleNamespace(call=OfTopology())]
+    with pytest.raises(RuntimeError, match="devices that this process does not have"):
+        programs.run()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxinit._array.kernel import setting
+from jaxinit._array.table import Table
 
 if TYPE_CHECKING:
     from jaxinit._compile.executables import CompiledProgram
@@ -67,7 +68,11 @@ class Programs:
         Returns:
             What the function returns. The arrays may still be being computed, as always
             in JAX; `jax.block_until_ready` waits for them.
+
+        Raises:
+            RuntimeError: if they were compiled for devices that are not there.
         """
+        self._check_devices()
         guarded = _is_guarded()
         words = self._words(guarded)
         outputs: dict[int, Any] = {}
@@ -80,6 +85,16 @@ class Programs:
                 progress(self._plan.bytes_of(program))
         flat = [outputs[leaf] for leaf in range(len(outputs))]
         return jax.tree.unflatten(self._out_tree, flat)
+
+    def _check_devices(self) -> None:
+        for compiled in self._compiled[:1]:
+            # An executable for a topology is known but not loaded.
+            if not hasattr(compiled.call.runtime_executable(), "local_devices"):
+                raise RuntimeError(
+                    f"{self!r} is compiled for devices that this process does not "
+                    "have, of a topology; it can be printed and looked into. To run "
+                    "it, compile it for devices of jax.devices()."
+                )
 
     def _words(self, guarded: bool) -> Any:
         if not guarded:
@@ -103,10 +118,31 @@ class Programs:
     def __len__(self) -> int:
         return len({id(compiled) for compiled in self._compiled})
 
+    def __repr__(self) -> str:
+        count = f"{len(self)} for {len(self._paths)} leaves"
+        return f"<Programs: {count}, {self.bytes:,} bytes>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                ", ".join(p.leaves[0]),
+                *(str(len(p.leaves)), f"{p.bytes:,}", f"{p.temp_bytes:,}"),
+                f"{p.seconds:.2f} s",
+            )
+            for p in self
+        ]
+        head = ("first leaf", "runs", "bytes", "temporary", "compile")
+        return Table(head, rows, notes=[self._total()]).html()
+
+    def _total(self) -> str:
+        return (
+            f"{len(self)} programs for {len(self._paths)} leaves, {self.bytes:,} bytes"
+            f"; trace {self.trace_seconds:.2f} s, compile {self.compile_seconds:.2f} s"
+        )
+
     def __str__(self) -> str:
         lines = [
-            f"{len(self)} programs for {len(self._paths)} leaves, {self.bytes:,} bytes"
-            f"; trace {self.trace_seconds:.2f} s, compile {self.compile_seconds:.2f} s",
+            self._total(),
             f"{'runs':>6} {'bytes':>15} {'compile':>9}  first leaf",
         ]
         lines += [

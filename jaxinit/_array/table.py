@@ -1,0 +1,93 @@
+"""Tables: rows of cells as plain text, and as HTML for notebooks, in one style."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+_TABLE = "border-collapse: collapse; font-variant-numeric: tabular-nums"
+_CELL = "padding: 0.2em 0.8em; white-space: nowrap"
+_HEAD = "; border-bottom: 1px solid; vertical-align: bottom"
+_MARKED = "background-color: rgba(213, 94, 0, 0.2)"  # on white as on black
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells with a head.
+
+    Attributes:
+        head: titles of the columns.
+        rows: the text of the cells of each row.
+        left: columns aligned to the left, as words are; all others are numbers.
+        notes: lines below the table.
+        marks: what is wrong with a row, by its position: said in a last column, and
+            told by colour where there are colours.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: Collection[int] = (0,)
+    notes: Sequence[str] = ()
+    marks: Mapping[int, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The table in columns of plain text, the notes below."""
+        lines = self._lines()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = [
+            "  ".join(
+                cell.ljust(width) if self._is_left(i) else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*table, *self.notes])
+
+    def html(self) -> str:
+        """The table in HTML, the notes below."""
+        head, *body = self._lines()
+        below = "<br>".join(map(_escaped, self.notes))
+        caption = f'<caption style="caption-side: bottom">{below}</caption>'
+        rows = "".join(self._html_row("td", "", *row) for row in enumerate(body))
+        return (
+            f'<table style="{_TABLE}">{caption if below else ""}'
+            f"<thead>{self._html_row('th', _HEAD, -1, head)}</thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+    def _lines(self) -> list[Sequence[str]]:
+        """The head and the rows, with the marks."""
+        if not self.marks:
+            return [self.head, *self.rows]
+        marked = [[*row, self.marks.get(i, "")] for i, row in enumerate(self.rows)]
+        return [[*self.head, ""], *marked]
+
+    def _is_left(self, column: int) -> bool:
+        return column in self.left or column == len(self.head)
+
+    def _html_row(self, tag: str, style: str, row: int, cells: Sequence[str]) -> str:
+        sides = ("left" if self._is_left(i) else "right" for i in range(len(cells)))
+        style = f"{_CELL}{style}; text-align"
+        filled = "".join(
+            f'<{tag} style="{style}: {side}">{_escaped(cell)}</{tag}>'
+            for side, cell in zip(sides, cells, strict=True)
+        )
+        colour = f' style="{_MARKED}"' if row in self.marks else ""
+        return f"<tr{colour}>{filled}</tr>"
+
+
+def _escaped(text: str) -> str:
+    import html  # not needed to import jaxinit
+
+    return html.escape(text)
+
+
+class Tabular:
+    """What is printed as a table, and shown as one in notebooks."""
+
+    def _table(self) -> Table:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
