@@ -1,8 +1,8 @@
 """Executables of leaf programs: each different one compiled once, and kept."""
 
-import collections
+import functools
 import os
-import threading
+import re
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ import numpy as np
 from jaxinit._array.kernel import compiler_options, setting
 from jaxinit._compile.exact import Kind
 from jaxinit._compile.graph import Argument
-from jaxinit._compile.placement import Placement
+from jaxinit._compile.placement import Placement, committed_sharding, mesh_in_use
 from jaxinit._compile.program import AnyProgram, word_names
+from jaxinit._compile.recent import Recent
 
 
 @dataclass(frozen=True)
@@ -26,43 +27,12 @@ class CompiledProgram:
     seconds: float
 
 
-class ProgramCache:
-    """Executables by name; the least recently used are dropped.
-
-    Safe to use from several threads. A program wanted by two threads at once may be
-    compiled twice; both executables are right.
-    """
-
-    def __init__(self, size: int = 1024):
-        self._size = size
-        self._lock = threading.Lock()
-        self._entries: collections.OrderedDict[Hashable, CompiledProgram]
-        self._entries = collections.OrderedDict()
-
-    def get(self, name: Hashable) -> CompiledProgram | None:
-        """The executable under `name`, if it is still kept."""
-        with self._lock:
-            entry = self._entries.get(name)
-            if entry is not None:
-                self._entries.move_to_end(name)
-            return entry
-
-    def put(self, name: Hashable, entry: CompiledProgram) -> None:
-        """Keeps `entry` under `name`."""
-        with self._lock:
-            self._entries[name] = entry
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)
-
-
-_SHARED = ProgramCache()
+# Those of programs that hold no arrays of a function: any function may use them.
+_SHARED: Recent[CompiledProgram] = Recent(1024)
 
 
 def compiled(
-    programs: Sequence[AnyProgram],
-    args: Sequence[Any],
-    placement: Placement,
-    own: ProgramCache,
+    programs: Sequence[AnyProgram], args: Sequence[Any], placement: Placement
 ) -> list[CompiledProgram]:
     """One executable for each program; equal programs share it.
 
@@ -70,16 +40,15 @@ def compiled(
         programs: the programs.
         args: flat arguments of the function they are of.
         placement: where they run and where their outputs go.
-        own: keeps the executables of programs that hold arrays of the function. All
-            others are kept for every function of this process.
     """
-    names = [_name(program, args, placement) for program in programs]
+    in_force = settings()
+    names = [(_name(program, args, placement), in_force) for program in programs]
     found: dict[Hashable, CompiledProgram] = {}
     wanted: dict[Hashable, tuple[AnyProgram, Callable[[], jax.stages.Compiled]]] = {}
     for name, program in zip(names, programs, strict=True):
         if name in found or name in wanted:
             continue
-        known = (own if program.holds_arrays else _SHARED).get(name)
+        known = None if program.holds_arrays else _SHARED.get(name)
         if known is not None:
             found[name] = known
         else:
@@ -88,7 +57,8 @@ def compiled(
         wanted.items(), _compiled(wanted.values()), strict=True
     ):
         found[name] = made
-        (own if program.holds_arrays else _SHARED).put(name, made)
+        if not program.holds_arrays:
+            _SHARED.put(name, made)
     return [found[name] for name in names]
 
 
@@ -108,52 +78,78 @@ def _timed(compile_: Callable[[], jax.stages.Compiled]) -> CompiledProgram:
 
 
 def _name(program: AnyProgram, args: Sequence[Any], placement: Placement) -> Hashable:
-    arguments = [args[v.position] for v in program.inputs if isinstance(v, Argument)]
+    arguments = _arguments(program, args)
     return (
         program.signature,
-        _outputs(program, placement),
-        tuple(map(_argument_token, arguments)),
-        placement.inputs,
-        _settings(),
+        tuple(placement.outputs[leaf] for leaf in program.leaves),
+        tuple((jax.typeof(x), committed_sharding(x)) for x in arguments),
+        _home(program, args, placement),
     )
 
 
-def _outputs(program: AnyProgram, placement: Placement) -> tuple:
-    # With no input to follow, constants go where the others are told to.
-    default = None if program.inputs else placement.inputs
-    return tuple(placement.outputs[leaf] or default for leaf in program.leaves)
+def _arguments(program: AnyProgram, args: Sequence[Any]) -> list[Any]:
+    return [args[v.position] for v in program.inputs if isinstance(v, Argument)]
 
 
-def _argument_token(value: Any) -> Hashable:
-    committed = getattr(value, "committed", False)
-    return (str(jax.typeof(value)), value.sharding if committed else None)
+def _home(program: AnyProgram, args: Sequence[Any], placement: Placement) -> Any:
+    """Where a program goes that no input and no output of its own is bound to."""
+    places = [placement.outputs[leaf] for leaf in program.leaves]
+    places += map(committed_sharding, _arguments(program, args))
+    return None if any(places) else placement.home
 
 
-def _settings() -> Hashable:
+# Settings of jax that only watch, by parts of their names: they change no program.
+_WATCHING = re.compile("log|guard|trac|cache|dump|debug|explain|report|warn")
+
+
+def settings() -> Hashable:
     """What else a compilation depends on: the configuration in force."""
+    own, shared = _setting_names(len(jax.config.values))
     return (
-        setting("jax_threefry_partitionable"),
-        setting("jax_enable_x64"),
-        setting("jax_default_device"),
-        jax.sharding.get_abstract_mesh(),
+        mesh_in_use(),
+        *map(setting, own),
+        *map(jax.config.values.__getitem__, shared),
     )
+
+
+@functools.cache
+def _setting_names(_count: int) -> tuple[list[str], list[str]]:
+    """Names of the settings that each thread has, and of those of the whole process.
+
+    All are taken but those that only watch: jax knows which of them a compilation
+    depends on, and does not say.
+    """
+    names = [name for name in jax.config.values if not _WATCHING.search(name)]
+    own = [name for name in names if hasattr(jax.config, name)]
+    return own, [name for name in names if name not in own]
 
 
 def _lowered(program, args, placement) -> Callable[[], jax.stages.Compiled]:
-    inputs = [
-        args[value.position]
-        if isinstance(value, Argument)
-        else jax.ShapeDtypeStruct(
-            word_names(value).shape, np.uint32, sharding=placement.inputs
-        )
-        for value in program.inputs
-    ]
-    outputs = _outputs(program, placement)
+    home = _home(program, args, placement)
+    inputs = [_input(value, args, home) for value in program.inputs]
+    # What has no input to follow is told where the others are.
+    default = None if inputs else home
+    outputs = [placement.outputs[leaf] or default for leaf in program.leaves]
     fused = program.kind is Kind.FUSED
     options = compiler_options(placement.platform) if fused else None
     jitted = jax.jit(
         program,
-        out_shardings=list(outputs) if any(outputs) else None,
+        out_shardings=outputs if any(outputs) else None,
         compiler_options=options,
     )
     return jitted.lower(*inputs).compile
+
+
+def _input(value: Any, args: Sequence[Any], home: Any) -> Any:
+    """What to lower for as an input."""
+    if not isinstance(value, Argument):
+        shape = word_names(value).shape
+        return jax.ShapeDtypeStruct(shape, np.uint32, sharding=home)
+    arg = args[value.position]
+    if home is None:
+        return arg
+    aval: Any = jax.typeof(arg)
+    is_weak = getattr(aval, "weak_type", False)
+    return jax.ShapeDtypeStruct(
+        aval.shape, aval.dtype, sharding=home, weak_type=is_weak
+    )

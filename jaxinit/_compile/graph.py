@@ -80,39 +80,67 @@ class Keys:
 Value = Output | Argument | Constant | Literal | Keys
 
 
+@dataclass(frozen=True, eq=False)
+class Root:
+    """Keys that are derived from no others, in an array.
+
+    Attributes:
+        shape: shape of the array.
+        words: gives their words, from the flat argument at `position`.
+        position: the argument that they are made of; None if of none.
+    """
+
+    shape: tuple[int, ...]
+    words: Callable[[Any], Any]
+    position: int | None
+
+
 class Graph:
     """What a traced function computes.
 
     Attributes:
         outputs: one value for each flat output.
         keys: the tree of the keys that appear in it.
-        roots: functions of the flat arguments that give the words of the root keys, in
-            the order of their creation.
+        roots: the root keys, in the order of their creation.
     """
 
     def __init__(self, closed: core.ClosedJaxpr):
         self.keys = KeyTree()
-        self.roots: list[Callable[[Sequence[Any]], Any]] = []
+        self.roots: list[Root] = []
         self._size = 0
         self._integers: dict[tuple[int, int], np.ndarray | None] = {}
         self._wrapped: dict[int, Keys] = {}
         jaxpr = closed.jaxpr
         arguments = [self._argument(i, v.aval) for i, v in enumerate(jaxpr.invars)]
         constants = [self._constant(value) for value in closed.consts]
-        self.outputs = self._walk(jaxpr, constants, arguments)
+        # Keys that come out as they went in keep their place, as all arguments do.
+        given = {
+            value: Argument(i)
+            for i, value in enumerate(arguments)
+            if isinstance(value, Keys)
+        }
+        results = self._walk(jaxpr, constants, arguments)
+        self.outputs = [given.get(x, x) if isinstance(x, Keys) else x for x in results]
 
     def _argument(self, position: int, aval: Any) -> Value:
         if is_threefry(aval.dtype) and aval.size <= _MAX_KEYS:
-            return self._root(lambda args: key_words(args[position]), aval.shape)
+            return self._root(aval.shape, key_words, position)
         return Argument(position)
 
     def _constant(self, value: Any) -> Value:
         if not is_threefry(value.dtype) or value.size > _MAX_KEYS:
             return Constant(value)
-        return self._root(lambda args: key_words(value), value.shape)
+        return self._fixed_root(key_words(value))
 
-    def _root(self, words: Callable, shape: tuple[int, ...]) -> Keys:
-        self.roots.append(words)
+    def _root(self, shape: tuple[int, ...], words: Callable, position: int) -> Keys:
+        self.roots.append(Root(shape, words, position))
+        return Keys(self.keys.roots(shape), False)
+
+    def _fixed_root(self, words: Any) -> Keys:
+        # A copy, because what a function closes over may change afterwards.
+        words = words.copy() if isinstance(words, np.ndarray) else words
+        shape = words.shape[:-1]
+        self.roots.append(Root(shape, lambda _: words, None))
         return Keys(self.keys.roots(shape), False)
 
     def _walk(self, jaxpr, constants, arguments) -> list[Value]:
@@ -194,12 +222,11 @@ class Graph:
         if isinstance(data, Argument):
             if data.position not in self._wrapped:
                 self._wrapped[data.position] = self._root(
-                    lambda args: key_words(args[data.position]),
-                    eqn.outvars[0].aval.shape,
+                    eqn.outvars[0].aval.shape, key_words, data.position
                 )
             return [self._wrapped[data.position]]
         if isinstance(data, Constant):
-            return [self._root(lambda _: key_words(data.value), data.value.shape[:-1])]
+            return [self._fixed_root(key_words(data.value))]
         if isinstance(data, Keys) and data.raw:
             first, second = data.names[..., 0], data.names[..., 1]
             if np.all(first % 2 == 0) and np.all(second == first + 1):
@@ -213,16 +240,15 @@ class Graph:
     def _seed(self, eqn, inputs):
         (seed,) = inputs
         aval = eqn.outvars[0].aval
+        given = abstract(eqn.invars[0]).dtype
         if not is_threefry(aval.dtype) or aval.shape:
             return None
-        if isinstance(seed, Argument):
-            return [self._root(lambda args: seed_words(args[seed.position]), ())]
-        value = self._integer(seed)
-        if value is None:
+        if not np.issubdtype(given, np.integer):  # an error, which is for jax to raise
             return None
-        with jax.ensure_compile_time_eval():
-            words = seed_words(value)
-        return [self._root(lambda _: words, ())]
+        if isinstance(seed, Argument):
+            return [self._root((), seed_words, seed.position)]
+        value = self._integer(seed)
+        return None if value is None else [self._fixed_root(seed_words(value))]
 
     def _clone(self, eqn, inputs):
         return list(inputs) if isinstance(inputs[0], Keys) else None

@@ -2,8 +2,11 @@
 
 import functools
 import inspect
+import operator
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,116 +16,54 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from jaxinit._array.kernel import setting
 from jaxinit._compile.placement import (
-    Placement,
     explicit_mesh,
     flat_shardings,
     inside_auto_axes,
+    is_split,
     is_tracing,
     on_mesh,
-    placed,
     placement_of,
     with_auto_axes,
 )
+from jaxinit._compile.programs import Programs
+from jaxinit._compile.recent import Recent
 
 if TYPE_CHECKING:
-    from jaxinit._compile.executables import CompiledProgram
     from jaxinit._compile.plan import LeafPlan
 
 
+# Under these settings, jax.jit checks, or runs, one operation at a time.
+_STEPWISE = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
+_STEPWISE += ("jax_debug_key_reuse",)
+
+
 @dataclass(frozen=True)
-class ProgramSummary:
-    """One compiled program.
+class _Cut:
+    """A traced function, cut into programs.
 
     Attributes:
-        leaves: paths of the outputs it makes, one tuple for each time it runs.
-        bytes: size of all these outputs.
-        temp_bytes: what one run needs on each device beside its outputs.
-        seconds: time its compilation took; of the first one, if it was known before.
+        jaxpr: the function.
+        plan: its programs.
+        paths: paths of its outputs.
+        inlined: a function of the flat arguments, for use under a trace.
     """
 
-    leaves: tuple[tuple[str, ...], ...]
-    bytes: int
-    temp_bytes: int
-    seconds: float
-
-
-class Programs:
-    """An init function traced and compiled for its arguments, ready to run.
-
-    Iterating gives a `ProgramSummary` for each different program; printing gives a
-    table of them.
-
-    Attributes:
-        trace_seconds: time to trace the function and cut it into programs.
-        compile_seconds: time to compile all programs.
-        bytes: size of all outputs.
-    """
-
-    def __init__(self, plan, args, placement, compiled, out_tree, paths, seconds):
-        self._plan: LeafPlan = plan
-        self._args: Sequence[Any] = args
-        self._placement: Placement = placement
-        self._compiled: list[CompiledProgram] = compiled
-        self._out_tree = out_tree
-        self._paths: list[str] = paths
-        self.trace_seconds, self.compile_seconds = seconds
-        self.bytes = sum(map(plan.bytes_of, plan.programs))
-
-    def run(self, progress: Callable[[int], Any] | None = None) -> Any:
-        """Computes the outputs of the function.
-
-        Args:
-            progress: called with the number of bytes of each program that was started.
-
-        Returns:
-            What the function returns. The arrays may still be being computed, as always
-            in JAX; `jax.block_until_ready` waits for them.
-        """
-        words = self._plan.words(self._args)
-        outputs = self._direct_outputs(words)
-        for program, compiled in zip(self._plan.programs, self._compiled, strict=True):
-            values = compiled.call(*self._plan.inputs(program, words, self._args))
-            outputs.update(zip(program.leaves, values, strict=True))
-            if progress is not None:
-                progress(self._plan.bytes_of(program))
-        flat = [outputs[leaf] for leaf in range(len(outputs))]
-        return jax.tree.unflatten(self._out_tree, flat)
-
-    def _direct_outputs(self, words: Any) -> dict[int, Any]:
-        outputs = self._plan.direct_outputs(self._args, words)
-        shardings = self._placement.outputs
-        return {leaf: placed(x, shardings[leaf]) for leaf, x in outputs.items()}
-
-    def __iter__(self) -> Iterator[ProgramSummary]:
-        uses: dict[int, list] = {}
-        for program, compiled in zip(self._plan.programs, self._compiled, strict=True):
-            uses.setdefault(id(compiled), []).append((program, compiled))
-        for members in uses.values():
-            leaves = (tuple(self._paths[i] for i in p.leaves) for p, _ in members)
-            size = sum(self._plan.bytes_of(program) for program, _ in members)
-            compiled = members[0][1]
-            temporary = compiled.call.memory_analysis().temp_size_in_bytes
-            yield ProgramSummary(tuple(leaves), size, temporary, compiled.seconds)
-
-    def __len__(self) -> int:
-        return len({id(compiled) for compiled in self._compiled})
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self)} programs for {len(self._paths)} leaves, {self.bytes:,} bytes"
-            f"; trace {self.trace_seconds:.2f} s, compile {self.compile_seconds:.2f} s",
-            f"{'runs':>6} {'bytes':>15} {'compile':>9}  first leaf",
-        ]
-        lines += [
-            f"{len(p.leaves):>6} {p.bytes:>15,} {p.seconds:>7.2f} s  "
-            + ", ".join(p.leaves[0])
-            for p in self
-        ]
-        return "\n".join(lines)
+    jaxpr: Any
+    plan: "LeafPlan"
+    paths: list[str]
+    inlined: Callable[[Sequence[Any]], list[Any]]
 
 
 class JittedInit:
-    """An init function compiled by `jaxinit.jit`; call it as the function itself."""
+    """An init function compiled by `jaxinit.jit`; call it as the function itself.
+
+    `lower`, `trace`, `eval_shape` and `clear_cache` are those of `jax.jit`, and are of
+    the whole function.
+    """
+
+    # Not in __dict__, which jax.jit and functools.wraps copy onto what wraps this.
+    __slots__ = ("__dict__", "__weakref__", "_cuts", "_fun", "_jitted")
+    __slots__ += ("_out_shardings", "_static_options", "_statics")
 
     def __init__(self, fun, static_argnums, static_argnames, out_shardings):
         functools.update_wrapper(self, fun)
@@ -130,21 +71,49 @@ class JittedInit:
         self._static_options = (static_argnums, static_argnames)
         self._statics = _Statics(fun, static_argnums, static_argnames)
         self._out_shardings = out_shardings
-        self._plans: dict[int, tuple[Any, LeafPlan, list[str]]] = {}
-        self._inlines: dict[int, tuple[Any, Callable]] = {}
+        # jax gives the same jaxpr for the same avals and settings.
+        self._cuts: Recent[_Cut] = Recent(64)
         options = {} if out_shardings is None else {"out_shardings": out_shardings}
-        self._jitted = jax.jit(
+        self._jitted: Any = jax.jit(
             fun,
-            static_argnums=static_argnums or None,
-            static_argnames=static_argnames or None,
+            static_argnums=None if static_argnums == () else static_argnums,
+            static_argnames=None if static_argnames == () else static_argnames,
             **options,
         )
 
+    @property
+    def lower(self) -> Callable[..., jax.stages.Lowered]:
+        """That of `jax.jit(fun)`."""
+        return self._jitted.lower
+
+    @property
+    def trace(self) -> Callable[..., jax.stages.Traced]:
+        """That of `jax.jit(fun)`."""
+        return self._jitted.trace
+
+    @property
+    def eval_shape(self) -> Callable[..., Any]:
+        """That of `jax.jit(fun)`."""
+        return self._jitted.eval_shape
+
+    def clear_cache(self) -> None:
+        """Forgets everything compiled for this function alone."""
+        self._cuts.clear()
+        self._jitted.clear_cache()
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __reduce__(self) -> Any:
+        if _is_found_by_name(self):  # a decorated function
+            return self.__qualname__
+        return JittedInit, (self._fun, *self._static_options, self._out_shardings)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What `jax.jit` of the function returns for these arguments."""
-        leaves = self._statics.dynamic_leaves(args, kwargs)
-        if setting("jax_debug_key_reuse"):
+        if any(map(setting, _STEPWISE)):
             return self._jitted(*args, **kwargs)
+        leaves = self._statics.dynamic_leaves(args, kwargs)
         is_inside = is_tracing() or _is_traced(leaves)
         mesh = self._explicit_mesh(leaves)
         if mesh is not None and is_inside:
@@ -156,8 +125,10 @@ class JittedInit:
         if traced.jaxpr.effects:
             return self._jitted(*args, **kwargs)
         if is_inside or _is_traced(traced.jaxpr.consts):
-            return self._inline(traced, leaves)
-        return self._programs(traced, leaves).run()
+            drawn = self._cut(traced).inlined(leaves)
+            return jax.tree.unflatten(traced.out_tree, drawn)
+        programs = self._programs(traced, leaves)
+        return self._jitted(*args, **kwargs) if programs is None else programs.run()
 
     def programs(self, *args: Any, **kwargs: Any) -> Programs:
         """Traces and compiles the function for these arguments, without running it.
@@ -166,8 +137,8 @@ class JittedInit:
             The programs: printable, iterable, and ready to `run`.
 
         Raises:
-            ValueError: if the function has side effects and so cannot be cut into
-                programs.
+            ValueError: if the function has side effects, or is given keys that are cut
+                over devices, and so cannot be cut into programs.
         """
         if self._explicit_mesh(self._statics.dynamic_leaves(args, kwargs)) is not None:
             with with_auto_axes((args, kwargs)) as (args, kwargs):
@@ -181,28 +152,17 @@ class JittedInit:
                 "whole, by jax.jit. Remove callbacks and prints to see its programs."
             )
         leaves = self._statics.dynamic_leaves(args, kwargs)
-        return self._programs(traced, leaves, start)
+        programs = self._programs(traced, leaves, start)
+        if programs is None:
+            self._jitted.lower(*args, **kwargs)  # says which arguments do not agree
+            raise ValueError(
+                f"{self!r} is compiled whole, by jax.jit, for keys that are in parts "
+                "on several devices. Give out_shardings to see its programs."
+            )
+        return programs
 
     def __repr__(self) -> str:
         return f"jaxinit.jit({getattr(self, '__name__', self._fun)})"
-
-    def _inline(self, traced, leaves) -> Any:
-        return jax.tree.unflatten(traced.out_tree, self._inlined(traced)(leaves))
-
-    def _inlined(self, traced) -> Callable[[Sequence[Any]], list[Any]]:
-        # Jitted, because an eager jax.vmap would evaluate operations one by one, which
-        # round differently, and kept, because it would compile them again.
-        known = self._inlines.get(id(traced.jaxpr))
-        if known is not None:
-            return known[1]
-        shardings = self._flat_shardings(traced)
-        inlined = jax.jit(
-            _leaf_plan(traced.jaxpr).inline,
-            out_shardings=shardings if any(shardings) else None,
-        )
-        if not _is_traced(traced.jaxpr.consts):
-            self._inlines[id(traced.jaxpr)] = (traced.jaxpr, inlined)
-        return inlined
 
     def _explicit_mesh(self, leaves) -> AbstractMesh | None:
         """The mesh whose Explicit axes are to be made Auto."""
@@ -231,29 +191,47 @@ class JittedInit:
         outputs = inside_auto_axes(call, list(traced.values()), mesh, places)
         return jax.tree.unflatten(jax.tree.structure(out), outputs)
 
-    def _programs(self, traced, leaves, start: float | None = None) -> Programs:
+    def _programs(self, traced, leaves, start: float | None = None) -> Programs | None:
+        """None if it is for `jax.jit` to say where outputs go, or that none can be."""
         start = time.perf_counter() if start is None else start
-        plan, paths = self._plan(traced)
+        cut = self._cut(traced)
         middle = time.perf_counter()
         shardings = tuple(map(on_mesh, self._flat_shardings(traced)))
-        placement = placement_of(leaves, shardings)
-        compiled = plan.compile(leaves, placement)
+        # Where all outputs are placed, it does not matter where the keys were.
+        bound = cut.plan.given(leaves) if all(shardings) else cut.plan.used(leaves)
+        placement = placement_of(bound, shardings)
+        if placement is None:
+            return None
+        if not all(shardings) and any(map(is_split, cut.plan.keys_made_of(leaves))):
+            return None
+        compiled = cut.plan.compile(leaves, placement)
         seconds = (middle - start, time.perf_counter() - middle)
-        tree = traced.out_tree
-        return Programs(plan, leaves, placement, compiled, tree, paths, seconds)
+        return Programs(cut.plan, leaves, compiled, traced.out_tree, cut.paths, seconds)
 
-    def _plan(self, traced) -> tuple["LeafPlan", list[str]]:
-        # jax gives the same jaxpr for the same avals and settings; keeping it alive
-        # keeps its id its own.
-        known = self._plans.get(id(traced.jaxpr))
-        if known is None:
-            paths = [
-                jax.tree_util.keystr(path, simple=True, separator="/")
-                for path, _ in jax.tree.leaves_with_path(traced.out_info)
-            ]
-            known = (traced.jaxpr, _leaf_plan(traced.jaxpr), paths)
-            self._plans[id(traced.jaxpr)] = known
-        return known[1:]
+    def _cut(self, traced) -> _Cut:
+        known = self._cuts.get(id(traced.jaxpr))
+        if known is not None:  # and keeps its jaxpr alive, whose id is its own
+            return known
+        cut = self._new_cut(traced)
+        if not _is_traced(traced.jaxpr.consts):
+            self._cuts.put(id(traced.jaxpr), cut)
+        return cut
+
+    def _new_cut(self, traced) -> _Cut:
+        from jaxinit._compile.plan import LeafPlan  # slow to import, not needed before
+
+        plan = LeafPlan(traced.jaxpr)
+        paths = [
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, _ in jax.tree.leaves_with_path(traced.out_info)
+        ]
+        # Jitted, because an eager jax.vmap would evaluate operations one by one, which
+        # round differently.
+        shardings = self._flat_shardings(traced)
+        inlined = jax.jit(
+            plan.inline, out_shardings=shardings if any(shardings) else None
+        )
+        return _Cut(traced.jaxpr, plan, paths, inlined)
 
     def _flat_shardings(self, traced) -> list[Any]:
         return flat_shardings(self._out_shardings, traced.out_info)
@@ -281,17 +259,20 @@ class _Statics:
         self._numbers, self._names = numbers, frozenset(names)
 
     def dynamic_leaves(self, args: tuple, kwargs: dict) -> list[Any]:
-        static = {number % len(args) for number in self._numbers if args}
-        static = {n for n in static if n < len(args)}
+        count = len(args)
+        static = {n % count for n in self._numbers if -count <= n < count}
         positional = tuple(arg for i, arg in enumerate(args) if i not in static)
         named = {k: v for k, v in kwargs.items() if k not in self._names}
         return jax.tree.leaves((positional, named))
 
 
-def _leaf_plan(closed: Any) -> "LeafPlan":
-    from jaxinit._compile.plan import LeafPlan  # slow to import, not needed before
-
-    return LeafPlan(closed)
+def _is_found_by_name(fun: Any) -> bool:
+    module = sys.modules.get(getattr(fun, "__module__", ""))
+    name = getattr(fun, "__qualname__", "")
+    try:
+        return operator.attrgetter(name)(module) is fun
+    except AttributeError:
+        return False
 
 
 def _as_tuple(value: Any, single: type) -> tuple:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.random import threefry_prng_impl
 
 from jaxinit._array.threefry import JAX_WORDS, Words, threefry_2x32
 
@@ -114,9 +115,16 @@ def key_words(key: Any) -> Any:
 
 
 def seed_words(seed: Any) -> Any:
-    """The words of the threefry key made from an integer seed."""
-    data = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-    return data if isinstance(data, Tracer) else np.asarray(data)
+    """The words of the threefry key made from an integer that was traced.
+
+    `jax_random_seed_offset` is in it already.
+    """
+    if isinstance(seed, Tracer):
+        return threefry_prng_impl.seed(seed)
+    value = np.asarray(seed, jax.typeof(seed).dtype)
+    low = value.astype(np.uint32)  # extends the sign
+    high = value >> 32 if value.dtype.itemsize == 8 else np.zeros_like(value)
+    return np.stack([high.astype(np.uint32), low])
 
 
 def is_key(value: Any) -> bool:

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.extend.core import get_opaque_trace_state
 from jax.sharding import (
     AbstractMesh,
     Mesh,
     NamedSharding,
     PartitionSpec,
     Sharding,
+    SingleDeviceSharding,
 )
 
 from jaxinit._array.kernel import setting
@@ -27,45 +28,51 @@ class Placement:
     """Where programs run and where their outputs go.
 
     Attributes:
-        inputs: sharding of the inputs that are keys; None leaves it to jax.
+        home: where inputs go that are bound to no place, and outputs of programs
+            without any input; None leaves it to jax.
         outputs: sharding of each flat output; None leaves it to XLA.
         platform: name of the backend, such as "cpu".
     """
 
-    inputs: Sharding | None
+    home: Sharding | None
     outputs: tuple[Sharding | None, ...]
     platform: str
 
 
-def placement_of(leaves: Iterable[Any], outputs: tuple) -> Placement:
-    """Where to run: where the outputs must be, else where committed arguments are."""
-    committed = [x.sharding for x in leaves if getattr(x, "committed", False)]
-    inputs = next(iter(committed), None)
-    if isinstance(inputs, NamedSharding):
-        inputs = NamedSharding(inputs.mesh, PartitionSpec())
-    known = [s for s in (*outputs, inputs) if isinstance(s, Sharding)]
-    if known:
-        platform = next(iter(known[0].device_set)).platform
-    else:
+def placement_of(args: Iterable[Any], outputs: tuple) -> Placement | None:
+    """Where to run: where committed arguments are, else where outputs must be.
+
+    Returns:
+        The place; None if these are not on the same devices, or cut in a way of old.
+    """
+    places = (*map(committed_sharding, args), *outputs)
+    known = [place for place in places if isinstance(place, Sharding)]
+    if not known:
         device = setting("jax_default_device")
         platform = getattr(device, "platform", device) or jax.default_backend()
-    return Placement(None if any(outputs) else inputs, outputs, platform)
+        return Placement(None, outputs, platform)
+    devices = known[0].device_set
+    kinds = NamedSharding | SingleDeviceSharding
+    if not all(isinstance(p, kinds) and p.device_set == devices for p in known):
+        return None
+    return Placement(_home(known[0]), outputs, next(iter(devices)).platform)
 
 
-def placed(x: jax.Array, sharding: Sharding | None) -> jax.Array:
-    """A whole array, put where it belongs; every process has the same one."""
-    if sharding is None:
-        return x
-    if sharding.is_fully_addressable:
-        return jax.device_put(x, sharding)
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        data = placed(jax.random.key_data(x), sharding)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    if not x.is_fully_addressable:
-        return jax.jit(lambda x: x, out_shardings=sharding)(x)
-    # jax.device_put would ask the other processes whether they agree.
-    part = np.asarray(x).__getitem__
-    return jax.make_array_from_callback(x.shape, sharding, part)
+def _home(place: Sharding) -> Sharding:
+    if isinstance(place, NamedSharding):
+        return NamedSharding(place.mesh, PartitionSpec())
+    return place
+
+
+def committed_sharding(value: Any) -> Sharding | None:
+    """Where an array is that computations must follow; None for all else."""
+    return value.sharding if getattr(value, "committed", False) else None
+
+
+def is_split(value: Any) -> bool:
+    """Whether an array is in different parts on different devices."""
+    place = committed_sharding(value)
+    return place is not None and not place.is_fully_replicated
 
 
 def flat_shardings(prefix: Any, tree: Any) -> list[Any]:
@@ -221,6 +228,14 @@ def axis_names(entry: Any) -> tuple[str, ...]:
     return tuple(name for name in names if isinstance(name, str))
 
 
+with jax.ensure_compile_time_eval():
+    _EAGER = get_opaque_trace_state()
+
+
 def is_tracing() -> bool:
     """Whether what is computed now becomes part of an outer program."""
-    return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)
+    if get_opaque_trace_state() == _EAGER:
+        return False
+    # Under jax.vmap, say, what depends on no traced value has a value as ever.
+    with jax.transfer_guard("allow"):
+        return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)

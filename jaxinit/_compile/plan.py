@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxinit._compile.executables import (
-    CompiledProgram,
-    ProgramCache,
-    compiled,
-)
-from jaxinit._compile.graph import Argument, Constant, Graph, Keys
-from jaxinit._compile.placement import Placement
+from jaxinit._compile.executables import CompiledProgram, compiled, settings
+from jaxinit._compile.graph import Argument, Graph, Keys, Root
+from jaxinit._compile.placement import Placement, committed_sharding
 from jaxinit._compile.program import AnyProgram, leaf_programs, word_names
+from jaxinit._compile.recent import Recent
 
 # Under a trace, equal leaves are drawn in one loop, whose output is a temporary: this
 # is the largest share of all outputs that one loop may hold.
@@ -34,15 +32,16 @@ class LeafPlan:
     """
 
     def __init__(self, closed: core.ClosedJaxpr):
-        self._graph = Graph(closed)
-        self._schedule = self._graph.keys.schedule()
+        graph = Graph(closed)
+        self._roots = graph.roots
+        self._schedule = graph.keys.schedule()
         self._avals = [atom.aval for atom in closed.jaxpr.outvars]
-        direct = (Keys, Argument, Constant)
-        outputs = list(enumerate(self._graph.outputs))
-        drawn = [i for i, value in outputs if not isinstance(value, direct)]
-        self._direct = [(i, v) for i, v in outputs if isinstance(v, direct)]
-        self.programs = leaf_programs(self._graph, closed, drawn)
-        self._executables = ProgramCache()
+        _, self._used = dce_jaxpr(closed.jaxpr, [True] * len(self._avals))
+        self.programs = leaf_programs(graph, closed)
+        inputs = {v for program in self.programs for v in program.inputs}
+        taken = {v.position for v in inputs if isinstance(v, Argument)}
+        self._taken = sorted(taken)
+        self._executables: Recent[list[CompiledProgram]] = Recent(16)
         classes: dict[Hashable, list[AnyProgram]] = {}
         for program in self.programs:
             classes.setdefault(program.signature, []).append(program)
@@ -53,9 +52,29 @@ class LeafPlan:
         avals = [self._avals[leaf] for leaf in program.leaves]
         return sum(aval.size * aval.dtype.itemsize for aval in avals)
 
+    def used(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments that an output depends on: all that `jax.jit` looks at."""
+        return [arg for arg, used in zip(args, self._used, strict=True) if used]
+
+    def given(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments that programs take, where they are."""
+        return [args[position] for position in self._taken]
+
+    def keys_made_of(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments that keys are made of, which are read on the host."""
+        positions = (root.position for root in self._roots)
+        return [args[i] for i in positions if i is not None and self._used[i]]
+
     def words(self, args: Sequence[Any]) -> Any:
         """The words of every key in the function, given its flat arguments."""
-        return self._schedule.words([root(args) for root in self._graph.roots])
+        return self._schedule.words([self._root_words(r, args) for r in self._roots])
+
+    def _root_words(self, root: Root, args: Sequence[Any]) -> Any:
+        if root.position is None:
+            return root.words(None)
+        if self._used[root.position]:
+            return root.words(args[root.position])
+        return np.zeros((*root.shape, 2), np.uint32)
 
     @staticmethod
     def inputs(program: AnyProgram, words: Any, args: Sequence[Any]) -> list[Any]:
@@ -72,24 +91,18 @@ class LeafPlan:
         self, args: Sequence[Any], placement: Placement
     ) -> list[CompiledProgram]:
         """One executable for each program; equal programs share it."""
-        return compiled(self.programs, args, placement, self._executables)
-
-    def direct_outputs(self, args: Sequence[Any], words: Any) -> dict[int, Any]:
-        """The outputs that are arguments, constants or keys: nothing to compute."""
-        outputs = {}
-        for leaf, value in self._direct:
-            if isinstance(value, Argument):
-                outputs[leaf] = jnp.asarray(args[value.position])
-            elif isinstance(value, Constant):
-                outputs[leaf] = jnp.asarray(value.value)
-            else:
-                outputs[leaf] = _key_output(words, value)
-        return outputs
+        used = tuple(map(committed_sharding, self.used(args)))
+        name = (placement, used, settings())
+        known = self._executables.get(name)
+        if known is None:
+            known = compiled(self.programs, args, placement)
+            self._executables.put(name, known)
+        return known
 
     def inline(self, args: Sequence[Any]) -> list[Any]:
         """All outputs, in the program being traced; equal leaves in one loop."""
         words = self.words(args)
-        outputs = self.direct_outputs(args, words)
+        outputs: dict[int, Any] = {}
         chunks = [
             chunk for programs in self.classes for chunk in self._chunks(programs)
         ]
@@ -177,8 +190,3 @@ def _in_loop(programs: list[AnyProgram]) -> bool:
     first = programs[0]
     draws = any(isinstance(value, Keys) for value in first.inputs)
     return len(programs) > 1 and draws and first.is_strongly_typed
-
-
-def _key_output(words: Any, value: Keys) -> Any:
-    data = jnp.asarray(words.reshape(-1)[word_names(value)])
-    return data if value.raw else jax.random.wrap_key_data(data, impl="threefry2x32")

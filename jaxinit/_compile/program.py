@@ -7,6 +7,7 @@ become arguments.
 """
 
 import functools
+import itertools
 import weakref
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -59,11 +60,13 @@ class Program:
     signature: Hashable
     leaves: tuple[int, ...]
     kind: Kind
+    __name__ = "jaxinit_program"  # in logs and profiles
 
     @property
     def holds_arrays(self) -> bool:
         """Whether the function closed over arrays that are written into it."""
-        return any(isinstance(v, Constant) for node in self.nodes for v in node.inputs)
+        values = itertools.chain(self.outputs, *(node.inputs for node in self.nodes))
+        return any(isinstance(value, Constant) for value in values)
 
     @property
     def is_strongly_typed(self) -> bool:
@@ -111,6 +114,7 @@ class WholeProgram:
     kind = Kind.WHOLE
     holds_arrays = True
     is_strongly_typed = False
+    __name__ = "jaxinit_whole"
 
     def __init__(self, closed: core.ClosedJaxpr, leaves: Sequence[int]):
         used = [leaf in leaves for leaf in range(len(closed.jaxpr.outvars))]
@@ -128,12 +132,18 @@ class WholeProgram:
 AnyProgram = Program | WholeProgram
 
 
-def leaf_programs(
-    graph: Graph, closed: core.ClosedJaxpr, leaves: Sequence[int]
-) -> list[AnyProgram]:
-    """The programs of the outputs at `leaves`, those that share large work together."""
-    slices = {leaf: _slice([graph.outputs[leaf]]) for leaf in leaves}
-    groups = _group_by_shared_work(slices)
+def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
+    """The programs of all outputs, those that share large work together.
+
+    Outputs that nothing computes, such as arguments and keys, are copied by one program
+    of their own: what `jax.jit` returns never shares a buffer with anything else.
+    """
+    outputs = dict(enumerate(graph.outputs))
+    computed = [leaf for leaf, x in outputs.items() if isinstance(x, Output)]
+    copied = [leaf for leaf, x in outputs.items() if not isinstance(x, Output)]
+    slices = {leaf: _slice([value]) for leaf, value in outputs.items()}
+    groups = _group_by_shared_work({leaf: slices[leaf] for leaf in computed})
+    groups += [copied] if copied else []
     programs = [_program(graph, group, slices) for group in groups]
     apart: list[AnyProgram] = [p for p in programs if p.kind is not Kind.WHOLE]
     whole = [leaf for p in programs if p.kind is Kind.WHOLE for leaf in p.leaves]

@@ -123,7 +123,8 @@ class Plan(Tabular):
     def programs(self, key: jax.Array) -> Programs:
         """What `init` compiles, as `jaxinit.jit(...).programs(key)`."""
         check_key(key)
-        return self._all.programs(key)
+        paths = [leaf.path for leaf in self]
+        return self._all.programs(key).restructured(self._treedef, paths)
 
     @functools.cached_property
     def _all(self) -> JittedInit:
