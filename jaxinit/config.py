@@ -282,13 +282,14 @@ def _read_rules(config: Mapping[str, Any]) -> Rules:
     _check_keys("rules", config, {"rules"})
     rules: Any = config["rules"]
     is_list = isinstance(rules, Sequence) and not isinstance(rules, str)
-    if not is_list or not all(isinstance(rule, Mapping) for rule in rules):
+    if not is_list or any(not isinstance(rule, Mapping) for rule in rules):
         raise TypeError(
             "rules must be a list of mappings, such as {'glob': '**/bias', 'init': "
             f"'zeros'}}, got {shown(rules)}."
         )
+    entries: Sequence[Mapping[str, Any]] = rules
     parts = [
-        _read_scheme(rule) if "scheme" in rule else _read_rule(rule) for rule in rules
+        _read_scheme(rule) if "scheme" in rule else _read_rule(rule) for rule in entries
     ]
     return functools.reduce(operator.or_, parts, Rules({}))
 
