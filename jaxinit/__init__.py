@@ -28,6 +28,7 @@ from jaxinit._tree.plan import plan as plan
 from jaxinit._tree.rules import Rules as Rules
 from jaxinit._tree.rules import keyed as keyed
 from jaxinit._tree.shardings import ShardingRules as ShardingRules
+from jaxinit._version import __version__ as __version__
 from jaxinit.config import from_config as from_config
 from jaxinit.config import get as get
 from jaxinit.config import to_config as to_config

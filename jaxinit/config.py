@@ -6,13 +6,15 @@ import inspect
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxinit._array import combine, parts
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.integers import shown
+from jaxinit._array.makers import forgotten_call, is_maker
 from jaxinit._array.suggest import unknown
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers import (
@@ -26,6 +28,7 @@ from jaxinit.initializers import (
     tables,
     variance_scaling,
 )
+from jaxinit.initializers.elsewhere import ELSEWHERE, Elsewhere
 
 _VERSION = 1
 _ROOMS = (
@@ -41,44 +44,7 @@ _ROOMS = (
     combine,
     parts,
 )
-_scaling = variance_scaling.variance_scaling
-
-# The same laws under the names of torch.nn.init and keras.initializers, with the
-# defaults that they have there.
-_ELSEWHERE: dict[str, Any] = {
-    "uniform_": functools.partial(basic.uniform, 1.0),
-    "normal_": functools.partial(basic.normal, 1.0),
-    "trunc_normal_": lambda stddev=1.0, mean=0.0, low=-2.0, high=2.0: (
-        basic.truncated_normal(stddev, mean=mean, low=low, high=high)
-    ),
-    "constant_": basic.constant,
-    "ones_": basic.ones,
-    "zeros_": basic.zeros,
-    "eye_": structured.identity,
-    "dirac_": structured.dirac,
-    "xavier_uniform_": variance_scaling.glorot_uniform,
-    "xavier_normal_": functools.partial(_scaling, 1.0, "fan_avg", "normal"),
-    "kaiming_uniform_": variance_scaling.he_uniform,
-    "kaiming_normal_": functools.partial(_scaling, 2.0, "fan_in", "normal"),
-    "orthogonal_": orthogonal.orthogonal,
-    "sparse_": functools.partial(structured.sparse, axis=-1),
-    "Zeros": basic.zeros,
-    "Ones": basic.ones,
-    "Constant": functools.partial(basic.constant, 0.0),
-    "Identity": structured.identity,
-    "STFT": tables.stft,
-    "RandomNormal": functools.partial(basic.normal, 0.05),
-    "RandomUniform": functools.partial(basic.uniform, low=-0.05, high=0.05),
-    "TruncatedNormal": functools.partial(basic.truncated_normal, 0.05),
-    "VarianceScaling": functools.partial(_scaling, 1.0, "fan_in", "truncated_normal"),
-    "GlorotUniform": variance_scaling.glorot_uniform,
-    "GlorotNormal": variance_scaling.glorot_normal,
-    "LecunUniform": variance_scaling.lecun_uniform,
-    "LecunNormal": variance_scaling.lecun_normal,
-    "HeUniform": variance_scaling.he_uniform,
-    "HeNormal": variance_scaling.he_normal,
-    "Orthogonal": orthogonal.orthogonal,
-}
+_DEEPEST = 100  # levels of a configuration
 
 
 def get(name: str, **settings: Any) -> Initializer:
@@ -88,7 +54,9 @@ def get(name: str, **settings: Any) -> Initializer:
         name: name of an initializer of this package, or of a function of
             `torch.nn.init` ("kaiming_normal_") or a class of `keras.initializers`
             ("HeNormal"): these give the law and the defaults that they have there.
-        **settings: its arguments, by the names they have in this package.
+        **settings: its arguments, by the names they have in this package or, for names
+            of another, in that: `gain`, `nonlinearity`, `minval`. Values mean what they
+            mean there. A seed is refused, as what is drawn follows from the key.
 
     Returns:
         The initializer.
@@ -96,14 +64,25 @@ def get(name: str, **settings: Any) -> Initializer:
     Raises:
         ValueError: if the name is unknown (the nearest are listed), or a setting is not
             valid.
-        TypeError: if a setting is unknown or missing.
+        TypeError: if `name` is no string, or a setting is unknown or missing.
 
     >>> get("he_normal", batch_axis=0)
     he_normal(batch_axis=0)
     >>> get("kaiming_normal_")
     variance_scaling(2.0, 'fan_in', 'normal')
+    >>> get("RandomUniform", minval=-1, maxval=1)
+    uniform(low=-1.0, high=1.0)
     """
+    return _made(name, settings)
+
+
+def _made(name: Any, settings: Mapping[str, Any]) -> Initializer:
     known = _names()
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name must be the name of an initializer, such as 'he_normal', got "
+            f"{shown(name)}.{forgotten_call(name)}"
+        )
     if name not in known:
         raise ValueError(unknown("initializer", name, known))
     made = known[name]
@@ -122,25 +101,26 @@ def _names() -> dict[str, Any]:
         for name, value in vars(room).items()
         if name.islower() and name[0] != "_" and _makes_initializer(value)
     }
-    return {**own, **_ELSEWHERE}
+    return {**own, **ELSEWHERE}
 
 
 def _makes_initializer(value: Any) -> bool:
-    if isinstance(value, type):
-        return issubclass(value, Initializer)
     if isinstance(value, Initializer):
         return True
-    return inspect.isfunction(value) and value.__annotations__.get("return") in (
-        Initializer,
-        parts.split,
-    )
+    return is_maker(value) and value not in (Initializer, heads.lora)
 
 
 def _check_settings(name: str, made: Callable, settings: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(made).parameters
+    is_foreign = isinstance(made, Elsewhere)
+    own = made.make if is_foreign else made
+    parameters = inspect.signature(own).parameters
+    known = made.known() if is_foreign else parameters
     for setting in settings:
-        if setting not in parameters:
-            raise TypeError(unknown(f"setting of {name}", setting, parameters))
+        if setting not in known:
+            raise TypeError(unknown(f"setting of {name}", setting, known))
+    if is_foreign:
+        given = {made.renamed.get(setting, setting) for setting in settings}
+        settings = dict.fromkeys(given | {*made.defaults, *made.supplied})
     missing = [
         parameter.name
         for parameter in parameters.values()
@@ -268,20 +248,48 @@ def from_config(config: Mapping[str, Any] | str) -> Any:
     if isinstance(config, str):
         return get(config)
     if not isinstance(config, Mapping):
-        raise TypeError(f"config must be a mapping or a name, got {config!r}.")
-    if config.get("version") != _VERSION:
+        raise TypeError(f"config must be a mapping or a name, got {shown(config)}.")
+    version = config.get("version")
+    if type(version) is not int or version != _VERSION:
         raise ValueError(
-            f"config must have the version {_VERSION}, got {config.get('version')!r}."
+            f"config must have the version {_VERSION}, got {shown(version)}."
         )
     rest = {key: value for key, value in config.items() if key != "version"}
+    _refuse_deep(rest)
     return _read(rest) if {"rules", "scheme"} & set(rest) else _read_initializer(rest)
+
+
+def _refuse_deep(config: Any) -> None:
+    """Raises for what no one writes: more levels than that, or one inside itself."""
+    level = [config]
+    for _ in range(_DEEPEST):
+        inner = {id(part): part for whole in level for part in _parts(whole)}
+        if not inner:
+            return
+        level = list(inner.values())
+    raise ValueError(
+        f"config is nested more than {_DEEPEST} levels deep, or contains itself."
+    )
+
+
+def _parts(value: Any) -> Collection[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, tuple | list) else ()
 
 
 def _read_rules(config: Mapping[str, Any]) -> Rules:
     _check_keys("rules", config, {"rules"})
+    rules: Any = config["rules"]
+    is_list = isinstance(rules, Sequence) and not isinstance(rules, str)
+    if not is_list or any(not isinstance(rule, Mapping) for rule in rules):
+        raise TypeError(
+            "rules must be a list of mappings, such as {'glob': '**/bias', 'init': "
+            f"'zeros'}}, got {shown(rules)}."
+        )
+    entries: Sequence[Mapping[str, Any]] = rules
     parts = [
-        _read_scheme(rule) if "scheme" in rule else _read_rule(rule)
-        for rule in config["rules"]
+        _read_scheme(rule) if "scheme" in rule else _read_rule(rule) for rule in entries
     ]
     return functools.reduce(operator.or_, parts, Rules({}))
 
@@ -291,28 +299,63 @@ def _read_scheme(config: Mapping[str, Any]) -> Rules:
 
     known = {name: x for name, x in vars(schemes).items() if inspect.isfunction(x)}
     name = config["scheme"]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(unknown("scheme", name, known))
-    settings = {key: _read(value) for key, value in config.items() if key != "scheme"}
+    settings = {key: value for key, value in config.items() if key != "scheme"}
     _check_settings(name, known[name], settings)
-    return known[name](**settings)
+    return known[name](**_read_settings(known[name], settings))
 
 
 def _read_rule(rule: Mapping[str, Any]) -> Rules:
     _check_keys("a rule", rule, {"glob", "regex", "init", "optional"})
     if "init" not in rule or ("glob" in rule) == ("regex" in rule):
-        raise ValueError(f"a rule must have glob or regex, and init, got {dict(rule)}.")
-    pattern = rule["glob"] if "glob" in rule else re.compile(rule["regex"])
-    init = rule["init"]
-    made = get(init) if isinstance(init, str) else _read_initializer(init)
-    return Rules({pattern: made}, required=[] if rule.get("optional") else None)
+        raise ValueError(
+            f"a rule must have glob or regex, and init, got {shown(dict(rule))}."
+        )
+    optional = rule.get("optional", False)
+    if not isinstance(optional, bool):
+        raise TypeError(f"optional must be true or false, got {shown(optional)}.")
+    rules = {_pattern(rule): _read_initializer(rule["init"])}
+    return Rules(rules, required=[] if optional else None)
 
 
-def _read_initializer(config: Mapping[str, Any]) -> Initializer:
-    if not isinstance(config.get("name"), str):
-        raise ValueError(f"an initializer must have a name, got {dict(config)}.")
-    settings = {key: _read(value) for key, value in config.items() if key != "name"}
-    return get(config["name"], **settings)
+def _pattern(rule: Mapping[str, Any]) -> Any:
+    ((kind, text),) = ((k, v) for k, v in rule.items() if k in ("glob", "regex"))
+    if not isinstance(text, str):
+        raise TypeError(f"{kind} must be a string, got {shown(text)}.")
+    try:
+        return text if kind == "glob" else re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(
+            f"regex must be a regular expression, got {shown(text)}: {error}."
+        ) from None
+
+
+def _read_initializer(config: Any) -> Initializer:
+    """An initializer by its name alone, or with its settings."""
+    if isinstance(config, str):
+        return get(config)
+    if not isinstance(config, Mapping) or not isinstance(config.get("name"), str):
+        raise ValueError(f"an initializer must have a name, got {shown(config)}.")
+    name = config["name"]
+    settings = {key: value for key, value in config.items() if key != "name"}
+    return _made(name, _read_settings(_names().get(name), settings))
+
+
+def _read_settings(made: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings to be passed on; where an initializer goes, a name stands for it."""
+    known = inspect.signature(made).parameters if callable(made) else {}
+    read = {}
+    for key, value in settings.items():
+        kind = inspect.formatannotation(known[key].annotation) if key in known else ""
+        read[key] = _named(value) if "Initializer" in kind else _read(value)
+    return read
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return tuple(_named(item) for item in value)
+    return get(value) if isinstance(value, str) else _read(value)
 
 
 def _read(value: Any) -> Any:
@@ -326,7 +369,8 @@ def _read(value: Any) -> Any:
         return _read_initializer(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(_read(item) for item in value)
-    return float(value) if value in ("inf", "-inf", "nan") else value
+    is_float = isinstance(value, str) and value in ("inf", "-inf", "nan")
+    return float(value) if is_float else value
 
 
 def _check_keys(what: str, config: Mapping[str, Any], known: set[str]) -> None:

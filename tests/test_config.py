@@ -1,7 +1,9 @@
 """Initializers by name, and as data: there and back, and strict about what is not."""
 
+import inspect
 import json
 import math
+import pydoc
 import re
 
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from references import CASES, CATALOGUE, assert_refuses, pair
 import jaxinit
 import jaxinit.schemes
 from jaxinit import from_config, get, to_config
+from jaxinit._array.makers import is_maker
+from jaxinit.initializers import elsewhere
 
 VALUES = {
     **{case: pair(case)[0] for case in CASES},
@@ -88,6 +92,106 @@ def test_settings_of_a_name():
     assert get("trunc_normal_", stddev=0.02).stddev == 0.02
 
 
+# Every name of torch.nn.init and keras.initializers, with the settings it has there.
+
+SCALING = jaxinit.variance_scaling
+ELSEWHERE = {
+    "uniform_": ({"a": -1, "b": 3}, jaxinit.uniform(low=-1, high=3)),
+    "normal_": ({"mean": 1, "std": 2}, jaxinit.normal(2, mean=1)),
+    "trunc_normal_": (
+        {"mean": 1, "std": 2, "a": -3, "b": 3},
+        jaxinit.truncated_normal(2, mean=1, low=-3, high=3),
+    ),
+    "constant_": ({"val": 2}, jaxinit.constant(2)),
+    "ones_": ({}, jaxinit.ones),
+    "zeros_": ({}, jaxinit.zeros),
+    "eye_": ({}, jaxinit.identity()),
+    "dirac_": ({"groups": 2}, jaxinit.dirac(2)),
+    "xavier_uniform_": ({"gain": 2}, SCALING(4.0, "fan_avg", "uniform")),
+    "xavier_normal_": ({"gain": 2}, SCALING(4.0, "fan_avg", "normal")),
+    "kaiming_uniform_": (
+        {"a": 2, "mode": "fan_out", "nonlinearity": "leaky_relu"},
+        SCALING(2 / 5, "fan_out", "uniform"),
+    ),
+    "kaiming_normal_": (
+        {"a": 2, "mode": "fan_out", "nonlinearity": "relu"},
+        SCALING(2.0, "fan_out", "normal"),
+    ),
+    "orthogonal_": ({"gain": 2}, jaxinit.orthogonal(2)),
+    "sparse_": (
+        {"sparsity": 0.5, "std": 2},
+        jaxinit.sparse(0.5, 2, axis=-1),
+    ),
+    "Zeros": ({}, jaxinit.zeros),
+    "Ones": ({}, jaxinit.ones),
+    "Constant": ({"value": 2}, jaxinit.constant(2)),
+    "Identity": ({"gain": 2}, jaxinit.identity(2)),
+    "STFT": (
+        {"side": "imag", "window": None, "scaling": None, "periodic": True},
+        jaxinit.stft("imag", "none", "none", True),
+    ),
+    "RandomNormal": ({"mean": 1, "stddev": 2}, jaxinit.normal(2, mean=1)),
+    "RandomUniform": ({"minval": -1, "maxval": 3}, jaxinit.uniform(low=-1, high=3)),
+    "TruncatedNormal": ({"mean": 1, "stddev": 2}, jaxinit.truncated_normal(2, mean=1)),
+    "VarianceScaling": (
+        {"scale": 2, "mode": "fan_out", "distribution": "untruncated_normal"},
+        SCALING(2.0, "fan_out", "normal"),
+    ),
+    "GlorotUniform": ({}, jaxinit.glorot_uniform()),
+    "GlorotNormal": ({}, jaxinit.glorot_normal()),
+    "LecunUniform": ({}, jaxinit.lecun_uniform()),
+    "LecunNormal": ({}, jaxinit.lecun_normal()),
+    "HeUniform": ({}, jaxinit.he_uniform()),
+    "HeNormal": ({}, jaxinit.he_normal()),
+    "Orthogonal": ({"gain": 2}, jaxinit.orthogonal(2)),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_names_of_other_packages_take_their_settings(name):
+    settings, expected = ELSEWHERE[name]
+    assert get(name, **settings) == expected
+    assert from_config({"version": 1, "name": name, **settings}) == expected
+    assert_refuses(lambda: get(name, **settings, seed=3), ["seed", "the key"])
+    assert_refuses(lambda: get(name, **settings, generator=3), ["generator", "the key"])
+    assert_refuses(lambda: get(name, **settings, xyzzy=3), [f"setting of {name}"])
+
+
+def test_no_name_of_other_packages_is_left_out():
+    assert {*ELSEWHERE} == {*elsewhere.ELSEWHERE}
+    keras = get("VarianceScaling", distribution="normal")  # truncated, as there
+    assert keras == jaxinit.lecun_normal()
+    assert get("kaiming_normal_", nonlinearity="tanh").scale == (5 / 3) ** 2
+    assert get("uniform_", b=2) == jaxinit.uniform(low=0, high=2)
+
+
+def test_a_name_stands_for_an_initializer_wherever_one_goes():
+    def read(name, **settings):
+        return from_config({"version": 1, "name": name, **settings})
+
+    assert read("scaled", init="zeros", factor=2) == jaxinit.scaled(jaxinit.zeros, 2)
+    assert read("stacked", fn_of_index="ones") == jaxinit.stacked(jaxinit.ones)
+    both = read("split", init=["zeros", {"name": "ones"}], sections=2)
+    assert both == jaxinit.split([jaxinit.zeros, jaxinit.ones], 2)
+
+
+def nested(levels):
+    config = {"name": "scaled", "init": "zeros", "factor": 2.0}
+    for _ in range(levels):
+        config = {"name": "scaled", "init": config, "factor": 2.0}
+    return {"version": 1, **config}
+
+
+def itself():
+    config = {"version": 1, "name": "scaled", "factor": 2.0}
+    config["init"] = config
+    return config
+
+
+def rules(*entries):
+    return lambda: from_config({"version": 1, "rules": [*entries]})
+
+
 class mine(jaxinit.Initializer):  # noqa: N801
     """Of a user."""
 
@@ -101,6 +205,46 @@ WRONG = {
     "setting": (lambda: get("normal", std=1.0), ["setting of normal", "'stddev'"]),
     "setting missing": (lambda: get("variance_scaling", scale=1.0), ["needs mode"]),
     "setting of zeros": (lambda: get("zeros", stddev=1.0), ["stddev"]),
+    "number for a name": (lambda: get(3), ["name must", "'he_normal'", "3"]),
+    "maker for a name": (lambda: get(jaxinit.he_normal), ["name must", "parentheses"]),
+    "setting by both names": (lambda: get("normal_", std=1, stddev=1), ["twice"]),
+    "setting of torch missing": (lambda: get("constant_"), ["constant_ needs"]),
+    "mode of torch": (lambda: get("kaiming_normal_", mode="fan_avg"), ["mode"]),
+    "nonlinearity": (lambda: get("kaiming_normal_", nonlinearity="x"), ["name", "'x'"]),
+    "rules of a number": (
+        lambda: from_config({"version": 1, "rules": 3}),
+        ["rules must be a list", "3"],
+    ),
+    "rules of a text": (
+        lambda: from_config({"version": 1, "rules": "zeros"}),
+        ["rules must be a list", "'zeros'"],
+    ),
+    "rule of a text": (rules("zeros"), ["rules must be a list of mappings"]),
+    "regex": (rules({"regex": "(", "init": "zeros"}), ["regex must", "'('"]),
+    "glob": (rules({"glob": 3, "init": "zeros"}), ["glob must be a string", "3"]),
+    "optional": (
+        rules({"glob": "**", "init": "zeros", "optional": 1}),
+        ["optional must be true or false", "1"],
+    ),
+    "init": (rules({"glob": "**", "init": 3}), ["must have a name", "3"]),
+    "scheme of a number": (
+        lambda: from_config({"version": 1, "scheme": 3}),
+        ["scheme", "3"],
+    ),
+    "in itself": (lambda: from_config(itself()), ["100 levels", "itself"]),
+    "deep": (lambda: from_config(nested(2000)), ["100 levels", "itself"]),
+    "too large": (
+        lambda: from_config({**NORMAL, "stddev": 10**400}),
+        ["stddev", "a float can hold"],
+    ),
+    "true as the version": (
+        lambda: from_config({**NORMAL, "version": True}),
+        ["version 1", "True"],
+    ),
+    "a float as the version": (
+        lambda: from_config({**NORMAL, "version": 1.0}),
+        ["version 1", "1.0"],
+    ),
     "value": (lambda: get("normal", stddev=-1.0), ["stddev", "zero or greater"]),
     "field": (
         lambda: from_config({**NORMAL, "sddev": 1.0}),
@@ -159,3 +303,22 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_messages(name):
     assert_refuses(*WRONG[name])
+
+
+def test_deep_enough():
+    assert to_config(from_config(nested(50))) == to_config(from_config(nested(50)))
+
+
+def test_the_version_is_that_of_the_metadata():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", jaxinit.__version__)
+
+
+def test_signatures_show_plain_types():
+    for value in vars(jaxinit).values():
+        if is_maker(value) or inspect.isfunction(value):
+            assert "Annotated" not in str(inspect.signature(value))
+    assert str(inspect.signature(jaxinit.normal)) == (
+        "(stddev: float = 0.01, dtype: Any = None, *, mean: float = 0.0) -> None"
+    )
+    text = pydoc.render_doc(jaxinit.normal) + pydoc.render_doc(jaxinit.he_normal)
+    assert "Annotated" not in text

@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may import from those before it, and from itself.
 ROOMS = (
+    "_version",
     "_array",
     "initializers",
     "_compile",

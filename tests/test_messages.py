@@ -1,6 +1,8 @@
 """Bad input: every error names the argument, the value, what is allowed and the fix."""
 
+import inspect
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +138,98 @@ CASES = {
         lambda: jaxinit.constant([1, 2, 3])(KEY, ()),
         ["(3,)", "()", "broadcast"],
     ),
+    "stacked axis": (
+        lambda: jaxinit.stacked(jaxinit.zeros, 9)(KEY, SHAPE),
+        ["axis=9", "(4, 4)", "which has 2 axes."],
+    ),
+    # values that cannot be what was meant
+    "byte": (
+        lambda: jaxinit.constant(300)(KEY, SHAPE, jnp.int8),
+        ["300", "int8 cannot hold", "another dtype"],
+    ),
+    "negative unsigned": (
+        lambda: jaxinit.constant([1, -1])(KEY, (2,), jnp.uint8),
+        ["-1", "uint8 cannot hold"],
+    ),
+    "fraction": (
+        lambda: jaxinit.constant(1.5)(KEY, SHAPE, jnp.int32),
+        ["1.5", "int32 cannot hold"],
+    ),
+    "no number": (
+        lambda: jaxinit.constant(math.nan)(KEY, SHAPE, jnp.int32),
+        ["nan", "int32 cannot hold"],
+    ),
+    "two as a boolean": (
+        lambda: jaxinit.constant(2)(KEY, SHAPE, bool),
+        ["2", "bool cannot hold"],
+    ),
+    "overflow": (lambda: jaxinit.constant(1e40)(KEY, SHAPE), ["1e+40", "float32"]),
+    "overflow in a part": (
+        lambda: jaxinit.split([jaxinit.constant(1e40)], 1)(KEY, SHAPE),
+        ["1e+40", "float32"],
+    ),
+    "overflow of 8 bits": (
+        lambda: jaxinit.constant(480.0).moments(SHAPE, jnp.float8_e4m3fn),
+        ["480.0", "float8_e4m3fn"],
+    ),
+    "infinity where there is none": (
+        lambda: jaxinit.constant(math.inf)(KEY, SHAPE, jnp.float8_e4m3fn),
+        ["inf", "float8_e4m3fn"],
+    ),
+    "imaginary": (lambda: jaxinit.constant(2j)(KEY, SHAPE), ["2j", "float32"]),
+    "imaginary overflow": (
+        lambda: jaxinit.constant(1e39j)(KEY, SHAPE, jnp.complex64),
+        ["1e+39j", "complex64"],
+    ),
+    "more than 64 bits": (lambda: jaxinit.constant(2**63), ["value", "2**63 - 1"]),
+    "ragged": (
+        lambda: jaxinit.constant([[1], [1, 2]]),
+        ["value", "number or an array"],
+    ),
+    "infinite draws": (
+        lambda: jaxinit.normal(1e40)(KEY, SHAPE),
+        ["normal(stddev=1e+40)", "not finite in float32", "3.4e+38", "wider dtype"],
+    ),
+    "infinite square": (
+        lambda: jaxinit.normal(1e200).moments(SHAPE),
+        ["normal(stddev=1e+200)", "not finite in float32"],
+    ),
+    "infinite width": (
+        lambda: jaxinit.uniform(low=-3e38, high=3e38)(KEY, SHAPE),
+        ["6e+38", "not finite in float32"],
+    ),
+    "infinite factor": (
+        lambda: jaxinit.scaled(jaxinit.orthogonal(1e30), 1e30)(KEY, SHAPE),
+        ["scaled(orthogonal(scale=1e+30), 1e+30)", "not finite in float32"],
+    ),
+    "infinite half": (
+        lambda: jaxinit.mirrored(jaxinit.normal(1e39))(KEY, SHAPE),
+        ["not finite in float32"],
+    ),
+    "infinite tap": (
+        lambda: jaxinit.dirac(scale=1e39)(KEY, SHAPE),
+        ["identity(scale=1e+39)", "not finite in float32"],
+    ),
+    "infinite slice": (
+        lambda: jaxinit.stacked(lambda i: jaxinit.normal(1e30**i))(KEY, (3, 2)),
+        ["+60)", "not finite in float32"],
+    ),
+    "log of nothing": (
+        lambda: jaxinit.softplus_inverse(1e-300)(KEY, SHAPE),
+        ["softplus_inverse(dt_min=1e-300)", "not finite in float32", "-inf"],
+    ),
+    "log of all": (
+        lambda: jaxinit.chrono(1e39)(KEY, SHAPE[:1]),
+        ["not finite in float32", "inf"],
+    ),
+    "a rule": (
+        lambda: jaxinit.plan(
+            {"w": jax.ShapeDtypeStruct(SHAPE, "float32")}, {"w": jaxinit.normal(1e40)}
+        ),
+        ["w: normal(stddev=1e+40) cannot make it", "not finite in float32"],
+    ),
+    "equation": (lambda: jaxinit.einsum_axes(3), ["equation", "string", "3"]),
+    "frequency": (lambda: jaxinit.siren_hidden(1e-200), ["scale", "finite", "inf"]),
     # dtypes
     "integer": (
         lambda: jaxinit.he_normal()(KEY, SHAPE, jnp.int32),
@@ -221,7 +315,7 @@ CASES = {
         lambda: jaxinit.identity()(KEY, (2, 3, 4)),
         ["(rows, columns)", "(2, 3, 4)", "center_tap", "stacked"],
     ),
-    "groups": (lambda: jaxinit.dirac(groups=0), ["sections", "at least 1", "0"]),
+    "groups": (lambda: jaxinit.dirac(groups=0), ["groups", "at least 1", "0"]),
     "sparsity": (lambda: jaxinit.sparse(1.5), ["sparsity", "between 0 and 1", "1.5"]),
     "sparse axis": (lambda: jaxinit.sparse(0.5)(KEY, (5,)), ["axis=-2", "(5,)"]),
     "window": (lambda: jaxinit.bilinear()(KEY, SHAPE), ["(*window, inputs", "(4, 4)"]),
@@ -342,6 +436,176 @@ def test_a_maker_that_is_called_to_draw_says_so(name, key):
         make(key, SHAPE, jnp.float32)
     with pytest.raises(TypeError, match=message):
         jax.eval_shape(lambda key: make(key, SHAPE, jnp.float32), key)
+
+
+# Every parameter of every maker, by its annotation: what it must refuse, by name.
+
+TOO_LARGE = 10**400
+NO_FLOATS = [True, np.True_, math.nan, "1", b"1", 1j, TOO_LARGE, 10**5000, KEY]
+NO_FLOATS += [np.ones(2), [1.0], {}, object(), np.array(True), jnp.array(True)]
+NO_INTS = [True, np.False_, 1.5, np.float32(1), "1", None, 1j, KEY, np.array([True])]
+NO_FLAGS = [0, 1, "True", None, np.ones(1)]
+NO_NAMES = ["xyzzy", 3, None, True, np.ones(2), ("fan_in",)]
+NO_DTYPES = ["float33", 3, True, SHAPE, object(), ("float32", (2,)), [("a", "f4")]]
+NO_INITIALIZERS = [3, None, "zeros", jaxinit.he_normal, jaxinit.normal, KEY]
+BAD = {
+    "float": [*NO_FLOATS, None, math.inf, -math.inf],
+    "float | None": [*NO_FLOATS, math.inf],
+    "int": NO_INTS,
+    "int | Sequence[int]": [*NO_INTS, (0, True), (0.5,), [None]],
+    "int | tuple[int, ...]": [*NO_INTS, 0, -1, (), (1, True), (2, 0)],
+    "bool": NO_FLAGS,
+    "str": NO_NAMES,
+    "dtype": NO_DTYPES,
+    "Initializer": NO_INITIALIZERS,
+    "Initializer | tuple[Initializer, ...]": [*NO_INITIALIZERS, (3,), [None]],
+    "Initializer | Callable[[int], Initializer]": NO_INITIALIZERS,
+    "Sequence[float]": [
+        1,
+        "1",
+        KEY,
+        TOO_LARGE,
+        {},
+        None,
+        [1j],
+        [True],
+        [math.nan],
+        [1, 0],
+        ["1"],
+        [],
+    ],
+    "prior": [True, "1", 1j, TOO_LARGE, None, math.nan, 0, -1, 1, 1.5, [0.5, 1], []],
+    "value": ["1", None, TOO_LARGE, {}, object(), [None], KEY],
+}
+ALLOWED = {  # by the documentation of the parameter
+    ("truncated_normal", "lower"): {-math.inf},
+    ("truncated_normal", "upper"): {math.inf},
+}
+NEEDED = {
+    "init": jaxinit.zeros,
+    "fn_of_index": jaxinit.zeros,
+    "factor": 2.0,
+    "sections": 2,
+    "groups": 2,
+    "scale": 1.0,
+    "mode": "fan_in",
+    "distribution": "normal",
+    "sparsity": 0.5,
+    "max_steps": 10.0,
+    "low": 1.0,
+    "high": 2.0,
+    "value": 1.0,
+    "counts": [1, 2],
+    "prior": 0.5,
+    "bandwidth": 1.0,
+}
+
+
+def kind_of(parameter):
+    """What a parameter takes; its own name where the annotation is Any."""
+    text = inspect.formatannotation(parameter.annotation)
+    text = re.sub(r"\b[a-z_A-Z]+\.", "", text)
+    if text.startswith("Literal"):
+        return "str"
+    return parameter.name if text == "Any" else text
+
+
+PARAMETERS = [
+    (name, parameter)
+    for name in sorted({*MAKERS} - {"Initializer"})
+    for parameter in inspect.signature(getattr(jaxinit, name)).parameters.values()
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), PARAMETERS, ids=[f"{n}-{p.name}" for n, p in PARAMETERS]
+)
+def test_every_parameter_refuses_what_it_cannot_mean(name, parameter):
+    make = getattr(jaxinit, name)
+    needed = {
+        p.name: NEEDED[p.name]
+        for p in inspect.signature(make).parameters.values()
+        if p.default is p.empty
+    }
+    if name == "truncated_normal" and parameter.name in ("low", "high"):
+        needed |= {"low": -1.0, "high": 1.0}
+    if name == "uniform" and parameter.name in ("low", "high"):
+        needed |= {"low": -1.0, "high": 1.0}
+    make(**needed)
+    for bad in BAD[kind_of(parameter)]:
+        if type(bad) is float and bad in ALLOWED.get((name, parameter.name), ()):
+            make(**{**needed, parameter.name: bad})
+            continue
+        with pytest.raises((TypeError, ValueError)) as caught:
+            make(**{**needed, parameter.name: bad})
+        named = rf"\b{parameter.name}\b|called with a key"
+        assert re.search(named, str(caught.value)), (bad, caught.value)
+        assert len(str(caught.value)) < 500
+
+
+def test_arrays_of_one_number_are_numbers():
+    for tenth in (np.float32(0.1), np.array(0.1), jnp.float32(0.1), jnp.array(0.1)):
+        assert jaxinit.normal(tenth).stddev == pytest.approx(0.1)
+    for two in (2, np.int64(2), np.array(2), jnp.array(2), jnp.bfloat16(2)):
+        assert jaxinit.normal(two) == jaxinit.normal(2.0)
+    for one in (np.int8(1), np.array(1), jnp.array(1)):
+        assert jaxinit.split(jaxinit.zeros, one) == jaxinit.split(jaxinit.zeros, 1)
+        assert jaxinit.he_normal(one, 0) == jaxinit.he_normal(1, 0)
+        assert jaxinit.he_normal((one,), [0]) == jaxinit.he_normal((1,), (0,))
+    assert jaxinit.constant(True)(KEY, (), bool)
+    assert jaxinit.fans(np.array([3, 4])) == (3, 4)
+
+
+SHAPES = [(-1, 4), (3.5, 4), (True, 4), (np.True_,), ("3", 4), (None,), 3, "34", None]
+SHAPES += [(10**30, 4), (2**32, 2**32), (10**5000,), (0, 2**63)]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        jaxinit.fans,
+        lambda shape: jaxinit.zeros(KEY, shape),
+        lambda shape: jaxinit.normal().moments(shape),
+        lambda shape: jaxinit.explain(jaxinit.he_normal(), shape),
+        lambda shape: jaxinit.unit_scaled(jaxinit.normal()).multiplier(shape),
+    ],
+    ids=["fans", "call", "moments", "explain", "multiplier"],
+)
+def test_shapes_that_are_none(use):
+    for shape in SHAPES:
+        with pytest.raises((TypeError, ValueError), match="shape must"):
+            use(shape)
+
+
+@pytest.mark.parametrize("name", ["in_axis", "out_axis", "batch_axis"])
+def test_axes_that_are_none(name):
+    for axis in (10**30, -(10**30), True, 1.5, "1", None, 10**5000):
+        with pytest.raises((TypeError, ValueError), match=name):
+            jaxinit.fans(SHAPE, **{name: axis})
+        with pytest.raises((TypeError, ValueError), match=name):
+            jaxinit.he_normal(**{name: axis})(KEY, SHAPE)
+        for axis_of in (jaxinit.stacked, jaxinit.mirrored):
+            with pytest.raises((TypeError, ValueError), match="axis"):
+                axis_of(jaxinit.zeros, axis)(KEY, SHAPE)
+
+
+def test_draws_at_the_edge_are_finite():
+    largest = float(jnp.finfo(jnp.float32).max)
+    edge = {
+        jaxinit.normal(largest / 10): SHAPE,
+        jaxinit.uniform(low=-largest / 2.1, high=largest / 2.1): SHAPE,
+        jaxinit.truncated_normal(largest / 4): SHAPE,
+        jaxinit.constant(largest): SHAPE,
+        jaxinit.chrono(largest / 2): (8,),
+        jaxinit.lru_nu(): SHAPE,
+        jaxinit.normal(1e4, jnp.float8_e4m3fn): SHAPE,  # clipped, as is said
+        jaxinit.constant(math.inf, jnp.bfloat16): (),
+        jaxinit.stacked(lambda i: jaxinit.constant(-math.inf)): (2,),
+    }
+    for init, shape in edge.items():
+        made = np.asarray(init(KEY, shape), np.float32)
+        assert np.isfinite(made).all() == ("inf" not in repr(made))
+        assert not np.isnan(made).any()
 
 
 def test_settings_fail_where_they_are_made():

@@ -54,6 +54,10 @@ class _Wrapper(Initializer):
     def _check_shape(self, shape):
         self.init._check_shape(shape)
 
+    def _check_values(self, shape, dtype):
+        self.init._check_values(shape, dtype)
+        super()._check_values(shape, dtype)
+
 
 @dataclass(frozen=True, repr=False)
 class scaled(_Wrapper):
@@ -170,6 +174,9 @@ class mirrored(_Wrapper):
         half = self.init._sample(key, self._half(shape), dtype)
         return jnp.concatenate([half, -half], self.axis)
 
+    def _check_values(self, shape, dtype):
+        self.init._check_values(self._half(shape), dtype)
+
     def _check_shape(self, shape):
         self.init._check_shape(self._half(shape))
         if shape[self.axis] % 2:
@@ -220,6 +227,9 @@ class center_tap(_Wrapper):
         matrix = self.init._sample(key, shape[-2:], dtype)
         centre = tuple((size - 1) // 2 for size in shape[:-2])
         return jnp.zeros(shape, dtype).at[centre].set(matrix)
+
+    def _check_values(self, shape, dtype):
+        self.init._check_values(shape[-2:], dtype)
 
     def _check_shape(self, shape):
         if len(shape) < 2:

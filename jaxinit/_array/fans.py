@@ -3,9 +3,18 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from jaxinit._array import integers
+from jaxinit._array.integers import checked_shape, shown
 
 Axes = int | Sequence[int]
+_FAN_AXES = ("in_axis", "out_axis")
+_FANS = (
+    " A weight needs at least two axes for the default in_axis=-2 and out_axis=-1: "
+    "name the axes of this one, such as in_axis=0, out_axis=(), or use an initializer "
+    "without fans, such as normal or zeros."
+)
 _OPERAND = re.compile(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*")
 
 
@@ -44,16 +53,21 @@ def fans(
         The fans, as floats.
 
     Raises:
-        ValueError: if an axis is out of range or named twice.
+        TypeError: if the shape or an axis is not of ints.
+        ValueError: if an axis is out of range or named twice, or a size negative.
 
     >>> fans((3, 3, 64, 128))
     Fans(fan_in=576.0, fan_out=1152.0)
     >>> fans((8, 512, 64), batch_axis=0)
     Fans(fan_in=512.0, fan_out=64.0)
     """
+    shape = checked_shape(shape)
     named = {"in_axis": in_axis, "out_axis": out_axis, "batch_axis": batch_axis}
-    places = {name: positions(name, axes, shape) for name, axes in named.items()}
-    refuse_overlap(places, f" of shape {tuple(shape)}")
+    places = {
+        name: positions(name, integers.axes(name, own), shape)
+        for name, own in named.items()
+    }
+    refuse_overlap(places, f" of shape {shape}")
     taken = {axis for group in places.values() for axis in group}
     field = math.prod(size for axis, size in enumerate(shape) if axis not in taken)
     fan_in = math.prod(shape[axis] for axis in places["in_axis"])
@@ -67,11 +81,8 @@ def positions(name: str, axes: Axes, shape: Sequence[int]) -> tuple[int, ...]:
     for axis in as_tuple(axes):
         if not -ndim <= axis < ndim:
             raise ValueError(
-                f"{name}={axes} is out of range for shape {tuple(shape)}, which has "
-                f"{ndim} axes. A weight needs at least two axes for the default "
-                "in_axis=-2 and out_axis=-1: name the axes of this one, such as "
-                "in_axis=0, out_axis=(), or use an initializer without fans, such as "
-                "normal or zeros."
+                f"{name}={shown(axes)} is out of range for shape {tuple(shape)}, "
+                f"which has {ndim} axes.{_FANS if name in _FAN_AXES else ''}"
             )
     return tuple(axis % ndim for axis in as_tuple(axes))
 
@@ -82,8 +93,10 @@ def refuse_overlap(groups: dict[str, tuple[int, ...]], where: str = "") -> None:
     for name, group in groups.items():
         for axis in group:
             if axis in owner:
+                twice = f"{owner[axis]} and by {name}"
                 raise ValueError(
-                    f"axis {axis}{where} is named by {owner[axis]} and by {name}. "
+                    f"axis {axis}{where} is named "
+                    f"{f'twice by {name}' if owner[axis] == name else f'by {twice}'}. "
                     "Name every axis once: the axis arguments must not overlap."
                 )
             owner[axis] = name
@@ -130,7 +143,11 @@ def einsum_axes(equation: str) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _operands(equation: str) -> tuple[str, str, str]:
+def _operands(equation: Any) -> tuple[str, str, str]:
+    if not isinstance(equation, str):
+        raise TypeError(
+            f"equation must be a string such as 'btd,dhk->bthk', got {shown(equation)}."
+        )
     operands, arrow, output = equation.replace(" ", "").partition("->")
     inputs, comma, kernel = operands.partition(",")
     problem = None

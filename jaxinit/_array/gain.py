@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._array.quadrature import normal_integral
-from jaxinit._array.settings import choice, refuse_tracer
+from jaxinit._array.settings import choice, finite
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -25,6 +25,7 @@ _TABLE = {
     "selu": 3 / 4,
 }
 _DEFAULT_SLOPE = 0.01
+_SLOPE = "param, the negative slope of leaky_relu,"
 _check_mode = choice("forward", "backward")
 
 
@@ -53,13 +54,8 @@ def calculate_gain(name: str, param: float | None = None) -> float:
     value = _TABLE[name]
     if value is not None:
         return value
-    slope = _DEFAULT_SLOPE if param is None else param
-    refuse_tracer("param", slope)
-    if isinstance(slope, bool) or not isinstance(slope, (int, float)):
-        raise ValueError(
-            f"param must be the negative slope of leaky_relu, a number, got {param!r}."
-        )
-    return math.sqrt(2 / (1 + slope**2))
+    slope = _DEFAULT_SLOPE if param is None else finite(_SLOPE, param)
+    return math.sqrt(2 / (1 + slope * slope))
 
 
 def gain(fn: Activation, mode: Literal["forward", "backward"] = "forward") -> float:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxinit._array import settings
+from jaxinit._array.integers import checked_shape
 from jaxinit._array.kernel import compiler_options, is_unrolled
 from jaxinit._array.keys import check_key
 from jaxinit._array.laws import Law, Moments
@@ -47,6 +47,10 @@ class Initializer:
     _rounds: ClassVar[bool] = True  # narrow floats, from float32
     _makes_initializers: ClassVar[bool] = True  # the class does, when called
     entries_independent: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        settings.take_checks(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any):
         """Refuses what is a draw: `normal(key, shape)` in place of `normal()(...)`."""
@@ -90,7 +94,7 @@ class Initializer:
         """
         self._refuse_no_key(key, shape)
         shape, dtype = checked_shape(shape), self._resolve(dtype)
-        self._check_shape(shape)
+        _check_made(self, shape, dtype)
         if self._draws:
             check_key(key)
         else:
@@ -115,7 +119,7 @@ class Initializer:
             The moments, as Python floats.
         """
         shape, dtype = checked_shape(shape), self._resolve(dtype)
-        self._check_shape(shape)
+        _check_made(self, shape, dtype)
         moments = self._law(shape, dtype).moments()
         if not _is_narrow(dtype):
             return moments
@@ -149,6 +153,16 @@ class Initializer:
 
     def _check_shape(self, shape: Shape) -> None:
         """Raises where the shape does not fit the settings."""
+
+    def _check_values(self, shape: Shape, dtype: np.dtype) -> None:
+        """Raises where entries would not be finite in the dtype they are made in."""
+        reach = _reach(self, shape, dtype)
+        if not reach <= (most := float(jnp.finfo(dtype).max)):
+            raise ValueError(
+                f"{self!r} makes entries that are not finite in {dtype}: they reach "
+                f"{reach:.3g}, and its greatest number is {most:.3g}. Choose smaller "
+                "settings, or a wider dtype."
+            )
 
     def _notes(self, shape: Shape) -> Iterator[tuple[str, str]]:
         """What `explain` says of this initializer beyond its law: titles and texts."""
@@ -187,17 +201,26 @@ def checked_initializer(name: str, value: Any) -> Any:
     return value
 
 
-def checked_shape(shape: Sequence[int]) -> Shape:
-    """The shape as a tuple of non-negative Python ints."""
+@functools.lru_cache(4096)
+def _check_made(init: Initializer, shape: Shape, dtype: np.dtype) -> None:
+    init._check_shape(shape)
+    if 0 not in shape:
+        wide = np.dtype(np.float32) if init._rounds and _is_narrow(dtype) else dtype
+        init._check_values(shape, wide)
+
+
+_SIGMAS = 9.0  # how far a normal law reaches in float64
+
+
+def _reach(init: Initializer, shape: Shape, dtype: np.dtype) -> float:
+    """The greatest number that its draws meet; the width of its law is one of them."""
     try:
-        checked = tuple(operator.index(size) for size in shape)
-    except TypeError:
-        raise TypeError(
-            f"shape must be a sequence of ints, such as (3, 4), got {shape!r}."
-        ) from None
-    if any(size < 0 for size in checked):
-        raise ValueError(f"shape must have no negative size, got {checked}.")
-    return checked
+        mean, variance, _, low, high = init._law(shape, dtype).moments()
+        reach = abs(mean) + _SIGMAS * math.sqrt(variance)
+    except (ArithmeticError, NotImplementedError) as error:
+        return 0.0 if isinstance(error, NotImplementedError) else math.inf
+    ends = [end for end in (low, high, high - low) if math.isfinite(end)]
+    return max(map(abs, ends)) if len(ends) == 3 else reach
 
 
 def _canonical(dtype: Any) -> np.dtype:

@@ -3,6 +3,7 @@
 # An initializer is a class that is used, and therefore spelled, as a function.
 # ruff: noqa: N801
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -13,10 +14,11 @@ import numpy as np
 
 from jaxinit._array import composite
 from jaxinit._array.combine import fans_of
-from jaxinit._array.fans import Fans, positions
+from jaxinit._array.fans import Fans, as_tuple, positions
 from jaxinit._array.initializer import Initializer, checked_initializer
+from jaxinit._array.integers import axes, shown
 from jaxinit._array.makers import forgotten_call, is_maker, maker
-from jaxinit._array.settings import Axis, refuse_tracer
+from jaxinit._array.settings import Axis, count, refuse_tracer
 
 _ALL_KINDS = (np.floating, np.complexfloating)
 
@@ -40,13 +42,14 @@ def _each(name: str, value: Any) -> Initializer | tuple[Initializer, ...]:
 
 def _sections(name: str, value: Any) -> int | tuple[int, ...]:
     refuse_tracer(name, value)
-    sizes = (value,) if hasattr(value, "__index__") else tuple(value)
-    if not sizes or any(not hasattr(n, "__index__") or n < 1 for n in sizes):
-        raise ValueError(
-            f"{name} must be a number of equal parts, or their sizes, all at least 1, "
-            f"got {value!r}."
-        )
-    return int(value) if hasattr(value, "__index__") else tuple(map(int, sizes))
+    with contextlib.suppress(TypeError):
+        sizes = axes(name, value)
+        if as_tuple(sizes) and min(as_tuple(sizes)) >= 1:
+            return sizes
+    raise ValueError(
+        f"{name} must be a number of equal parts, or their sizes, all at least 1, "
+        f"got {shown(value)}."
+    )
 
 
 class _Parts(Initializer):
@@ -75,6 +78,11 @@ class _Parts(Initializer):
     def _check_shape(self, shape):
         for init, part in self._parts(shape):
             init._check_shape(part)
+
+    def _check_values(self, shape, dtype):
+        for init, part in dict.fromkeys(self._parts(shape)):
+            if 0 not in part:
+                init._check_values(part, dtype)
 
     def _draw_parts(self, key, shape, dtype) -> list[jax.Array] | jax.Array:
         """The parts; if all are equal, drawn as one array of them."""
@@ -216,13 +224,14 @@ class split(_Parts):
 
     def _parts(self, shape):
         (axis,) = positions("axis", self.axis, shape)
-        sizes = self._sizes(shape[axis])
-        if sum(sizes) != shape[axis]:
+        whole, sections = shape[axis], self.sections
+        rest = whole % sections if isinstance(sections, int) else whole - sum(sections)
+        if rest:
             raise ValueError(
-                f"sections={self.sections} does not divide axis {self.axis} of shape "
-                f"{shape}, of size {shape[axis]}."
+                f"sections={shown(sections)} does not divide axis {self.axis} of shape "
+                f"{shape}, of size {whole}."
             )
-        for i, size in enumerate(sizes):
+        for i, size in enumerate(self._sizes(whole)):
             init = self._inits[i % len(self._inits)]
             yield init, (*shape[:axis], size, *shape[axis + 1 :])
 
@@ -245,10 +254,14 @@ def grouped(init: Initializer, groups: int) -> split:
     Returns:
         `split(init, groups)`.
 
+    Raises:
+        TypeError: if `init` is no initializer of this package.
+        ValueError: if `groups` is not a positive int.
+
     >>> import jaxinit
     >>> kernel = (3, 3, 8, 64)  # 64 inputs and outputs in 8 groups
     >>> he = jaxinit.variance_scaling(2.0, "fan_out", "normal")
     >>> round(grouped(he, 8).moments(kernel).variance * 3 * 3 * 8, 6)
     2.0
     """
-    return split(init, groups)
+    return split(init, count("groups", groups))

@@ -7,15 +7,18 @@ allowed and the fix.
 """
 
 import functools
+import inspect
 import math
-import operator
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from jaxinit._array.integers import axes, integer, is_boolean, shown
 
 Check = Callable[[str, Any], Any]
 _PYTHON_DTYPES = {kind.__name__: kind for kind in (bool, int, float, complex)}
@@ -34,17 +37,33 @@ def refuse_tracer(name: str, value: Any) -> None:
 def number(name: str, value: Any) -> float:
     """A real number, infinities included, as a Python float."""
     refuse_tracer(name, value)
-    scalar = value.item() if getattr(value, "shape", None) == () else value
-    if not isinstance(scalar, (int, float)) or math.isnan(scalar):
-        raise ValueError(f"{name} must be a real number, got {value!r}.")
-    return float(scalar) + 0.0  # no negative zero: it would equal zero yet act apart
+    scalar = _scalar(value)
+    is_real = isinstance(scalar, int | float) and not is_boolean(scalar)
+    if not is_real or scalar != scalar:
+        raise ValueError(f"{name} must be a real number, got {shown(value)}.")
+    try:
+        return float(scalar) + 0.0  # no negative zero: it equals zero yet acts apart
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be a number that a float can hold, got {shown(value)}."
+        ) from None
+
+
+def _scalar(value: Any) -> Any:
+    """A Python number of an array of one, where it is of numbers; else as it is."""
+    is_number = isinstance(value, np.generic | np.ndarray | jax.Array) and (
+        jnp.issubdtype(value.dtype, np.number)
+    )
+    is_other = hasattr(value, "item") and not hasattr(value, "dtype")
+    single = getattr(value, "shape", None) == ()
+    return value.item() if single and (is_number or is_other) else value
 
 
 def finite(name: str, value: Any) -> float:
     """A finite real number, as a Python float."""
     checked = number(name, value)
     if math.isinf(checked):
-        raise ValueError(f"{name} must be finite, got {value!r}.")
+        raise ValueError(f"{name} must be finite, got {shown(value)}.")
     return checked
 
 
@@ -52,7 +71,7 @@ def nonnegative(name: str, value: Any) -> float:
     """A finite number that is zero or greater, as a Python float."""
     checked = finite(name, value)
     if checked < 0:
-        raise ValueError(f"{name} must be zero or greater, got {value!r}.")
+        raise ValueError(f"{name} must be zero or greater, got {shown(value)}.")
     return checked
 
 
@@ -60,7 +79,7 @@ def positive(name: str, value: Any) -> float:
     """A finite number greater than zero, as a Python float."""
     checked = finite(name, value)
     if checked <= 0:
-        raise ValueError(f"{name} must be greater than zero, got {value!r}.")
+        raise ValueError(f"{name} must be greater than zero, got {shown(value)}.")
     return checked
 
 
@@ -68,16 +87,19 @@ def fraction(name: str, value: Any) -> float:
     """A number from zero to one, as a Python float."""
     checked = number(name, value)
     if not 0 <= checked <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {value!r}.")
+        raise ValueError(f"{name} must be between 0 and 1, got {shown(value)}.")
     return checked
 
 
 def count(name: str, value: Any, least: int = 1) -> int:
     """A whole number of at least `least`, as a Python int."""
     refuse_tracer(name, value)
-    if not hasattr(value, "__index__") or operator.index(value) < least:
-        raise ValueError(f"{name} must be an int of at least {least}, got {value!r}.")
-    return operator.index(value)
+    try:
+        if (checked := integer(name, value)) >= least:
+            return checked
+    except TypeError:
+        pass
+    raise ValueError(f"{name} must be an int of at least {least}, got {shown(value)}.")
 
 
 def _optional_number(name: str, value: Any) -> float | None:
@@ -86,28 +108,17 @@ def _optional_number(name: str, value: Any) -> float | None:
 
 def _axis(name: str, value: Any) -> int:
     refuse_tracer(name, value)
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}.") from None
+    return integer(name, value)
 
 
-def axes(name: str, value: Any) -> int | tuple[int, ...]:
-    """An axis, or a tuple of axes."""
+def _axes(name: str, value: Any) -> int | tuple[int, ...]:
     refuse_tracer(name, value)
-    try:
-        if hasattr(value, "__index__"):
-            return operator.index(value)
-        return tuple(operator.index(axis) for axis in value)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be an int or a sequence of ints, got {value!r}."
-        ) from None
+    return axes(name, value)
 
 
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}.")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
     return bool(value)
 
 
@@ -118,23 +129,26 @@ def dtype_of(name: str, value: Any) -> Any:
     """
     if isinstance(value, str):
         value = _PYTHON_DTYPES.get(value, value)
-    if value is None or value in _PYTHON_DTYPES.values():
+    if value is None or any(value is kind for kind in _PYTHON_DTYPES.values()):
         return value
     try:
-        return np.dtype(value)
-    except TypeError:
+        checked = np.dtype(value)
+    except (TypeError, ValueError):
+        checked = None
+    if checked is None or checked.shape or checked.fields:
         raise TypeError(
-            f"{name} must be a dtype such as jax.numpy.float32, got {value!r}."
-        ) from None
+            f"{name} must be a dtype such as jax.numpy.float32, got {shown(value)}."
+        )
+    return checked
 
 
 def choice(*allowed: str) -> Check:
     """The check that a setting is one of `allowed`."""
 
     def check(name, value):
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             options = ", ".join(map(repr, allowed))
-            raise ValueError(f"{name} must be one of {options}, got {value!r}.")
+            raise ValueError(f"{name} must be one of {options}, got {shown(value)}.")
         return value
 
     return check
@@ -147,7 +161,7 @@ Positive = Annotated[float, positive]
 Fraction = Annotated[float, fraction]
 OptionalFinite = Annotated[float | None, _optional_number]
 Axis = Annotated[int, _axis]
-Axes = Annotated[int | tuple[int, ...], axes]
+Axes = Annotated[int | Sequence[int], _axes]
 Flag = Annotated[bool, _flag]
 DType = Annotated[Any, dtype_of]
 Mode = Annotated[
@@ -160,12 +174,31 @@ Distribution = Annotated[
 ]
 
 
+def take_checks(cls: type) -> None:
+    """Takes the checks out of a new class's annotations, which are printed by `help`.
+
+    Annotations that are strings are left as they are, as names in them may come later.
+    """
+    plain = inspect.get_annotations(cls)
+    taken = {
+        name: hint.__metadata__[0]
+        for name, hint in plain.items()
+        if typing.get_origin(hint) is Annotated
+    }
+    if taken:
+        plain.update({name: plain[name].__origin__ for name in taken})
+        cls.__annotations__ = plain
+        inherited = getattr(cls, "_taken", {})
+        cls._taken = {**inherited, **taken}  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @functools.cache
 def checks(cls: type) -> dict[str, Check]:
     """The check of every field of `cls` that is declared with one."""
+    taken = getattr(cls, "_taken", {})
     hints = typing.get_type_hints(cls, include_extras=True)
     return {
-        name: hint.__metadata__[0]
+        name: taken[name] if name in taken else hint.__metadata__[0]
         for name, hint in hints.items()
-        if typing.get_origin(hint) is Annotated
+        if name in taken or typing.get_origin(hint) is Annotated
     }

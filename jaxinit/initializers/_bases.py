@@ -23,6 +23,9 @@ class FromShape(Initializer):
     def _law(self, shape, dtype):
         return composite.Table(self, shape)
 
+    def _check_values(self, shape, dtype):
+        """Tables are finite."""
+
     def _sample(self, key, shape, dtype):
         return jnp.asarray(self._table(shape), dtype)
 
@@ -40,6 +43,16 @@ class FromUniform(Initializer):
 
     def _law(self, shape, dtype):
         return composite.Quantile(self)
+
+    def _check_values(self, shape, dtype):
+        half = np.finfo(dtype).eps / 2
+        with np.errstate(all="ignore"):
+            ends = self._quantile(np, np.array([half, 1 - half], dtype))
+        if not np.isfinite(ends).all():
+            raise ValueError(
+                f"{self!r} makes entries that are not finite in {dtype}: they go from "
+                f"{ends[0]} to {ends[1]}. Choose other settings, or a wider dtype."
+            )
 
     def _sample(self, key, shape, dtype):
         # jax draws multiples of eps from 0 on: half an eps more, and log(u) is finite

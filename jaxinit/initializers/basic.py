@@ -14,6 +14,7 @@ from jax.nn import initializers as reference
 from jaxinit._array import composite, laws
 from jaxinit._array.between import draw_between
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.integers import shown
 from jaxinit._array.makers import maker
 from jaxinit._array.rounded import numbers_between
 from jaxinit._array.settings import (
@@ -52,13 +53,36 @@ def _frozen(name: str, value: Any) -> Frozen:
     refuse_tracer(name, value)
     if isinstance(value, Frozen):
         return value
-    array = np.asarray(value)
+    try:
+        array = given = np.asarray(value)
+    except (TypeError, ValueError, NotImplementedError):  # of lists that are no array
+        array = given = np.array(None)
     for kind, widest in _WIDEST.items():  # a printed number has no narrower dtype
         if jnp.issubdtype(array.dtype, kind):
             array = array.astype(widest)
     if array.dtype.kind not in "fcib":
-        raise TypeError(f"{name} must be a number or an array, got {value!r}.")
+        raise TypeError(f"{name} must be a number or an array, got {shown(value)}.")
+    if given.dtype.kind == "u" and (array < 0).any():
+        raise ValueError(f"{name} must be at most 2**63 - 1, got {shown(value)}.")
     return Frozen(array.dtype.str, array.shape, array.tobytes())
+
+
+def _misfit(array: Any, dtype: np.dtype) -> np.ndarray:
+    """Which numbers a dtype does not hold; that it rounds them is no matter."""
+    real, imaginary = np.real(array), np.imag(array)
+    if jnp.issubdtype(dtype, np.complexfloating):
+        part = np.dtype(jnp.finfo(dtype).dtype)
+        return _misfit(real, part) | _misfit(imaginary, part)
+    if dtype == np.bool_:
+        fits = (real == 0) | (real == 1)
+    elif jnp.issubdtype(dtype, np.integer):
+        limits = jnp.iinfo(dtype)
+        fits = (real >= int(limits.min)) & (real <= int(limits.max)) & (real % 1 == 0)
+    else:
+        with np.errstate(over="ignore"):
+            cast = real.astype(dtype).astype(np.float64)
+        fits = np.isfinite(cast) | (cast == real) | np.isnan(real)
+    return ~fits | (imaginary != 0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +97,8 @@ class constant(Initializer):
 
     Raises:
         TypeError: if the value is traced or no number.
-        ValueError: in a call, if the value does not fit the shape.
+        ValueError: in a call, if the value does not fit the shape, or the dtype cannot
+            hold it (300 as int8, 1.5 as an integer, 1e40 in float32).
 
     >>> import jax
     >>> constant(3.0)(jax.random.key(0), (2,))
@@ -93,6 +118,15 @@ class constant(Initializer):
 
     def __repr__(self):
         return {zeros: "zeros", ones: "ones"}.get(self) or super().__repr__()
+
+    def _check_values(self, shape, dtype):
+        misfit = _misfit(self.value.array, dtype)
+        if misfit.any():
+            first = self.value.array[misfit][0]
+            raise ValueError(
+                f"value has {first}, which {dtype} cannot hold: choose another dtype, "
+                "or convert the value first."
+            )
 
     def _law(self, shape, dtype):
         return laws.Values(tuple(self.value.array.ravel().tolist()))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.integers import shown
 from jaxinit._array.makers import maker
 from jaxinit._array.settings import choice, refuse_tracer
 from jaxinit.initializers.basic import constant, normal, zeros
@@ -71,9 +72,15 @@ def log_odds(prior: Any, dtype: Any = None) -> Initializer:
 
 def _positive(name: str, values: Any) -> np.ndarray:
     refuse_tracer(name, values)
-    array = np.asarray(values, np.float64)
-    if not array.size or not ((array > 0) & np.isfinite(array)).all():
-        raise ValueError(f"{name} must be positive and finite, got {values!r}.")
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):  # of keys, and of lists that are no array
+        array = np.array(None)
+    if not array.size or array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be numbers, got {shown(values)}.")
+    array = array.astype(np.float64)
+    if not ((array > 0) & np.isfinite(array)).all():
+        raise ValueError(f"{name} must be positive and finite, got {shown(values)}.")
     return array
 
 

@@ -12,7 +12,7 @@ from jaxinit._array import fans as _fans
 from jaxinit._array import laws
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.makers import maker
-from jaxinit._array.settings import Axes, DType, positive
+from jaxinit._array.settings import Axes, DType, nonnegative, positive
 from jaxinit.initializers.basic import normal
 from jaxinit.initializers.variance_scaling import variance_scaling
 
@@ -76,7 +76,8 @@ def siren_hidden(omega: float = 30.0, dtype: Any = None) -> Initializer:
     >>> round(siren_hidden().moments((600, 256)).high * 30, 6)
     0.1
     """
-    scale = 2 / positive("omega", omega) ** 2
+    omega = positive("omega", omega)
+    scale = 2 / max(omega * omega, 5e-324)  # infinite rather than undefined
     return variance_scaling(scale, "fan_in", "uniform", dtype=dtype)
 
 
@@ -101,4 +102,4 @@ def fourier_features(bandwidth: float, dtype: Any = None) -> Initializer:
     >>> fourier_features(10.0)
     normal(stddev=10.0)
     """
-    return normal(bandwidth, dtype)
+    return normal(nonnegative("bandwidth", bandwidth), dtype)

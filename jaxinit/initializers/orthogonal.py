@@ -16,6 +16,7 @@ from jaxinit._array import laws
 from jaxinit._array.combine import center_tap
 from jaxinit._array.fans import as_tuple, positions, refuse_overlap
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.integers import integer, shown
 from jaxinit._array.makers import maker
 from jaxinit._array.settings import Axes, Axis, DType, NonNegative
 
@@ -130,9 +131,9 @@ def delta_orthogonal(
     >>> (x[1].T @ x[1]).round(4).trace(), x[0].any()
     (Array(4., dtype=float32), Array(False, dtype=bool))
     """
-    if column_axis not in (-2, -1, 0, 1):
+    if integer("column_axis", column_axis) not in (-2, -1, 0, 1):
         raise ValueError(
             "column_axis must be one of -2, -1, 0, 1, an axis of the matrix, got "
-            f"{column_axis}."
+            f"{shown(column_axis)}."
         )
     return center_tap(orthogonal(scale, column_axis, dtype))

@@ -13,7 +13,7 @@ from jaxinit._array import composite, laws
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.makers import maker
 from jaxinit._array.parts import split
-from jaxinit._array.settings import DType, Positive, positive
+from jaxinit._array.settings import DType, Positive, finite, positive
 from jaxinit.initializers._bases import FromUniform
 from jaxinit.initializers.basic import constant, uniform
 
@@ -47,13 +47,13 @@ def forget_gate_bias(
         The initializer, for an array of the gates one after the other.
 
     Raises:
-        ValueError: if `gates` has no f, or a letter twice.
+        ValueError: if `bias` is not finite, or `gates` has no f, or a letter twice.
 
     >>> import jax
     >>> forget_gate_bias()(jax.random.key(0), (8,))
     Array([0., 0., 1., 1., 0., 0., 0., 0.], dtype=float32)
     """
-    forget = constant(bias, dtype)
+    forget = constant(finite("bias", bias), dtype)
     others = constant(0.0, dtype)
     order = tuple(forget if gate == "f" else others for gate in _gates("gates", gates))
     return split(order, len(order))
@@ -103,6 +103,9 @@ class chrono(Initializer):
                 f"shape must be (units * {len(self.gates)},), for the gates "
                 f"{self.gates!r}, got {shape}."
             )
+
+    def _check_values(self, shape, dtype):
+        self._forget()._check_values(shape, dtype)
 
     def _forget(self) -> "log_uniform":
         return log_uniform(1.0, self.max_steps - 1)

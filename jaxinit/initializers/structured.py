@@ -18,7 +18,7 @@ from jaxinit._array.fans import positions
 from jaxinit._array.initializer import Initializer, Shape
 from jaxinit._array.makers import maker
 from jaxinit._array.parts import grouped
-from jaxinit._array.settings import Axis, DType, Finite, Fraction, NonNegative
+from jaxinit._array.settings import Axis, DType, Finite, Fraction, NonNegative, count
 from jaxinit.initializers._bases import FromShape
 from jaxinit.initializers.orthogonal import orthogonal
 
@@ -94,7 +94,7 @@ def dirac(groups: int = 1, scale: float = 1.0, dtype: Any = None) -> Initializer
             [0., 1., 0., 1.]]], dtype=float32)
     """
     tap = center_tap(identity(scale, dtype))
-    return tap if groups == 1 else grouped(tap, groups)
+    return tap if count("groups", groups) == 1 else grouped(tap, groups)
 
 
 @dataclass(frozen=True, repr=False)

@@ -133,7 +133,10 @@ class variance_scaling(Initializer):
 
 @maker
 def glorot_uniform(
-    in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
+    in_axis: _fans.Axes = -2,
+    out_axis: _fans.Axes = -1,
+    batch_axis: _fans.Axes = (),
+    dtype: Any = None,
 ) -> Initializer:
     """Uniform on `+-sqrt(6 / (fan_in + fan_out))`: variance `2 / (fan_in + fan_out)`.
 
@@ -159,7 +162,10 @@ def glorot_uniform(
 
 @maker
 def glorot_normal(
-    in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
+    in_axis: _fans.Axes = -2,
+    out_axis: _fans.Axes = -1,
+    batch_axis: _fans.Axes = (),
+    dtype: Any = None,
 ) -> Initializer:
     """Variance `2 / (fan_in + fan_out)`, normal, truncated at two sigmas.
 
@@ -185,7 +191,10 @@ def glorot_normal(
 
 @maker
 def lecun_uniform(
-    in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
+    in_axis: _fans.Axes = -2,
+    out_axis: _fans.Axes = -1,
+    batch_axis: _fans.Axes = (),
+    dtype: Any = None,
 ) -> Initializer:
     """Uniform on `+-sqrt(3 / fan_in)`: variance `1 / fan_in`.
 
@@ -210,7 +219,10 @@ def lecun_uniform(
 
 @maker
 def lecun_normal(
-    in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None
+    in_axis: _fans.Axes = -2,
+    out_axis: _fans.Axes = -1,
+    batch_axis: _fans.Axes = (),
+    dtype: Any = None,
 ) -> Initializer:
     """Variance `1 / fan_in`, normal, truncated at two sigmas.
 
@@ -236,9 +248,9 @@ def lecun_normal(
 
 @maker
 def he_uniform(
-    in_axis: Axes = -2,
-    out_axis: Axes = -1,
-    batch_axis: Axes = (),
+    in_axis: _fans.Axes = -2,
+    out_axis: _fans.Axes = -1,
+    batch_axis: _fans.Axes = (),
     dtype: Any = None,
     *,
     negative_slope: float = 0.0,
@@ -263,7 +275,8 @@ def he_uniform(
     >>> round(he_uniform(negative_slope=5**0.5).moments((100, 10)).high, 6)
     0.1
     """
-    scale = 2 / (1 + finite("negative_slope", negative_slope) ** 2)
+    slope = finite("negative_slope", negative_slope)
+    scale = 2 / (1 + slope * slope)
     return variance_scaling(
         scale, "fan_in", "uniform", in_axis, out_axis, batch_axis, dtype
     )
@@ -271,9 +284,9 @@ def he_uniform(
 
 @maker
 def he_normal(
-    in_axis: Axes = -2,
-    out_axis: Axes = -1,
-    batch_axis: Axes = (),
+    in_axis: _fans.Axes = -2,
+    out_axis: _fans.Axes = -1,
+    batch_axis: _fans.Axes = (),
     dtype: Any = None,
     *,
     negative_slope: float = 0.0,
@@ -296,7 +309,8 @@ def he_normal(
     >>> round(he_normal().moments((200, 10)).std, 6)
     0.1
     """
-    scale = 2 / (1 + finite("negative_slope", negative_slope) ** 2)
+    slope = finite("negative_slope", negative_slope)
+    scale = 2 / (1 + slope * slope)
     return variance_scaling(
         scale, "fan_in", "truncated_normal", in_axis, out_axis, batch_axis, dtype
     )
