@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxinit._array import composite, laws
 from jaxinit._array.fans import Fans, fans, positions
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.joined import mirrored_along
 from jaxinit._array.settings import Axis, Finite
 
 
@@ -175,7 +176,7 @@ class mirrored(_Wrapper):
 
     def _sample(self, key, shape, dtype):
         half = self.init._sample(key, self._half(shape), dtype)
-        return jnp.concatenate([half, -half], self.axis)
+        return mirrored_along(half, self.axis % len(shape))
 
     def _check_shape(self, shape):
         self.init._check_shape(self._half(shape))
