@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxinit._array import composite, laws
 from jaxinit._array.fans import Fans, fans, positions
 from jaxinit._array.initializer import Initializer, checked_initializer
+from jaxinit._array.joined import mirrored_along
 from jaxinit._array.settings import Axis, Finite
 
 
@@ -172,7 +173,7 @@ class mirrored(_Wrapper):
 
     def _sample(self, key, shape, dtype):
         half = self.init._sample(key, self._half(shape), dtype)
-        return jnp.concatenate([half, -half], self.axis)
+        return mirrored_along(half, self.axis % len(shape))
 
     def _check_values(self, shape, dtype):
         self.init._check_values(self._half(shape), dtype)

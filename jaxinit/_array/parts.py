@@ -17,6 +17,7 @@ from jaxinit._array.combine import fans_of
 from jaxinit._array.fans import Fans, as_tuple, positions
 from jaxinit._array.initializer import Initializer, checked_initializer
 from jaxinit._array.integers import axes, shown
+from jaxinit._array.joined import side_by_side, whole_along
 from jaxinit._array.makers import forgotten_call, is_maker, maker
 from jaxinit._array.settings import Axis, count, refuse_tracer
 
@@ -87,14 +88,17 @@ class _Parts(Initializer):
     def _draw_parts(self, key, shape, dtype) -> list[jax.Array] | jax.Array:
         """The parts; if all are equal, drawn as one array of them."""
         parts = list(self._parts(shape))
-        if key is None:  # none of them draws
-            return [init._sample(None, part, dtype) for init, part in parts]
         if len(set(parts)) == 1:
             init, part = parts[0]
+            if key is None:  # it does not draw
+                one = init._sample(None, part, dtype)
+                return jnp.broadcast_to(one, (len(parts), *part))
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(len(parts)))
             return jax.vmap(lambda k: init._sample(k, part, dtype))(keys)
         return [
-            init._sample(jax.random.fold_in(key, i), part, dtype)
+            init._sample(
+                key if key is None else jax.random.fold_in(key, i), part, dtype
+            )
             for i, (init, part) in enumerate(parts)
         ]
 
@@ -155,7 +159,7 @@ class stacked(_Parts):
         (axis,) = positions("axis", self.axis, shape)
         parts = self._draw_parts(key, shape, dtype)
         if isinstance(parts, list):
-            return jnp.stack(parts, axis)
+            return whole_along(jnp.stack(parts, axis), axis)
         return jnp.moveaxis(parts, 0, axis)
 
 
@@ -239,7 +243,7 @@ class split(_Parts):
         (axis,) = positions("axis", self.axis, shape)
         parts = self._draw_parts(key, shape, dtype)
         if isinstance(parts, list):
-            return jnp.concatenate(parts, axis)
+            return side_by_side(parts, axis)
         return jnp.moveaxis(parts, 0, axis).reshape(shape)
 
 

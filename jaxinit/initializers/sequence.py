@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxinit._array import composite, laws
 from jaxinit._array.initializer import Initializer
+from jaxinit._array.joined import side_by_side
 from jaxinit._array.makers import maker
 from jaxinit._array.parts import split
 from jaxinit._array.settings import DType, Positive, finite, positive
@@ -122,7 +123,7 @@ class chrono(Initializer):
         forget = self._forget()._sample(key, (units,), dtype)
         signs = {"f": forget, "i": -forget}
         zero = jnp.zeros_like(forget)
-        return jnp.concatenate([signs.get(gate, zero) for gate in self.gates])
+        return side_by_side([signs.get(gate, zero) for gate in self.gates], 0)
 
 
 @dataclass(frozen=True, repr=False)

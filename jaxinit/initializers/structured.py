@@ -16,6 +16,7 @@ from jaxinit._array import composite, laws
 from jaxinit._array.combine import center_tap, mirrored
 from jaxinit._array.fans import positions
 from jaxinit._array.initializer import Initializer, Shape
+from jaxinit._array.joined import whole_along
 from jaxinit._array.makers import maker
 from jaxinit._array.parts import grouped
 from jaxinit._array.settings import Axis, DType, Finite, Fraction, NonNegative, count
@@ -268,6 +269,7 @@ class sparse(Initializer):
         places, values = jax.random.split(key)
         order = jax.lax.broadcasted_iota(np.int32, shape, self.axis % len(shape))
         rank = jax.random.permutation(places, order, self.axis, independent=True)
+        rank = whole_along(rank, self.axis % len(shape))
         drawn = jax.random.normal(values, shape, dtype)
         stddev = jnp.asarray(self.stddev, dtype)
         return jnp.where(
