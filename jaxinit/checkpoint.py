@@ -107,7 +107,9 @@ def _texts(text: str) -> list[str]:
     row = np.zeros(_TEXT, np.uint8)
     encoded = text.encode()[:_TEXT]
     row[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-    return [each.tobytes().rstrip(b"\0").decode(errors="replace") for each in gathered(row)]
+    return [
+        each.tobytes().rstrip(b"\0").decode(errors="replace") for each in gathered(row)
+    ]
 
 
 def _refuse_unshared(folder: Path) -> None:
@@ -222,7 +224,9 @@ def _of_these_processes(params: Any) -> tuple[dict[str, Any], Any]:
         return {}, jax.tree.map(lambda x: x if spans(x) else np.asarray(x), params)
     own = jax.process_index()
     alone = MultiprocessingOptions(
-        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+        primary_host=own,
+        active_processes={own},
+        barrier_sync_key_prefix=f"process{own}",
     )
     return {"multiprocessing_options": alone}, jax.tree.map(np.asarray, params)
 
@@ -230,8 +234,8 @@ def _of_these_processes(params: Any) -> tuple[dict[str, Any], Any]:
 def _outlast_writers(folder: Path) -> None:
     """Empties a folder until nothing comes into it any more.
 
-    Orbax raises at the first failure, while other writes are still under way: these make
-    files, and the folders above them, anew.
+    Orbax raises at the first failure, while other writes are still under way: these
+    make files, and the folders above them, anew.
     """
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < _QUIET:
@@ -279,7 +283,9 @@ def _storable(params: Any) -> Any:
     wrong = [
         f"{_written(path, '/')}: not an array but {leaf!r}"
         for path, leaf in flat
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex)
+        if not isinstance(
+            leaf, jax.Array | np.ndarray | np.generic | int | float | complex
+        )
     ]
     if wrong:
         raise TypeError(problems_message("params", wrong))
@@ -316,7 +322,8 @@ def _collisions(paths: Sequence[Any], separator: str) -> Iterator[str]:
         groups.setdefault(_written(names, separator), []).append(shown)
     for name, group in groups.items():
         if len(group) > 1:
-            yield f"{' and '.join(group)}: both would be written as {name!r}; rename one"
+            both = " and ".join(group)
+            yield f"{both}: both would be written as {name!r}; rename one"
 
 
 def _written(names: Any, separator: str) -> str:

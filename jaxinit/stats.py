@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._array.initializer import Initializer
-from jaxinit._array.laws import Moments
 from jaxinit._array.ks import distance
+from jaxinit._array.laws import Moments
 from jaxinit._array.measured import Measured as Measured
 from jaxinit._array.measured import measure as measure
 from jaxinit._array.rounded import rounded_moments

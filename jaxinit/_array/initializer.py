@@ -211,7 +211,9 @@ def _in_mesh_of(placement: Placement) -> contextlib.AbstractContextManager[Any]:
     """Puts a mesh in use that has Explicit axes, which mean nothing outside it."""
     mesh = getattr(placement, "mesh", None)
     is_explicit = isinstance(mesh, Mesh) and AxisType.Explicit in mesh.axis_types
-    return jax.set_mesh(mesh) if is_explicit and _is_eager() else contextlib.nullcontext()
+    return (
+        jax.set_mesh(mesh) if is_explicit and _is_eager() else contextlib.nullcontext()
+    )
 
 
 def _mesh_of(placement: NamedSharding | PartitionSpec) -> AbstractMesh | Mesh:

@@ -44,11 +44,14 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> list[Tap]:
     """
     given = model.params, model.state, inputs
     # What is not a number is reported, with the layer that makes it.
-    with jax.debug_nans(False), with_auto_axes(_both_passes(model, loss, given)) as (
-        taps,
-        gradients,
-        slopes,
-        params,
+    with (
+        jax.debug_nans(False),
+        with_auto_axes(_both_passes(model, loss, given)) as (
+            taps,
+            gradients,
+            slopes,
+            params,
+        ),
     ):
         owned = _by_owner(params, slopes, taps)
         # Statistics are compiled apart, once for each shape whatever the model.

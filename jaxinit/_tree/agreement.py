@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
@@ -51,7 +52,8 @@ def check_processes(tree: Any, key: Any = None) -> None:
 
     >>> import jaxinit
     >>> shapes = {"kernel": jax.ShapeDtypeStruct((64, 32), "float32")}
-    >>> plan, key = jaxinit.plan(shapes, {"**": jaxinit.he_normal()}), jax.random.key(0)
+    >>> plan = jaxinit.plan(shapes, {"**": jaxinit.he_normal()})
+    >>> key = jax.random.key(0)
     >>> check_processes(plan, key)
     >>> check_processes({"seed": 0, "params": plan.init(key)})
     """
@@ -59,8 +61,8 @@ def check_processes(tree: Any, key: Any = None) -> None:
         _check_plan(tree, key)
     elif key is not None:
         raise TypeError(
-            "a key goes with a plan, as in check_processes(plan, key); of a tree let it "
-            'be a leaf: check_processes({"params": params, "key": key}).'
+            "a key goes with a plan, as in check_processes(plan, key); of a tree let "
+            'it be a leaf: check_processes({"params": params, "key": key}).'
         )
     elif jax.process_count() > 1:
         _check_values(tree)
@@ -110,7 +112,9 @@ def _differences(
     hashes: Mapping[str, Sequence[bytes]],
 ) -> Iterator[tuple[str, int, str]]:
     """Name and position of every hash that differs, and between which processes."""
-    table = gathered(np.array([np.frombuffer(b"".join(h), "<u8") for h in hashes.values()]))
+    table = gathered(
+        np.array([np.frombuffer(b"".join(h), "<u8") for h in hashes.values()])
+    )
     for name, columns in zip(hashes, table.transpose(1, 2, 0).tolist(), strict=True):
         for i, column in enumerate(columns):
             sides = _sides(dict(enumerate(column)))
@@ -129,7 +133,7 @@ def _versions() -> str:
 def _of_key(key: Any) -> Iterator[str]:
     if key is None:
         return
-    is_typed = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    is_typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
     yield str(jax.random.key_impl(key)) if is_typed else "raw"
     words = jax.random.key_data(key) if is_typed else key
     yield repr(np.asarray(words).tolist())
@@ -146,7 +150,7 @@ def _of_sharding(sharding: Sharding | None) -> Iterator[str]:
     if sharding is None or sharding.is_fully_addressable:
         return
     if isinstance(sharding, NamedSharding):
-        yield repr([device.id for device in sharding.mesh.devices.flat])
+        yield repr(sharding.mesh.device_ids.tolist())
     else:
         yield repr(sorted(device.id for device in sharding.device_set))
 
@@ -187,7 +191,13 @@ def _parts(value: Any) -> Iterable[Any]:
         case types.FunctionType():
             cells = [cell.cell_contents for cell in value.__closure__ or ()]
             name = f"{value.__module__}.{value.__qualname__}"
-            return [name, value.__code__, value.__defaults__, value.__kwdefaults__, cells]
+            return [
+                name,
+                value.__code__,
+                value.__defaults__,
+                value.__kwdefaults__,
+                cells,
+            ]
         case types.MethodType():
             return [value.__self__, value.__func__]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
