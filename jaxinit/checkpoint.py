@@ -32,8 +32,8 @@ def save(path: str | os.PathLike, params: Any) -> None:
     Arrays that span the processes of a multi-process program are saved by all of them
     together, with the same `path` on a file system that they share: each writes its own
     part of an Orbax checkpoint, and the first one renames it. Of arrays that every
-    process has for itself that of the first is written. Trees without such arrays are
-    saved by the process that calls this, alone.
+    process has for itself that of the first is written. A tree without arrays that span
+    processes is saved by the process that calls this, alone, as `.safetensors`.
 
     What a process that was killed left beside `path` is removed.
 
@@ -59,10 +59,20 @@ def save(path: str | os.PathLike, params: Any) -> None:
     if any(map(spans, jax.tree.leaves(params))):
         _save_together(path, write, params)
     else:
+        _refuse_orbax_alone(path)
         _refuse_existing(path)
         with _partial(path) as folder, _os_errors():
             write(folder / path.name, params)
             _rename(folder, path)
+
+
+def _refuse_orbax_alone(path: Path) -> None:
+    """In a program of several processes Orbax waits for all of them."""
+    if jax.process_count() > 1 and path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path} would be an Orbax checkpoint, which all processes write together, "
+            "of arrays of this process alone: choose a name that ends in .safetensors."
+        )
 
 
 def _save_together(path: Path, write: Callable[[Path, Any], None], params: Any) -> None:
@@ -200,9 +210,10 @@ def _orbax() -> Callable[[Path, Any], None]:
         hook, logger = sys.unraisablehook, logging.getLogger("absl")
         sys.unraisablehook = _ignoring_closed_loops(hook)
         logger.addFilter(_is_not_of_orbax)
-        options, params = _of_these_processes(params)
+        if jax.process_count() > 1:  # Orbax takes no arrays of one process there
+            params = jax.tree.map(lambda x: x if spans(x) else np.asarray(x), params)
         try:
-            with ocp.StandardCheckpointer(**options) as checkpointer:
+            with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(path, params)
         except BaseException:
             _outlast_writers(path.parent)
@@ -212,23 +223,6 @@ def _orbax() -> Callable[[Path, Any], None]:
         sys.unraisablehook = hook
 
     return write
-
-
-def _of_these_processes(params: Any) -> tuple[dict[str, Any], Any]:
-    """Options of a checkpointer, and the arrays as it takes them."""
-    from orbax.checkpoint.options import MultiprocessingOptions
-
-    if jax.process_count() == 1:
-        return {}, params
-    if any(map(spans, jax.tree.leaves(params))):
-        return {}, jax.tree.map(lambda x: x if spans(x) else np.asarray(x), params)
-    own = jax.process_index()
-    alone = MultiprocessingOptions(
-        primary_host=own,
-        active_processes={own},
-        barrier_sync_key_prefix=f"process{own}",
-    )
-    return {"multiprocessing_options": alone}, jax.tree.map(np.asarray, params)
 
 
 def _outlast_writers(folder: Path) -> None:
