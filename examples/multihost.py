@@ -33,13 +33,13 @@ RULES = {
 }
 
 
-def shapes(depth: int = 2, width: int = 64) -> dict:
+def shapes(depth: int = 2, width: int = 96) -> dict:
     """The parameters of layers of attention."""
     sizes = {"norm": (width,), "qkv": (width, 3 * width), "out": (width, width)}
     block = {
         name: jax.ShapeDtypeStruct(size, "float32") for name, size in sizes.items()
     }
-    embedding = jax.ShapeDtypeStruct((256, width), "bfloat16")
+    embedding = jax.ShapeDtypeStruct((384, width), "bfloat16")
     return {"embedding": embedding, "blocks": [block] * depth}
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -81,3 +82,66 @@ def test_what_orbax_logs_after_a_failure_is_dropped(tmp_path, monkeypatch, caplo
     assert log("/orbax/future.py") == 1
     assert log("/elsewhere.py") == 2
     logger.filters.clear()
+
+
+REFUSED = {
+    "one name, file": (
+        "a.safetensors",
+        {"a": {"b": 1.0}, "a/b": 2.0},
+        r"\['a/b'\]: both",
+    ),
+    "one name, folder": ("a", {"a": {"b": 1.0}, "a.b": 2.0}, r"\['a.b'\]: both"),
+    "int4, file": (
+        "a.safetensors",
+        {"w": jnp.ones(2, "int4")},
+        "w: safetensors has no",
+    ),
+    "uint4, folder": ("a", {"w": jnp.ones(2, "uint4")}, "w: Orbax has no uint4"),
+    "no entries": ("a", {"w": jnp.ones((0, 2))}, "w: Orbax writes no arrays without"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_not_come_back_is_refused_before_writing(case, tmp_path):
+    name, tree, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        checkpoint.save(tmp_path / name, tree)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_no_array_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="w: not an array but 'x'"):
+        checkpoint.save(tmp_path / "a.safetensors", {"w": "x"})
+
+
+def test_the_folder_of_a_dead_process_is_removed_and_that_of_a_live_one_kept(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with checkpoint._partial(path) as live:
+        dead = live.with_name(live.name.replace(".partial", "x.partial"))
+        dead.mkdir()
+        (dead / "lock").touch()
+        checkpoint.save(path, TREE)
+        assert live.exists()
+        assert not dead.exists()
+
+
+def test_a_file_has_the_mode_of_new_files_and_its_folder_is_synced(
+    tmp_path, monkeypatch
+):
+    synced = []
+    monkeypatch.setattr(checkpoint, "_sync", synced.append)
+    (tmp_path / "new").touch()
+    checkpoint.save(tmp_path / "a.safetensors", TREE)
+    modes = [(tmp_path / name).stat().st_mode for name in ("new", "a.safetensors")]
+    assert modes[0] == modes[1]
+    assert synced[-1] == tmp_path
+
+
+def test_writers_that_outlast_a_failure_are_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_QUIET", 0.3)
+    late = [threading.Timer(0.1 * i, (tmp_path / f"{i}").mkdir) for i in range(4)]
+    for timer in late:
+        timer.start()
+    checkpoint._outlast_writers(tmp_path)
+    assert not any(timer.is_alive() for timer in late)
+    assert os.listdir(tmp_path) == []

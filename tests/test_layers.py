@@ -44,6 +44,7 @@ GUESTS = {
     "scipy": {"_array", "stats"},
     "matplotlib": {"plots"},
     "orbax": {"checkpoint"},
+    "tensorstore": {"checkpoint"},
     "safetensors": {"checkpoint"},
     "optax": {"schemes.mup"},
 }

@@ -1,5 +1,7 @@
 """Several processes, as on several hosts: each draws its shards of the same arrays."""
 
+import fcntl
+import json
 import os
 import re
 import signal
@@ -9,75 +11,25 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
 
 import jaxinit
 from examples import multihost
+from jaxinit import linen as linen_door
+from jaxinit import nnx as nnx_door
+from jaxinit._array.ks import QUANTILES
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 100
 
-# What a process does that is given its number, the number of all, and the coordinator.
-DOORS = """
-import sys
-import jax
-import numpy as np
-from flax import linen, nnx
-import jaxinit, jaxinit.linen, jaxinit.nnx
-from examples import multihost
-from tests.test_multihost import linen_model, nnx_model
 
-process, processes, coordinator = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-multihost.connect(coordinator, processes, process)
-mesh = jax.make_mesh((processes, 2), ("data", "model"))
-key = jax.random.key(0)
-x = jax.ShapeDtypeStruct((1, 8), np.float32)
-variables = jaxinit.linen.init(linen_model(), key, x, mesh=mesh)
-state = nnx.state(jaxinit.nnx.create(nnx_model, key, mesh=mesh))
-kernel = variables["params"]["kernel"].value
-assert {shard.data.shape for shard in kernel.addressable_shards} == {(4, 4)}
-print("linen", jaxinit.fingerprint(variables), flush=True)
-print("nnx", jaxinit.fingerprint(nnx.to_pure_dict(state)), flush=True)
-jaxinit.check_processes({"linen": variables, "nnx": nnx.to_pure_dict(state)})
-
-def error_of(tree):
-    try:
-        jaxinit.check_processes(tree)
-    except ValueError as error:
-        return " ".join(str(error).split())
-
-# Its first axis is cut among processes, so that the copies of a part are on one host.
-rows = jax.NamedSharding(mesh, jax.P("data"))
-whole = jax.NamedSharding(mesh, jax.P(None, "model"))
-
-def spread(sharding, value):
-    return jax.make_array_from_callback(
-        (4, 4), sharding, lambda index: np.full((4, 4), value, np.float32)[index]
-    )
-
-print("alone", error_of({"a": key, "w": spread(rows, process)}), flush=True)
-print("copies", error_of({"a": key, "w": spread(whole, process)}), flush=True)
-print("shapes", error_of({"a": np.zeros(1 + process)}), flush=True)
-"""
-
-
-def linen_model():
-    from flax import linen as nn
-
-    partitioned = nn.with_partitioning(jaxinit.he_normal(), ("data", "model"))
-    return nn.Dense(8, kernel_init=partitioned)
-
-
-def nnx_model(rngs):
-    from flax import nnx
-
-    partitioned = nnx.with_partitioning(jaxinit.he_normal(), ("data", "model"))
-    return nnx.Dict(
-        dense=nnx.Linear(8, 8, kernel_init=partitioned, rngs=rngs),
-        dropout=nnx.Dropout(0.5, rngs=rngs),
-    )
-
-
-def run(commands: list[list[str]]) -> tuple[list[int], str, str]:
+def run(
+    commands: list[list[str]], seconds: float = SECONDS
+) -> tuple[list[int], str, str]:
     """Exit codes, standard output and errors of processes that run together."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment["PYTHONPATH"] = str(ROOT)
@@ -94,7 +46,7 @@ def run(commands: list[list[str]]) -> tuple[list[int], str, str]:
         for command in commands
     ]
     try:
-        texts = [child.communicate(timeout=SECONDS) for child in children]
+        texts = [child.communicate(timeout=seconds) for child in children]
     finally:
         for child in children:
             if child.poll() is None:
@@ -133,35 +85,183 @@ def test_process_with_another_seed_is_detected_by_all():
     assert errors.count("key: processes 0, 2 against 1") == 3, errors
 
 
-def test_doors_and_what_can_be_compared():
+def run_processes(count: int, folder: Path) -> None:
+    """Runs `tests.processes` in so many processes, which write what they find."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{held.getsockname()[1]}"
-        codes, output, errors = run(
-            [["-c", DOORS, str(i), "2", coordinator] for i in range(2)]
-        )
-    assert codes == [0, 0], errors
-    from flax import nnx
+        common = [str(count), coordinator, str(folder)]
+        commands = [["-m", "tests.processes", str(i), *common] for i in range(count)]
+        codes, _, errors = run(commands, 5 * SECONDS)
+    assert codes == [0] * count, errors
 
-    from jaxinit import linen as linen_door
-    from jaxinit import nnx as nnx_door
 
+@pytest.fixture(
+    scope="module", params=[2, pytest.param(4, marks=pytest.mark.exhaustive)]
+)
+def many(request, tmp_path_factory) -> tuple[list[dict], Path]:
+    base = tmp_path_factory.getbasetemp()
+    # Workers of one run share what the first of them has made.
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / f"processes{request.param}"
+    with (base / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            run_processes(request.param, folder)
+    texts = [(folder / f"{i}.json").read_text() for i in range(request.param)]
+    return [json.loads(text) for text in texts], folder
+
+
+def of(many, part: str) -> list[dict]:
+    return [found[part] for found in many[0]]
+
+
+def alone(part, many) -> dict:
+    """The same of this process alone, on the same mesh of its own devices."""
+    count = len(many[0])
+
+    def mesh_of(axes):
+        return jax.make_mesh((count, 2), ("data", "model"), axis_types=(axes,) * 2)
+
+    calls = dict(part(mesh_of, count > 2))
+    return json.loads(json.dumps(processes.run({"": iter(calls.items())})[""]))
+
+
+def test_every_door_draws_the_same_arrays_on_every_mesh(many):
+    first, *others = of(many, "doors")
+    assert [*others] == [first] * len(others)
     key, x = jax.random.key(0), jax.ShapeDtypeStruct((1, 8), "float32")
+    plan = processes.placed_plan(jax.make_mesh((1, 1), ("data", "model")))
+    pair = {name: plan.init(key)[name] for name in ("float32", "whole")}
     mesh = jax.make_mesh((1, 1), ("data", "model"))
-    state = nnx.state(nnx_door.create(nnx_model, key, mesh=mesh))
-    expected = {
-        "linen": jaxinit.fingerprint(linen_door.init(linen_model(), key, x)),
+    state = nnx.state(nnx_door.create(processes.nnx_model, key, mesh=mesh))
+    nets = {
+        "linen": jaxinit.fingerprint(linen_door.init(processes.linen_model(), key, x)),
         "nnx": jaxinit.fingerprint(nnx.to_pure_dict(state)),
-        "alone": "None",
-        "copies": "processes hold different values; start all from one seed, one "
-        "version of the program and the same data: w: processes 0 against 1",
-        "shapes": "processes hold trees of other paths or shapes: processes 0 "
-        "against 1.",
     }
-    for name, text in expected.items():
-        assert re.findall(rf"^{name} (.*)$", output, re.M) == [text] * 2, errors
+    assert len(first) == (13 if len(others) == 1 else 108)
+    for case, found in first.items():
+        door = case.partition(" | ")[0].partition(",")[0]
+        assert found == nets.get(door, jaxinit.fingerprint(pair)), case
 
 
-def test_one_process_agrees_with_itself():
-    jaxinit.check_processes({"seed": 0, "key": jax.random.key(0)})
+def test_every_process_measures_whole_arrays(many):
+    first, *others = of(many, "measuring")
+    assert repr(others) == repr([first] * len(others))  # NaN equals itself in text
+    expected = alone(processes.all_measuring, many)
+    assert first.keys() == expected.keys()
+    for case, found in first.items():
+        close(found, expected[case], case)
+
+
+def close(found, expected, case: str):
+    """Rounding apart, and what a distance at quantiles may miss, the same."""
+    if case.startswith("fit "):
+        distance, p = found
+        assert expected[0] - 1 / QUANTILES <= distance <= expected[0] + 1e-12
+        assert p >= expected[1] * (1 - 1e-9)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), case
+        for name in expected:
+            close(found[name], expected[name], f"{case}, {name}")
+    elif isinstance(expected, list):
+        for pair in zip(found, expected, strict=True):
+            close(*pair, case)
+    elif isinstance(expected, float):
+        # Float32 products of matrices are added up in another order.
+        rounding = 1e-4 if case.startswith("propagate") else 1e-9
+        assert found == pytest.approx(expected, rounding, 1e-9, nan_ok=True), case
+    elif isinstance(expected, str) and "KS" in expected:  # with a distance of its own
+        assert found.partition("got")[0] == expected.partition("got")[0], case
+    elif not (case.startswith("propagate") and isinstance(expected, int)):
+        assert found == expected, case
+
+
+DIFFERENT = "processes would draw different values"
+MINOR = {
+    "same": None,
+    "seed": "key",
+    "kind of key": "key",
+    "rule": "whole, rule",
+    "same rule of jax": None,
+    "rule of jax": "whole, rule",
+    "shape": "whole, shape or dtype",
+    "sharding": "float32, sharding",
+    "path": "paths",
+    "settings": "settings",
+    "seed, mesh in use": "key",
+}
+
+
+@pytest.mark.parametrize("case", MINOR)
+def test_what_differs_is_named_by_all(case, many):
+    first, *others = (found[case] for found in of(many, "disagreement"))
+    assert others == [first] * len(others)
+    sides = (
+        "processes 0, 2, 3 against 1" if len(others) == 3 else "processes 0 against 1"
+    )
+    what = MINOR[case]
+    assert first == what or first.startswith(f"ValueError: {DIFFERENT}")
+    assert first is None or first.splitlines()[1:] == [f"  {what}: {sides}"]
+
+
+def test_few_of_many_leaves_are_named(many):
+    for found in of(many, "disagreement"):
+        lines = found["many"].splitlines()
+        assert len(lines) == 1 + 8 + 1
+        assert lines[-1] == "  and 4 more"
+
+
+def test_no_process_goes_on_if_another_raises(many):
+    first, odd, *_ = of(many, "disagreement")
+    own = "an array of its own"
+    assert "nothing is wrong in this process, but in processes 1" in first[own]
+    assert "own, float32[3], 3 entries, expected finite entries, got 3" in odd[own]
+    assert "leaves of their own" in first["rows"]
+    assert first["rows"] == odd["rows"]
+
+
+def test_values_that_several_processes_hold_are_compared(many):
+    processes = [str(i) for i in range(len(many[0]))]
+    sides = f"processes {' against '.join(processes)}"
+    for found in of(many, "values"):
+        assert found["alone"] is None
+        assert found["copies"].endswith(f"the same data:\n  w: {sides}")
+        assert found["shapes"].endswith(f"of other paths or shapes: {sides}.")
+
+
+def test_checkpoints_are_written_together(many):
+    folder = many[1]
+    found = of(many, "saving")
+    assert [each["together"] for each in found] == [None] * len(found)
+    mesh = jax.make_mesh((1, 1), ("data", "model"))
+    params = processes.placed_plan(mesh).init(jax.random.key(0))
+    key = jax.random.key_data(jax.random.key(1))
+    mixed = {"spread": params, "own": np.arange(3, dtype=np.float32), "key": key}
+    with ocp.StandardCheckpointer() as checkpointer:
+        loaded = checkpointer.restore(folder / "together", mixed)
+    assert jaxinit.fingerprint(loaded) == jaxinit.fingerprint(mixed)
+
+
+def test_checkpoints_fail_in_all_processes_and_leave_nothing(many):
+    folder, (first, odd, *others) = many[1], of(many, "saving")
+    for each in (first, odd, *others):
+        assert "exists already" in each["again"]
+        assert "spans processes" in each["one file"]
+        assert "different paths" in each["paths"]
+        assert "No space left on device" in each["full disk"]
+    assert first["again"].startswith("FileExistsError")
+    assert "OSError: process 1 could not write" in first["full disk"]
+    expected = {"together"}
+    for i, each in enumerate((first, odd, *others)):
+        assert "which all processes write together" in each["alone"]
+        assert each["file alone"] is None
+        expected |= {f"alone{i}.safetensors", f"{i}.json"}
+    assert set(os.listdir(folder)) == expected
+
+
+def test_a_key_goes_with_a_plan():
+    with pytest.raises(TypeError, match="a key goes with a plan"):
+        jaxinit.check_processes({}, jax.random.key(0))

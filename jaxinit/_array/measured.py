@@ -119,7 +119,7 @@ def _numbers(parts: list[Measured]) -> tuple[Any, ...]:
 
 
 def _from_numbers(row: np.ndarray, is_complex: bool) -> Measured:
-    size, mean, variance, low, high, zeros, nonfinite = row.real.tolist()
+    size, mean, variance, low, high, zeros, nonfinite = np.real(row).tolist()
     mean = row[1].item() if is_complex else mean
     return Measured(int(size), mean, variance, low, high, int(zeros), int(nonfinite))
 

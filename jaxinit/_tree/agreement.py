@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
@@ -51,7 +52,8 @@ def check_processes(tree: Any, key: Any = None) -> None:
 
     >>> import jaxinit
     >>> shapes = {"kernel": jax.ShapeDtypeStruct((64, 32), "float32")}
-    >>> plan, key = jaxinit.plan(shapes, {"**": jaxinit.he_normal()}), jax.random.key(0)
+    >>> plan = jaxinit.plan(shapes, {"**": jaxinit.he_normal()})
+    >>> key = jax.random.key(0)
     >>> check_processes(plan, key)
     >>> check_processes({"seed": 0, "params": plan.init(key)})
     """
@@ -131,7 +133,7 @@ def _versions() -> str:
 def _of_key(key: Any) -> Iterator[str]:
     if key is None:
         return
-    is_typed = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    is_typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
     yield str(jax.random.key_impl(key)) if is_typed else "raw"
     words = jax.random.key_data(key) if is_typed else key
     yield repr(np.asarray(words).tolist())
@@ -148,7 +150,7 @@ def _of_sharding(sharding: Sharding | None) -> Iterator[str]:
     if sharding is None or sharding.is_fully_addressable:
         return
     if isinstance(sharding, NamedSharding):
-        yield repr([device.id for device in sharding.mesh.devices.flat])
+        yield repr(sharding.mesh.device_ids.tolist())
     else:
         yield repr(sorted(device.id for device in sharding.device_set))
 
