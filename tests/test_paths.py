@@ -133,6 +133,7 @@ def test_paths_of_every_container():
     paths = [path for path, _ in leaf_paths({"a": [1, (2, None)], "b": {3: Box(4)}})]
     assert paths == [("a", "0"), ("a", "1", "0"), ("b", "3")]
     assert leaf_paths(5) == [((), 5)]
+    assert leaf_paths(Box(4)) == [(("value",), 4)], "a box that is the whole"
     assert leaf_paths({}) == leaf_paths([None, ()]) == []
 
 
