@@ -6,7 +6,7 @@ import inspect
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ def _makes_initializer(value: Any) -> bool:
     return is_maker(value) and value not in (Initializer, heads.lora)
 
 
-def _check_settings(name: str, made: Callable, settings: Mapping[str, Any]) -> None:
+def _check_settings(name: str, made: Any, settings: Mapping[str, Any]) -> None:
     is_foreign = isinstance(made, Elsewhere)
     own = made.make if is_foreign else made
     parameters = inspect.signature(own).parameters
@@ -278,18 +278,21 @@ def _parts(value: Any) -> Collection[Any]:
     return value if isinstance(value, tuple | list) else ()
 
 
+def _are_mappings(rules: Any) -> bool:
+    is_list = isinstance(rules, Sequence) and not isinstance(rules, str)
+    return is_list and all(isinstance(rule, Mapping) for rule in rules)
+
+
 def _read_rules(config: Mapping[str, Any]) -> Rules:
     _check_keys("rules", config, {"rules"})
     rules: Any = config["rules"]
-    is_list = isinstance(rules, Sequence) and not isinstance(rules, str)
-    if not is_list or any(not isinstance(rule, Mapping) for rule in rules):
+    if not _are_mappings(rules):
         raise TypeError(
             "rules must be a list of mappings, such as {'glob': '**/bias', 'init': "
             f"'zeros'}}, got {shown(rules)}."
         )
-    entries: Sequence[Mapping[str, Any]] = rules
     parts = [
-        _read_scheme(rule) if "scheme" in rule else _read_rule(rule) for rule in entries
+        _read_scheme(rule) if "scheme" in rule else _read_rule(rule) for rule in rules
     ]
     return functools.reduce(operator.or_, parts, Rules({}))
 
