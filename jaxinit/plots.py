@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ from matplotlib.ticker import LogLocator
 
 from jaxinit._array.initializer import Initializer
 from jaxinit._array.laws import Law
+from jaxinit._array.rounded import cell
 from jaxinit._signal.verdict import repeated
 from jaxinit.signal import LayerSignal, PredictedLayer, Signal
 
@@ -25,8 +27,11 @@ from jaxinit.signal import LayerSignal, PredictedLayer, Signal
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 _PREDICTED: dict[str, Any] = {"linestyle": (0, (5, 2)), "linewidth": 3, "alpha": 0.35}
+_FEW_POWERS = 1e3  # a range with too few powers of ten in it to read a number by
+_LEGEND_LENGTH = 100  # of a name: what fits into one column
 _MOST_PANELS = 20
 _PANEL_COLUMNS = 5
+_MANY = 0.05  # a share of zeros that is told in words, not drawn
 
 
 def save(figure: Figure, path: str | Path) -> list[Path]:
@@ -39,11 +44,27 @@ def save(figure: Figure, path: str | Path) -> list[Path]:
     Returns:
         The two paths.
     """
+    _check("figure", figure, Figure)
     paths = [Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
     with matplotlib.rc_context({"svg.hashsalt": "jaxinit"}):  # the same file each time
         figure.savefig(paths[0], dpi=150)
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
+
+
+def _check(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {_WHAT[kind]}, got {type(value).__name__}.")
+
+
+_WHAT: dict[type, str] = {
+    Figure: "a matplotlib figure, as the functions of this module return",
+    Signal: "what signal.propagate returns",
+    Mapping: "a signal, or a mapping of names to signals",
+    Sequence: "what signal.predict returns",
+    PredictedLayer: "what signal.predict returns",
+    Initializer: "an initializer of jaxinit, such as he_normal()",
+}
 
 
 def activations(signal: Signal, title: str = "Activations by layer") -> Figure:
@@ -57,7 +78,11 @@ def activations(signal: Signal, title: str = "Activations by layer") -> Figure:
     Returns:
         The figure. Heights are percent of the entries; each panel has its own range.
         Entries that are zero, as behind a ReLU, are told in words.
+
+    Raises:
+        TypeError: if `signal` is no signal.
     """
+    _check("signal", signal, Signal)
     layers = _evenly(signal.layers, _MOST_PANELS)
     columns = min(len(layers), _PANEL_COLUMNS)
     rows = math.ceil(len(layers) / columns)
@@ -123,11 +148,18 @@ def depth(
         mark stands at the lower edge.
 
     Raises:
+        TypeError: if something else than signals or predictions is given.
         ValueError: if there are more schemes than colours, a prediction is of no
             scheme, or its number of layers is another than that of the signal.
     """
-    named = {"measured": signals} if isinstance(signals, Signal) else dict(signals)
-    predictions = dict(predictions or {})
+    named = {"measured": signals} if isinstance(signals, Signal) else signals
+    _check("signals", named, Mapping)
+    predictions = {} if predictions is None else predictions
+    if not isinstance(predictions, Mapping):
+        raise TypeError(
+            "predictions must be a mapping of the names of signals to what "
+            f"signal.predict returns, got {type(predictions).__name__}."
+        )
     _check_schemes(named, predictions)
     figure = Figure(figsize=(9, 3.9), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -141,6 +173,7 @@ def depth(
             for name, layers in predictions.items()
         }
         _draw(axes, curves, expected)
+    _number_axes(panels)
     panels[0].set_title("activations, forward", loc="left", size="medium")
     panels[1].set_title("gradients, backward", loc="left", size="medium")
     panels[0].set_ylabel("standard deviation")
@@ -148,14 +181,28 @@ def depth(
     lines = list(panels[0].get_lines()[: len(named)])
     if predictions:
         lines.append(Line2D([], [], color="black", label="predicted", **_PREDICTED))
-    figure.legend(
-        handles=lines,
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize="small",
-    )
+    _add_legend(figure, lines)
     return figure
+
+
+def _add_legend(figure: Figure, lines: Sequence[Line2D]) -> None:
+    """A legend below, of as many columns as fit; names that never fit are cut."""
+    labels = [_shortened(str(line.get_label()), _LEGEND_LENGTH) for line in lines]
+    for columns in range(min(4, len(lines)), 0, -1):
+        legend = figure.legend(
+            handles=lines,
+            labels=labels,
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            fontsize="small",
+        )
+        rows = math.ceil(len(lines) / columns)
+        figure.set_figheight(3.7 + 0.2 * rows)
+        figure.draw_without_rendering()  # before it, nothing has a size
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            return
+        legend.remove()
 
 
 def _by_depth(signal: Signal) -> list[LayerSignal]:
@@ -171,11 +218,16 @@ def _check_schemes(named: Mapping[str, Signal], predictions: Mapping[str, Any]) 
             f"signals must be 1 to {len(_COLORS)} schemes, as many as there are "
             f"colours that all can tell apart, got {len(named)}."
         )
+    for name, signal in named.items():
+        _check(f"signals[{name!r}]", signal, Signal)
     for name, layers in predictions.items():
         if name not in named:
             raise ValueError(
                 f"predictions has {name!r}, which is not in signals: {list(named)}."
             )
+        _check(f"predictions[{name!r}]", layers, Sequence)
+        for layer in layers:
+            _check(f"predictions[{name!r}]", layer, PredictedLayer)
         if len(layers) != len(_by_depth(named[name])):
             raise ValueError(
                 f"predictions[{name!r}] has {len(layers)} layers, the signal "
@@ -231,11 +283,25 @@ def _set_limits(axes: Axes, curves: Sequence[Sequence[float]]) -> float:
     low, high = min(low, middle / math.sqrt(10)), max(high, middle * math.sqrt(10))
     margin = (high / low) ** 0.07
     axes.set_ylim(low / margin, high * margin)
-    if high / low < 1e3:  # too few powers of ten to read a number by
+    if high / low < _FEW_POWERS:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     return low / margin
+
+
+def _number_axes(panels: Sequence[Axes]) -> None:
+    """Decimals on all axes or, where one of them needs them, powers of ten on all."""
+    ranges = [axes.get_ylim() for axes in panels]
+    few = all(high / low < 10 * _FEW_POWERS for low, high in ranges)
+    decimals = few and all(low > 1e-4 and high < 1e5 for low, high in ranges)
+    for axes in panels:
+        axes.yaxis.set_major_formatter("{x:g}" if decimals else _power_of_ten)
+
+
+def _power_of_ten(value: float, _: float) -> str:
+    digit, exponent = f"{value:.0e}".split("e")
+    factor = "" if digit == "1" else rf"{digit}\times"
+    return f"${factor}10^{{{int(exponent)}}}$"
 
 
 def weights(
@@ -251,12 +317,21 @@ def weights(
 
     Returns:
         The figure. The expected density is the mean over each bin of that of the law.
+        Bins of dtypes of 16 bits or fewer begin and end where rounding goes to another
+        number. Many zeros, as of `sparse`, are told in words and left out.
 
     Raises:
+        TypeError: if the array holds no numbers, or `init` is no initializer.
         ValueError: if the array is empty, complex or not finite, or the law of the
             initializer has no density, such as that of `orthogonal`.
     """
+    _check("init", init, Initializer)
     values = np.asarray(array)
+    if not (
+        np.issubdtype(values.dtype, np.number)
+        or jnp.issubdtype(values.dtype, jnp.floating)
+    ):
+        raise TypeError(f"array must hold numbers, got {type(array).__name__}.")
     if not values.size or np.iscomplexobj(values):
         raise ValueError(
             "array must hold at least one real number, got "
@@ -270,11 +345,23 @@ def weights(
     low = min(flat.min(), max(moments.low, moments.mean - 4 * moments.std))
     high = max(flat.max(), min(moments.high, moments.mean + 4 * moments.std))
     edges = _edges(low, high, bins)
+    if is_narrow := values.dtype.itemsize <= 2 and values.dtype.kind not in "iu":
+        edges = _between_numbers(edges, values.dtype)
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
     _bare(axes)
-    drawn, _ = np.histogram(flat, edges, density=True)
-    expected = _probabilities(init, law, edges) / np.diff(edges)
+    expected = _probabilities(init, law, edges)
+    zero = np.zeros(1, values.dtype)
+    ends = cell(zero) if is_narrow else (np.nextafter([0.0], -1), np.zeros(1))
+    [of_zero] = _probabilities(init, law, np.concatenate(ends))
+    share = np.mean(flat == 0)
+    if max(share, of_zero) > _MANY and share < 1:  # a spike would hide the others
+        flat = flat[flat != 0]
+        expected[np.searchsorted(edges, 0) - 1] -= of_zero
+        text = f"{share:.3g} of them are 0\n{of_zero:.3g} expected\nnot drawn here"
+        axes.text(0.98, 0.95, text, ha="right", va="top", transform=axes.transAxes)
+    drawn = np.histogram(flat, edges)[0] / values.size / np.diff(edges)
+    expected = expected / np.diff(edges)
     axes.stairs(drawn, edges, fill=True, color=_COLORS[5], label="drawn")
     axes.stairs(expected, edges, color=_COLORS[6], linewidth=1.4, label="expected")
     axes.set_xlabel("weight")
@@ -293,6 +380,16 @@ def _probabilities(init: Initializer, law: Law, edges: np.ndarray) -> np.ndarray
         raise ValueError(
             f"init={init!r} has no known density, to compare with: its law is {law}."
         ) from None
+
+
+def _between_numbers(edges: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Edges moved to the nearest place at which rounding goes to another number."""
+    limits = jnp.finfo(dtype)
+    inside = np.clip(edges, float(limits.min), float(limits.max)).astype(dtype)
+    below, above = cell(inside)
+    nearest = np.where(edges - below < above - edges, below, above)
+    nearest = np.where(np.isfinite(nearest), nearest, edges)  # beyond the last number
+    return np.unique(nearest)
 
 
 def _edges(low: float, high: float, bins: int) -> np.ndarray:
