@@ -121,11 +121,29 @@ def dtype_of(name: str, value: Any) -> Any:
     if value is None or value in _PYTHON_DTYPES.values():
         return value
     try:
-        return np.dtype(value)
+        found = np.dtype(value)
     except TypeError:
         raise TypeError(
             f"{name} must be a dtype such as jax.numpy.float32, got {value!r}."
         ) from None
+    if found.name in _UNABLE:
+        raise TypeError(
+            f"{name} {found.name} {_UNABLE[found.name]}. Narrow dtypes that arrays can "
+            "be made in are bfloat16, float16, the other float8 dtypes, float4_e2m1fn "
+            "and, for constants, integers of 2 bits or more."
+        )
+    return found
+
+
+# Dtypes that NumPy knows, and why no array of them can be made.
+_UNABLE = {
+    "float6_e2m3fn": "ends the process: XLA cannot compile it",
+    "float6_e3m2fn": "ends the process: XLA cannot compile it",
+    "float8_e8m0fnu": "has neither a zero nor a sign, being made for scale factors",
+    "int1": "holds 0 and -1 alone, and XLA cannot compile it everywhere",
+    "uint1": "is one that XLA cannot compile",
+    "complex32": "is one that jax has not",
+}
 
 
 def choice(*allowed: str) -> Check:

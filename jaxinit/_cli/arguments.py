@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._array.settings import dtype_of
+
 
 def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
     """Adds `--input`, of which `what` tells, and `--seed`."""
@@ -35,6 +37,10 @@ def _dtype(text: str) -> Any:
         dtype = jnp.dtype(text)
     except TypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a dtype of JAX") from None
+    try:
+        dtype_of("dtype", dtype)
+    except TypeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise argparse.ArgumentTypeError(f"{text} needs JAX_ENABLE_X64=1")
     return dtype
