@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from jax.nn import initializers as reference
@@ -143,6 +144,30 @@ def test_drawing_in_bfloat16_itself_would_be_biased(key):
 
     assert error(jaxinit.normal(1.0)(key, (1024, 1024), jnp.bfloat16)) < 6.2
     assert error(reference.normal(1.0)(key, (1024, 1024), jnp.bfloat16)) > 6.2
+
+
+EXOTIC = {name for name in dir(ml_dtypes) if name.startswith(("float", "int", "uint"))}
+REFUSED = {"float6_e2m3fn", "float6_e3m2fn", "float8_e8m0fnu", "int1", "uint1"}
+
+
+@pytest.mark.parametrize("name", sorted(EXOTIC | {"complex32"}))
+def test_exotic_dtypes_have_values_or_an_error(key, name):
+    """Two of them end the process, if they are let through to XLA."""
+    dtype = getattr(ml_dtypes, name)
+    if name in REFUSED | {"complex32"}:
+        for init in (jaxinit.normal(1.0), jaxinit.zeros):
+            with pytest.raises(TypeError, match=f"{name}.*bfloat16"):
+                init(key, (3, 5), dtype)
+        return
+    ones = np.asarray(jaxinit.ones(key, (3, 5), dtype))
+    assert ones.dtype == dtype
+    assert (ones.astype(float) == 1).all()
+    if name.startswith("float"):
+        init, limit = jaxinit.normal(1.0), float(jnp.finfo(dtype).max)
+        wide = np.asarray(init(key, (3, 5)))
+        assert_same_bits(
+            init(key, (3, 5), dtype), wide.clip(-limit, limit).astype(dtype)
+        )
 
 
 # ---- shardings

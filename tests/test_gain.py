@@ -137,6 +137,20 @@ def test_gain_of_a_jump_off_the_grid():
     assert step == pytest.approx(1 / math.sqrt(_tail(0.123)), rel=1e-8)
 
 
+@pytest.mark.parametrize(
+    "fn", [jax.nn.softmax, jax.nn.standardize, jnp.cumsum, lambda x: x - x.mean()]
+)
+def test_functions_that_mix_entries_are_refused(fn):
+    for ask in (gain, critical):
+        with pytest.raises(TypeError, match="elementwise: its value at one entry"):
+            ask(fn)
+
+
+def test_a_function_that_jumps_everywhere_is_refused():
+    with pytest.raises(ValueError, match="jumps nearly everywhere"):
+        gain(lambda x: jnp.sin(1e9 * x) > 0.5)
+
+
 SMOOTH = [
     jnp.tanh,
     jax.nn.gelu,

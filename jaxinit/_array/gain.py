@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.quadrature import normal_integral
+from jaxinit._array.quadrature import BATCH, NODES, normal_integral
 from jaxinit._array.settings import choice, finite
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -160,6 +160,7 @@ def mean_over_normal(
             jax.enable_x64(True),
             jax.numpy_dtype_promotion("standard"),
         ):
+            _refuse_mixing(fn, jax.jit(fn))
             integral = normal_integral(
                 lambda z: transform(_values(fn, evaluate(scale * z), z)),
                 -math.inf,
@@ -193,6 +194,26 @@ def _values(fn: Activation, values: Any, z: np.ndarray) -> np.ndarray:
             f"{jnp.result_type(values)}."
         )
     return np.asarray(values, np.float64)
+
+
+def _refuse_mixing(fn: Activation, evaluate: Activation) -> None:
+    """Raises if a value depends on other entries, as those of a softmax do."""
+    z = np.linspace(-3.0, 3.0, BATCH * NODES)
+    half = z.size // 2
+    wanted = _values(fn, evaluate(z), z)
+    for own, other in (
+        (slice(half), slice(half, None)),
+        (slice(half, None), slice(half)),
+    ):
+        changed = z.copy()
+        changed[other] += 1.0
+        found = _values(fn, evaluate(changed), z)
+        if not np.allclose(found[own], wanted[own], rtol=1e-6, equal_nan=True):
+            raise TypeError(
+                f"fn={_name(fn)} must be elementwise: its value at one entry depends "
+                "on others, as that of a softmax or a normalization does. These have "
+                "no gain."
+            )
 
 
 def _name(fn: Activation) -> str:

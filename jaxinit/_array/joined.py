@@ -39,12 +39,12 @@ def side_by_side(parts: Sequence[jax.Array], axis: int) -> jax.Array:
         return whole_along(jnp.concatenate(parts, axis), axis)
     sizes = [part.shape[axis] for part in parts]
     place = lax.iota(np.int32, sum(sizes))
-    joined, start = None, 0
+    joined, start = parts[0], 0
     for part, size in zip(parts, sizes, strict=True):
         index = jnp.clip(place - start, 0, size - 1)
         own = _looked_up(part, index, axis)
         inside = _along(place >= start, axis, part.ndim)
-        joined = own if joined is None else jnp.where(inside, own, joined)
+        joined = jnp.where(inside, own, joined) if start else own
         start += size
     return joined
 

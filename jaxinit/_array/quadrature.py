@@ -12,6 +12,7 @@ BATCH = 64  # panels evaluated at once: every call has BATCH * NODES points
 NODES = 20
 _TOLERANCE = 1e-11
 _MAX_LEVELS = 48
+_MAX_PANELS = 20_000  # fewer than 1000 were seen
 
 
 def normal_integral(fun: Function, low: float, high: float, centre=0.0) -> float:
@@ -50,6 +51,11 @@ def normal_integral(fun: Function, low: float, high: float, centre=0.0) -> float
         values = values.reshape(-1)
         if not len(panels):
             break
+        if len(panels) > _MAX_PANELS:
+            raise ValueError(
+                "the function cannot be integrated: it jumps nearly everywhere, as one "
+                "of random or of mixed entries does."
+            )
     return float(total + values.sum())
 
 

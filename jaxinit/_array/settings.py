@@ -139,7 +139,24 @@ def dtype_of(name: str, value: Any) -> Any:
         raise TypeError(
             f"{name} must be a dtype such as jax.numpy.float32, got {shown(value)}."
         )
+    if checked.name in _UNABLE:
+        raise TypeError(
+            f"{name} {checked.name} {_UNABLE[checked.name]}. Narrow dtypes that arrays "
+            "can be made in are bfloat16, float16, the other float8 dtypes, "
+            "float4_e2m1fn and, for constants, integers of 2 bits or more."
+        )
     return checked
+
+
+# Dtypes that NumPy knows, and why no array of them can be made.
+_UNABLE = {
+    "float6_e2m3fn": "ends the process: XLA cannot compile it",
+    "float6_e3m2fn": "ends the process: XLA cannot compile it",
+    "float8_e8m0fnu": "has neither a zero nor a sign, being made for scale factors",
+    "int1": "holds 0 and -1 alone, and XLA cannot compile it everywhere",
+    "uint1": "is one that XLA cannot compile",
+    "complex32": "is one that jax has not",
+}
 
 
 def choice(*allowed: str) -> Check:

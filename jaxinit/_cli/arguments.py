@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._array.settings import dtype_of
+
 # Those to which XLA rounds and that have a NaN: others hide one, or have no zero or
 # sign, or end the process.
 ROUNDED_TO = (
@@ -90,6 +92,10 @@ def _dtype(text: str) -> Any:
         dtype = object
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a dtype of JAX")
+    try:
+        dtype_of("dtype", dtype)
+    except TypeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise argparse.ArgumentTypeError(f"{text} needs JAX_ENABLE_X64=1")
     return dtype

@@ -106,7 +106,7 @@ class JittedInit:
 
     def __reduce__(self) -> Any:
         if _is_found_by_name(self):  # a decorated function
-            return self.__qualname__
+            return vars(self)["__qualname__"]
         return JittedInit, (self._fun, *self._static_options, self._out_shardings)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
