@@ -1,5 +1,6 @@
 """Plans on eight devices: one device's values, nothing sent, nothing held twice."""
 
+import contextlib
 import functools
 import re
 
@@ -11,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxinit
+from jaxinit.stats import measure
 
 KEY = jax.random.key(1729)
 AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
@@ -459,3 +461,16 @@ def test_partial_trees_stay_where_they_are():
     with pytest.raises(jaxinit.PlanError, match=r"bias: is float32\[15\][^$]*he: is"):
         jaxinit.init_missing(KEY, wrong, plan)
     np.testing.assert_array_equal(mine, np.ones(16))
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_out_sharding_and_measures_on_a_mesh_with_explicit_axes(in_use, key):
+    mesh = jax.make_mesh((2, 4), ("data", "model"))
+    place = jax.NamedSharding(mesh, jax.P("data", "model"))
+    init = jaxinit.he_normal()
+    whole = init(key, (16, 8))
+    with jax.set_mesh(mesh) if in_use else contextlib.nullcontext():
+        x = init(key, (16, 8), out_sharding=place)
+        assert x.sharding == place
+        assert measure(x).mean == pytest.approx(float(whole.mean()))
+    np.testing.assert_array_equal(x, whole)

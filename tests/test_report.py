@@ -349,3 +349,14 @@ COUNTS = {7: "7", 999: "999", 1000: "1.00k", 124_439_808: "124M", 999_999: "1.00
 @pytest.mark.parametrize("size", COUNTS)
 def test_sizes(size):
     assert count(size) == COUNTS[size]
+
+
+def test_rules_are_no_plan():
+    with pytest.raises(TypeError, match=r"plan must be a jaxinit\.Plan"):
+        report({}, {"**": jaxinit.he_normal()})
+
+
+@pytest.mark.parametrize(("p", "wrong"), [(1e-8, False), (1e-10, True)])
+def test_a_row_is_red_below_one_chance_in_a_billion(p, wrong):
+    row = Row("w", "", (3,), "float32", leaves=1, bytes=12, p=p)
+    assert row.is_wrong is wrong

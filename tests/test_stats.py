@@ -15,7 +15,7 @@ import jaxinit
 from benchmarks import calibration
 from jaxinit import Moments
 from jaxinit._array import laws
-from jaxinit.stats import fit, score
+from jaxinit.stats import Score, fit, score
 
 # Scores
 
@@ -221,3 +221,36 @@ def test_a_wrong_kurtosis_is_not_calibrated(kurtosis, monkeypatch):
 
 def test_power():
     assert all(row["caught"] == row["draws"] for row in calibration.power(draws=3))
+
+
+def test_a_score_is_corrected_for_its_two_tests():
+    one = Score(0.0, 0.0, 0.25, 0.75, "normal", "normal")
+    assert one.p == 0.5
+
+
+def test_bernsteins_bound_is_of_both_sides():
+    x = np.full(16, 0.5, np.float32)  # the farthest mean that U[-1, 1) allows is 1
+    law = Moments(0.0, 1 / 3, 9 / 5, -1.0, 1.0)
+    found = score(x, law)
+    errors = 0.5 * 4 * 3**0.5
+    reach = 3**0.5 / (3 * 4)
+    assert found.mean_method == "Bernstein"
+    assert found.mean_p == pytest.approx(
+        2 * np.exp(-(errors**2) / (2 * (1 + reach * errors))), rel=1e-6
+    )
+
+
+def test_the_distance_sees_the_side_below_an_entry():
+    x = np.full(4, 0.75, np.float32)  # 3/4 of the law lie below, and no entry does
+    assert fit(x, jaxinit.uniform(1.0)).distance == pytest.approx(0.75, rel=1e-6)
+
+
+@pytest.mark.parametrize(("error", "p"), [(5e-6, 1.0), (4e-5, 0.0)])
+def test_a_constant_may_be_off_by_rounding_alone(error, p):
+    x = np.full(4, 1.0 + error, np.float32)
+    assert score(x, jaxinit.ones).mean_p == p
+
+
+def test_what_is_no_initializer_has_no_fit():
+    with pytest.raises(TypeError, match=r"init must be an initializer, .* got 3"):
+        fit(np.ones(3, np.float32), 3)

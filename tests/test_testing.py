@@ -433,3 +433,8 @@ def test_chex_turns_them_off():
 
 def test_numpy_arrays_pass():
     testing.assert_variance(np.asarray(drawn(HE)), HE)
+
+
+def test_what_is_no_plan_is_refused():
+    with pytest.raises(TypeError, match=r"plan must be a jaxinit\.Plan"):
+        testing.assert_moments({}, jaxinit.he_normal())
