@@ -133,7 +133,8 @@ def _versions() -> str:
 def _of_key(key: Any) -> Iterator[str]:
     if key is None:
         return
-    is_typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    dtype: Any = getattr(key, "dtype", None)
+    is_typed = jnp.issubdtype(dtype, jax.dtypes.prng_key)
     yield str(jax.random.key_impl(key)) if is_typed else "raw"
     words = jax.random.key_data(key) if is_typed else key
     yield repr(np.asarray(words).tolist())
@@ -150,7 +151,8 @@ def _of_sharding(sharding: Sharding | None) -> Iterator[str]:
     if sharding is None or sharding.is_fully_addressable:
         return
     if isinstance(sharding, NamedSharding):
-        yield repr(sharding.mesh.device_ids.tolist())
+        mesh: Any = sharding.mesh
+        yield repr(mesh.device_ids.tolist())
     else:
         yield repr(sorted(device.id for device in sharding.device_set))
 
