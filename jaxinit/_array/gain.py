@@ -196,7 +196,7 @@ def _values(fn: Activation, values: Any, z: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float64)
 
 
-def _refuse_mixing(fn: Activation, evaluate: Activation) -> None:
+def _refuse_mixing(fn: Activation, evaluate: Callable[..., Any]) -> None:
     """Raises if a value depends on other entries, as those of a softmax do."""
     z = np.linspace(-3.0, 3.0, BATCH * NODES)
     half = z.size // 2
