@@ -31,6 +31,12 @@ def three(a, b, c):
 def broken(key):
     return undefined_name
 
+def outer(key):
+    return broken(key)
+
+def at_length(key):
+    raise ValueError("x" * 5000)
+
 def text(key):
     return "text"
 

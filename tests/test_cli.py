@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from jaxinit import cli
 from jaxinit._cli import arguments
+from jaxinit._cli.init import _bytes
 from jaxinit.target import rounded
 
 
@@ -57,6 +58,12 @@ def test_table(folder, capsys):
         f"programs: 1; trace {seconds}, compile {seconds}, run {seconds}", lines[4]
     )
     assert lines[5].startswith("peak memory: ")
+
+
+def test_sizes_in_words():
+    sizes = (0, 999, 1000, 999_999, 10**6, 10**9)
+    words = ["0 bytes", "999 bytes", "1.00 kB", "1000.00 kB", "1.00 MB", "1.00 GB"]
+    assert [_bytes(size) for size in sizes] == words
 
 
 def reference(key):

@@ -21,11 +21,17 @@ def folder(tmp_path, monkeypatch):
         yield tmp_path
 
 
+def _line(text: str) -> int:
+    return cli_files.MODULE.splitlines().index(text) + 1
+
+
 # Those in FAILURES that are not of the arguments.
 OF_THE_TARGET = {
     "inputs that do not fit",
     "nnx without module",
     "raises when called",
+    "raises in a helper",
+    "raises at length",
     "exits when called",
     "returns no array",
     "rules and a target that raises",
@@ -51,7 +57,7 @@ FAILURES = {
         "reading fake:lazy failed: RuntimeError: not now (FOLDER/fake.py, line",
     ),
     "near name": ("fake:block", "fake has no 'block'", "did you mean blocks or "),
-    "no near name": ("fake:zzz", "fake has no 'zzz'", "it has Model, Net"),
+    "no near name": ("fake:zzz", "fake has no 'zzz'", "it has Model, Net", ", ...\n"),
     "attribute of an object": ("fake:net.xyz", "Net has no 'xyz'"),
     "wrong type": ("fake:number", "a value of type int is neither an init function"),
     "no input": ("fake:net", "called on (x), but 0 --input were given", "1x8:int32"),
@@ -112,6 +118,11 @@ FAILURES = {
         "fake:broken",
         "failed: NameError: name 'undefined_name' is not defined (FOLDER/fake.py, line",
     ),
+    "raises in a helper": (
+        "fake:outer",
+        f"(FOLDER/fake.py, line {_line('    return undefined_name')})",
+    ),
+    "raises at length": ("fake:at_length", f"failed: ValueError: {'x' * 488} (FOLDER/"),
     "exits when called": ("fake:leaves", "leaves failed: SystemExit: 0 (FOLDER/fake"),
     "returns no array": ("fake:text", "initialising fake:text failed: TypeError:"),
     "input without dtype": (
@@ -143,6 +154,10 @@ FAILURES = {
     "dtype of a narrow draw": (
         "fake:narrow --dtype float32",
         "--dtype float32 is not narrower than bfloat16",
+    ),
+    "dtype as narrow": (
+        "fake:narrow --dtype float16",
+        "--dtype float16 is not narrower than bfloat16",
     ),
     "seed": ("fake:blocks --seed x", "argument --seed: 'x' is not an integer in [0, 2"),
     "negative seed": ("fake:blocks --seed=-1", "'-1' is not an integer in [0, 2**32)"),
@@ -292,6 +307,20 @@ def test_unwritable_folder(command, folder, monkeypatch, capsys):
     assert cli.main([command, "fake:interrupted", "--out", "a"]) == 2
     err = capsys.readouterr().err
     assert f"nothing can be written to the folder {folder}: {os.strerror(13)}" in err
+
+
+def test_unwritable_folder_in_a_writable_one(folder, monkeypatch, capsys):
+    (folder / "old").mkdir()
+    mkdir = os.mkdir
+
+    def refuse(path, *options):
+        if "/old/" in path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        mkdir(path, *options)
+
+    monkeypatch.setattr(tempfile._os, "mkdir", refuse)
+    assert cli.main(["signal", "fake:interrupted", "--out", "old"]) == 2
+    assert f"written to the folder {folder}/old: " in capsys.readouterr().err
 
 
 NOT_FINITE = {

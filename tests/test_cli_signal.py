@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxinit import cli
+from jaxinit._cli import signal
 from jaxinit._cli.signal import _batch
+from jaxinit.signal import propagate
 
 MODULE = """
 import jax.numpy as jnp
@@ -26,6 +28,11 @@ class Words(nn.Module):
     @nn.compact
     def __call__(self, ids):
         return nn.Embed(5, 16)(ids)
+
+class Pair(nn.Module):
+    @nn.compact
+    def __call__(self, x, y):
+        return nn.Embed(10, 3)(x) + nn.Embed(10, 3)(y)
 
 class Model(nnx.Module):
     def __init__(self, rngs, width=16):
@@ -90,6 +97,34 @@ def test_nnx_and_integers(folder, capsys):
     assert "verdict: healthy" in capsys.readouterr().out
     assert cli.main([*words, "6"]) == 0  # beyond the vocabulary
     assert "verdict: not finite" in capsys.readouterr().out
+
+
+def sent(monkeypatch, *argv):
+    """What a model is drawn and called with."""
+    seen = []
+
+    def see(module, variables, inputs, **options):
+        seen.append((variables, inputs))
+        return propagate(module, variables, inputs, **options)
+
+    monkeypatch.setattr(signal, "propagate", see)
+    assert cli.main(["signal", "netfile:Pair", *argv]) == 0
+    (found,) = seen
+    return found
+
+
+def test_what_is_sent(folder, monkeypatch):
+    """Weights by one half of the seed's key, inputs by keys of the other half."""
+    argv = ["--input", "64x4:int32", "--input", "64x4:int32", "--seed", "7"]
+    variables, (first, second) = sent(monkeypatch, *argv)
+    from netfile import Pair  # pyright: ignore[reportMissingImports]
+
+    key, data = jax.random.split(jax.random.key(7))
+    expected = jax.jit(Pair().init)(key, first, second)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, variables, expected))
+    drawn = [jax.random.randint(k, (64, 4), 0, 10) for k in jax.random.split(data)]
+    assert jnp.array_equal(first, drawn[0])
+    assert jnp.array_equal(second, drawn[1])
 
 
 ARGUMENTS = {

@@ -1,0 +1,161 @@
+"""What a program is compiled as, when it is compiled anew, and what it holds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxinit
+from jaxinit._compile.exact import Kind
+from jaxinit._compile.plan import LeafPlan
+
+KEY = jax.random.key(0)
+SHAPE = (64, 65)  # no last axis that XLA unrolls
+normal = jax.random.normal
+
+
+def scanned(draw):
+    """Draws in the body of a loop, one after another."""
+
+    def init(key):
+        step = lambda carry, key: (carry, draw(key))  # noqa: E731
+        return jax.lax.scan(step, 0, jax.random.split(key, 3))[1]
+
+    return init
+
+
+def joined(key):
+    return jnp.concatenate([normal(key, SHAPE), jnp.ones(SHAPE)])
+
+
+def alone(key):
+    return 0.3 * normal(key, SHAPE) + 1
+
+
+def used_twice(key):
+    draw = 0.3 * normal(key, SHAPE)
+    return jnp.sin(draw + 1) * draw
+
+
+def used_twice_behind_a_move(key):
+    draw = 0.3 * normal(key, SHAPE)
+    return (jnp.concatenate([draw, jnp.ones(SHAPE)]) + 1)[: SHAPE[0]] * draw
+
+
+def of_two_arrays(key):
+    return normal(key, SHAPE) + jax.random.uniform(key, SHAPE)
+
+
+def orthogonal(key):
+    return jax.nn.initializers.orthogonal()(key, (8, 8))
+
+
+# By how it may be compiled; see `jaxinit._compile.exact`.
+KINDS = {
+    "a sum alone": (alone, Kind.FUSED),
+    "a sum of what has a second use": (used_twice, Kind.WHOLE),
+    "a use behind a move": (used_twice_behind_a_move, Kind.SHARED),
+    "a sum of two arrays": (of_two_arrays, Kind.WHOLE),
+    "a move of entries": (joined, Kind.SHARED),
+    "a library routine": (orthogonal, Kind.SHARED),
+    "a loop over what is fused": (scanned(alone), Kind.FUSED),
+    "a loop over moves": (scanned(joined), Kind.WHOLE),
+    "a loop over sums": (scanned(used_twice), Kind.WHOLE),
+    "a reduction": (lambda key: normal(key, SHAPE).sum(), Kind.WHOLE),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds(name):
+    init, kind = KINDS[name]
+    (program,) = LeafPlan(jax.make_jaxpr(init)(KEY)).programs
+    assert program.kind is kind
+
+
+def made(fun, *args):
+    """When the programs of a function were made: the same ones, the same seconds."""
+    return [program.seconds for program in jaxinit.jit(fun).programs(*args)]
+
+
+DEVICES = jax.devices()
+MESH = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+COLUMNS = NamedSharding(MESH, PartitionSpec(None, "x"))
+SETTINGS = {
+    "x64": lambda: jax.enable_x64(True),
+    "threefry": lambda: jax.threefry_partitionable(False),
+    "device": lambda: jax.default_device(DEVICES[3]),
+    "mesh": lambda: jax.set_mesh(MESH),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_have_programs_of_their_own(name):
+    """By `jax.jit`'s values, types and places under each, whatever was made before."""
+    x, key = np.linspace(0, 1, 8, dtype=np.float32), np.zeros(2, np.uint32)
+
+    def init(x, key):
+        return x * 3, jax.random.bits(jax.random.wrap_key_data(key), (5,))
+
+    before = made(init, x, key)
+    assert made(init, x, key) == before
+    with SETTINGS[name]():
+        assert not set(made(init, x, key)) & set(before)
+        found, expected = jaxinit.jit(init)(x, key), jax.jit(init)(x, key)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a.dtype, a.sharding) == (b.dtype, b.sharding)
+    assert made(init, x, key) == before
+
+
+def test_places_of_arguments_have_programs_of_their_own():
+    def init(x):
+        return x * 5
+
+    x = np.ones((8, 8), np.float32)
+    places = [None, DEVICES[1], DEVICES[2], COLUMNS]
+    put = [x if place is None else jax.device_put(x, place) for place in places]
+    times = [made(init, x)[0] for x in put]
+    assert len(set(times)) == len(times)
+    for x in put:
+        assert jaxinit.jit(init)(x).sharding == jax.jit(init)(x).sharding
+
+
+def test_keys_of_an_array_that_is_cut():
+    """Their words are whole on every device, however the array of keys is cut."""
+
+    def init(keys):
+        return [normal(keys[i], (3, 16)) for i in range(8)]
+
+    keys = jax.random.split(KEY, 8)
+    cut = jax.device_put(keys, NamedSharding(MESH, PartitionSpec("x")))
+    for a, b in zip(jaxinit.jit(init)(cut), jax.jit(init)(keys), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_keys_are_followed_through_large_arrays():
+    def init(key):
+        return [normal(k, (3, 16)) for k in jax.random.split(key, 64)[::8]]
+
+    assert len(jaxinit.jit(init).programs(KEY)) == 1
+
+
+def test_literals_that_python_takes_for_equal():
+    def init(x):
+        return [x] + [
+            jax.lax.full((3,), t(1), t) for t in (np.int8, np.uint8, np.bool_)
+        ]
+
+    found = jaxinit.jit(init)(jnp.zeros(3))
+    assert [x.dtype.name for x in found] == ["float32", "int8", "uint8", "bool"]
+
+
+def test_loops_hold_a_small_share_of_memory():
+    """Under a trace: one loop after the other, none over more than an eighth."""
+
+    def init(key):
+        return [normal(k, (64, 256)) for k in jax.random.split(key, 32)]
+
+    inlined = jax.jit(lambda key: jaxinit.jit(init)(key)).lower(KEY).compile()
+    memory = inlined.memory_analysis()
+    assert memory.temp_size_in_bytes < memory.output_size_in_bytes / 6
