@@ -159,3 +159,44 @@ def test_loops_hold_a_small_share_of_memory():
     inlined = jax.jit(lambda key: jaxinit.jit(init)(key)).lower(KEY).compile()
     memory = inlined.memory_analysis()
     assert memory.temp_size_in_bytes < memory.output_size_in_bytes / 6
+
+
+def _of_a_product(key):
+    keys = jax.random.split(key)
+    product = jax.random.normal(keys[0], (100,)) * jax.random.uniform(keys[1], (100,))
+    return product
+
+
+SHARED = {
+    "a product and a sum of it": lambda key: (
+        _of_a_product(key) + 1,
+        _of_a_product(key),
+    ),
+    "two sums of a product": lambda key: (
+        _of_a_product(key) * 3 - 1,
+        _of_a_product(key) + 1.5,
+    ),
+    "one product": lambda key: [
+        (lambda y: {"sum": y + 1, "twice": 2 * y, "itself": y})(_of_a_product(key))
+    ],
+    "one product in a sum of arrays": lambda key: [
+        (lambda y, z: {"sum": 2 * y - 3 * z, "itself": (y, y + 1.5)})(
+            _of_a_product(key), jax.random.uniform(key, (100,))
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_floats_that_several_small_leaves_are_made_of(name):
+    """XLA rounds a product once more where it is an output beside its sum."""
+    want, got = (jax.tree.leaves(f(SHARED[name])(KEY)) for f in (jax.jit, jaxinit.jit))
+    for wanted, found in zip(want, got, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_leaves_that_share_nothing_stay_apart():
+    programs = jaxinit.jit(
+        lambda key: (SHARED["one product"](key), jax.random.normal(key, (9, 3)))
+    ).programs(KEY)
+    assert len(programs) == 2

@@ -63,6 +63,11 @@ class Program:
     __name__ = "jaxinit_program"  # in logs and profiles
 
     @property
+    def floats(self) -> frozenset[int]:
+        """Indices of the equations that make several floats."""
+        return frozenset(node.index for node in self.nodes if _makes_floats(node))
+
+    @property
     def holds_arrays(self) -> bool:
         """Whether the function closed over arrays that are written into it."""
         values = itertools.chain(self.outputs, *(node.inputs for node in self.nodes))
@@ -144,10 +149,47 @@ def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
     slices = {leaf: _slice([value]) for leaf, value in outputs.items()}
     groups = _group_by_shared_work({leaf: slices[leaf] for leaf in computed})
     groups += [copied] if copied else []
-    programs = [_program(graph, group, slices) for group in groups]
-    apart: list[AnyProgram] = [p for p in programs if p.kind is not Kind.WHOLE]
-    whole = [leaf for p in programs if p.kind is Kind.WHOLE for leaf in p.leaves]
-    return [*apart, WholeProgram(closed, sorted(whole))] if whole else apart
+    users = _users(outputs, slices)
+    programs = [_program(graph, group, slices, users) for group in groups]
+    whole, apart = _with_those_that_share(programs)
+    leaves = sorted(leaf for p in whole for leaf in p.leaves)
+    return [*apart, WholeProgram(closed, leaves)] if leaves else [*apart]
+
+
+def _with_those_that_share(
+    programs: Sequence[Program],
+) -> tuple[list[Program], list[Program]]:
+    """The programs that must be compiled whole, and those that are compiled apart.
+
+    How a whole program rounds depends on what else is made of its floats, so that the
+    outputs made of them go with it.
+    """
+    whole = [p for p in programs if p.kind is Kind.WHOLE]
+    apart = [p for p in programs if p.kind is not Kind.WHOLE]
+    floats = [index for p in whole for index in p.floats]
+    while floats:
+        shared = set(floats)
+        joined = [p for p in apart if not shared.isdisjoint(p.floats)]
+        apart = [p for p in apart if shared.isdisjoint(p.floats)]
+        floats = [index for p in joined for index in p.floats]
+        whole += joined
+    return whole, apart
+
+
+def _users(
+    outputs: dict[int, Value], slices: dict[int, dict[int, Node]]
+) -> dict[Any, set[tuple[str, int]]]:
+    """What takes each value, by its name: nodes, and leaves that it is."""
+    takers: dict[tuple[str, int], Sequence[Value]] = {}
+    for leaf, nodes in slices.items():
+        takers["leaf", leaf] = [outputs[leaf]]
+        takers.update({("node", i): node.inputs for i, node in nodes.items()})
+    users: dict[Any, set[tuple[str, int]]] = {}
+    for taker, values in takers.items():
+        for value in values:
+            if isinstance(value, Output):
+                users.setdefault(_name_of(value), set()).add(taker)
+    return users
 
 
 def _slice(outputs: Iterable[Value]) -> dict[int, Node]:
@@ -179,6 +221,11 @@ def _is_shared(node: Node) -> bool:
     return sum(abstract(var).size for var in node.eqn.outvars) > _SHARED_SIZE
 
 
+def _makes_floats(node: Node) -> bool:
+    made = map(abstract, node.eqn.outvars)
+    return any(x.size > 1 and jnp.issubdtype(x.dtype, np.inexact) for x in made)
+
+
 def _named(node: Node) -> tuple:
     """A node with the names of its inputs and outputs."""
     made = [(node.index, k) for k in range(len(node.eqn.outvars))]
@@ -189,7 +236,7 @@ def _name_of(value: Value) -> Any:
     return (value.node.index, value.position) if isinstance(value, Output) else value
 
 
-def _program(graph, leaves, slices) -> Program:
+def _program(graph, leaves, slices, users) -> Program:
     outputs = tuple(graph.outputs[leaf] for leaf in leaves)
     merged = {index: node for leaf in leaves for index, node in slices[leaf].items()}
     nodes = tuple(merged[index] for index in sorted(merged))
@@ -214,7 +261,11 @@ def _program(graph, leaves, slices) -> Program:
         for node in nodes
     )
     signature += (tuple(map(token, outputs)),)
-    results = [_name_of(value) for value in outputs]
+    # What other programs use as well, jax.jit computes once for all, as it does a result.
+    own = {("leaf", leaf) for leaf in leaves} | {("node", index) for index in merged}
+    made = [(i, k) for i, n in merged.items() for k in range(len(n.eqn.outvars))]
+    elsewhere = [name for name in made if not users.get(name, own) <= own]
+    results = [*map(_name_of, outputs), *elsewhere]
     kind = kind_of(map(_named, nodes), results)
     values = tuple(inputs.values())
     return Program(outputs, nodes, values, _stand_in(signature), tuple(leaves), kind)
