@@ -8,35 +8,19 @@ import pytest
 
 import jaxinit
 from jaxinit import calculate_gain, critical, for_activation, gain
+from jaxinit._array.gain import _TABLE
+from tests.golden_torch import NUMBERS
 
-TORCH = {
-    ("linear", None): 1.0,
-    ("conv1d", None): 1.0,
-    ("conv2d", None): 1.0,
-    ("conv3d", None): 1.0,
-    ("conv_transpose1d", None): 1.0,
-    ("conv_transpose2d", None): 1.0,
-    ("conv_transpose3d", None): 1.0,
-    ("sigmoid", None): 1.0,
-    ("tanh", None): 5 / 3,
-    ("relu", None): math.sqrt(2),
-    ("relu", 0.3): math.sqrt(2),
-    ("leaky_relu", None): math.sqrt(2 / 1.0001),
-    ("leaky_relu", 0.2): math.sqrt(2 / 1.04),
-    ("leaky_relu", 1): 1.0,
-    ("selu", None): 0.75,
-}
+TORCH = NUMBERS["calculate_gain"]
 
 
-@pytest.mark.parametrize(("name", "param"), TORCH)
-def test_table(name, param):
-    assert calculate_gain(name, param) == TORCH[name, param]
+@pytest.mark.parametrize(("name", "param", "wanted"), TORCH)
+def test_table_is_that_of_torch(name, param, wanted):
+    assert calculate_gain(name, param) == wanted
 
 
-def test_table_is_that_of_torch():
-    torch_init = pytest.importorskip("torch.nn.init")
-    for name, param in TORCH:
-        assert calculate_gain(name, param) == torch_init.calculate_gain(name, param)
+def test_table_has_the_names_of_torch():
+    assert {name for name, *_ in TORCH} == set(_TABLE)
 
 
 def _tail(a):
