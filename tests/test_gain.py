@@ -163,6 +163,15 @@ def test_critical_pair_of_relu_and_identity():
     assert critical(lambda x: x) == pytest.approx((1, 0), rel=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3])
+def test_critical_pair_near_the_identity(size):
+    """A cubic Hermite polynomial of that size has three times the slope."""
+    sigma_b = critical(lambda x: x + size / math.sqrt(6) * (x**3 - 3 * x))[1]
+    assert sigma_b == pytest.approx(size * math.sqrt(2 / (1 + 3 * size**2)), rel=1e-4)
+    with pytest.raises(ValueError, match="no edge of chaos"):
+        critical(lambda x: x + size)
+
+
 def test_critical_pair_keeps_a_wide_tanh_network_alive(key):
     # the second moment moves by about 1 / sqrt(width) a layer: 15 layers of 3 %
     width, depth = 512, 15

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from references import assert_refuses
-from scipy import stats
+from scipy import special, stats
 
 import jaxinit
 import jaxinit.stats
@@ -160,7 +160,8 @@ INTERVALS = {
     "three numbers": (1e-8, 0.1, 0.1 - 1.3e-8, 0.1 + 1e-8),
 }
 DRAWS = 2**16
-WIDE = ("skew", "narrow tail", "mean far above", "30 sigmas below", "one step")
+TAILS = ("beside the mean", "narrow tail", "mean far above", "30 sigmas below")
+WIDE = ("skew", "one step", *TAILS)
 
 
 def between(name):
@@ -228,6 +229,26 @@ def test_draws_between_bounds_have_the_law(name, dtype):
     below = np.cumsum(weights) - weights / 2
     levels = np.interp(x.astype(np.float64) - peak, y, below)
     assert stats.kstest(levels, "uniform").pvalue > 1e-9
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_draws_of_a_tail_are_the_quantiles_of_their_words(name):
+    """Long tails from their end, short ones from their start, of all bits of a word."""
+    stddev, mean, low, high = INTERVALS[name]
+    is_lower = high <= mean
+    near, far = (mean - high, mean - low) if is_lower else (low - mean, high - mean)
+    x = drawn_between("float64")[name]
+    with jax.enable_x64(True):
+        words = np.asarray(jax.random.bits(jax.random.key(8), (DRAWS,), "uint64"))
+    u = words.astype(np.float64) * 0.5**64 + 0.5**65
+
+    def beyond(y):  # the log probability beyond it, over that beyond the near end
+        return special.log_ndtr(-y / stddev) - special.log_ndtr(-near / stddev)
+
+    below = np.expm1(beyond(mean - x if is_lower else x - mean)) / np.expm1(beyond(far))
+    is_short = -beyond(far) < 0.5
+    np.testing.assert_allclose(below, u if is_short else 1 - u, rtol=0, atol=1e-11)
+    assert abs(below - 1.0001 * u).max() > 1e-6, "negative control"
 
 
 def test_draws_of_few_numbers():
@@ -304,6 +325,16 @@ def test_moments_of_a_mixture_of_skew_laws_are_exact():
     other = laws.Values(tuple(1 - 2 * x for x in (*left, *right)))
     assert flipped.moments() == pytest.approx(other.moments(), rel=1e-12)
     assert flipped.third() == pytest.approx(other.third(), rel=1e-12)
+
+
+@pytest.mark.parametrize("factor", [2.0, -2.0, -1.0])
+def test_cdf_of_a_scaled_law_steps_at_its_values(factor):
+    values = (-1.0, 2.0, 2.0, 3.0)
+    scaled = composite.Scaled(laws.Values(values), factor)
+    whole = laws.Values(tuple(factor * x for x in values))
+    at = np.array(whole.values)
+    for x in (np.nextafter(at, -np.inf), at, np.nextafter(at, np.inf)):
+        np.testing.assert_array_equal(scaled.cdf(x), whole.cdf(x))
 
 
 def test_third_moments_by_quadrature():
