@@ -18,7 +18,8 @@ from scipy import special, stats
 import jaxinit
 import jaxinit.stats
 from jaxinit import Moments
-from jaxinit._array import composite, laws
+from jaxinit._array import between as between_bounds
+from jaxinit._array import composite, laws, tail
 
 SIGMAS = 6.2
 SHAPE = (512, 512)
@@ -132,9 +133,9 @@ def test_truncated_moments_where_closed_forms_cancel():
     narrow = laws.TruncatedNormal(1.0, 1.0, 1.001).moments()  # nearly uniform
     assert narrow.variance == pytest.approx(1e-6 / 12, rel=1e-6)
     assert narrow.kurtosis == pytest.approx(1.8, rel=1e-6)
-    tail = laws.TruncatedNormal(1.0, 30.0, math.inf).moments()  # nearly exponential
-    assert tail.mean == pytest.approx(30 + 1 / 30, rel=1e-4)
-    assert tail.kurtosis == pytest.approx(9, rel=0.02)
+    far = laws.TruncatedNormal(1.0, 30.0, math.inf).moments()  # nearly exponential
+    assert far.mean == pytest.approx(30 + 1 / 30, rel=1e-4)
+    assert far.kurtosis == pytest.approx(9, rel=0.02)
 
 
 # standard deviation, mean, low, high
@@ -247,8 +248,25 @@ def test_draws_of_a_tail_are_the_quantiles_of_their_words(name):
 
     below = np.expm1(beyond(mean - x if is_lower else x - mean)) / np.expm1(beyond(far))
     is_short = -beyond(far) < 0.5
-    np.testing.assert_allclose(below, u if is_short else 1 - u, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(below, u if is_short else 1 - u, rtol=0, atol=1e-12)
     assert abs(below - 1.0001 * u).max() > 1e-6, "negative control"
+
+
+def test_the_least_word_is_drawn_half_a_step_from_the_end(monkeypatch):
+    """Else it would be infinite: once in 2**32 entries of float32."""
+    monkeypatch.setattr(jax.random, "bits", lambda _, *like: jnp.zeros(*like))
+    law = laws.NormalBetween(1.0, 0.0, 6.0, math.inf)
+    x = between_bounds.draw_between(None, (1,), np.dtype("float32"), law)
+    assert float(x[0]) == pytest.approx(stats.norm.isf(stats.norm.sf(6) / 2**33))
+
+
+@pytest.mark.parametrize(
+    ("start", "exponent"), [(0.0, 800.0), (5.0, 30.0), (90.0, 1.0)]
+)
+def test_reach_solves_its_equation(start, exponent):
+    y = tail.reach(start, exponent)
+    assert float(tail.hazard(start)) * y + y * y / 2 == pytest.approx(exponent, 1e-12)
+    assert tail.cumulative_hazard(start, np.array(y)) < exponent
 
 
 def test_draws_of_few_numbers():
