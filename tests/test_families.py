@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import assert_refuses
 
 import jaxinit
 
@@ -195,6 +196,16 @@ def test_eigenvalues_of_a_linear_recurrent_unit_fill_a_ring():
     assert 0 < phase.min() < phase.max() < 1.5 + 1e-6
     gamma = np.exp(jaxinit.lru_gamma(jnp.asarray(nu)))
     np.testing.assert_allclose(gamma, np.sqrt(1 - radius**2), rtol=1e-4)
+
+
+def test_functions_of_a_uniform_number_are_drawn_in_the_middle_of_steps(key):
+    """Half a step above the multiples of eps that jax draws, from 0 to 1 - eps."""
+    u = np.float64(jax.random.uniform(key, (2**16,)))
+    u, x = u[u < 1e-3], np.float64(jaxinit.lru_theta(1.0)(key, u.shape))[u < 1e-3]
+    np.testing.assert_allclose(np.exp(x), u + 2.0**-24, rtol=1e-5)
+    init = jaxinit.lru_nu(0.8, 1.0)  # finite a step from 0, and not half a step
+    assert np.isfinite(init._quantile(np, np.float32(2.0**-23)))
+    assert_refuses(lambda: init(key, (3,)), ["not finite in float32", "-inf"])
 
 
 def test_nothing_is_infinite_at_the_ends_of_the_uniform():

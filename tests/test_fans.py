@@ -9,6 +9,7 @@ import pytest
 
 import jaxinit
 from jaxinit import Fans, einsum_axes, explain, fans
+from tests.golden_torch import NUMBERS
 
 FANS = {
     "dense": ((20, 30), {}, (20, 30)),
@@ -24,6 +25,11 @@ FANS = {
 @pytest.mark.parametrize(("shape", "axes", "wanted"), FANS.values(), ids=FANS)
 def test_known_fans(shape, axes, wanted):
     assert fans(shape, **axes) == Fans(*map(float, wanted))
+
+
+@pytest.mark.parametrize(("shape", "fan_in", "fan_out"), NUMBERS["fans"])
+def test_fans_of_torch(shape, fan_in, fan_out):
+    assert fans(tuple(shape), in_axis=1, out_axis=0) == Fans(fan_in, fan_out)
 
 
 @pytest.mark.parametrize(("shape", "axes"), [c[:2] for c in FANS.values()], ids=FANS)

@@ -8,35 +8,19 @@ import pytest
 
 import jaxinit
 from jaxinit import calculate_gain, critical, for_activation, gain
+from jaxinit._array.gain import _TABLE
+from tests.golden_torch import NUMBERS
 
-TORCH = {
-    ("linear", None): 1.0,
-    ("conv1d", None): 1.0,
-    ("conv2d", None): 1.0,
-    ("conv3d", None): 1.0,
-    ("conv_transpose1d", None): 1.0,
-    ("conv_transpose2d", None): 1.0,
-    ("conv_transpose3d", None): 1.0,
-    ("sigmoid", None): 1.0,
-    ("tanh", None): 5 / 3,
-    ("relu", None): math.sqrt(2),
-    ("relu", 0.3): math.sqrt(2),
-    ("leaky_relu", None): math.sqrt(2 / 1.0001),
-    ("leaky_relu", 0.2): math.sqrt(2 / 1.04),
-    ("leaky_relu", 1): 1.0,
-    ("selu", None): 0.75,
-}
+TORCH = NUMBERS["calculate_gain"]
 
 
-@pytest.mark.parametrize(("name", "param"), TORCH)
-def test_table(name, param):
-    assert calculate_gain(name, param) == TORCH[name, param]
+@pytest.mark.parametrize(("name", "param", "wanted"), TORCH)
+def test_table_is_that_of_torch(name, param, wanted):
+    assert calculate_gain(name, param) == wanted
 
 
-def test_table_is_that_of_torch():
-    torch_init = pytest.importorskip("torch.nn.init")
-    for name, param in TORCH:
-        assert calculate_gain(name, param) == torch_init.calculate_gain(name, param)
+def test_table_has_the_names_of_torch():
+    assert {name for name, *_ in TORCH} == set(_TABLE)
 
 
 def _tail(a):
@@ -191,6 +175,15 @@ def test_critical_pair_is_a_fixed_point_of_growth_one(fn):
 def test_critical_pair_of_relu_and_identity():
     assert critical(jax.nn.relu) == pytest.approx((math.sqrt(2), 0), rel=1e-9)
     assert critical(lambda x: x) == pytest.approx((1, 0), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3])
+def test_critical_pair_near_the_identity(size):
+    """A cubic Hermite polynomial of that size has three times the slope."""
+    sigma_b = critical(lambda x: x + size / math.sqrt(6) * (x**3 - 3 * x))[1]
+    assert sigma_b == pytest.approx(size * math.sqrt(2 / (1 + 3 * size**2)), rel=1e-4)
+    with pytest.raises(ValueError, match="no edge of chaos"):
+        critical(lambda x: x + size)
 
 
 def test_critical_pair_keeps_a_wide_tanh_network_alive(key):

@@ -9,7 +9,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxinit
 from jaxinit._array import kernel
-from jaxinit._array.erf_inv import erf_inv
+from jaxinit._array.erf_inv import _minus_log1p_of_minus, erf_inv
+from jaxinit._array.threefry import _random_bits
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 SHAPE, BYTES = (1024, 1024), 4 * 1024 * 1024
@@ -84,6 +85,13 @@ def test_options_are_those_that_this_jax_knows(monkeypatch):
     assert options("cpu") is None
 
 
+@pytest.mark.parametrize(("size", "is_fused"), [(2**32 - 1, True), (2**32 + 1, False)])
+def test_counters_of_one_word_are_fused(size, is_fused):
+    """Only traced: where a word cannot count the entries, jax makes the bits."""
+    traced = jax.make_jaxpr(lambda words: _random_bits(words, 32, (size,)))
+    assert ("iota_2x32" in str(traced(jnp.zeros(2, jnp.uint32)))) != is_fused
+
+
 # ---- the inverse error function, on all 2**23 values that a float32 uniform draw has
 
 RANGES = {
@@ -117,6 +125,15 @@ def test_erf_inv_has_the_bits_of_xla(name):
     low, high = RANGES[name]
     assert differences(lax.erf_inv, erf_inv, low, high) == 0
     assert differences(lax.erf_inv, lambda u: erf_inv(u * 1.0000002), low, high) > 0
+
+
+def test_logarithm_where_its_formula_changes_has_the_bits_of_xla():
+    """At `sqrt(2) - 1`: one digit on, XLA's own two formulas differ."""
+    middle = np.float32(np.sqrt(2) - 1).view(np.uint32)
+    y = (middle + np.arange(-4096, 4096)).astype(np.uint32).view(np.float32)
+    ours, theirs = jax.jit(_minus_log1p_of_minus), jax.jit(lambda y: -lax.log1p(-y))
+    np.testing.assert_array_equal(ours(y), theirs(y))
+    assert (ours(y * np.float32(1.0000002)) != theirs(y)).any(), "negative control"
 
 
 def test_erf_inv_at_and_beyond_the_edges():

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from references import assert_refuses
-from scipy import stats
+from scipy import special, stats
 
 import jaxinit
 import jaxinit.stats
 from jaxinit import Moments
-from jaxinit._array import composite, laws
+from jaxinit._array import between as between_bounds
+from jaxinit._array import composite, laws, tail
 
 SIGMAS = 6.2
 SHAPE = (512, 512)
@@ -132,9 +133,9 @@ def test_truncated_moments_where_closed_forms_cancel():
     narrow = laws.TruncatedNormal(1.0, 1.0, 1.001).moments()  # nearly uniform
     assert narrow.variance == pytest.approx(1e-6 / 12, rel=1e-6)
     assert narrow.kurtosis == pytest.approx(1.8, rel=1e-6)
-    tail = laws.TruncatedNormal(1.0, 30.0, math.inf).moments()  # nearly exponential
-    assert tail.mean == pytest.approx(30 + 1 / 30, rel=1e-4)
-    assert tail.kurtosis == pytest.approx(9, rel=0.02)
+    far = laws.TruncatedNormal(1.0, 30.0, math.inf).moments()  # nearly exponential
+    assert far.mean == pytest.approx(30 + 1 / 30, rel=1e-4)
+    assert far.kurtosis == pytest.approx(9, rel=0.02)
 
 
 # standard deviation, mean, low, high
@@ -160,7 +161,8 @@ INTERVALS = {
     "three numbers": (1e-8, 0.1, 0.1 - 1.3e-8, 0.1 + 1e-8),
 }
 DRAWS = 2**16
-WIDE = ("skew", "narrow tail", "mean far above", "30 sigmas below", "one step")
+TAILS = ("beside the mean", "narrow tail", "mean far above", "30 sigmas below")
+WIDE = ("skew", "one step", *TAILS)
 
 
 def between(name):
@@ -228,6 +230,43 @@ def test_draws_between_bounds_have_the_law(name, dtype):
     below = np.cumsum(weights) - weights / 2
     levels = np.interp(x.astype(np.float64) - peak, y, below)
     assert stats.kstest(levels, "uniform").pvalue > 1e-9
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_draws_of_a_tail_are_the_quantiles_of_their_words(name):
+    """Long tails from their end, short ones from their start, of all bits of a word."""
+    stddev, mean, low, high = INTERVALS[name]
+    is_lower = high <= mean
+    near, far = (mean - high, mean - low) if is_lower else (low - mean, high - mean)
+    x = drawn_between("float64")[name]
+    with jax.enable_x64(True):
+        words = np.asarray(jax.random.bits(jax.random.key(8), (DRAWS,), "uint64"))
+    u = words.astype(np.float64) * 0.5**64 + 0.5**65
+
+    def beyond(y):  # the log probability beyond it, over that beyond the near end
+        return special.log_ndtr(-y / stddev) - special.log_ndtr(-near / stddev)
+
+    below = np.expm1(beyond(mean - x if is_lower else x - mean)) / np.expm1(beyond(far))
+    is_short = -beyond(far) < 0.5
+    np.testing.assert_allclose(below, u if is_short else 1 - u, rtol=0, atol=1e-12)
+    assert abs(below - 1.0001 * u).max() > 1e-6, "negative control"
+
+
+def test_the_least_word_is_drawn_half_a_step_from_the_end(monkeypatch):
+    """Else it would be infinite: once in 2**32 entries of float32."""
+    monkeypatch.setattr(jax.random, "bits", lambda _, *like: jnp.zeros(*like))
+    law = laws.NormalBetween(1.0, 0.0, 6.0, math.inf)
+    x = between_bounds.draw_between(None, (1,), np.dtype("float32"), law)
+    assert float(x[0]) == pytest.approx(stats.norm.isf(stats.norm.sf(6) / 2**33))
+
+
+@pytest.mark.parametrize(
+    ("start", "exponent"), [(0.0, 800.0), (5.0, 30.0), (90.0, 1.0)]
+)
+def test_reach_solves_its_equation(start, exponent):
+    y = tail.reach(start, exponent)
+    assert float(tail.hazard(start)) * y + y * y / 2 == pytest.approx(exponent, 1e-12)
+    assert tail.cumulative_hazard(start, np.array(y)) < exponent
 
 
 def test_draws_of_few_numbers():
@@ -304,6 +343,16 @@ def test_moments_of_a_mixture_of_skew_laws_are_exact():
     other = laws.Values(tuple(1 - 2 * x for x in (*left, *right)))
     assert flipped.moments() == pytest.approx(other.moments(), rel=1e-12)
     assert flipped.third() == pytest.approx(other.third(), rel=1e-12)
+
+
+@pytest.mark.parametrize("factor", [2.0, -2.0, -1.0])
+def test_cdf_of_a_scaled_law_steps_at_its_values(factor):
+    values = (-1.0, 2.0, 2.0, 3.0)
+    scaled = composite.Scaled(laws.Values(values), factor)
+    whole = laws.Values(tuple(factor * x for x in values))
+    at = np.array(whole.values)
+    for x in (np.nextafter(at, -np.inf), at, np.nextafter(at, np.inf)):
+        np.testing.assert_array_equal(scaled.cdf(x), whole.cdf(x))
 
 
 def test_third_moments_by_quadrature():

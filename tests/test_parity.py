@@ -1,7 +1,8 @@
 """Every initializer of torch, Keras and Haiku has an equal here, as a table says.
 
-The table is read from examples/PARITY.md. A comparison of two samples has a false-alarm
-rate of 1e-9.
+The table is read from examples/PARITY.md. What torch makes is read from
+golden/torch.json, so that its part runs where torch is not installed. A comparison of
+two samples, or of a sample with its law, has a false-alarm rate of 1e-9.
 """
 
 import os
@@ -15,6 +16,10 @@ import pytest
 from scipy import stats
 
 import jaxinit
+from jaxinit._array.composite import Scaled, Shifted
+from jaxinit._array.laws import Uniform
+from tests.golden.torch_numbers import drawn
+from tests.golden_torch import NUMBERS, array, probability
 
 TEXT = (Path(__file__).parents[1] / "examples/PARITY.md").read_text()
 SHAPE = (3, 20, 40)  # window, inputs, outputs
@@ -70,47 +75,68 @@ def compare(name: str, expression: str, theirs: np.ndarray) -> None:
 # ---- torch
 
 
-@pytest.mark.parametrize("name", [name for name in TORCH if name.endswith("_")])
+def assert_drawn_by(law, *samples: dict) -> None:
+    wrong = Shifted(Scaled(law, 1.6), 0.3 * law.moments().std)
+    for sample in samples:
+        assert probability(sample, law) > FALSE_ALARMS
+        assert probability(sample, wrong) < FALSE_ALARMS, "control"
+
+
+@pytest.mark.parametrize("name", sorted(NUMBERS["functions"].keys() - {"orthogonal_"}))
 def test_torch(name):
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(3)
-    shape = shape_for(name)
-    empty = torch.empty(*shape[::-1])  # (outputs, inputs, *window)
-    settings = {"constant_": [0.3], "sparse_": [0.9]}.get(name, [])
-    theirs = getattr(torch.nn.init, name)(empty, *settings).numpy()
-    compare(name, TORCH[name], theirs.T)
+    """Fixed arrays entry by entry; of random ones, theirs and ours against the law."""
+    theirs, init = NUMBERS["functions"][name], ours(TORCH[name])
+    shape = tuple(theirs["shape"][::-1])  # theirs are (outputs, inputs, *window)
+    mine = np.asarray(init(KEY, shape))
+    if init._draws:
+        assert_drawn_by(init._law(shape, mine.dtype), theirs, drawn(mine))
+    else:
+        np.testing.assert_array_equal(mine, array(theirs).T)
+
+
+def test_torch_orthogonal():
+    """A coordinate of a uniform unit vector in three dimensions is uniform."""
+    theirs, size = NUMBERS["haar"], NUMBERS["haar"]["first"]["shape"][0]
+    init = jaxinit.orthogonal(batch_axis=0)
+    mine = np.asarray(init(KEY, (size, 3, 3)))
+    law, expected = Uniform(-1.0, 1.0), ours(TORCH["orthogonal_"]).moments((3, 3))
+    assert law.moments() == pytest.approx(expected)
+    assert_drawn_by(law, theirs["first"], theirs["last"])
+    assert_drawn_by(law, *(drawn(mine[:, i, j]) for i in range(3) for j in range(3)))
+    assert probability(drawn(abs(mine[:, 0, 0])), law) < FALSE_ALARMS, "control"
+    wide = np.asarray(ours(TORCH["orthogonal_"])(KEY, (20, 40)))
+    for defect in (theirs["defect"], abs(wide @ wide.T - np.eye(20)).max()):
+        assert 0 < defect < 1e-5
 
 
 def test_torch_counts_zeros_along_outputs():
-    torch = pytest.importorskip("torch")
-    theirs = torch.nn.init.sparse_(torch.empty(40, 20), 0.9).numpy().T
     mine = np.asarray(ours(TORCH["sparse_"])(KEY, (20, 40)))
-    for x in (theirs, mine):
-        assert ((x == 0).sum(1) == 36).all()
+    assert (mine == 0).sum(1).tolist() == NUMBERS["zeros_of_a_column"]
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("groups", NUMBERS["dirac_groups"])
 def test_torch_dirac_groups(groups):
-    torch = pytest.importorskip("torch")
-    theirs = torch.nn.init.dirac_(torch.empty(8, 4, 3, 5), groups).numpy()
-    mine = jaxinit.dirac(groups)(KEY, (3, 5, 4, 8))
+    theirs = array(NUMBERS["dirac_groups"][groups])
+    mine = jaxinit.dirac(int(groups))(KEY, (3, 5, 4, 8))
     np.testing.assert_array_equal(mine, theirs.transpose(2, 3, 1, 0))
 
 
-@pytest.mark.parametrize("name", ["Linear", "Conv1d"])
+def test_torch_centres_even_windows_one_further():
+    theirs = array(NUMBERS["dirac_even"]).transpose(2, 3, 1, 0)
+    mine = np.asarray(jaxinit.dirac()(KEY, theirs.shape))
+    np.testing.assert_array_equal(mine[:-1, :-1], theirs[1:, 1:])
+    assert mine.sum() == theirs.sum() == theirs.shape[-1]
+
+
+@pytest.mark.parametrize("name", ["Linear", "Conv1d", "Conv2d", "Conv3d"])
 def test_torch_layers(name):
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(4)
-    layer = getattr(torch.nn, name)(48, 64, *([3] if name == "Conv1d" else []))
-    theirs = layer.weight.detach().numpy().T
-    mine = jaxinit.he_uniform(negative_slope=5**0.5)(KEY, theirs.shape)
-    assert_same_law(theirs, np.asarray(mine))
+    theirs = NUMBERS["layers"][name]["weight"]
+    init, shape = jaxinit.he_uniform(negative_slope=5**0.5), theirs["shape"][::-1]
+    assert_drawn_by(init._law(tuple(shape), np.dtype("float32")), theirs)
 
 
 def test_torch_is_complete():
-    torch_init = pytest.importorskip("torch").nn.init
-    public = {n for n in dir(torch_init) if n.endswith("_") and n[0] != "_"}
-    assert public == set(TORCH) - {"calculate_gain"}
+    assert set(NUMBERS["functions"]) == set(TORCH) - {"calculate_gain"}
 
 
 # ---- Keras

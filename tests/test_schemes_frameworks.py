@@ -15,10 +15,11 @@ from flax import nnx
 
 import jaxinit
 from jaxinit import schemes, stats
-from jaxinit.initializers.orthogonality import is_orthogonal
+from jaxinit.initializers.orthogonality import has_matrices
 from jaxinit.testing import assert_moments, assert_orthogonal
 from tests import framework_layers
 from tests.framework_layers import INPUTS, NEWER, TABLES, UNITS, WITHOUT, drawn, image
+from tests.golden_torch import NUMBERS, probability
 from tests.scheme_models import leaf
 
 SCHEMES = {
@@ -70,7 +71,7 @@ def agrees(planned, arrays, p) -> bool:
     if not isinstance(init, jaxinit.Initializer):
         return True  # norms of a weight, which test_norms_of_weights compares
     moments = init.moments(planned.shape)
-    if is_orthogonal(init):
+    if has_matrices(init, planned.shape):
         return all(is_made_by(x, init) for x in arrays)
     if moments.low == moments.high:
         return all((x == np.float32(moments.low)).all() for x in arrays)
@@ -408,47 +409,73 @@ def keras_params(key):
     return {weight.path: jnp.asarray(weight.value) for weight in weights}
 
 
-def torch_params(key):
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(int(jax.random.bits(key)))
-    nn = torch.nn
-    model = nn.ModuleDict(
-        {
-            "embed": nn.Embedding(80, 40),
-            "attn": nn.MultiheadAttention(40, 4),
-            "lstm": nn.LSTM(40, 80),
-            "dense": nn.Linear(40, 80),
-            "conv": nn.Conv2d(40, 40, 3),
-            "norm": nn.LayerNorm(40),
-        }
-    )
-    tree = {}
-    for name, value in model.state_dict().items():
-        # torch writes in_proj_weight and weight_ih_l0
-        path = re.sub("in_proj_", "in_proj.", name.replace("_l0", ""))
-        path = re.sub("bias_(ih|hh)", "bias", path)
-        *modules, last = path.split(".")
+def test_keras_defaults_are_those_of_keras(key):
+    """A false alarm once in a billion; another framework's law is told apart."""
+    params = keras_params(key)
+    assert_moments(params, jaxinit.plan(params, schemes.keras()))
+    with pytest.raises(AssertionError):
+        assert_moments(params, jaxinit.plan(params, schemes.flax()))
+
+
+def torch_path(name: str) -> list[str]:
+    """Of a parameter that torch writes as in_proj_weight, weight_ih_l0 or bias_hh."""
+    name = re.sub("^in_proj_", "in_proj.", name.removesuffix("_l0"))
+    return re.sub("bias_(ih|hh)", "bias", name).split(".")
+
+
+def off_torch(layer: str, rules) -> list[str]:
+    """Parameters of a layer of torch that were not drawn from the laws of the rules."""
+    numbers, tree = NUMBERS["layers"][layer], {}
+    for name, entry in numbers.items():
+        *modules, last = torch_path(name)
         node = tree
         for module in modules:
             node = node.setdefault(module, {})
-        node[last] = jnp.asarray(value.numpy())
-    return tree
+        node[last] = leaf(*entry["shape"])
+    laws = {
+        x.path: x.initializer._law(x.shape, np.dtype("float32"))
+        for x in jaxinit.plan({layer: tree}, rules)
+    }
+    return [
+        name
+        for name, entry in numbers.items()
+        if probability(entry, laws["/".join([layer, *torch_path(name)])])
+        < P_FAIL / len(numbers)
+    ]
 
 
-FRAMEWORKS = {
-    "keras": (schemes.keras, keras_params, schemes.flax),
-    "torch": (schemes.torch, torch_params, schemes.equinox),
+@pytest.mark.parametrize("layer", NUMBERS["layers"])
+def test_torch_defaults_are_those_of_torch(layer):
+    """A false alarm once in a billion, for each layer."""
+    assert off_torch(layer, schemes.torch()) == []
+
+
+# What other rules miss of a layer: another framework's, or torch's own with an error.
+NOT_OF_TORCH = {
+    "kernel": ("Linear", schemes.flax(), ["weight", "bias"]),
+    "attention": (
+        "MultiheadAttention",
+        schemes.equinox(),
+        ["in_proj_weight", "in_proj_bias", "out_proj.bias"],
+    ),
+    "embedding": ("Embedding", schemes.keras(), ["weight"]),
+    "norm": (
+        "LayerNorm",
+        jaxinit.Rules({"**/bias": jaxinit.ones}) | schemes.torch(),
+        ["bias"],
+    ),
+    "recurrent bias": (
+        "GRU",
+        jaxinit.Rules({"**/bias": jaxinit.zeros}) | schemes.torch(),
+        ["bias_ih_l0", "bias_hh_l0"],
+    ),
 }
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
-def test_framework_defaults_are_those_of_the_framework(name, key):
-    """A false alarm once in a billion; another framework's law is told apart."""
-    scheme, draw, other = FRAMEWORKS[name]
-    params = draw(key)
-    assert_moments(params, jaxinit.plan(params, scheme()))
-    with pytest.raises(AssertionError):
-        assert_moments(params, jaxinit.plan(params, other()))
+@pytest.mark.parametrize("case", NOT_OF_TORCH)
+def test_other_laws_than_those_of_torch_are_told_apart(case):
+    layer, rules, wanted = NOT_OF_TORCH[case]
+    assert off_torch(layer, rules) == wanted
 
 
 def test_keras_by_name():
