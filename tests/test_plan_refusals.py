@@ -250,6 +250,9 @@ def test_a_predicate_that_raises():
     assert lines[:2] == ["  b/w: KeyError: 'kernel'", "  c: KeyError: 'kernel'"]
     assert len(lines) == 3
     assert "matches no leaf" in lines[2]
+    rules = {"**": jaxinit.zeros, bad_predicate: jaxinit.ones}  # which is never asked
+    with pytest.raises(PlanError, match="matches no leaf"):
+        plan(shapes, rules)
 
 
 class WithStatistics(nn.Module):
