@@ -400,6 +400,13 @@ def test_what_was_not_finite_before_the_model_ran_is_told():
     assert "entries of" not in str(found)
 
 
+def test_of_many_arrays_that_are_not_finite_some_are_named():
+    bad = jnp.full((WIDTH, WIDTH), jnp.nan)
+    cure = signal.propagate([relu] * 5, [bad] * 5, batch()).verdict.cure
+    assert all(f"entries of params {i}" in cure for i in range(3))
+    assert "and some of 2 other arrays" in cure.replace(", some", ", and some")
+
+
 def test_a_mask_may_be_infinite():
     found = only(lambda _, x: jax.nn.softmax(x), broken_at_entry(batch(), -jnp.inf))
     assert found.nonfinite == 0
