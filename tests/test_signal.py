@@ -179,6 +179,32 @@ def test_where_a_verdict_begins(name):
     assert judge(layers, lambda names, factor: layers).short == expected
 
 
+HE = math.sqrt(2 / 4096)
+CURES = {
+    "helps": ([1.0, 2.0, 3.0], 0.5, "multiply the standard deviation of the weights"),
+    "does not help": ([1.0, 5.0, 20.0], 0.5, "times as large too"),
+    "leaves nothing": ([0.0, 0.0, 0.0], 0.5, "times as large too"),
+    "of He, but for how it was rounded": (
+        [1.0, 2.0, 3.0],
+        1.006 * HE,
+        "The weights have the deviation of he_normal already",
+    ),
+    "of about He": ([1.0, 2.0, 3.0], 1.02 * HE, "Every layer multiplies it by 4.5"),
+}
+
+
+@pytest.mark.parametrize("name", CURES)
+def test_a_cure_is_told_if_it_helps(name):
+    after, kernel_std, expected = CURES[name]
+    kernels = {"kernel": [(4096, 4096)] * 3, "kernel_std": [kernel_std] * 3}
+    layers = layers_of(std=[1.0, 5.0, 20.0], **kernels)
+    scaled = layers_of(std=after, **kernels)
+    cure = judge(layers, lambda names, factor: scaled).cure
+    assert expected in cure
+    assert ("he_normal already" in cure) == ("already" in expected)
+    assert ("times as large too" in cure) == ("too" in expected)
+
+
 # Flax
 
 
