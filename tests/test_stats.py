@@ -60,6 +60,17 @@ def test_a_law_that_is_bounded_above_by_hand():
     assert found.mean_method == "Pearson III"
 
 
+def test_a_law_between_bounds_by_hand():
+    """The skewness of a beta law, over the root of the number of terms."""
+    law, size = scipy_stats.beta(2, 5), 200
+    mean, variance, skew, excess = map(float, law.stats("mvsk"))
+    x = jnp.full(size, mean + 2 * math.sqrt(variance / size))
+    found = score(x, Moments(mean, variance, 3 + excess, 0.0, 1.0))
+    expected = 2 * scipy_stats.pearson3(skew / math.sqrt(size)).sf(2)
+    assert found.mean_p == pytest.approx(expected, rel=1e-4)
+    assert found.mean_method == "Pearson III"
+
+
 EXACT = {
     "rounded": ([1 + 4e-6] * 4, jaxinit.constant(1.0), 1.0),
     "off": ([1 + 1e-4] * 4, jaxinit.constant(1.0), 0.0),
