@@ -370,6 +370,10 @@ REFUSED = {
         lambda: testing.assert_variance(jnp.ones(3), 1.0, p_fail=1.0),
         ["p_fail", "between 0 and 1", "1.0"],
     ),
+    "p_fail of zero": (
+        lambda: testing.assert_variance(jnp.ones(3), 1.0, p_fail=0),
+        ["p_fail", "between 0 and 1", "0"],
+    ),
     "integers": (lambda: testing.assert_variance(jnp.arange(3), 1.0), ["int32"]),
     "one entry": (lambda: testing.assert_variance(jnp.ones(1), 1.0), ["at least 2"]),
     "variance": (lambda: testing.assert_variance(jnp.ones(3), -1.0), ["-1.0"]),
