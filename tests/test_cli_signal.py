@@ -97,6 +97,8 @@ def test_nnx_and_integers(folder, capsys):
     assert "verdict: healthy" in capsys.readouterr().out
     assert cli.main([*words, "6"]) == 0  # beyond the vocabulary
     assert "verdict: not finite" in capsys.readouterr().out
+    assert cli.main(words[:-1]) == 0  # as 9 is
+    assert "verdict: not finite" in capsys.readouterr().out
 
 
 def sent(monkeypatch, *argv):

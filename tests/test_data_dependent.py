@@ -329,6 +329,56 @@ def test_metainit_by_hand():
     assert log.weights == ("0",)
 
 
+def test_metainit_by_hand_beyond_zero():
+    """Of a norm whose slope is positive: 5 - 7, and on, with half of that, by 10.5."""
+    weight, x = jnp.asarray([[3.0, 4.0]]), jnp.ones((1, 1))
+    settings = {"learning_rate": 7.0, "momentum": 0.5, "epsilon": 0.1}
+
+    def square(y):
+        return jnp.sum(y**2)
+
+    (new,), log = metainit([first], [weight], x, square, steps=1, **settings)
+    np.testing.assert_allclose(new, -0.4 * weight, rtol=1e-5)
+    np.testing.assert_allclose(log.after, [2], rtol=1e-5)
+    (new,), log = metainit([first], [weight], x, square, steps=2, **settings)
+    np.testing.assert_allclose(new, 1.7 * weight, rtol=1e-5)
+    np.testing.assert_allclose(log.after, [8.5], rtol=1e-5)
+
+
+def test_the_gradient_quotient_where_the_gradient_is_zero():
+    """Gradient (1, 0), Hessian times it (0, 1); the sign of zero is one."""
+    weight, x = jnp.asarray([[0.0, 1.0]]), jnp.ones((1, 1))
+    _, log = metainit([first], [weight], x, jnp.prod, steps=1, epsilon=0.1)
+    expected = (abs(1 / 1.1 - 1) + abs(-1 / 0.1 - 1)) / 2
+    np.testing.assert_allclose(log.quotients[0], expected, rtol=1e-5)
+
+
+def difference(weight, inputs):
+    return (inputs[0] - inputs[1]) @ weight
+
+
+def test_metainit_draws_every_input_of_every_step_anew():
+    weights, inputs = drawn(jaxinit.normal(), 1), [batch(), batch()]
+    logs = [
+        metainit([difference], weights, inputs, key=jax.random.key(3), steps=n)[1]
+        for n in (1, 2)
+    ]
+    np.testing.assert_allclose(logs[0].quotients, logs[1].quotients[:2], rtol=1e-5)
+    assert np.ptp(logs[1].quotients) > 1e-3
+    assert abs(logs[0].quotients[0] - 1) > 1e-3  # that of a gradient of zero
+
+
+def test_logs_are_tables_in_notebooks():
+    weights = drawn(jaxinit.normal(), 1)
+    _, normalized = lsuv([first], weights, batch())
+    _, descent = metainit([first], weights, batch(), steps=1)
+    for log, text in ((normalized, "3 passes"), (descent, "gradient quotient")):
+        html = log._repr_html_()
+        assert html.count("<tr") == 2
+        assert text in html
+        assert text in str(log)
+
+
 # batches that say nothing
 
 

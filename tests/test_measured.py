@@ -61,6 +61,17 @@ def test_constants_are_exact(value):
     assert found.is_constant
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_no_constant(value):
+    assert not measure(jnp.full(3, value)).is_constant
+
+
+def test_rounding_leaves_no_negative_variance():
+    x = jnp.full(2**20, 0.1).at[0].set(0)  # by the sums alone it were -1e-6
+    assert measure(x).variance == 0
+    assert measure(x).std == 0
+
+
 PLACES = [("Auto", ("x",)), ("Auto", (None, ("x", "y"))), ("Explicit", ("x", "y"))]
 
 
@@ -75,6 +86,8 @@ def test_sharded_arrays_are_measured_where_they_are(kind, spec):
     assert found.mean == pytest.approx(whole.mean, rel=1e-6)
     assert found.variance == pytest.approx(whole.variance, rel=1e-6)
     assert (found.low, found.high) == (whole.low, whole.high)
+    broken = measure(jax.device_put(x.at[63, 31].set(jnp.nan), placed.sharding))
+    assert all(map(math.isnan, (broken.mean, broken.std, broken.low, broken.high)))
 
 
 def test_long_sums_keep_their_digits():

@@ -1,6 +1,7 @@
 """Several processes, as on several hosts: each draws its shards of the same arrays."""
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from examples import multihost
 from jaxinit import linen as linen_door
 from jaxinit import nnx as nnx_door
 from jaxinit._array.ks import QUANTILES
+from jaxinit._tree.agreement import described
 from tests import processes
 
 ROOT = Path(__file__).parents[1]
@@ -265,3 +267,54 @@ def test_checkpoints_fail_in_all_processes_and_leave_nothing(many):
 def test_a_key_goes_with_a_plan():
     with pytest.raises(TypeError, match="a key goes with a plan"):
         jaxinit.check_processes({}, jax.random.key(0))
+
+
+def with_keyword(value):
+    def function(x, *, value=value):
+        return x
+
+    return function
+
+
+def with_default(value):
+    return lambda x, value=value: x
+
+
+def with_closure(value):
+    return lambda x: value
+
+
+def with_name(value):
+    return eval(f"lambda x: jnp.{value}(x)")
+
+
+def with_constant(value):
+    return eval(f"lambda x: {value!r}")
+
+
+def with_itself(value):
+    def function(x):
+        return function, value
+
+    return function
+
+
+MAKERS = (with_keyword, with_default, with_closure, with_constant, with_itself)
+MADE = {maker.__name__: (maker, 1, 2) for maker in MAKERS}
+MADE |= {
+    "with_name": (with_name, "sin", "cos"),
+    "partial": (lambda x: functools.partial(max, x), 1, 2),
+    "array": (np.asarray, [1.0], [2.0]),
+    "dtype of an array": (lambda x: np.zeros(1, x), "int32", "float32"),
+    "set": (frozenset, "ab", "ac"),
+    "initializer": (jaxinit.normal, 1.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_values_are_described_alike_only_if_they_are(name):
+    maker, first, second = MADE[name]
+    texts = ["".join(described(maker(value))) for value in (first, first, second)]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+    assert " at 0x" not in texts[0]

@@ -130,6 +130,8 @@ def test_paths_of_every_container():
     want = [("w",), ("value",)]
     for tree in (Pair(1, 2), Named(1, 2)):
         assert [path for path, _ in leaf_paths(tree)] == want
+        inside = [path for path, _ in leaf_paths({"a": tree})]
+        assert inside == [("a", "w"), ("a", "value")], "no box, as it has two children"
     paths = [path for path, _ in leaf_paths({"a": [1, (2, None)], "b": {3: Box(4)}})]
     assert paths == [("a", "0"), ("a", "1", "0"), ("b", "3")]
     assert leaf_paths(5) == [((), 5)]

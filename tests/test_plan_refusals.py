@@ -171,12 +171,14 @@ def overflowing(name):
         "deviation": (jaxinit.normal(1e30), "float16"),
         "mean": (jaxinit.normal(1.0, mean=1e6), "float16"),
         "integer": (jaxinit.constant(300.0), "int8"),
+        "one integer": (jaxinit.constant([100.0, 300.0]), "uint8"),
     }
     return made[name]
 
 
 @pytest.mark.parametrize(
-    "name", ["NaN", "infinite", "one entry", "deviation", "mean", "integer"]
+    "name",
+    ["NaN", "infinite", "one entry", "deviation", "mean", "integer", "one integer"],
 )
 def test_draws_that_are_not_finite(name):
     init, dtype = overflowing(name)
@@ -250,6 +252,9 @@ def test_a_predicate_that_raises():
     assert lines[:2] == ["  b/w: KeyError: 'kernel'", "  c: KeyError: 'kernel'"]
     assert len(lines) == 3
     assert "matches no leaf" in lines[2]
+    rules = {"**": jaxinit.zeros, bad_predicate: jaxinit.ones}  # which is never asked
+    with pytest.raises(PlanError, match="matches no leaf"):
+        plan(shapes, rules)
 
 
 class WithStatistics(nn.Module):

@@ -1,5 +1,6 @@
 """Pictures: what they show, and that they touch no global state."""
 
+import dataclasses
 import math
 
 import jax
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 import jaxinit
 from jaxinit import plots, signal
+from jaxinit._array.rounded import all_numbers, cell
 
 WIDTH, DEPTH = 64, 4
 
@@ -60,6 +62,49 @@ def test_depth_of_several_schemes_differ_in_colour_and_marker():
     assert set(lines[2].get_ydata()) == {floor}
     assert texts(axes) == ["0"]
     assert all((line.get_ydata() > floor).all() for line in lines[:2])
+
+
+@pytest.mark.parametrize("length", [4, 40, 300])
+def test_a_legend_lies_within_its_figure(length):
+    names = [f"{i} {'name of a scheme ' * 20}"[:length] for i in range(7)]
+    figure = plots.depth(
+        dict.fromkeys(names, found()), dict.fromkeys(names[:1], PREDICTED)
+    )
+    figure.draw_without_rendering()
+    [legend] = figure.legends
+    boxes = [legend, *legend.get_texts(), figure.axes[0].xaxis.label]
+    low, high = figure.bbox.min, figure.bbox.max
+    for box in (x.get_window_extent() for x in boxes):
+        assert (box.min >= low).all()
+        assert (box.max <= high).all()
+    assert not any(
+        axes.get_tightbbox().overlaps(legend.get_window_extent())
+        for axes in figure.axes
+    )
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert len(shown) == 8
+    if length < 100:
+        assert shown == [*names, "predicted"]
+    else:
+        assert all(text.startswith("…") for text in shown[:7])
+
+
+@pytest.mark.parametrize(
+    ("std", "gradient", "is_decimal"),
+    [(0.5, 0.5, True), (1e-3, 1, False), (1, 1e-3, False), (1e-3, 1e-3, False)],
+)
+def test_both_axes_have_numbers_of_one_format(std, gradient, is_decimal):
+    measured = found()
+    layers = [
+        dataclasses.replace(layer, std=std**i, gradient_std=gradient**i)
+        for i, layer in enumerate(measured.layers)
+    ]
+    figure = plots.depth(dataclasses.replace(measured, layers=tuple(layers)))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert len(labels) > 2
+        assert {"10^" not in label for label in labels} == {is_decimal}
 
 
 def test_activations_has_a_panel_for_every_layer():
@@ -118,6 +163,40 @@ def test_weights_beside_their_density(init):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("weight", "density")
 
 
+def test_bins_of_narrow_dtypes_hold_whole_numbers_of_them():
+    init, size = jaxinit.normal(0.02), 2**14
+    for dtype in (jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.bfloat16):
+        x = init(jax.random.key(0), (size,), dtype)
+        [axes] = plots.weights(x, init).axes
+        drawn, expected = (patch.get_data() for patch in axes.patches)
+        np.testing.assert_array_equal(drawn.edges, expected.edges)
+        ends = np.concatenate(cell(all_numbers(x.dtype)))
+        np.testing.assert_array_equal(np.isin(drawn.edges[1:-1], ends), True)
+        widths = np.diff(drawn.edges)
+        law = np.diff(init._law((size,), np.dtype(np.float32)).cdf(drawn.edges))
+        [words] = texts(axes) or [""]
+        if words:  # the bin of zero is left out of both
+            law = np.where(expected.values * widths < law - 1e-6, 0, law)
+        np.testing.assert_allclose(expected.values * widths, law, atol=1e-6)
+        error = np.sqrt(law * (1 - law) / size)
+        off = np.abs(drawn.values * widths - law)
+        assert (off <= 5 * error + 1 / size).all()
+
+
+def test_many_zeros_are_told_in_words():
+    init = jaxinit.sparse(0.9)
+    x = init(jax.random.key(0), (200, 100))
+    [axes] = plots.weights(x, init).axes
+    assert texts(axes) == ["0.9 of them are 0\n0.9 expected\nnot drawn here"]
+    for bars in (patch.get_data() for patch in axes.patches):
+        assert (bars.values * np.diff(bars.edges)).sum() == pytest.approx(0.1, abs=1e-3)
+    # zeros that are not expected are told too
+    [axes] = plots.weights(x, jaxinit.normal(0.01)).axes
+    assert texts(axes) == ["0.9 of them are 0\n0 expected\nnot drawn here"]
+    [axes] = plots.weights(jnp.zeros(9), jaxinit.zeros).axes  # else nothing is drawn
+    assert texts(axes) == []
+
+
 def test_save_writes_png_and_svg_the_same_each_time(tmp_path):
     first = plots.save(plots.depth(found()), tmp_path / "one")
     second = plots.save(plots.depth(found()), tmp_path / "two.png")
@@ -164,6 +243,48 @@ WRONG = {
         ["orthogonal()", "no known density"],
     ),
 }
+
+OF_WRONG_TYPE = {
+    "save": (lambda: plots.save(3, "x"), ["figure", "matplotlib figure", "int"]),
+    "activations": (
+        lambda: plots.activations({"he": found()}),
+        ["signal", "signal.propagate", "dict"],
+    ),
+    "depth": (lambda: plots.depth(3), ["signals", "mapping", "int"]),
+    "depth, one of many": (
+        lambda: plots.depth({"he": 3}),
+        ["signals['he']", "signal.propagate", "int"],
+    ),
+    "depth, predictions": (
+        lambda: plots.depth(found(), PREDICTED),
+        ["predictions", "mapping", "tuple"],
+    ),
+    "depth, one prediction": (
+        lambda: plots.depth({"he": found()}, {"he": 3}),
+        ["predictions['he']", "signal.predict", "int"],
+    ),
+    "depth, one layer": (
+        lambda: plots.depth({"he": found()}, {"he": [3] * DEPTH}),
+        ["predictions['he']", "signal.predict", "int"],
+    ),
+    "weights": (
+        lambda: plots.weights(["a"], jaxinit.zeros),
+        ["array", "numbers", "list"],
+    ),
+    "weights, init": (
+        lambda: plots.weights(jnp.ones(3), jax.nn.initializers.ones),
+        ["init", "initializer of jaxinit", "function"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_WRONG_TYPE)
+def test_type_message(name):
+    fails, parts = OF_WRONG_TYPE[name]
+    with pytest.raises(TypeError) as caught:
+        fails()
+    message = str(caught.value)
+    assert [part for part in parts if part not in message] == [], message
 
 
 @pytest.mark.parametrize("name", WRONG)

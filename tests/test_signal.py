@@ -1,5 +1,6 @@
 """The signal through models of every kind, statistic by statistic; bad input."""
 
+import dataclasses
 import functools
 import math
 
@@ -11,6 +12,7 @@ from flax import linen, nnx
 
 import jaxinit
 from jaxinit import signal
+from jaxinit._signal.verdict import judge
 
 WIDTH, BATCH = 256, 64
 
@@ -111,6 +113,96 @@ def test_the_gradient_alone_can_vanish():
     found = signal.propagate([lambda _, x: quiet(x + 0)] * 4, [None] * 4, batch())
     assert (found.verdict.name, found.verdict.layer) == ("vanishing", "1")
     assert "gradient" in found.verdict.text
+
+
+# what the verdict begins at
+
+
+def layer_of(name="0", **facts):
+    """A layer of which nothing is wrong, but for some facts."""
+    numbers = dict.fromkeys(
+        (field.name for field in dataclasses.fields(signal.LayerSignal)), 0.0
+    )
+    right = {"kind": "f", "shape": (4, 8), "kernel": (), "counts": (), "std": 1.0}
+    right |= {"gradient_std": 1.0, "flat": False, "identical": False, "name": name}
+    return signal.LayerSignal(**{**numbers, **right, **facts})
+
+
+def layers_of(**facts):
+    """Layers of one kind, each fact a number for each of them."""
+    rows = zip(*facts.values(), strict=True)
+    return [
+        layer_of(f"{i}", **dict(zip(facts, row, strict=True)))
+        for i, row in enumerate(rows)
+    ]
+
+
+BEGINS = {
+    "most units zero": ([layer_of(dead=0.75)], "healthy"),
+    "more units zero": ([layer_of(dead=0.78)], "dead from 0 on"),
+    "a head of zeros": ([layer_of(dead=1.0, flat=True)], "healthy"),
+    "half at bounds": ([layer_of(saturated=0.5)], "healthy"),
+    "more at bounds": ([layer_of(saturated=0.53)], "saturated from 0 on"),
+    "two layers": (layers_of(std=[1.0, 20.0]), "healthy"),
+    "three layers": (layers_of(std=[1.0, 5.0, 20.0]), "exploding from 2 on"),
+    "three layers, less": (layers_of(std=[1.0, 5.0, 9.5]), "healthy"),
+    "three layers, back": (
+        layers_of(gradient_std=[0.05, 0.3, 1.0]),
+        "vanishing from 0 on",
+    ),
+    "wider to the front": (
+        layers_of(gradient_std=[0.05, 0.3, 1.0], shape=[(1, 800), (1, 8), (1, 8)]),
+        "healthy",
+    ),
+    "what is in blocks": (
+        [
+            layer_of(f"block{i}{inside}", std=std)
+            for i in range(3)
+            for inside, std in (("/a", 10.0 ** -(2 * i)), ("", 1.0))
+        ],
+        "healthy",
+    ),
+    "gradients from the last layer on": (
+        layers_of(gradient_nonfinite=[3, 2]),
+        "not finite from 1 on",
+    ),
+    "NaN before all": (
+        [layer_of(dead=1.0), layer_of("1", nonfinite=1)],
+        "not finite from 1 on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BEGINS)
+def test_where_a_verdict_begins(name):
+    layers, expected = BEGINS[name]
+    assert judge(layers, lambda names, factor: layers).short == expected
+
+
+HE = math.sqrt(2 / 4096)
+CURES = {
+    "helps": ([1.0, 2.0, 3.0], 0.5, "multiply the standard deviation of the weights"),
+    "does not help": ([1.0, 5.0, 20.0], 0.5, "times as large too"),
+    "leaves nothing": ([0.0, 0.0, 0.0], 0.5, "times as large too"),
+    "of He, but for how it was rounded": (
+        [1.0, 2.0, 3.0],
+        1.006 * HE,
+        "The weights have the deviation of he_normal already",
+    ),
+    "of about He": ([1.0, 2.0, 3.0], 1.02 * HE, "Every layer multiplies it by 4.5"),
+}
+
+
+@pytest.mark.parametrize("name", CURES)
+def test_a_cure_is_told_if_it_helps(name):
+    after, kernel_std, expected = CURES[name]
+    kernels = {"kernel": [(4096, 4096)] * 3, "kernel_std": [kernel_std] * 3}
+    layers = layers_of(std=[1.0, 5.0, 20.0], **kernels)
+    scaled = layers_of(std=after, **kernels)
+    cure = judge(layers, lambda names, factor: scaled).cure
+    assert expected in cure
+    assert ("he_normal already" in cure) == ("already" in expected)
+    assert ("times as large too" in cure) == ("too" in expected)
 
 
 # Flax
@@ -334,6 +426,13 @@ def test_what_was_not_finite_before_the_model_ran_is_told():
     assert "entries of" not in str(found)
 
 
+def test_of_many_arrays_that_are_not_finite_some_are_named():
+    bad = jnp.full((WIDTH, WIDTH), jnp.nan)
+    cure = signal.propagate([relu] * 5, [bad] * 5, batch()).verdict.cure
+    assert all(f"entries of params {i}" in cure for i in range(3))
+    assert "and some of 2 other arrays" in cure.replace(", some", ", and some")
+
+
 def test_a_mask_may_be_infinite():
     found = only(lambda _, x: jax.nn.softmax(x), broken_at_entry(batch(), -jnp.inf))
     assert found.nonfinite == 0
@@ -495,8 +594,12 @@ def test_message(name):
 
 def test_the_table():
     weights = drawn(jaxinit.glorot_normal(), 10)
-    text = str(signal.propagate([relu] * 10, weights, batch()))
+    found = signal.propagate([relu] * 10, weights, batch())
+    text, html = str(found), found._repr_html_()
     head, *rows, verdict = text.splitlines()
     assert head.split()[:5] == ["layer", "kind", "shape", "mean", "std"]
     assert [row.split()[0] for row in rows] == [str(i) for i in range(10)]
     assert verdict.startswith("verdict: vanishing from ")
+    assert html.count("<tr") == 1 + 10
+    assert "<td" in html
+    assert verdict.split(":")[1].strip() in html

@@ -30,6 +30,66 @@ def test_the_methods_are_exact_for_a_normal_law():
     assert found.mean == pytest.approx(z)
     assert found.mean_p == pytest.approx(2 * scipy_stats.norm.sf(z), rel=1e-5)
     assert (found.mean_method, found.variance_method) == ("normal", "chi-square")
+    assert found.p == pytest.approx(2 * min(found.mean_p, found.variance_p))
+
+
+def test_the_mean_of_a_complex_law_by_hand():
+    x = jnp.asarray([1 + 1j, 2 - 0.5j, 0.25j])
+    found = score(x, jaxinit.normal(1.0))
+    assert found.mean_method == "chi-square"
+    assert found.mean_p == pytest.approx(math.exp(-(abs(3 + 0.75j) ** 2) / 3), rel=1e-5)
+
+
+def test_a_bound_at_any_size_by_hand():
+    """Bernstein's, of terms that are at most three to the half deviations off."""
+    x = jnp.asarray([1.0, 1.0, 1.0, 0.8])
+    found = score(x, jaxinit.uniform(low=-1.0, high=1.0))
+    errors, reach = 3.8 * math.sqrt(3) / 2, math.sqrt(3) / 6
+    expected = 2 * math.exp(-(errors**2) / (2 * (1 + reach * errors)))
+    assert found.mean_p == pytest.approx(expected, rel=1e-5)
+    assert found.mean == pytest.approx(errors)
+
+
+def test_a_law_that_is_bounded_above_by_hand():
+    """One minus an exponential law: its sums are gamma."""
+    x = jnp.asarray([0.9, 0.7, -0.3, 0.95])
+    found = score(x, Moments(0.0, 1.0, 9.0, -math.inf, 1.0))
+    law, total = scipy_stats.gamma(4), 4 - float(x.sum())
+    tails = law.cdf(total), law.sf(total)
+    assert found.mean_p == pytest.approx(2 * min(tails), rel=1e-5)
+    assert found.mean_method == "Pearson III"
+
+
+def test_a_law_between_bounds_by_hand():
+    """The skewness of a beta law, over the root of the number of terms."""
+    law, size = scipy_stats.beta(2, 5), 200
+    mean, variance, skew, excess = map(float, law.stats("mvsk"))
+    x = jnp.full(size, mean + 2 * math.sqrt(variance / size))
+    found = score(x, Moments(mean, variance, 3 + excess, 0.0, 1.0))
+    expected = 2 * scipy_stats.pearson3(skew / math.sqrt(size)).sf(2)
+    assert found.mean_p == pytest.approx(expected, rel=1e-4)
+    assert found.mean_method == "Pearson III"
+
+
+EXACT = {
+    "rounded": ([1 + 4e-6] * 4, jaxinit.constant(1.0), 1.0),
+    "off": ([1 + 1e-4] * 4, jaxinit.constant(1.0), 0.0),
+    "spread, right": ([0.01, 0.02] * 40, jaxinit.constant([0.01, 0.02] * 40), 1.0),
+    "spread too far": (
+        [0.01 - 5e-6, 0.02 + 5e-6] * 40,
+        jaxinit.constant([0.01, 0.02] * 40),
+        0.0,
+    ),
+    "two points": ([1.0, -1.0], Moments(0.0, 1.0, 1.0, -1.0, 1.0), 1.0),
+    "two points, off": ([1.0001, -1.0001], Moments(0.0, 1.0, 1.0, -1.0, 1.0), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_leaves_nothing_to_chance(name):
+    values, expected, p = EXACT[name]
+    found = score(jnp.asarray(values), expected)
+    assert (found.p, found.variance_method) == (p, "exact")
 
 
 def test_a_number_is_compared_without_a_mean():
@@ -115,6 +175,14 @@ REFUSED = {
         lambda: score(jnp.ones(3), Moments(0.0, 2.0, 3.0, -1.0, 1.0)),
         ["no law", "variance=2.0"],
     ),
+    "bounds, a little": (
+        lambda: score(jnp.ones(3), Moments(0.0, 1.05, 3.0, -1.0, 1.0)),
+        ["no law", "variance=1.05"],
+    ),
+    "kurtosis": (
+        lambda: score(jnp.ones(3), Moments(0.0, 1.0, 0.9, -2.0, 2.0)),
+        ["no law", "kurtosis=0.9", "at least 1"],
+    ),
     "one entry": (lambda: score(jnp.ones(1), 1.0), ["at least 2", "array of 1"]),
     "no entry": (lambda: score(jnp.ones((0, 2)), 1.0), ["(0, 2)", "no entries"]),
     "integers": (lambda: score(jnp.arange(3), 1.0), ["floating-point", "int32"]),
@@ -174,6 +242,29 @@ def test_complex_fits(name, key):
     assert fit(x, init).p > 1e-6
     assert fit(1.3 * x, init).p < 1e-9
     assert fit(abs(x.real) + 1j * x.imag, init).p < 1e-9
+
+
+def test_a_complex_fit_is_of_two():
+    x = np.array([0.3 + 0.2j, -1j, 0.9 + 0.9j, 1.2, 0.4 + 1j], np.complex64)
+    found = fit(x, jaxinit.normal(1.0))
+    both = [
+        scipy_stats.kstest(np.abs(x), scipy_stats.rayleigh(0, 0.5**0.5).cdf),
+        scipy_stats.kstest(np.angle(x), scipy_stats.uniform(-np.pi, 2 * np.pi).cdf),
+    ]
+    assert found.distance == pytest.approx(max(x.statistic for x in both), abs=1e-6)
+    assert found.p == pytest.approx(2 * min(x.pvalue for x in both), rel=1e-4)
+
+
+ONE_SIDED = {"high": 0.9, "low": 0.1}
+
+
+@pytest.mark.parametrize("side", ONE_SIDED)
+def test_a_distance_to_either_side(side):
+    x = jnp.full(3, ONE_SIDED[side])
+    found = fit(x, jaxinit.uniform(low=0.0, high=1.0))
+    assert found.distance == pytest.approx(0.9, abs=1e-6)
+    expected = scipy_stats.kstest(np.asarray(x), scipy_stats.uniform.cdf).pvalue
+    assert found.p == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_fit_sees_what_moments_do_not(key):

@@ -193,6 +193,7 @@ def test_bounds():
     testing.assert_bounds(x, -0.04, 0.04)
     testing.assert_bounds(x)
     testing.assert_bounds(jnp.array([0.0, 1.0]), 0, 1)
+    testing.assert_bounds(jnp.zeros(3), 0, 0)
     for low, high in ((-0.04, 0.039), (-0.039, 0.04), (0.0, math.inf)):
         with pytest.raises(AssertionError, match=r"got -0\.0399\d+ to 0\.0399\d+"):
             testing.assert_bounds({"w": x}, low, high)
@@ -249,6 +250,19 @@ def test_moments_of_many_keys():
     made, _ = planned()
     for seed in range(20):
         testing.assert_moments(made.init(jax.random.key(seed)), made, p_fail=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bounds_that_round_outwards(sign):
+    """0.1 goes to 0.10009766; what is further by one step of the dtype is found."""
+    ends = sorted((0.0, 0.1 * sign))
+    init = jaxinit.uniform(low=ends[0], high=ends[1])
+    made = jaxinit.plan(jax.ShapeDtypeStruct((2**12,), "bfloat16"), {"**": init})
+    x = made.init(KEY).at[0].set(0.1 * sign)
+    assert abs(float(x[0])) > 0.1
+    testing.assert_moments(x, made)
+    with pytest.raises(AssertionError, match="expected entries from"):
+        testing.assert_moments(x.at[0].multiply(1.008), made)
 
 
 KERNEL = (128, 1024)
@@ -326,6 +340,18 @@ def test_the_rate_is_shared_by_all_leaves():
         testing.assert_moments(jax.tree.map(lambda x: x * 1.5, params), made)
     with pytest.raises(AssertionError, match="threshold 5e-10"):
         testing.assert_variance([drawn(HE), drawn(LECUN)], HE)
+    with pytest.raises(AssertionError, match="threshold 5e-10"):
+        testing.assert_law([drawn(HE), drawn(LECUN)], HE)
+
+
+def test_the_rate_is_shared_by_all_parts():
+    parts = [jaxinit.orthogonal(), jaxinit.normal(1.0), jaxinit.normal(2.0)]
+    init = jaxinit.stacked(lambda i: parts[i])
+    made = jaxinit.plan(jax.ShapeDtypeStruct((3, 64, 64), "float32"), {"**": init})
+    x = made.init(KEY)
+    testing.assert_moments(x, made)
+    with pytest.raises(AssertionError, match=r"threshold 2\.5e-10"):
+        testing.assert_moments(x.at[2].multiply(1.5), made)
 
 
 def test_moments_of_a_flax_model_sharded():
@@ -343,6 +369,10 @@ REFUSED = {
     "p_fail": (
         lambda: testing.assert_variance(jnp.ones(3), 1.0, p_fail=1.0),
         ["p_fail", "between 0 and 1", "1.0"],
+    ),
+    "p_fail of zero": (
+        lambda: testing.assert_variance(jnp.ones(3), 1.0, p_fail=0),
+        ["p_fail", "between 0 and 1", "0"],
     ),
     "integers": (lambda: testing.assert_variance(jnp.arange(3), 1.0), ["int32"]),
     "one entry": (lambda: testing.assert_variance(jnp.ones(1), 1.0), ["at least 2"]),

@@ -48,7 +48,7 @@ class Measured:
     @property
     def is_constant(self) -> bool:
         """Whether all entries are equal."""
-        return not self.nonfinite and self.low == self.high and self.variance == 0
+        return self.low == self.high and self.variance == 0  # NaN, if not finite
 
 
 def measure(x: Any) -> Measured:

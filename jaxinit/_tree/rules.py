@@ -151,7 +151,7 @@ class Patterns:
         """
         if isinstance(self._pairs[position][0], str | re.Pattern):
             return False
-        return any(map(self._matchers[position], leaves))
+        return any(_says(self._matchers[position], leaf) for leaf in leaves)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Patterns):
@@ -169,6 +169,14 @@ class Patterns:
     def __repr__(self):
         pairs = ", ".join(f"{p!r}: {v!r}" for p, v in self._pairs)
         return f"{type(self).__name__}({{{pairs}}})"
+
+
+def _says(matches: Callable[[Leaf], bool], leaf: Leaf) -> bool:
+    """Whether a predicate matches a leaf, which it may not be meant for."""
+    try:
+        return matches(leaf)
+    except Exception:  # `find` has let it raise where that matters
+        return False
 
 
 def _pairs(rules: Any) -> tuple[tuple[Any, Any], ...]:
