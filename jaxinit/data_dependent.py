@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxinit._array.settings import count, fraction, positive
 from jaxinit._array.table import Table, Tabular
+from jaxinit._compile.placement import placed_like, with_auto_axes
 from jaxinit._signal.finite import nonfinite, refuse_nonfinite
 from jaxinit._signal.measure import real_scalar
 from jaxinit._signal.normalize import Aim, Normalized, normalize
@@ -144,9 +145,10 @@ def _normalized(
 ) -> tuple[Any, Normalized]:
     model, inputs = opened(apply, params, batch, options)
     aim = dataclasses.replace(aim, chosen=_chosen(model.params, where))
-    new, log, counts = normalize(model.capture, aim, model.params, model.state, inputs)
+    with with_auto_axes((model.params, model.state, inputs)) as given:
+        new, log, counts = normalize(model.capture, aim, *given)
     refuse_nonfinite(model.params, inputs, counts, log.after.variance)
-    return model.whole(new), log
+    return model.whole(placed_like(new, model.params)), log
 
 
 def _chosen(params: Any, where: Any) -> frozenset[int]:
@@ -272,12 +274,11 @@ def metainit(
         fraction("momentum", momentum),
         positive("epsilon", epsilon),
     )
-    new, log, counts = _descended(
-        model.capture, settings, model.params, model.state, inputs, key
-    )
+    with with_auto_axes((model.params, model.state, inputs)) as given:
+        new, log, counts = _descended(model.capture, settings, *given, key)
     seen = inputs if key is None else ()
     refuse_nonfinite(model.params, seen, counts, log.quotients)
-    return model.whole(new), log
+    return model.whole(placed_like(new, model.params)), log
 
 
 @dataclasses.dataclass(frozen=True)

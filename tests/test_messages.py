@@ -480,6 +480,8 @@ BAD = {
 ALLOWED = {  # by the documentation of the parameter
     ("truncated_normal", "lower"): {-math.inf},
     ("truncated_normal", "upper"): {math.inf},
+    ("truncated_normal", "low"): {-math.inf},
+    ("truncated_normal", "high"): {math.inf},
 }
 NEEDED = {
     "init": jaxinit.zeros,

@@ -250,13 +250,23 @@ def _draw(init: Initializer, key: Any, shape: Shape, dtype: Any, placement: Plac
         return jnp.clip(wide, float(limits.min), float(limits.max)).astype(dtype)
 
     drawn = sample if is_unrolled(shape) else fused(sample)
-    return _placed(drawn, placement)(key)
+    return _placed(drawn, shape, placement)(key)
 
 
-def _placed(draw, placement: Placement):
+def _check_axes(placement: NamedSharding | PartitionSpec, shape: Shape) -> None:
+    spec = placement.spec if isinstance(placement, NamedSharding) else placement
+    if len(spec) > len(shape):
+        raise ValueError(
+            f"out_sharding must name no more axes than the shape {shape} has, got "
+            f"{spec}."
+        )
+
+
+def _placed(draw, shape: Shape, placement: Placement):
     if placement is None:
         return draw
     mesh = _mesh_of(placement)
+    _check_axes(placement, shape)
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     explicit = tuple(axis for axis in kinds if kinds[axis] == AxisType.Explicit)
     if explicit:

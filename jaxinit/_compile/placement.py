@@ -154,6 +154,18 @@ def with_auto_axes(tree: Any, mesh: Mesh | AbstractMesh | None = None) -> Iterat
         yield jax.tree.map(_with_auto_axes, tree)
 
 
+def placed_like(tree: Any, model: Any) -> Any:
+    """The arrays of a tree, Explicit again where those of another of its form are."""
+    return jax.tree.map(_placed_like, tree, model)
+
+
+def _placed_like(x: Any, model: Any) -> Any:
+    is_concrete = isinstance(model, jax.Array) and not isinstance(model, Tracer)
+    if is_tracing() or not is_concrete or not _mesh_of(model).explicit_axes:
+        return x
+    return jax.device_put(x, model.sharding)
+
+
 def _in_use(mesh: Mesh | AbstractMesh) -> contextlib.AbstractContextManager[Any]:
     if not is_tracing():
         return jax.set_mesh(automatic(mesh))

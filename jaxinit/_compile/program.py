@@ -52,6 +52,7 @@ class Program:
         signature: equal for programs that compute the same from their inputs.
         leaves: the positions of its outputs among the flat outputs of the function.
         kind: how it may be compiled and keep its bits.
+        floats: which of all equations it has that make several floats.
     """
 
     outputs: tuple[Value, ...]
@@ -60,12 +61,8 @@ class Program:
     signature: Hashable
     leaves: tuple[int, ...]
     kind: Kind
+    floats: frozenset[int]
     __name__ = "jaxinit_program"  # in logs and profiles
-
-    @property
-    def floats(self) -> frozenset[int]:
-        """Indices of the equations that make several floats."""
-        return frozenset(node.index for node in self.nodes if _makes_floats(node))
 
     @property
     def holds_arrays(self) -> bool:
@@ -149,8 +146,9 @@ def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
     slices = {leaf: _slice([value]) for leaf, value in outputs.items()}
     groups = _group_by_shared_work({leaf: slices[leaf] for leaf in computed})
     groups += [copied] if copied else []
-    users = _users(outputs, slices)
-    programs = [_program(graph, group, slices, users) for group in groups]
+    same = _equal_nodes(slices)
+    users = _users(outputs, slices, same)
+    programs = [_program(graph, group, slices, users, same) for group in groups]
     whole, apart = _with_those_that_share(programs)
     leaves = sorted(leaf for p in whole for leaf in p.leaves)
     return [*apart, WholeProgram(closed, leaves)] if leaves else [*apart]
@@ -176,19 +174,46 @@ def _with_those_that_share(
     return whole, apart
 
 
+def _equal_nodes(slices: dict[int, dict[int, Node]]) -> dict[int, int]:
+    """For each node the first that computes the same, as XLA computes that once."""
+    nodes = {i: node for found in slices.values() for i, node in found.items()}
+    first: dict[tuple, int] = {}
+    same: dict[int, int] = {}
+
+    def token(value: Value) -> Hashable:
+        match value:
+            case Output(node, position):
+                return ("node", same[node.index], position)
+            case Keys() | Argument():
+                return _input_name(value)
+            case Constant(constant):
+                return _Same(constant)
+            case Literal(atom):
+                return _literal_token(atom)
+
+    for index in sorted(nodes):
+        eqn = nodes[index].eqn
+        tokens = tuple(map(token, nodes[index].inputs))
+        description = (eqn.primitive, _params_token(eqn), tokens)
+        same[index] = first.setdefault(description, index)
+    return same
+
+
 def _users(
-    outputs: dict[int, Value], slices: dict[int, dict[int, Node]]
+    outputs: dict[int, Value],
+    slices: dict[int, dict[int, Node]],
+    same: dict[int, int],
 ) -> dict[Any, set[tuple[str, int]]]:
     """What takes each value, by its name: nodes, and leaves that it is."""
     takers: dict[tuple[str, int], Sequence[Value]] = {}
     for leaf, nodes in slices.items():
         takers["leaf", leaf] = [outputs[leaf]]
-        takers.update({("node", i): node.inputs for i, node in nodes.items()})
+        takers.update({("node", same[i]): node.inputs for i, node in nodes.items()})
     users: dict[Any, set[tuple[str, int]]] = {}
     for taker, values in takers.items():
         for value in values:
             if isinstance(value, Output):
-                users.setdefault(_name_of(value), set()).add(taker)
+                users.setdefault(_name_of(value, same), set()).add(taker)
     return users
 
 
@@ -226,17 +251,19 @@ def _makes_floats(node: Node) -> bool:
     return any(x.size > 1 and jnp.issubdtype(x.dtype, np.inexact) for x in made)
 
 
-def _named(node: Node) -> tuple:
+def _named(node: Node, same: dict[int, int]) -> tuple:
     """A node with the names of its inputs and outputs."""
-    made = [(node.index, k) for k in range(len(node.eqn.outvars))]
-    return node.eqn, [_name_of(value) for value in node.inputs], made
+    made = [(same[node.index], k) for k in range(len(node.eqn.outvars))]
+    return node.eqn, [_name_of(value, same) for value in node.inputs], made
 
 
-def _name_of(value: Value) -> Any:
-    return (value.node.index, value.position) if isinstance(value, Output) else value
+def _name_of(value: Value, same: dict[int, int]) -> Any:
+    if isinstance(value, Output):
+        return same[value.node.index], value.position
+    return value
 
 
-def _program(graph, leaves, slices, users) -> Program:
+def _program(graph, leaves, slices, users, same) -> Program:
     outputs = tuple(graph.outputs[leaf] for leaf in leaves)
     merged = {index: node for leaf in leaves for index, node in slices[leaf].items()}
     nodes = tuple(merged[index] for index in sorted(merged))
@@ -261,14 +288,19 @@ def _program(graph, leaves, slices, users) -> Program:
         for node in nodes
     )
     signature += (tuple(map(token, outputs)),)
-    # What other programs use as well, jax.jit computes once for all, as it does a result.
-    own = {("leaf", leaf) for leaf in leaves} | {("node", index) for index in merged}
-    made = [(i, k) for i, n in merged.items() for k in range(len(n.eqn.outvars))]
+    # What other programs use too, jax.jit computes once for all, as it does a result.
+    firsts = {same[node.index]: node for node in reversed(nodes)}
+    firsts = dict(sorted(firsts.items()))
+    own = {("leaf", leaf) for leaf in leaves} | {("node", i) for i in firsts}
+    made = [(i, k) for i, n in firsts.items() for k in range(len(n.eqn.outvars))]
     elsewhere = [name for name in made if not users.get(name, own) <= own]
-    results = [*map(_name_of, outputs), *elsewhere]
-    kind = kind_of(map(_named, nodes), results)
+    results = [*(_name_of(value, same) for value in outputs), *elsewhere]
+    named = (_named(node, same) for node in firsts.values())
+    kind = kind_of(named, results)
     values = tuple(inputs.values())
-    return Program(outputs, nodes, values, _stand_in(signature), tuple(leaves), kind)
+    floats = frozenset(i for i, node in firsts.items() if _makes_floats(node))
+    same_as = _stand_in(signature)
+    return Program(outputs, nodes, values, same_as, tuple(leaves), kind, floats)
 
 
 def _input_name(value: Keys | Argument) -> tuple:

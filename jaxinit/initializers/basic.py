@@ -320,7 +320,10 @@ class truncated_normal(Initializer):
 
 def _checked_bounds(low: float | None, high: float | None) -> tuple | None:
     if (low is None) != (high is None):
-        raise ValueError(f"low and high go together, got low={low}, high={high}.")
+        raise ValueError(
+            f"low and high go together, got low={low}, high={high}. Those of "
+            "truncated_normal may be infinite."
+        )
     if low is None or high is None:
         return None
     if low >= high:

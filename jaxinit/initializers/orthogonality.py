@@ -156,4 +156,4 @@ def _gram_error(x: jax.Array, scale: float) -> jax.Array:
     if x.shape[1] < x.shape[2]:
         x = jnp.swapaxes(x, 1, 2)
     gram = jnp.einsum("bij,bik->bjk", x.conj(), x, precision="highest")
-    return jnp.abs(gram - jnp.eye(x.shape[2], dtype=gram.dtype)).max()
+    return jnp.abs(gram - jnp.eye(x.shape[2], dtype=gram.dtype)[None]).max()
