@@ -343,5 +343,7 @@ def test_a_constant_may_be_off_by_rounding_alone(error, p):
 
 
 def test_what_is_no_initializer_has_no_fit():
-    with pytest.raises(TypeError, match=r"init must be an initializer, .* got 3"):
+    with pytest.raises(
+        TypeError, match=r"init must be a jaxinit initializer, .* got 3"
+    ):
         fit(np.ones(3, np.float32), 3)

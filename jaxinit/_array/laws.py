@@ -187,8 +187,9 @@ class NormalBetween(Law):
             return np.where(np.asarray(x) >= self.low, 1.0, 0.0)
         x = np.clip(np.asarray(x, np.float64), self.low, self.high)
         if not self.side:
-            whole = _around([self.low, self.high], self.stddev, self.mean)
-            return (_around(x, self.stddev, self.mean) - whole[0]) / np.diff(whole)
+            below, above = _around([self.low, self.high], self.stddev, self.mean)
+            below, above = whole
+            return (_around(x, self.stddev, self.mean) - below) / (above - below)
         below = tail_cdf(*self.tail, self.side * (x - self.origin) / self.stddev)
         return below if self.side > 0 else 1 - below
 

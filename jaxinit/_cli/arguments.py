@@ -85,13 +85,18 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def _dtype(text: str) -> Any:
+def _named_dtype(text: str) -> Any:
     try:
         dtype = jnp.dtype(text)
     except TypeError:
         dtype = object
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a dtype of JAX")
+    return dtype
+
+
+def _dtype(text: str) -> Any:
+    dtype = _named_dtype(text)
     try:
         dtype_of("dtype", dtype)
     except TypeError as error:
@@ -102,12 +107,11 @@ def _dtype(text: str) -> Any:
 
 
 def floating_dtype(text: str) -> Any:
-    dtype = _dtype(text)
-    if dtype.name not in ROUNDED_TO:
+    if _named_dtype(text).name not in ROUNDED_TO:
         raise argparse.ArgumentTypeError(
             f"{text} is none of the dtypes to round to: {', '.join(ROUNDED_TO)}"
         )
-    return dtype
+    return _dtype(text)
 
 
 def shape_and_dtype(text: str) -> jax.ShapeDtypeStruct:

@@ -140,7 +140,8 @@ def explicit_mesh(leaves: Iterable[Any]) -> AbstractMesh | None:
 def with_auto_axes(tree: Any, mesh: Mesh | AbstractMesh | None = None) -> Iterator[Any]:
     """Makes the axes of the mesh in use Auto, and of those that arrays are on.
 
-    Under a trace, types that are Explicit already stay so.
+    Under a trace, types that are Explicit already stay so; and so does all that an
+    eager `jax.vmap` maps over.
 
     Args:
         tree: pytree of arrays.
@@ -149,6 +150,9 @@ def with_auto_axes(tree: Any, mesh: Mesh | AbstractMesh | None = None) -> Iterat
     Yields:
         The tree, its arrays where they were.
     """
+    if not is_tracing() and any(isinstance(x, Tracer) for x in jax.tree.leaves(tree)):
+        yield tree
+        return
     mesh = mesh or mesh_in_use()
     with contextlib.nullcontext() if mesh is None else _in_use(mesh):
         yield jax.tree.map(_with_auto_axes, tree)

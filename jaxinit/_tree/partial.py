@@ -30,9 +30,9 @@ def init_missing(key: jax.Array, partial: Any, plan: Plan) -> Any:
         TypeError: if `key` is no key, or `plan` no plan.
 
     >>> import jax, jaxinit
-    >>> shapes = {"w": jax.ShapeDtypeStruct((2,), "float32"), "b": jnp.zeros(2)}
+    >>> shapes = {"w": jax.ShapeDtypeStruct((2,), "float32"), "b": jax.numpy.zeros(2)}
     >>> plan = jaxinit.plan(shapes, {"**": jaxinit.ones})
-    >>> init_missing(jax.random.key(0), {"b": jnp.zeros(2)}, plan)
+    >>> init_missing(jax.random.key(0), {"b": jax.numpy.zeros(2)}, plan)
     {'b': Array([0., 0.], dtype=float32), 'w': Array([1., 1.], dtype=float32)}
     """
     check_key(key)
