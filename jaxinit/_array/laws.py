@@ -188,7 +188,6 @@ class NormalBetween(Law):
         x = np.clip(np.asarray(x, np.float64), self.low, self.high)
         if not self.side:
             below, above = _around([self.low, self.high], self.stddev, self.mean)
-            below, above = whole
             return (_around(x, self.stddev, self.mean) - below) / (above - below)
         below = tail_cdf(*self.tail, self.side * (x - self.origin) / self.stddev)
         return below if self.side > 0 else 1 - below
