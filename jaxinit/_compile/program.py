@@ -146,9 +146,11 @@ def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
     slices = {leaf: _slice([value]) for leaf, value in outputs.items()}
     groups = _group_by_shared_work({leaf: slices[leaf] for leaf in computed})
     groups += [copied] if copied else []
-    same = _equal_nodes(slices)
+    nodes = {i: node for found in slices.values() for i, node in found.items()}
+    heads = {i: (n.eqn.primitive, _params_token(n.eqn)) for i, n in nodes.items()}
+    same = _equal_nodes(nodes, heads)
     users = _users(outputs, slices, same)
-    programs = [_program(graph, group, slices, users, same) for group in groups]
+    programs = [_program(graph, each, slices, heads, users, same) for each in groups]
     whole, apart = _with_those_that_share(programs)
     leaves = sorted(leaf for p in whole for leaf in p.leaves)
     return [*apart, WholeProgram(closed, leaves)] if leaves else [*apart]
@@ -174,9 +176,8 @@ def _with_those_that_share(
     return whole, apart
 
 
-def _equal_nodes(slices: dict[int, dict[int, Node]]) -> dict[int, int]:
+def _equal_nodes(nodes: dict[int, Node], heads: dict[int, tuple]) -> dict[int, int]:
     """For each node the first that computes the same, as XLA computes that once."""
-    nodes = {i: node for found in slices.values() for i, node in found.items()}
     first: dict[tuple, int] = {}
     same: dict[int, int] = {}
 
@@ -192,10 +193,8 @@ def _equal_nodes(slices: dict[int, dict[int, Node]]) -> dict[int, int]:
                 return _literal_token(atom)
 
     for index in sorted(nodes):
-        eqn = nodes[index].eqn
         tokens = tuple(map(token, nodes[index].inputs))
-        description = (eqn.primitive, _params_token(eqn), tokens)
-        same[index] = first.setdefault(description, index)
+        same[index] = first.setdefault((heads[index], tokens), index)
     return same
 
 
@@ -263,7 +262,7 @@ def _name_of(value: Value, same: dict[int, int]) -> Any:
     return value
 
 
-def _program(graph, leaves, slices, users, same) -> Program:
+def _program(graph, leaves, slices, heads, users, same) -> Program:
     outputs = tuple(graph.outputs[leaf] for leaf in leaves)
     merged = {index: node for leaf in leaves for index, node in slices[leaf].items()}
     nodes = tuple(merged[index] for index in sorted(merged))
@@ -284,8 +283,7 @@ def _program(graph, leaves, slices, users, same) -> Program:
                 return _literal_token(atom)
 
     signature = tuple(
-        (node.eqn.primitive, _params_token(node.eqn), tuple(map(token, node.inputs)))
-        for node in nodes
+        (*heads[node.index], tuple(map(token, node.inputs))) for node in nodes
     )
     signature += (tuple(map(token, outputs)),)
     # What other programs use too, jax.jit computes once for all, as it does a result.
