@@ -253,5 +253,5 @@ def is_tracing() -> bool:
     if get_opaque_trace_state() == _EAGER:
         return False
     # Under jax.vmap, say, what depends on no traced value has a value as ever.
-    with jax.transfer_guard("allow"):
+    with jax.transfer_guard("allow"), jax.no_tracing(False):
         return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)
