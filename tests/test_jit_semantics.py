@@ -478,6 +478,8 @@ def test_donated_arguments(name):
     assert is_deleted_after(ours, *args, **kwargs) == want
     within = is_deleted_after(jax.jit(lambda *a, **k: ours(*a, **k)), *args, **kwargs)
     assert not any(within)
+    eqns = jax.make_jaxpr(ours)(*args, **kwargs).eqns
+    assert "inline" in [eqn.params.get("name") for eqn in eqns]  # our programs
     if name == "none":
         assert len(ours.programs(*args)) > 1
         return
