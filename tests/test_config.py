@@ -254,7 +254,10 @@ WRONG = {
         lambda: from_config({**NORMAL, "sddev": 1.0}),
         ["setting of normal", "'sddev'", "'stddev'"],
     ),
-    "no version": (lambda: from_config({"name": "normal"}), ["version 1", "None"]),
+    "no version": (
+        lambda: from_config({"name": "normal"}),
+        ["no key 'version'", "'version': 1"],
+    ),
     "version": (lambda: from_config({**NORMAL, "version": 2}), ["version 1", "2"]),
     "no name": (lambda: from_config({"version": 1}), ["must have a name"]),
     "not a mapping": (lambda: from_config(3), ["mapping or a name", "3"]),

@@ -12,6 +12,7 @@ from flax import linen, nnx
 
 import jaxinit
 from jaxinit import signal
+from jaxinit._signal.recorder import Recorder
 from jaxinit._signal.verdict import judge
 
 WIDTH, BATCH = 256, 64
@@ -603,3 +604,17 @@ def test_the_table():
     assert html.count("<tr") == 1 + 10
     assert "<td" in html
     assert verdict.split(":")[1].strip() in html
+
+
+@pytest.mark.parametrize(
+    ("raised", "blames"),
+    [("contracting dimensions must have one sharding", False), ("shapes (3,)", True)],
+)
+def test_errors_of_shardings_do_not_blame_the_input(raised, blames):
+    def call(x):
+        raise TypeError(raised)
+
+    with pytest.raises(signal.LayerError) as caught:
+        Recorder((), None).layer(["dense"], "Dense", call, (jnp.ones((2, 3)),))
+    assert raised in str(caught.value)
+    assert ("Check the shape" in str(caught.value)) == blames
