@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jaxinit._cli import arguments
 from jaxinit._cli.errors import failing, needed, writing
+from jaxinit._cli.target import load, model
 from jaxinit.signal import propagate
-from jaxinit.target import load, model
 
 _EXAMPLES = """examples:
   jaxinit signal examples.gpt2:GPT2 --input 2x64:int32 --out pictures

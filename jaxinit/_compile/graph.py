@@ -17,9 +17,9 @@ from jax.extend import core
 from jax.extend.core import primitives
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxinit._array.fuse import abstract, inlined_call, plain_bind, scan_parts, single
-from jaxinit._array.threefry import is_threefry
-from jaxinit._compile.keys import KeyTree, key_words, seed_words
+from jaxinit._compile.key_tree import KeyTree, key_words, seed_words
+from jaxinit._kernel.fuse import abstract, inlined_call, plain_bind, scan_parts, single
+from jaxinit._kernel.threefry import is_threefry
 
 # Larger arrays of keys, or of messages, stay in the program.
 _MAX_KEYS = 1 << 16

@@ -7,34 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxinit._array.initializer import Initializer
+from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import matcher, near_miss
 from jaxinit._tree.pickling import refuse_unpicklable
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """What a rule may look at.
-
-    Attributes:
-        path: path of the leaf, its segments joined by `/`.
-        shape: shape of the array.
-        dtype: its dtype.
-        siblings: the leaves beside it, itself included, by the last segment of their
-            path: a bias finds the shape of its kernel here.
-        index: the layer number in the path, that of the first segment that is or ends
-            in a number; None if there is none.
-        leaves: all leaves of the tree, by path.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    siblings: Mapping[str, jax.ShapeDtypeStruct]
-    index: int | None
-    leaves: Mapping[str, jax.ShapeDtypeStruct]
+from jaxinit.initializers.base import Initializer
 
 
 @dataclass(frozen=True)
