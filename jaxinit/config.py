@@ -134,8 +134,16 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
 def _rules(rules: Rules) -> dict[str, Any]:
     """A scheme by its name and arguments; other rules one by one."""
     if rules.call:
-        name, settings = rules.call
-        return {"scheme": name, **{k: _written(k, v) for k, v in settings.items()}}
+        scheme, settings = rules.call
+        if _schemes().get(scheme.__name__) is not scheme:
+            raise TypeError(
+                f"{rules!r} is a scheme that is not of this package: it cannot be "
+                "written as a configuration."
+            )
+        return {
+            "scheme": scheme.__name__,
+            **{k: _written(k, v) for k, v in settings.items()},
+        }
     entries: list[dict[str, Any]] = []
     for part in rules.parts:
         if part.call:
@@ -273,10 +281,14 @@ def _read_rules(config: Mapping[str, Any]) -> Rules:
     return functools.reduce(operator.or_, parts, Rules({}))
 
 
-def _read_scheme(config: Mapping[str, Any]) -> Rules:
+def _schemes() -> dict[str, Any]:
     import jaxinit.schemes as schemes  # slow to import, and not needed before
 
-    known = {name: x for name, x in vars(schemes).items() if inspect.isfunction(x)}
+    return {name: x for name, x in vars(schemes).items() if inspect.isfunction(x)}
+
+
+def _read_scheme(config: Mapping[str, Any]) -> Rules:
+    known = _schemes()
     name = config["scheme"]
     if not isinstance(name, str) or name not in known:
         raise ValueError(unknown("scheme", name, known))

@@ -198,7 +198,7 @@ class Rules(Patterns):
 
     Attributes:
         parts: the rules that these were joined from by `|`.
-        call: name and arguments of the scheme that made them, if one did.
+        call: the scheme that made them, if one did, and its arguments.
 
     Raises:
         TypeError: if a pattern or a value is of a wrong type.
@@ -218,7 +218,7 @@ class Rules(Patterns):
         name: str | None = None,
     ):
         self.parts: tuple[Rules, ...] = (self,)
-        self.call: tuple[str, Mapping[str, Any]] | None = None
+        self.call: tuple[Callable[..., Rules], Mapping[str, Any]] | None = None
         if isinstance(rules, Rules):
             self.parts = rules.parts if required is None else (self,)
             required = rules.required if required is None else required
@@ -255,8 +255,9 @@ class Rules(Patterns):
 
     def __repr__(self):
         if self.call:
-            name, settings = self.call
-            return f"{name}({', '.join(f'{x}={y!r}' for x, y in settings.items())})"
+            scheme, settings = self.call
+            given = ", ".join(f"{x}={y!r}" for x, y in settings.items())
+            return f"{scheme.__name__}({given})"
         if any(part.call for part in self.parts):
             return " | ".join(map(repr, self.parts))
         return super().__repr__()

@@ -54,7 +54,7 @@ def scheme(function: Callable[_P, Rules]) -> Callable[_P, Rules]:
         rules = function(*given.args, **given.kwargs)
         made = Rules(rules, name=f"scheme {function.__name__}")
         made.parts = (made,)
-        made.call = function.__name__, given.arguments
+        made.call = call, given.arguments
         return made
 
     call.__signature__ = plain_signature(function)  # pyright: ignore - inspect's own
