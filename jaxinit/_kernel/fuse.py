@@ -1,8 +1,25 @@
 """Runs a function with its random draws made by the fused kernel.
 
+XLA puts elementwise operations into one loop, which touches memory once. jax's own
+threefry bits are no such operation on CPU: their rounds are a loop that passes over
+the whole array each time, and what turns the bits into numbers is a loop of its own.
+
 The function is traced and its equations are evaluated one by one, calls inlined.
-Threefry bits and the inverse error function are replaced by the fused ones; every other
-equation is bound as it stands. The values are those of the function itself.
+Threefry bits and the inverse error function are replaced by elementwise expressions;
+every other equation is bound as it stands. Take `jax.random.uniform(key, (1000,))`:
+
+    bits = random_bits[bit_width=32, shape=(1000,)] key
+    a    = shift_right_logical bits 9
+    b    = or a 0x3f800000            # a float between 1 and 2
+    c    = bitcast_convert_type b
+    u    = sub c 1.0
+
+The first equation becomes twenty rounds of additions, rotations and exclusive ors of
+`iota`, the position of each entry; the others stay. All of it is elementwise, so that
+XLA makes one loop, and no array of bits is ever in memory.
+
+What holds: every equation is bound once, in the order of the trace, with the operands
+it had, so that the values are those of the function itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -101,7 +118,7 @@ def plain_bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
 
 
 def _scan(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
-    consts, carry = scan_parts(eqn)
+    consts, carry = scan_operands(eqn)
     body = eqn.params["jaxpr"]
 
     def step(state, xs):
@@ -115,21 +132,21 @@ def _scan(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
     return [*state, *ys]
 
 
-def scan_parts(eqn: core.JaxprEqn) -> tuple[int, int]:
+def scan_operands(eqn: core.JaxprEqn) -> tuple[int, int]:
     """How many inputs of a scan are constants, and how many values it carries.
 
     Read off the shapes, since the parameters that say so differ between jax versions:
     what is scanned over has one axis more outside the loop than inside.
     """
     body = eqn.params["jaxpr"].jaxpr
-    outside, inside = (
-        [abstract(atom).ndim for atom in atoms] for atoms in (eqn.outvars, body.outvars)
-    )
-    carry = sum(map(int.__eq__, outside, inside))
-    outside, inside = (
-        [abstract(atom).ndim for atom in atoms] for atoms in (eqn.invars, body.invars)
-    )
-    return sum(map(int.__eq__, outside, inside)) - carry, carry
+    carry = _of_equal_rank(eqn.outvars, body.outvars)
+    return _of_equal_rank(eqn.invars, body.invars) - carry, carry
+
+
+def _of_equal_rank(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many values have as many axes outside a loop as inside."""
+    pairs = zip(outside, inside, strict=True)
+    return sum(abstract(x).ndim == abstract(y).ndim for x, y in pairs)
 
 
 def abstract(atom: core.Var | core.Literal) -> Any:
