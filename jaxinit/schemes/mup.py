@@ -114,7 +114,7 @@ Rate = Annotated[optax.ScalarOrSchedule, rate]
 Amount = Annotated[float, amount]
 
 
-def widths(base: Any, target: Any) -> Widths:
+def widths(base: Any, target: Any) -> Mapping[str, Scaling]:
     """How every leaf grows from a base model to the model that is to be trained.
 
     Args:
