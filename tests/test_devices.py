@@ -254,6 +254,25 @@ def test_explicit_axes_in_use_change_nothing():
         assert share < 0.05
 
 
+def test_a_plan_without_shardings_has_its_numbers_on_every_mesh():
+    shapes = {"w": jax.ShapeDtypeStruct((33, 12), "float32")}
+    plan = jaxinit.plan(shapes, {"w": jaxinit.normal(0.02)})
+    keys = jax.random.split(KEY, 2)
+    want, many = plan.init(KEY), jax.jit(jax.vmap(plan.init))(keys)
+    mesh = mesh_of((2, 4), EXPLICIT)
+    with jax.set_mesh(mesh):
+        for got in (
+            plan.init(KEY),
+            jax.jit(plan.init)(KEY),
+            plan.programs(KEY).run(),
+            plan.complete(KEY, {}),
+        ):
+            assert_same(got, want)
+            assert got["w"].sharding.is_equivalent_to(NamedSharding(mesh, P()), 2)
+        assert_same(jax.jit(jax.vmap(plan.init))(keys), many)
+        assert_same(jax.vmap(plan.init)(keys), many)
+
+
 @pytest.mark.parametrize("kind", [AUTO, EXPLICIT])
 def test_one_pass_sends_nothing(kind):
     shapes = {f"w_{i}": jax.ShapeDtypeStruct((64, 64), "float32") for i in range(16)}

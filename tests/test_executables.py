@@ -200,3 +200,15 @@ def test_leaves_that_share_nothing_stay_apart():
         lambda key: (SHARED["one product"](key), jax.random.normal(key, (9, 3)))
     ).programs(KEY)
     assert len(programs) == 2
+
+
+def test_equal_programs_of_which_one_shares_its_floats():
+    """Only what is used elsewhere too is compiled with what uses it."""
+
+    def fun(key):
+        a, b, c = (1.3 * jax.random.normal(k, (33,)) for k in jax.random.split(key, 3))
+        return a + 0.1, b + 0.1, c, b
+
+    programs = LeafPlan(jax.jit(fun).trace(KEY).jaxpr).programs
+    kinds = {leaf: p.kind.name for p in programs for leaf in p.leaves}
+    assert kinds == {0: "FUSED", 1: "WHOLE", 2: "FUSED", 3: "WHOLE"}

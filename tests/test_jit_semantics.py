@@ -34,6 +34,7 @@ MESH = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
 HALF = Mesh(np.array(DEVICES[4:]), ("x",))
 OTHER_HALF = Mesh(np.array(DEVICES[:4]), ("x",))
 ROWS, WHOLE = NamedSharding(MESH, P("x")), NamedSharding(MESH, P())
+EXPENSIVE = {"xla_llvm_disable_expensive_passes": True}
 ON_HOST = NamedSharding(MESH, P(), memory_kind="unpinned_host")
 SHARDED = jax.device_put(jnp.arange(8.0), ROWS)
 SHARDED_KEYS = jax.device_put(jax.random.split(KEY, 8), ROWS)
@@ -74,6 +75,22 @@ def scaled(key, width, *, depth=2, scale=1.0):
     return [draw(key, width) * scale for _ in range(depth)]
 
 
+def many_draws(key):
+    r, shape = jax.random, (33, 5)
+    return [
+        *(
+            r.normal(key, shape),
+            3.7 * r.normal(key, shape) + 0.3,
+            r.uniform(key, (64,)),
+        ),
+        *(
+            r.truncated_normal(key, -2.0, 2.0, shape),
+            jaxinit.he_normal()(key, (64, 64)),
+        ),
+        *(r.normal(key, (7,), jnp.complex64), jnp.cos(r.uniform(key, shape))),
+    ]
+
+
 def mutable(key):
     ref = jax.new_ref(jnp.zeros(3))
     ref[...] = draw(key)
@@ -93,16 +110,25 @@ def clone(key):
 class Case:
     """A call: a function, its arguments, options of jit, and what is in force."""
 
-    def __init__(self, fun, *args, within=contextlib.nullcontext, jit=None, **kwargs):
+    def __init__(
+        self,
+        fun,
+        *args,
+        within=contextlib.nullcontext,
+        jit=None,
+        around=lambda jitted: jitted,
+        **kwargs,
+    ):
         self.fun, self.args, self.kwargs = fun, args, kwargs
-        self.within, self.jit = within, jit or {}
+        self.within, self.jit, self.around = within, jit or {}, around
 
     def outcome(self, jit):
         """What it returns, described, or the error it raises."""
         with self.within(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                made = jit(self.fun, **self.jit)(*self.args, **self.kwargs)
+                jitted = self.around(jit(self.fun, **self.jit))
+                made = jitted(*self.args, **self.kwargs)
             except Exception as error:  # any error is to be the same
                 return type(error), str(error).partition("\n")[0]
             return jax.tree.structure(made), [*map(describe, jax.tree.leaves(made))]
@@ -214,6 +240,39 @@ CASES = {
         lambda *args: draw(*args), KEY, 3, jit={"static_argnums": 1}
     ),
     "static, not hashable": Case(draw, KEY, [3], jit={"static_argnums": 1}),
+    "static by name, no number": Case(
+        draw, KEY, width=4, jit={"static_argnums": (), "static_argnames": "width"}
+    ),
+    "static by name, no number, given by position": Case(
+        draw, KEY, 4, jit={"static_argnums": (), "static_argnames": "width"}
+    ),
+    "static by a number of numpy": Case(
+        draw, KEY, 4, jit={"static_argnums": np.int64(1)}
+    ),
+    # other options
+    "kept, deleted": Case(
+        lambda k, x: draw(k), KEY, deleted(X), jit={"keep_unused": True}
+    ),
+    "kept, devices do not agree": Case(
+        lambda k, x: draw(k), KEY_ON_2, X_ON_3, jit={"keep_unused": True}
+    ),
+    "inline": Case(mixed, KEY, X, jit={"inline": True}),
+    "compiler options": Case(many_draws, KEY, jit={"compiler_options": EXPENSIVE}),
+    "compiler options that XLA has not": Case(
+        mixed, KEY, X, jit={"compiler_options": {"xla_nothing": 1}}
+    ),
+    "compiler options within a program": Case(
+        mixed, KEY, X, jit={"compiler_options": EXPENSIVE}, around=jax.jit
+    ),
+    "compiler options that are not": Case(mixed, KEY, X, jit={"compiler_options": 3}),
+    "donated, not there": Case(mixed, KEY, X, jit={"donate_argnums": 3}),
+    "donated, not a number": Case(mixed, KEY, X, jit={"donate_argnums": "a"}),
+    "donated, by a name that is not there": Case(
+        mixed, KEY, X, jit={"donate_argnames": "z"}
+    ),
+    "donated and static": Case(
+        draw, KEY, 3, jit={"donate_argnums": 1, "static_argnums": 1}
+    ),
     # what a function may do
     "mutable inside": Case(lambda k: jax.jit(mutable)(k) * 2, KEY),
     "mutable in a loop": Case(
@@ -283,7 +342,7 @@ CASES = {
     ]
 }
 # jax names its own program in these, and the function's own name it cannot be.
-NAMED = ("no_execution",)
+NAMED = ("no_execution", "compiler options within a program")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -389,10 +448,100 @@ def test_settings_and_meshes_between_calls():
         assert got == want
 
 
+def is_deleted_after(jitted, *args, **kwargs):
+    """Which of the arrays given are gone after a call."""
+    fresh = jax.tree.map(lambda x: x.copy() if x is X else clone(x), (args, kwargs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of buffers that no output could use
+        jax.block_until_ready(jitted(*fresh[0], **fresh[1]))
+    return [x.is_deleted() for x in jax.tree.leaves(fresh)]
+
+
+DONATED = {
+    "by number": ({"donate_argnums": 1}, (KEY, X), {}),
+    "the first": ({"donate_argnums": 0}, (KEY, X), {}),
+    "by name": ({"donate_argnames": "x"}, (KEY,), {"x": X}),
+    "by name, given by position": ({"donate_argnames": ("x",)}, (KEY, X), {}),
+    "none": ({"donate_argnums": ()}, (KEY, X), {}),
+}
+
+
+@pytest.mark.parametrize("name", DONATED)
+def test_donated_arguments(name):
+    def init(key, x):
+        return draw(key, 4), key, x * 2
+
+    options, args, kwargs = DONATED[name]
+    ours, theirs = (j(init, **options) for j in (jaxinit.jit, jax.jit))
+    want = is_deleted_after(theirs, *args, **kwargs)
+    assert any(want) == (name != "none")
+    assert is_deleted_after(ours, *args, **kwargs) == want
+    within = is_deleted_after(jax.jit(lambda *a, **k: ours(*a, **k)), *args, **kwargs)
+    assert not any(within)
+    eqns = jax.make_jaxpr(ours)(*args, **kwargs).eqns
+    assert "inline" in [eqn.params.get("name") for eqn in eqns]  # our programs
+    if name == "none":
+        assert len(ours.programs(*args)) > 1
+        return
+    with pytest.raises(ValueError, match="donates arguments"):
+        ours.programs(*args, **kwargs)
+
+
+def test_compiler_options_are_used_and_kept_apart():
+    options = dict(EXPENSIVE)
+    plain, other = (
+        jaxinit.jit(many_draws),
+        jaxinit.jit(many_draws, compiler_options=options),
+    )
+    first, second = (
+        {id(c.call) for c in ours.programs(KEY)._compiled} for ours in (plain, other)
+    )
+    assert first.isdisjoint(second)
+    options["xla_nothing"] = 1  # a change afterwards is none of a function's
+    other.clear_cache()
+    other(KEY)
+
+
+def test_inline():
+    """Within a program, a call of the function, or its equations."""
+
+    def calls(jit, inline):
+        eqns = jax.make_jaxpr(jit(draw, inline=inline))(KEY).eqns
+        named = [e for e in eqns if e.params.get("name") in ("draw", "inline")]
+        return [e.params["inline"] for e in named]
+
+    for inline in (False, True):
+        assert calls(jaxinit.jit, inline) == calls(jax.jit, inline)
+    assert calls(jax.jit, False) != calls(jax.jit, True)
+
+
+def with_array(key):
+    return draw(key) * X[:3]
+
+
+def with_sum(key):
+    x = draw(key)
+    return x + x.sum()
+
+
+@pytest.mark.parametrize("fun", [draw, with_array, with_sum])
+def test_no_tracing(fun):
+    """What was traced before is run, whoever asks for it and whatever is watched."""
+    for jit in (jax.jit, jaxinit.jit):
+        jit(fun)(KEY)
+        with jax.no_tracing(True):
+            want = jit(fun)(KEY)
+            with jax.transfer_guard("disallow"):
+                got = jit(fun)(KEY)
+            with pytest.raises(RuntimeError, match="re-tracing"):
+                jit(lambda key: draw(key))(KEY)
+        assert describe(got) == describe(want)
+
+
 class Model:
     width = 3
 
-    @functools.partial(jaxinit.jit, static_argnums=0)
+    @jaxinit.jit(static_argnums=0)
     def init(self, key):
         return draw(key, self.width)
 
@@ -416,6 +565,15 @@ def test_methods():
         *(Model.static, model.static, Model.of_class, model.of_class),
     ):
         np.testing.assert_array_equal(init(KEY), draw(KEY))
+
+
+def test_as_a_decorator_with_options():
+    made = jaxinit.jit(static_argnums=1, inline=True)
+    assert describe(made(draw)(KEY, 4)) == describe(jax.jit(lambda k: draw(k, 4))(KEY))
+    with pytest.raises(TypeError, match="fun must be a function"):
+        made(3)
+    with pytest.raises(TypeError, match="fun must be a function"):
+        jaxinit.jit(None)
 
 
 @jaxinit.jit

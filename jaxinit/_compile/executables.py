@@ -4,7 +4,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,10 @@ _SHARED: Recent[CompiledProgram] = Recent(1024)
 
 
 def compiled(
-    programs: Sequence[AnyProgram], args: Sequence[Any], placement: Placement
+    programs: Sequence[AnyProgram],
+    args: Sequence[Any],
+    placement: Placement,
+    options: Mapping[str, Any],
 ) -> list[CompiledProgram]:
     """One executable for each program; equal programs share it.
 
@@ -40,8 +43,9 @@ def compiled(
         programs: the programs.
         args: flat arguments of the function they are of.
         placement: where they run and where their outputs go.
+        options: what else XLA is told about each compilation.
     """
-    in_force = settings()
+    in_force = (settings(), repr(sorted(options.items())))
     names = [(_name(program, args, placement), in_force) for program in programs]
     found: dict[Hashable, CompiledProgram] = {}
     wanted: dict[Hashable, tuple[AnyProgram, Callable[[], jax.stages.Compiled]]] = {}
@@ -52,7 +56,7 @@ def compiled(
         if known is not None:
             found[name] = known
         else:
-            wanted[name] = program, _lowered(program, args, placement)
+            wanted[name] = program, _lowered(program, args, placement, options)
     for (name, (program, _)), made in zip(
         wanted.items(), _compiled(wanted.values()), strict=True
     ):
@@ -124,18 +128,18 @@ def _setting_names(_count: int) -> tuple[list[str], list[str]]:
     return own, [name for name in names if name not in own]
 
 
-def _lowered(program, args, placement) -> Callable[[], jax.stages.Compiled]:
+def _lowered(program, args, placement, options) -> Callable[[], jax.stages.Compiled]:
     home = _home(program, args, placement)
     inputs = [_input(value, args, home) for value in program.inputs]
     # What has no input to follow is told where the others are.
     default = None if inputs else home
     outputs = [placement.outputs[leaf] or default for leaf in program.leaves]
     fused = program.kind is Kind.FUSED
-    options = compiler_options(placement.platform) if fused else None
+    fastest = compiler_options(placement.platform) if fused else None
     jitted = jax.jit(
         program,
         out_shardings=outputs if any(outputs) else None,
-        compiler_options=options,
+        compiler_options={**(fastest or {}), **options} or None,
     )
     return jitted.lower(*inputs).compile
 

@@ -1,14 +1,13 @@
 """`jaxinit.jit`: compile any init function once per different leaf."""
 
 import functools
-import inspect
 import operator
 import sys
 import time
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import jax
 from jax.core import Tracer
@@ -26,6 +25,7 @@ from jaxinit._compile.placement import (
 )
 from jaxinit._compile.programs import Programs
 from jaxinit._compile.recent import Recent
+from jaxinit._compile.statics import Statics
 from jaxinit._kernel.options import setting
 
 if TYPE_CHECKING:
@@ -62,24 +62,20 @@ class JittedInit:
     """
 
     # Not in __dict__, which jax.jit and functools.wraps copy onto what wraps this.
-    __slots__ = ("__dict__", "__weakref__", "_cuts", "_fun", "_jitted")
-    __slots__ += ("_out_shardings", "_static_options", "_statics")
+    __slots__ = ("__dict__", "__weakref__", "_compiler_options", "_cuts", "_fun")
+    __slots__ += ("_jitted", "_options", "_out_shardings", "_statics")
 
-    def __init__(self, fun, static_argnums, static_argnames, out_shardings):
+    def __init__(self, fun: Callable[..., Any], options: Mapping[str, Any]):
         functools.update_wrapper(self, fun)
         self._fun = fun
-        self._static_options = (static_argnums, static_argnames)
-        self._statics = _Statics(fun, static_argnums, static_argnames)
-        self._out_shardings = out_shardings
+        self._options = dict(options)  # of jax.jit
+        self._jitted: Any = jax.jit(fun, **self._options)
+        static = ("static_argnums", "static_argnames")
+        self._statics = Statics(fun, *map(self._options.get, static))
+        self._out_shardings = self._options.get("out_shardings")
+        self._compiler_options = dict(self._options.get("compiler_options") or {})
         # jax gives the same jaxpr for the same avals and settings.
         self._cuts: Recent[_Cut] = Recent(64)
-        options = {} if out_shardings is None else {"out_shardings": out_shardings}
-        self._jitted: Any = jax.jit(
-            fun,
-            static_argnums=None if static_argnums == () else static_argnums,
-            static_argnames=None if static_argnames == () else static_argnames,
-            **options,
-        )
 
     @property
     def lower(self) -> Callable[..., jax.stages.Lowered]:
@@ -107,11 +103,11 @@ class JittedInit:
     def __reduce__(self) -> Any:
         if _is_found_by_name(self):  # a decorated function
             return vars(self)["__qualname__"]
-        return JittedInit, (self._fun, *self._static_options, self._out_shardings)
+        return JittedInit, (self._fun, self._options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What `jax.jit` of the function returns for these arguments."""
-        if any(map(setting, _STEPWISE)):
+        if self._is_for_jax() or any(map(setting, _STEPWISE)):
             return self._jitted(*args, **kwargs)
         leaves = self._statics.dynamic_leaves(args, kwargs)
         is_inside = is_tracing() or _is_traced(leaves)
@@ -124,11 +120,14 @@ class JittedInit:
         traced = self._jitted.trace(*args, **kwargs)
         if traced.jaxpr.effects:
             return self._jitted(*args, **kwargs)
-        if is_inside or _is_traced(traced.jaxpr.consts):
-            drawn = self._cut(traced).inlined(leaves)
-            return jax.tree.unflatten(traced.out_tree, drawn)
-        programs = self._programs(traced, leaves)
-        return self._jitted(*args, **kwargs) if programs is None else programs.run()
+        with jax.no_tracing(False):  # the function is traced: what follows is programs
+            if is_inside or _is_traced(traced.jaxpr.consts):
+                drawn = self._cut(traced).inlined(leaves)
+                return jax.tree.unflatten(traced.out_tree, drawn)
+            programs = self._programs(traced, leaves)
+            if programs is not None:
+                return programs.run()
+        return self._jitted(*args, **kwargs)
 
     def programs(self, *args: Any, **kwargs: Any) -> Programs:
         """Traces and compiles the function for these arguments, without running it.
@@ -137,9 +136,15 @@ class JittedInit:
             The programs: printable, iterable, and ready to `run`.
 
         Raises:
-            ValueError: if the function has side effects, or is given keys that are cut
-                over devices, and so cannot be cut into programs.
+            ValueError: if the function has side effects, arguments to donate or to keep
+                though unused, or is given keys that are cut over devices, and so cannot
+                be cut into programs.
         """
+        if self._is_for_jax():
+            raise ValueError(
+                f"{self!r} donates arguments, or keeps unused ones, and is compiled "
+                "whole, by jax.jit. Leave these options out to see its programs."
+            )
         if self._explicit_mesh(self._statics.dynamic_leaves(args, kwargs)) is not None:
             with with_auto_axes((args, kwargs)) as (args, kwargs):
                 return self.programs(*args, **kwargs)
@@ -152,7 +157,8 @@ class JittedInit:
                 "whole, by jax.jit. Remove callbacks and prints to see its programs."
             )
         leaves = self._statics.dynamic_leaves(args, kwargs)
-        programs = self._programs(traced, leaves, start)
+        with jax.no_tracing(False):
+            programs = self._programs(traced, leaves, start)
         if programs is None:
             self._jitted.lower(*args, **kwargs)  # says which arguments do not agree
             raise ValueError(
@@ -164,6 +170,15 @@ class JittedInit:
     def __repr__(self) -> str:
         return f"jaxinit.jit({getattr(self, '__name__', self._fun)})"
 
+    def _is_for_jax(self) -> bool:
+        """Whether options are about arguments, which the programs have in common.
+
+        Within an outer program, these options say nothing.
+        """
+        donated = map(self._options.get, ("donate_argnums", "donate_argnames"))
+        asked = any(x not in (None, (), []) for x in donated)
+        return (asked or bool(self._options.get("keep_unused"))) and not is_tracing()
+
     def _explicit_mesh(self, leaves) -> AbstractMesh | None:
         """The mesh whose Explicit axes are to be made Auto."""
         places = jax.tree.leaves(self._out_shardings, is_leaf=_is_spec)
@@ -174,7 +189,8 @@ class JittedInit:
     def _inline_with_auto_axes(self, args, kwargs, mesh) -> Any:
         flat, treedef = jax.tree.flatten((args, kwargs))
         traced = {i: x for i, x in enumerate(flat) if isinstance(x, jax.Array)}
-        unplaced = JittedInit(self._fun, *self._static_options, None)
+        options = {k: x for k, x in self._options.items() if k != "out_shardings"}
+        unplaced = JittedInit(self._fun, options)
 
         def filled(arrays):
             known = dict(enumerate(flat)) | dict(zip(traced, arrays, strict=True))
@@ -222,7 +238,7 @@ class JittedInit:
             LeafPlan,  # slow to import, not needed before
         )
 
-        plan = LeafPlan(traced.jaxpr)
+        plan = LeafPlan(traced.jaxpr, self._compiler_options)
         paths = [
             jax.tree_util.keystr(path, simple=True, separator="/")
             for path, _ in jax.tree.leaves_with_path(traced.out_info)
@@ -231,41 +247,15 @@ class JittedInit:
         # round differently.
         shardings = self._flat_shardings(traced)
         inlined = jax.jit(
-            plan.inline, out_shardings=shardings if any(shardings) else None
+            plan.inline,
+            out_shardings=shardings if any(shardings) else None,
+            inline=self._options.get("inline", False),
+            compiler_options=self._compiler_options or None,
         )
         return _Cut(traced.jaxpr, plan, paths, inlined)
 
     def _flat_shardings(self, traced) -> list[Any]:
         return flat_shardings(self._out_shardings, traced.out_info)
-
-
-class _Statics:
-    """Which arguments are static, by the rules of `jax.jit`."""
-
-    def __init__(self, fun, static_argnums, static_argnames):
-        numbers = _as_tuple(static_argnums, int)
-        names = _as_tuple(static_argnames, str)
-        try:
-            parameters = list(inspect.signature(fun).parameters.values())
-        except (TypeError, ValueError):
-            parameters = []
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD,)
-        named = {i: p.name for i, p in enumerate(parameters) if p.kind in kinds}
-        if numbers and not names:
-            size = len(parameters)
-            names = tuple(
-                named[n % size] for n in numbers if size and n % size in named
-            )
-        elif names and not numbers:
-            numbers = tuple(i for i, name in named.items() if name in names)
-        self._numbers, self._names = numbers, frozenset(names)
-
-    def dynamic_leaves(self, args: tuple, kwargs: dict) -> list[Any]:
-        count = len(args)
-        static = {n % count for n in self._numbers if -count <= n < count}
-        positional = tuple(arg for i, arg in enumerate(args) if i not in static)
-        named = {k: v for k, v in kwargs.items() if k not in self._names}
-        return jax.tree.leaves((positional, named))
 
 
 def _is_found_by_name(fun: Any) -> bool:
@@ -277,10 +267,6 @@ def _is_found_by_name(fun: Any) -> bool:
         return False
 
 
-def _as_tuple(value: Any, single: type) -> tuple:
-    return (value,) if isinstance(value, single) else tuple(value or ())
-
-
 def _is_traced(leaves: Iterable[Any]) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in leaves)
 
@@ -289,13 +275,38 @@ def _is_spec(value: Any) -> bool:
     return isinstance(value, PartitionSpec)
 
 
+class _Options(TypedDict, total=False):
+    static_argnums: int | Sequence[int] | None
+    static_argnames: str | Iterable[str] | None
+    out_shardings: Any
+    donate_argnums: int | Sequence[int] | None
+    donate_argnames: str | Iterable[str] | None
+    keep_unused: bool
+    inline: bool
+    compiler_options: Mapping[str, Any] | None
+
+
+_TO_COME: Any = object()
+
+
+@overload
+def jit(fun: Callable[..., Any], **options: Unpack[_Options]) -> JittedInit: ...
+@overload
 def jit(
-    fun: Callable[..., Any],
+    **options: Unpack[_Options],
+) -> Callable[[Callable[..., Any]], JittedInit]: ...
+def jit(
+    fun: Callable[..., Any] = _TO_COME,
     *,
-    static_argnums: int | Sequence[int] = (),
-    static_argnames: str | Iterable[str] = (),
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Iterable[str] | None = None,
     out_shardings: Any = None,
-) -> JittedInit:
+    donate_argnums: int | Sequence[int] | None = None,
+    donate_argnames: str | Iterable[str] | None = None,
+    keep_unused: bool = False,
+    inline: bool = False,
+    compiler_options: Mapping[str, Any] | None = None,
+) -> JittedInit | Callable[[Callable[..., Any]], JittedInit]:
     """`jax.jit` for functions that return freshly drawn arrays.
 
     The values, dtypes, weak types and tree structure are those of `jax.jit(fun)`. The
@@ -306,21 +317,34 @@ def jit(
 
     Under an outer `jax.jit`, `jax.vmap` or `jax.pmap` it becomes part of the outer
     program, in which equal leaves are drawn in one loop. A function with side effects
-    is left to `jax.jit`.
+    is left to `jax.jit`, as is one that donates arguments or keeps unused ones: its
+    programs take the same arguments, which only one program could give away.
 
     Args:
         fun: pure function of pytrees of arrays and keys that returns a pytree of
             arrays: a Flax module's `init`, a Haiku `init`, an Equinox constructor.
+            Without it, `jit` is a decorator: `@jaxinit.jit(static_argnums=0)`.
         static_argnums: positions of arguments that are compile-time constants.
         static_argnames: names of arguments that are compile-time constants.
         out_shardings: sharding of the outputs: None, a `jax.sharding.Sharding`, or a
             pytree of them that is a prefix of the output.
+        donate_argnums: positions of arguments whose buffers may be used for outputs.
+            If any are given, the function is compiled whole, by `jax.jit`.
+        donate_argnames: names of such arguments.
+        keep_unused: whether arguments that no output depends on must be alive, and
+            where the others are. If so, the function is compiled whole, by `jax.jit`.
+        inline: whether the function is a call within an outer program, or its
+            equations are.
+        compiler_options: options of XLA for each program; `jax.jit` takes them at the
+            top level only. Options that let XLA round in other ways, such as
+            `xla_cpu_enable_fast_math`, may do so otherwise than in `jax.jit`.
 
     Returns:
         A function of the same arguments, which also has `programs(*args)`.
 
     Raises:
-        TypeError: if `fun` is not callable.
+        TypeError: if `fun` is not callable, or as `jax.jit` raises for its options.
+        ValueError: as `jax.jit` raises for its options.
 
     Example:
         >>> import jax
@@ -332,9 +356,22 @@ def jit(
         >>> len(jaxinit.jit(init).programs(jax.random.key(0)))
         1
     """
+    given = {
+        "static_argnums": static_argnums,
+        "static_argnames": static_argnames,
+        "out_shardings": out_shardings,
+        "donate_argnums": donate_argnums,
+        "donate_argnames": donate_argnames,
+        "keep_unused": keep_unused,
+        "inline": inline,
+        "compiler_options": compiler_options,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    if fun is _TO_COME:
+        return functools.partial(jit, **options)
     if not callable(fun):
         raise TypeError(f"fun must be a function that returns arrays, got {fun!r}.")
-    return JittedInit(fun, static_argnums, static_argnames, out_shardings)
+    return JittedInit(fun, options)
 
 
 def jitted(fun: Callable[..., Any], out_shardings: Any = None) -> JittedInit:

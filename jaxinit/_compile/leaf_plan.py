@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,13 +26,20 @@ _LOOP_SHARE = 1 / 8
 class LeafPlan:
     """How each flat output of a traced function is made.
 
+    Args:
+        closed: the function.
+        options: what else XLA is told about the compilation of each program.
+
     Attributes:
         programs: the leaf programs; equal ones have equal signatures.
         classes: the programs grouped by signature, in order of first appearance.
     """
 
-    def __init__(self, closed: core.ClosedJaxpr):
+    def __init__(
+        self, closed: core.ClosedJaxpr, options: Mapping[str, Any] | None = None
+    ):
         graph = Graph(closed)
+        self._options = options or {}
         self._roots = graph.roots
         self._schedule = graph.keys.schedule()
         self._avals = [atom.aval for atom in closed.jaxpr.outvars]
@@ -95,7 +102,7 @@ class LeafPlan:
         name = (placement, used, settings())
         known = self._executables.get(name)
         if known is None:
-            known = compiled(self.programs, args, placement)
+            known = compiled(self.programs, args, placement, self._options)
             self._executables.put(name, known)
         return known
 

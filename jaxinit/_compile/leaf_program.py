@@ -6,10 +6,8 @@ stay in the program, because XLA folds constants and may round differently if th
 become arguments.
 """
 
-import functools
 import itertools
-import weakref
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ from jax.core import eval_jaxpr
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from jaxinit._compile.descriptions import Descriptions, Same, stand_in
 from jaxinit._compile.exact import Kind, kind_of
 from jaxinit._compile.graph import (
     Argument,
@@ -36,10 +35,6 @@ from jaxinit._kernel.fuse import abstract, fused_bind, plain_bind
 # Outputs that share a node larger than this are computed together.
 _SHARED_SIZE = 4096
 
-# One stand-in for all equal descriptions, as long as it is in use: fast to hash and
-# compare, where the description itself is long.
-_STAND_INS: "weakref.WeakValueDictionary[tuple, _Same]" = weakref.WeakValueDictionary()
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Program:
@@ -52,7 +47,6 @@ class Program:
         signature: equal for programs that compute the same from their inputs.
         leaves: the positions of its outputs among the flat outputs of the function.
         kind: how it may be compiled and keep its bits.
-        floats: which of all equations it has that make several floats.
     """
 
     outputs: tuple[Value, ...]
@@ -61,7 +55,6 @@ class Program:
     signature: Hashable
     leaves: tuple[int, ...]
     kind: Kind
-    floats: frozenset[int]
     __name__ = "jaxinit_program"  # in logs and profiles
 
     @property
@@ -124,7 +117,7 @@ class WholeProgram:
         self._consts = closed.consts
         self.leaves = tuple(leaves)
         self.inputs = tuple(Argument(i) for i, need in enumerate(needed) if need)
-        self.signature = _Same(self)
+        self.signature = Same(self)
 
     def __call__(self, *inputs: Any) -> list[Any]:
         """The outputs, given the values of the arguments."""
@@ -147,17 +140,21 @@ def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
     groups = _group_by_shared_work({leaf: slices[leaf] for leaf in computed})
     groups += [copied] if copied else []
     nodes = {i: node for found in slices.values() for i, node in found.items()}
-    heads = {i: (n.eqn.primitive, _params_token(n.eqn)) for i, n in nodes.items()}
-    same = _equal_nodes(nodes, heads)
-    users = _users(outputs, slices, same)
-    programs = [_program(graph, each, slices, heads, users, same) for each in groups]
-    whole, apart = _with_those_that_share(programs)
+    descriptions = Descriptions()
+    same = _equal_nodes(nodes, descriptions)
+    users = _users(outputs, slices, same, _in_several(groups, slices, same))
+    kinds: dict[Hashable, Kind] = {}
+    programs = [
+        _program(graph, each, slices, descriptions, same, users, kinds)
+        for each in groups
+    ]
+    whole, apart = _with_those_that_share(programs, same)
     leaves = sorted(leaf for p in whole for leaf in p.leaves)
     return [*apart, WholeProgram(closed, leaves)] if leaves else [*apart]
 
 
 def _with_those_that_share(
-    programs: Sequence[Program],
+    programs: Sequence[Program], same: Mapping[int, int]
 ) -> tuple[list[Program], list[Program]]:
     """The programs that must be compiled whole, and those that are compiled apart.
 
@@ -166,44 +163,55 @@ def _with_those_that_share(
     """
     whole = [p for p in programs if p.kind is Kind.WHOLE]
     apart = [p for p in programs if p.kind is not Kind.WHOLE]
-    floats = [index for p in whole for index in p.floats]
-    while floats:
-        shared = set(floats)
-        joined = [p for p in apart if not shared.isdisjoint(p.floats)]
-        apart = [p for p in apart if shared.isdisjoint(p.floats)]
-        floats = [index for p in joined for index in p.floats]
+    if not whole:
+        return whole, apart
+    floats = {id(program): _floats(program, same) for program in programs}
+    shared = set().union(*(floats[id(p)] for p in whole))
+    while shared:
+        joined = [p for p in apart if not shared.isdisjoint(floats[id(p)])]
+        apart = [p for p in apart if shared.isdisjoint(floats[id(p)])]
+        shared = set().union(*(floats[id(p)] for p in joined))
         whole += joined
     return whole, apart
 
 
-def _equal_nodes(nodes: dict[int, Node], heads: dict[int, tuple]) -> dict[int, int]:
+def _floats(program: Program, same: Mapping[int, int]) -> set[int]:
+    """Which of all equations it has that make several floats."""
+    return {same[node.index] for node in program.nodes if _makes_floats(node)}
+
+
+def _equal_nodes(nodes: dict[int, Node], descriptions: Descriptions) -> dict[int, int]:
     """For each node the first that computes the same, as XLA computes that once."""
     first: dict[tuple, int] = {}
     same: dict[int, int] = {}
-
-    def token(value: Value) -> Hashable:
-        match value:
-            case Output(node, position):
-                return ("node", same[node.index], position)
-            case Keys() | Argument():
-                return _input_name(value)
-            case Constant(constant):
-                return _Same(constant)
-            case Literal(atom):
-                return _literal_token(atom)
-
     for index in sorted(nodes):
-        tokens = tuple(map(token, nodes[index].inputs))
-        same[index] = first.setdefault((heads[index], tokens), index)
+        described = descriptions.of(nodes[index], same, _input_name)
+        same[index] = first.setdefault(described, index)
     return same
+
+
+def _in_several(
+    groups: Iterable[Sequence[int]],
+    slices: dict[int, dict[int, Node]],
+    same: Mapping[int, int],
+) -> set[int]:
+    """The equations that more than one group of leaves has."""
+    met: set[int] = set()
+    several: set[int] = set()
+    for leaves in groups:
+        own = {same[index] for leaf in leaves for index in slices[leaf]}
+        several |= met & own
+        met |= own
+    return several
 
 
 def _users(
     outputs: dict[int, Value],
     slices: dict[int, dict[int, Node]],
     same: dict[int, int],
+    several: set[int],
 ) -> dict[Any, set[tuple[str, int]]]:
-    """What takes each value, by its name: nodes, and leaves that it is."""
+    """What takes each value of some equations: nodes, and leaves that it is."""
     takers: dict[tuple[str, int], Sequence[Value]] = {}
     for leaf, nodes in slices.items():
         takers["leaf", leaf] = [outputs[leaf]]
@@ -211,7 +219,7 @@ def _users(
     users: dict[Any, set[tuple[str, int]]] = {}
     for taker, values in takers.items():
         for value in values:
-            if isinstance(value, Output):
+            if isinstance(value, Output) and same[value.node.index] in several:
                 users.setdefault(_name_of(value, same), set()).add(taker)
     return users
 
@@ -262,43 +270,37 @@ def _name_of(value: Value, same: dict[int, int]) -> Any:
     return value
 
 
-def _program(graph, leaves, slices, heads, users, same) -> Program:
+def _program(graph, leaves, slices, descriptions, same, users, kinds) -> Program:
     outputs = tuple(graph.outputs[leaf] for leaf in leaves)
     merged = {index: node for leaf in leaves for index, node in slices[leaf].items()}
     nodes = tuple(merged[index] for index in sorted(merged))
     number = {node.index: i for i, node in enumerate(nodes)}
-    inputs: dict[Any, Keys | Argument] = {}
+    inputs: dict[Any, tuple[int, Keys | Argument]] = {}
 
-    def token(value: Value) -> tuple:
-        match value:
-            case Output(node, position):
-                return ("node", number[node.index], position)
-            case Keys() | Argument():
-                name = _input_name(value)
-                inputs.setdefault(name, value)
-                return ("input", list(inputs).index(name), _kind(value))
-            case Constant(constant):
-                return ("constant", _Same(constant))
-            case Literal(atom):
-                return _literal_token(atom)
+    def of_input(value: Keys | Argument) -> tuple:
+        position, _ = inputs.setdefault(_input_name(value), (len(inputs), value))
+        return ("input", position, _kind(value))
 
-    signature = tuple(
-        (*heads[node.index], tuple(map(token, node.inputs))) for node in nodes
-    )
-    signature += (tuple(map(token, outputs)),)
-    # What other programs use too, jax.jit computes once for all, as it does a result.
+    described = [descriptions.of(node, number, of_input) for node in nodes]
+    results = [descriptions.token(value, number, of_input) for value in outputs]
+    signature = stand_in((*described, tuple(results)))
     firsts = {same[node.index]: node for node in reversed(nodes)}
-    firsts = dict(sorted(firsts.items()))
+    elsewhere = _used_elsewhere(leaves, firsts, users)
+    # Equal programs are of one kind, if the same of them is used elsewhere.
+    name = (signature, *((number[firsts[i].index], k) for i, k in elsewhere))
+    if name not in kinds:
+        named = (_named(node, same) for node in firsts.values())
+        results = [*(_name_of(value, same) for value in outputs), *elsewhere]
+        kinds[name] = kind_of(named, results)
+    values = tuple(value for _, value in inputs.values())
+    return Program(outputs, nodes, values, signature, tuple(leaves), kinds[name])
+
+
+def _used_elsewhere(leaves, firsts, users) -> list[tuple[int, int]]:
+    """What other programs use too: computed once for all by jax.jit, as a result is."""
     own = {("leaf", leaf) for leaf in leaves} | {("node", i) for i in firsts}
-    made = [(i, k) for i, n in firsts.items() for k in range(len(n.eqn.outvars))]
-    elsewhere = [name for name in made if not users.get(name, own) <= own]
-    results = [*(_name_of(value, same) for value in outputs), *elsewhere]
-    named = (_named(node, same) for node in firsts.values())
-    kind = kind_of(named, results)
-    values = tuple(inputs.values())
-    floats = frozenset(i for i, node in firsts.items() if _makes_floats(node))
-    same_as = _stand_in(signature)
-    return Program(outputs, nodes, values, same_as, tuple(leaves), kind, floats)
+    made = [(i, k) for i in sorted(firsts) for k in range(len(firsts[i].eqn.outvars))]
+    return [name for name in made if name in users and not users[name] <= own]
 
 
 def _input_name(value: Keys | Argument) -> tuple:
@@ -317,70 +319,3 @@ def _kind(value: Keys | Argument) -> tuple:
     if isinstance(value, Argument):
         return ("argument", value.position)
     return ("keys", value.raw, value.names.shape)
-
-
-class _Same:
-    """Equal only to the same object, which it keeps alive."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _stand_in(description: tuple) -> _Same:
-    return _STAND_INS.setdefault(description, _Same(description))
-
-
-def _literal_token(atom: core.Literal) -> tuple:
-    value = np.asarray(atom.val)
-    return ("literal", str(atom.aval), value.dtype.str, value.tobytes())
-
-
-def _params_token(eqn: core.JaxprEqn) -> tuple:
-    return tuple((name, _freeze(eqn.params[name])) for name in sorted(eqn.params))
-
-
-def _freeze(value: Any) -> Any:
-    """A hashable stand-in for a parameter, equal for equal parameters."""
-    if isinstance(value, core.ClosedJaxpr | core.Jaxpr):
-        return _freeze_jaxpr(value)
-    if isinstance(value, tuple | list):
-        return (type(value).__name__, *map(_freeze, value))
-    if isinstance(value, np.ndarray):
-        return (value.dtype.str, value.shape, value.tobytes())
-    try:
-        hash(value)
-    except TypeError:
-        return _Same(value)
-    # 1, 1.0 and True are equal in Python and are not in a program.
-    return (type(value), value)
-
-
-@functools.lru_cache(512)
-def _freeze_jaxpr(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Hashable:
-    consts = tuple(_Same(value) for value in getattr(jaxpr, "consts", ()))
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    number: dict[core.Var, int] = {}
-
-    def token(atom) -> Any:
-        if isinstance(atom, core.Literal):
-            return _literal_token(atom)
-        return number[atom]
-
-    def define(var) -> tuple:
-        number[var] = len(number)
-        return (number[var], str(var.aval))
-
-    inputs = tuple(map(define, (*jaxpr.constvars, *jaxpr.invars)))
-    eqns = []
-    for eqn in jaxpr.eqns:
-        arguments = tuple(map(token, eqn.invars))
-        results = tuple(map(define, eqn.outvars))
-        eqns.append((eqn.primitive, _params_token(eqn), arguments, results))
-    frozen = (consts, inputs, tuple(eqns), tuple(map(token, jaxpr.outvars)))
-    return _stand_in(frozen)

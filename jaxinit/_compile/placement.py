@@ -124,6 +124,16 @@ def mesh_in_use() -> Mesh | AbstractMesh | None:
     return None if mesh.empty else mesh
 
 
+def whole_on_explicit_mesh() -> NamedSharding | None:
+    """Where arrays go that are placed nowhere, if the mesh in use has Explicit axes."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.explicit_axes:
+        return None
+    with contextlib.suppress(ValueError):  # under a trace, even that of jax.vmap
+        mesh = jax.sharding.get_mesh()
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def explicit_mesh(leaves: Iterable[Any]) -> AbstractMesh | None:
     """A mesh with Explicit axes that is in use, or that arrays among `leaves` are on.
 
@@ -253,5 +263,5 @@ def is_tracing() -> bool:
     if get_opaque_trace_state() == _EAGER:
         return False
     # Under jax.vmap, say, what depends on no traced value has a value as ever.
-    with jax.transfer_guard("allow"):
+    with jax.transfer_guard("allow"), jax.no_tracing(False):
         return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)

@@ -9,6 +9,7 @@ import jax
 from jaxinit._basics.keys import check_key
 from jaxinit._basics.table import Tabular
 from jaxinit._compile.jit import JittedInit, Programs, jit
+from jaxinit._compile.placement import whole_on_explicit_mesh
 from jaxinit._tree.checks import initializers_of, leaf_contexts
 from jaxinit._tree.leaf import Leaf, PlannedLeaf
 from jaxinit._tree.paths import (
@@ -24,13 +25,20 @@ from jaxinit._tree.shardings import leaf_shardings
 
 
 @functools.lru_cache(256)
-def _drawing(leaves: tuple[PlannedLeaf, ...]) -> JittedInit:
-    """A function of the root key that draws these leaves."""
+def _drawing(
+    leaves: tuple[PlannedLeaf, ...], place: jax.sharding.Sharding | None
+) -> JittedInit:
+    """A function of the root key that draws these leaves.
+
+    Args:
+        leaves: the leaves.
+        place: where those go that have no sharding.
+    """
 
     def draw(key):
         return [leaf.draw(key) for leaf in leaves]
 
-    shardings = [leaf.sharding for leaf in leaves]
+    shardings = [leaf.sharding or place for leaf in leaves]
     return jit(draw, out_shardings=shardings if any(shardings) else None)
 
 
@@ -63,17 +71,21 @@ class Plan(Tabular):
             ValueError: if it is several.
         """
         check_key(key)
-        return jax.tree.unflatten(self._treedef, self._all(key))
+        return jax.tree.unflatten(self._treedef, self._drawing()(key))
 
     def programs(self, key: jax.Array) -> Programs:
         """What `init` compiles, as `jaxinit.jit(...).programs(key)`."""
         check_key(key)
         paths = [leaf.path for leaf in self]
-        return self._all.programs(key).restructured(self._treedef, paths)
+        return self._drawing().programs(key).restructured(self._treedef, paths)
+
+    def _drawing(self) -> JittedInit:
+        place = whole_on_explicit_mesh()
+        return self._placed_nowhere if place is None else _drawing(self._leaves, place)
 
     @functools.cached_property
-    def _all(self) -> JittedInit:
-        return _drawing(self._leaves)
+    def _placed_nowhere(self) -> JittedInit:
+        return _drawing(self._leaves, None)
 
     def complete(self, key: jax.Array, known: Mapping[str, Any]) -> Any:
         """The tree that `init` gives for a key, but for leaves that are known.
@@ -91,9 +103,8 @@ class Plan(Tabular):
         """
         check_key(key)
         missing = tuple(leaf for leaf in self if leaf.path not in known)
-        drawn = dict(
-            zip((leaf.path for leaf in missing), _drawing(missing)(key), strict=True)
-        )
+        arrays = _drawing(missing, whole_on_explicit_mesh())(key)
+        drawn = dict(zip((leaf.path for leaf in missing), arrays, strict=True))
         values = {**drawn, **known}
         return jax.tree.unflatten(self._treedef, [values[leaf.path] for leaf in self])
 
