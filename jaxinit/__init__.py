@@ -58,10 +58,9 @@ from jaxinit.initializers import mirrored as mirrored
 from jaxinit.initializers import normal as normal
 from jaxinit.initializers import ones as ones
 from jaxinit.initializers import ones_init as ones_init
-from jaxinit.initializers import orthogonal_matrices as orthogonal
+from jaxinit.initializers import orthogonal as orthogonal
 from jaxinit.initializers import s4d_frequencies as s4d_frequencies
 from jaxinit.initializers import scaled as scaled
-from jaxinit.initializers import scaling as variance_scaling
 from jaxinit.initializers import sinusoidal as sinusoidal
 from jaxinit.initializers import siren_first as siren_first
 from jaxinit.initializers import siren_hidden as siren_hidden
@@ -73,6 +72,7 @@ from jaxinit.initializers import stft as stft
 from jaxinit.initializers import truncated_normal as truncated_normal
 from jaxinit.initializers import uniform as uniform
 from jaxinit.initializers import unit_scaled as unit_scaled
+from jaxinit.initializers import variance_scaling as variance_scaling
 from jaxinit.initializers import xavier_normal as xavier_normal
 from jaxinit.initializers import xavier_uniform as xavier_uniform
 from jaxinit.initializers import zero_init as zero_init

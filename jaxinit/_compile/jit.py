@@ -234,9 +234,7 @@ class JittedInit:
         return cut
 
     def _new_cut(self, traced) -> _Cut:
-        from jaxinit._compile.leaf_plan import (
-            LeafPlan,  # slow to import, not needed before
-        )
+        from jaxinit._compile.leaf_plan import LeafPlan  # slow to import
 
         plan = LeafPlan(traced.jaxpr, self._compiler_options)
         paths = [
