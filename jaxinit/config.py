@@ -58,15 +58,33 @@ def _made(name: Any, settings: Mapping[str, Any]) -> Initializer:
     if not isinstance(name, str):
         raise TypeError(
             f"name must be the name of an initializer, such as 'he_normal', got "
-            f"{shown(name)}.{forgotten_call(name)}"
+            f"{shown(name)}.{_remedy(name)}"
         )
     if name not in known:
-        raise ValueError(unknown("initializer", name, known))
+        raise ValueError(_unknown_initializer(name, known))
     made = known[name]
     if isinstance(made, Initializer):
         return dataclasses.replace(made, **settings) if settings else made
     _check_settings(name, made, settings)
     return made(**settings)
+
+
+def _remedy(value: Any) -> str:
+    if isinstance(value, Initializer):
+        return " It is an initializer already, to be used as it is."
+    return forgotten_call(value)
+
+
+def _unknown_initializer(name: str, known: Collection[str]) -> str:
+    import difflib  # not needed to import jaxinit
+
+    if difflib.get_close_matches(name, known):
+        return unknown("initializer", name, known)
+    far = ", ".join(map(repr, difflib.get_close_matches(name, known, cutoff=0.3)))
+    return (
+        f"unknown initializer {name!r}; {f'the nearest are {far}; ' if far else ''}"
+        "dir(jaxinit) lists all of this package."
+    )
 
 
 @functools.cache
@@ -233,7 +251,12 @@ def from_config(config: Mapping[str, Any] | str) -> Any:
         return get(config)
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping or a name, got {shown(config)}.")
-    version = config.get("version")
+    if "version" not in config:
+        raise ValueError(
+            f"config has no key 'version': add 'version': {_VERSION}, as to_config "
+            f"writes it, to {shown(dict(config))}."
+        )
+    version = config["version"]
     if type(version) is not int or version != _VERSION:
         raise ValueError(
             f"config must have the version {_VERSION}, got {shown(version)}."

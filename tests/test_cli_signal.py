@@ -89,6 +89,35 @@ def test_a_table_a_verdict_and_pictures(folder, capsys):
     assert capsys.readouterr().out == out
 
 
+def test_no_line_wraps_in_a_narrow_terminal(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    argv = ["signal", "netfile:Net", "--input", "64x16:float32"]
+    assert cli.main(argv) == 0
+    piped = capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert cli.main(argv) == 0
+    shown = capsys.readouterr().out
+    table, verdict = shown.split("verdict: ")
+    assert max(map(len, table.splitlines())) <= 40
+    assert table.startswith("Dense_0\n  kind: Dense\n")
+    assert piped.endswith(f"verdict: {verdict}")
+    monkeypatch.setenv("COLUMNS", "400")
+    assert cli.main(argv) == 0
+    assert capsys.readouterr().out == piped
+
+
+def test_pictures_that_cannot_be_written(folder, capsys, monkeypatch):
+    def full(self, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", full)
+    argv = ["signal", "netfile:Net", "--input", "4x16:float32", "--out", "pictures"]
+    assert cli.main(argv) == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("jaxinit: could not write ")
+    assert err.endswith("No space left on device")
+
+
 def test_nnx_and_integers(folder, capsys):
     assert cli.main(["signal", "netfile:Model", "--input", "4x16:float32"]) == 0
     assert "linear" in capsys.readouterr().out

@@ -199,7 +199,11 @@ class mine(jaxinit.Initializer):  # noqa: N801
 NORMAL = {"version": 1, "name": "normal"}
 WRONG = {
     "name": (lambda: get("he_norml"), ["initializer", "'he_norml'", "'he_normal'"]),
-    "no near name": (lambda: get("xyzzy"), ["'xyzzy'", "known are", "'zeros'"]),
+    "no near name": (lambda: get("xyzzy"), ["'xyzzy'", "dir(jaxinit) lists all"]),
+    "far name": (lambda: get("nope"), ["the nearest are", "dir(jaxinit) lists all"]),
+    "empty name": (lambda: get(""), ["''; dir(jaxinit) lists all"]),
+    "initializer for a name": (lambda: get(jaxinit.zeros), ["zeros", "already"]),
+    "empty": (lambda: from_config({}), ["no key 'version'", "'version': 1"]),
     "a check is no name": (lambda: get("checked_initializer"), ["unknown initializer"]),
     "a base is no name": (lambda: get("Initializer"), ["unknown initializer"]),
     "setting": (lambda: get("normal", std=1.0), ["setting of normal", "'stddev'"]),
@@ -250,7 +254,10 @@ WRONG = {
         lambda: from_config({**NORMAL, "sddev": 1.0}),
         ["setting of normal", "'sddev'", "'stddev'"],
     ),
-    "no version": (lambda: from_config({"name": "normal"}), ["version 1", "None"]),
+    "no version": (
+        lambda: from_config({"name": "normal"}),
+        ["no key 'version'", "'version': 1"],
+    ),
     "version": (lambda: from_config({**NORMAL, "version": 2}), ["version 1", "2"]),
     "no name": (lambda: from_config({"version": 1}), ["must have a name"]),
     "not a mapping": (lambda: from_config(3), ["mapping or a name", "3"]),

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import GetAttrKey
 
+import jaxinit
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import (
     KEY_SCHEME,
@@ -241,3 +243,15 @@ def test_collisions_are_found():
     assert collisions([("a",), ("b",), ("a", "b")]) == []
     same_text = leaf_paths({"x": {0: 1}, "y": 2}) + leaf_paths({"x": {"0": 1}})
     assert collisions([path for path, _ in same_text]) == [["x/0", "x/0"]]
+
+
+@pytest.mark.parametrize("leaf", ["s", np.array([None]), np.zeros(2, "M8[s]")])
+def test_fingerprint_names_what_is_no_array(leaf):
+    with pytest.raises(TypeError, match=r"^a/b: not an array of numbers but "):
+        jaxinit.fingerprint({"a": {"b": leaf}})
+
+
+@pytest.mark.parametrize("kind", [int, dict])
+def test_a_class_makes_no_initializers(kind):
+    with pytest.raises(TypeError, match=rf"'\*\*' is the class {kind.__name__}"):
+        jaxinit.Rules({"**": kind})

@@ -259,6 +259,22 @@ def test_every_leaf_has_its_law(case, library):
             assert moments.std == pytest.approx(law, rel=1e-5), path
 
 
+FLAT = {name: (rules, model) for name, (rules, model, *_) in CASES.items()} | {
+    f"{name}, {model}": (getattr(schemes, name)(), model)
+    for name in sorted(FRAMEWORKS)
+    for model in ("mlp", "recurrent", "resnet")
+}
+
+
+@pytest.mark.parametrize("case", FLAT)
+def test_a_flat_tree_of_the_same_paths_has_the_same_laws(case):
+    rules, model = FLAT[case]
+    nested = jaxinit.plan(shapes(model, "linen"), rules)
+    flat = {x.path: jax.ShapeDtypeStruct(x.shape, x.dtype) for x in nested}
+    laws = {x.path: x.initializer for x in jaxinit.plan(flat, rules)}
+    assert laws == {x.path: x.initializer for x in nested}
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_that_does_not_fit_is_refused_by_name(case, library):

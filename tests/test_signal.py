@@ -12,6 +12,8 @@ from flax import linen, nnx
 
 import jaxinit
 from jaxinit import signal
+from jaxinit._signal import measure
+from jaxinit._signal.recorder import Recorder
 from jaxinit._signal.verdict import judge
 
 WIDTH, BATCH = 256, 64
@@ -603,3 +605,28 @@ def test_the_table():
     assert html.count("<tr") == 1 + 10
     assert "<td" in html
     assert verdict.split(":")[1].strip() in html
+
+
+@pytest.mark.parametrize(
+    ("raised", "blames"),
+    [("contracting dimensions must have one sharding", False), ("shapes (3,)", True)],
+)
+def test_errors_of_shardings_do_not_blame_the_input(raised, blames):
+    def call(x):
+        raise TypeError(raised)
+
+    with pytest.raises(signal.LayerError) as caught:
+        Recorder((), None).layer(["dense"], "Dense", call, (jnp.ones((2, 3)),))
+    assert raised in str(caught.value)
+    assert ("Check the shape" in str(caught.value)) == blames
+
+
+def test_gradients_are_pooled_with_the_spread_of_their_means():
+    parts = [{"size": 1, "mean": 0.0, "std": 0.0}, {"size": 3, "mean": 4.0, "std": 0.0}]
+    assert measure._pooled(parts) == pytest.approx((3.0, math.sqrt(3)))
+
+
+@pytest.mark.parametrize("end", [0, -1])
+def test_borders_are_both_ends(end):
+    x = jnp.zeros((1, 4, 1)).at[0, end].set(1.0)
+    assert float(measure._border_size(x)) == pytest.approx(math.sqrt(2))

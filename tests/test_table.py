@@ -85,3 +85,9 @@ def test_what_prints_as_a_table_is_one_in_notebooks():
 
     assert str(Made()) == TABLE.text()
     assert Made()._repr_html_() == TABLE.html()
+
+
+def test_control_characters_are_escaped():
+    table = Table(["leaf", "n"], [["a\nb\x1b", "1"]], marks={0: "x\ty"})
+    assert table.text().splitlines() == ["leaf      n", "a\\nb\\x1b  1  x\\ty"]
+    assert "a\\nb\\x1b" in table.html()

@@ -54,11 +54,12 @@ class Table:
         )
 
     def _lines(self) -> list[Sequence[str]]:
-        """The head and the rows, with the marks."""
-        if not self.marks:
-            return [self.head, *self.rows]
-        marked = [[*row, self.marks.get(i, "")] for i, row in enumerate(self.rows)]
-        return [[*self.head, ""], *marked]
+        """The head and the rows, with the marks, each cell on one line."""
+        lines = [self.head, *self.rows]
+        if self.marks:
+            marks = ["", *(self.marks.get(i, "") for i in range(len(self.rows)))]
+            lines = [[*line, mark] for line, mark in zip(lines, marks, strict=True)]
+        return [[*map(_printable, line)] for line in lines]
 
     def _is_left(self, column: int) -> bool:
         return column in self.left or column == len(self.head)
@@ -72,6 +73,15 @@ class Table:
         )
         colour = f' style="{_MARKED}"' if row in self.marks else ""
         return f"<tr{colour}>{filled}</tr>"
+
+
+def _printable(text: str) -> str:
+    """The text with line breaks and other control characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        x if x.isprintable() else x.encode("unicode_escape").decode() for x in text
+    )
 
 
 def _escaped(text: str) -> str:

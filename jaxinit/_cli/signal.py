@@ -2,17 +2,19 @@
 
 import argparse
 import contextlib
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxinit._cli import arguments
-from jaxinit._cli.errors import failing, needed, writing
-from jaxinit._cli.target import load, model
-from jaxinit.signal import propagate
+from jaxinit._cli.errors import CommandError, failing, needed, writing
+from jaxinit._cli.target import load, model, one_line
+from jaxinit.signal import Signal, propagate
 
 _EXAMPLES = """examples:
   jaxinit signal examples.gpt2:GPT2 --input 2x64:int32 --out pictures
@@ -66,14 +68,28 @@ def _run(options: argparse.Namespace) -> None:
         module, variables, keywords = model(found, options.inputs, key, keywords)
         signal = propagate(module, variables, inputs, **keywords)
     with writing():
-        print(signal)
+        print(_fitted(signal))
     if plots is None:
         return
-    options.out.mkdir(exist_ok=True)
     figures = {"depth": plots.depth(signal), "activations": plots.activations(signal)}
     for name, figure in figures.items():
-        paths = plots.save(figure, options.out / name)
-        print("wrote", *paths)
+        print("wrote", *_saved(plots, figure, options.out / name))
+
+
+def _fitted(signal: Signal) -> str:
+    """The table and the verdict; one line for each cell where a row would wrap."""
+    if not sys.stdout.isatty():
+        return str(signal)
+    return signal.text(shutil.get_terminal_size().columns)
+
+
+def _saved(plots: Any, figure: Any, path: Path) -> Sequence[Path]:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return plots.save(figure, path)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise CommandError(f"could not write {path}: {reason}") from error
 
 
 def _batch(

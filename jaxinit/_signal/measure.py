@@ -86,7 +86,7 @@ def _both_passes(model: Model, loss: Loss | None, given: tuple) -> tuple:
     """
     try:
         return *_passes(model.capture, loss, *given), given[0]
-    except Exception:
+    except Exception:  # whatever a model raises; the second run raises what is its own
         leaves = [x for x in jax.tree.leaves(given) if isinstance(x, jax.Array)]
         if explicit_mesh(leaves) is None:
             raise

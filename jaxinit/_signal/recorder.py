@@ -198,7 +198,10 @@ def _failure(name: str, kind: str, args: tuple, error: Exception) -> str:
         if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
     )
     text = " ".join(str(error).split()).rstrip(".")
+    # jax's sharding errors are of the mesh and of the model, whatever x is.
+    is_placed = "sharding" in f"{type(error).__name__} {text}".lower()
+    remedy = "" if is_placed else " Check the shape and dtype of x."
     return (
         f"layer {name!r} ({kind}) fails on {shapes or 'its arguments'}: "
-        f"{type(error).__name__}: {text}. Check the shape and dtype of x."
+        f"{type(error).__name__}: {text}.{remedy}"
     )

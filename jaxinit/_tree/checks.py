@@ -103,18 +103,19 @@ def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
     lines = [f"{path or 'the whole'}: {text}" for path, text in problems if text]
     if lines:
         raise PlanError(problems_message("the tree", lines))
-    siblings: dict[Path, dict[str, jax.ShapeDtypeStruct]] = {}
+    # By the path as text: a flat tree, its keys `layers/0/bias`, is as a nested one.
+    siblings: dict[str, dict[str, jax.ShapeDtypeStruct]] = {}
     leaves: dict[str, jax.ShapeDtypeStruct] = {}
     for path, leaf in flat:
-        name = path[-1] if path else ""
+        module, _, name = joined(path).rpartition("/")
         shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        siblings.setdefault(path[:-1], {})[name] = leaves[joined(path)] = shape
+        siblings.setdefault(module, {})[name] = leaves[joined(path)] = shape
     return [
         Leaf(
             joined(path),
             tuple(leaf.shape),
             jnp.dtype(leaf.dtype),
-            siblings[path[:-1]],
+            siblings[joined(path).rpartition("/")[0]],
             layer_index(path),
             leaves,
         )

@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 
 from jaxinit._arrays.spread import reduced, without_mesh
-from jaxinit._tree.paths import joined, leaf_paths
+from jaxinit._basics.integers import shown
+from jaxinit._tree.paths import Path, joined, leaf_paths
 
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
@@ -27,6 +28,9 @@ def fingerprint(params: Any) -> str:
 
     Returns:
         16 hexadecimal digits.
+
+    Raises:
+        TypeError: naming the first leaf that is no array.
 
     >>> import jax.numpy as jnp
     >>> fingerprint({"w": jnp.zeros(3)}) == fingerprint({"w": jnp.zeros(3)})
@@ -60,12 +64,20 @@ def digest(texts: Iterable[str]) -> bytes:
 def arrays(tree: Any) -> list[tuple[str, jax.Array]]:
     """The leaves of a tree with their paths, keys as their words."""
     with without_mesh():
-        flat = [(joined(path), _as_array(leaf)) for path, leaf in leaf_paths(tree)]
+        flat = [
+            (joined(path), _as_array(path, leaf)) for path, leaf in leaf_paths(tree)
+        ]
     return flat
 
 
-def _as_array(leaf: Any) -> jax.Array:
-    leaf = jnp.asarray(leaf)
+def _as_array(path: Path, leaf: Any) -> jax.Array:
+    try:
+        leaf = jnp.asarray(leaf)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{joined(path) or 'the whole'}: not an array of numbers but "
+            f"{shown(leaf)}; leave it out."
+        ) from None
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if is_key else leaf
 

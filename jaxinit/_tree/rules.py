@@ -302,6 +302,12 @@ def _maker(pattern: Any, value: Any) -> Callable[[Leaf], Callable[..., jax.Array
             f"the rule for {pattern!r} is {value!r}, which makes initializers: "
             f"{_call_it(value)}."
         )
+    if isinstance(value, type):
+        raise TypeError(
+            f"the rule for {pattern!r} is the class {value.__name__}, which makes no "
+            "initializers: it must be an initializer, such as jaxinit.he_normal(), or "
+            "a function of the leaf."
+        )
     if not callable(value):
         raise TypeError(
             f"the rule for {pattern!r} must be an initializer, such as "
