@@ -12,7 +12,8 @@ import tempfile
 import cli_files
 import pytest
 
-from jaxinit import checkpoint, cli
+from jaxinit import cli
+from jaxinit._cli import checkpoint
 from jaxinit._cli.arguments import ROUNDED_TO
 
 
