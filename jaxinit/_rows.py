@@ -10,17 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.fans import fans
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.laws import Moments
-from jaxinit._array.measured import Measured, measure_all, pool
-from jaxinit._array.spread import gathered, parts, small, spans, summed
+from jaxinit._arrays.measured import Measured, measure_all, pool
+from jaxinit._arrays.spread import gathered, parts, small, spans, summed
 from jaxinit._tree.fingerprint import digest
 from jaxinit._tree.folding import fold
+from jaxinit._tree.leaf import PlannedLeaf
 from jaxinit._tree.partial import whole
 from jaxinit._tree.paths import joined, leaf_paths
-from jaxinit._tree.plan import Plan, PlannedLeaf
-from jaxinit.initializers.orthogonality import defect, drawn_pieces
+from jaxinit._tree.plan import Plan
+from jaxinit.initializers._defects import defect, drawn_pieces
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.fans import fans
+from jaxinit.laws import Moments
 from jaxinit.stats import Score, expected_moments, score_measured
 
 _SPECTRAL_SIZE = 2**16  # most entries of a matrix whose norm is computed
@@ -145,7 +146,7 @@ class _Leaf:
         if self.measured is None or not isinstance(init, Initializer):
             return None
         shape, dtype = self.array.shape, self.array.dtype
-        if not init._independent(shape):
+        if not init.is_independent(shape):
             return init.moments(shape, dtype)
         return expected_moments(init, shape, dtype)
 
@@ -156,7 +157,7 @@ class _Leaf:
         expected, measured = self.expected, self.measured
         if expected is None or measured is None:
             return None
-        if init._independent(self.array.shape):
+        if init.is_independent(self.array.shape):
             return score_measured(measured, expected)
         return _dependent_score(jnp.asarray(self.array), init)
 

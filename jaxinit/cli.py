@@ -13,7 +13,7 @@ import jax
 
 from jaxinit._cli import init, signal
 from jaxinit._cli.errors import CommandError, UsageError, discard_output, writing
-from jaxinit.target import TargetError
+from jaxinit._cli.target import TargetError
 
 _INTERRUPTED, _NOBODY_READS = 130, 141  # 128 and the numbers of SIGINT and SIGPIPE
 

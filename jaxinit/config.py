@@ -11,39 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxinit._array import combine, parts
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.integers import shown
-from jaxinit._array.makers import forgotten_call, is_maker
-from jaxinit._array.suggest import unknown
+import jaxinit.initializers as initializers
+from jaxinit._basics.integers import shown
+from jaxinit._basics.names import unknown
 from jaxinit._tree.rules import Rules
-from jaxinit.initializers import (
-    basic,
-    heads,
-    implicit,
-    orthogonal,
-    sequence,
-    state_space,
-    structured,
-    tables,
-    variance_scaling,
-)
-from jaxinit.initializers.elsewhere import ELSEWHERE, Elsewhere
+from jaxinit.initializers._elsewhere import ELSEWHERE, Elsewhere
+from jaxinit.initializers._makers import forgotten_call, is_maker
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.basic import Frozen
 
 _VERSION = 1
-_ROOMS = (
-    basic,
-    variance_scaling,
-    orthogonal,
-    structured,
-    tables,
-    sequence,
-    state_space,
-    implicit,
-    heads,
-    combine,
-    parts,
-)
 _DEEPEST = 100  # levels of a configuration
 
 
@@ -115,8 +92,7 @@ def _names() -> dict[str, Any]:
     """All initializers, and functions that return one, by name."""
     own = {
         name: value
-        for room in _ROOMS
-        for name, value in vars(room).items()
+        for name, value in vars(initializers).items()
         if name.islower() and name[0] != "_" and _makes_initializer(value)
     }
     return {**own, **ELSEWHERE}
@@ -125,7 +101,7 @@ def _names() -> dict[str, Any]:
 def _makes_initializer(value: Any) -> bool:
     if isinstance(value, Initializer):
         return True
-    return is_maker(value) and value not in (Initializer, heads.lora)
+    return is_maker(value) and value not in (Initializer, initializers.lora)
 
 
 def _check_settings(name: str, made: Any, settings: Mapping[str, Any]) -> None:
@@ -176,8 +152,16 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
 def _rules(rules: Rules) -> dict[str, Any]:
     """A scheme by its name and arguments; other rules one by one."""
     if rules.call:
-        name, settings = rules.call
-        return {"scheme": name, **{k: _written(k, v) for k, v in settings.items()}}
+        scheme, settings = rules.call
+        if _schemes().get(scheme.__name__) is not scheme:
+            raise TypeError(
+                f"{rules!r} is a scheme that is not of this package: it cannot be "
+                "written as a configuration."
+            )
+        return {
+            "scheme": scheme.__name__,
+            **{k: _written(k, v) for k, v in settings.items()},
+        }
     entries: list[dict[str, Any]] = []
     for part in rules.parts:
         if part.call:
@@ -219,7 +203,7 @@ def _written(name: str, value: Any) -> Any:
     match value:
         case Rules():
             return _rules(value)
-        case basic.Frozen():
+        case Frozen():
             return _written(name, value.array.tolist())
         case np.dtype():
             return value.name
@@ -320,10 +304,14 @@ def _read_rules(config: Mapping[str, Any]) -> Rules:
     return functools.reduce(operator.or_, parts, Rules({}))
 
 
-def _read_scheme(config: Mapping[str, Any]) -> Rules:
+def _schemes() -> dict[str, Any]:
     import jaxinit.schemes as schemes  # slow to import, and not needed before
 
-    known = {name: x for name, x in vars(schemes).items() if inspect.isfunction(x)}
+    return {name: x for name, x in vars(schemes).items() if inspect.isfunction(x)}
+
+
+def _read_scheme(config: Mapping[str, Any]) -> Rules:
+    known = _schemes()
     name = config["scheme"]
     if not isinstance(name, str) or name not in known:
         raise ValueError(unknown("scheme", name, known))

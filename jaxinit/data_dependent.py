@@ -11,8 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._array.settings import count, fraction, positive
-from jaxinit._array.table import Table, Tabular
+from jaxinit._basics.table import Table, Tabular
 from jaxinit._compile.placement import placed_like, with_auto_axes
 from jaxinit._signal.finite import nonfinite, refuse_nonfinite
 from jaxinit._signal.measure import real_scalar
@@ -22,6 +21,7 @@ from jaxinit._signal.opened import opened
 from jaxinit._signal.recorder import Capture, compiled, is_float, wide
 from jaxinit._tree.paths import joined, leaf_paths, matcher
 from jaxinit._tree.plan import leaf_contexts
+from jaxinit.initializers.settings import count, fraction, positive
 
 
 def lsuv(

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.laws import Law
-from jaxinit._array.rounded import cell
 from jaxinit._signal.verdict import repeated
+from jaxinit.initializers.base import Initializer
+from jaxinit.laws import Law
+from jaxinit.laws.rounded import cell
 from jaxinit.signal import LayerSignal, PredictedLayer, Signal
 
 # Okabe and Ito, "Color Universal Design" (2008), the darker ones first.
@@ -340,7 +340,7 @@ def weights(
     flat = values.astype(np.float64).ravel()
     if not np.isfinite(flat).all():
         raise ValueError("array must be finite: it holds NaN or infinite numbers.")
-    law = init._law(values.shape, np.dtype(np.float32))
+    law = init.entry_law(values.shape, np.dtype(np.float32))
     moments = init.moments(values.shape)
     low = min(flat.min(), max(moments.low, moments.mean - 4 * moments.std))
     high = max(flat.max(), min(moments.high, moments.mean + 4 * moments.std))

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table as TextTable
 from rich.text import Text
 
-from jaxinit._array.table import Table
+from jaxinit._basics.table import Table
 from jaxinit._rows import Row as Row
 from jaxinit._rows import rows
 from jaxinit._tree.plan import Plan, checked_plan

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxinit._array.table import Table, Tabular
+from jaxinit._basics.table import Table, Tabular
 from jaxinit._signal.layer import LayerSignal as LayerSignal
 from jaxinit._signal.measure import measure, scaled
 from jaxinit._signal.opened import opened

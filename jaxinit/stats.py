@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.initializer import Initializer, checked_initializer
-from jaxinit._array.ks import distance
-from jaxinit._array.laws import Moments
-from jaxinit._array.measured import Measured as Measured
-from jaxinit._array.measured import measure as measure
-from jaxinit._array.rounded import rounded_moments
-from jaxinit._array.spread import parts, spans
+from jaxinit._arrays.distance import distance
+from jaxinit._arrays.measured import Measured as Measured
+from jaxinit._arrays.measured import measure as measure
+from jaxinit._arrays.spread import parts, spans
+from jaxinit.initializers.base import Initializer, checked_initializer
+from jaxinit.laws import Moments
+from jaxinit.laws.rounded import rounded_moments
 
 _FEW = 128  # entries below which sums of bounded laws are bounded, not approximated
 _ROUNDING = 1e-5  # relative error of a measured moment, by float32 alone
@@ -137,7 +137,7 @@ def _number(expected: Any) -> float:
 
 def refuse_dependent(init: Initializer, shape: tuple[int, ...]) -> None:
     """Raises if entries depend on each other: sample moments say little of them."""
-    if not init._independent(shape):
+    if not init.is_independent(shape):
         raise ValueError(
             f"the entries of {init!r} depend on each other, so that their moments and "
             "ranks do not vary as those of independent draws: check the matrices with "
@@ -151,8 +151,8 @@ def _of_initializer(init: Initializer, shape: tuple[int, ...], dtype: Any) -> Mo
     moments = init.moments(shape, dtype)
     if dtype.itemsize < 4 and jnp.issubdtype(dtype, np.floating):
         with contextlib.suppress(NotImplementedError):  # a law without a cdf
-            moments = rounded_moments(init._law(shape, dtype), dtype)
-    return moments if init._draws else moments._replace(kurtosis=math.nan)
+            moments = rounded_moments(init.entry_law(shape, dtype), dtype)
+    return moments if init.draws else moments._replace(kurtosis=math.nan)
 
 
 def score(x: Any, expected: Any) -> Score:
@@ -350,7 +350,7 @@ def fit(x: Any, init: Initializer) -> Fit:
     refuse_dependent(checked_initializer("init", init), jnp.shape(x))
     if measure(x).nonfinite:
         return Fit(1.0, 0.0)
-    law = init._law(jnp.shape(x), init._resolve(jnp.result_type(x)))
+    law = init.entry_law(jnp.shape(x), init._resolve(jnp.result_type(x)))
     values = [np.asarray(part).ravel() for part in parts(x)]
     real = jnp.finfo(jnp.result_type(x)).dtype
     size, spread = jnp.size(x), real if spans(x) else None

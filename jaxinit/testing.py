@@ -22,21 +22,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.laws import Moments
-from jaxinit._array.measured import (
+from jaxinit._arrays.measured import (
     Measured,
     measure_all,
     refuse_traced,
     refuse_unmeasurable,
 )
-from jaxinit._array.settings import number
-from jaxinit._array.spread import gathered, spans
+from jaxinit._arrays.spread import gathered, spans
+from jaxinit._tree.leaf import PlannedLeaf
 from jaxinit._tree.partial import whole
 from jaxinit._tree.paths import joined, leaf_paths
-from jaxinit._tree.plan import Plan, PlannedLeaf, checked_plan, problems_message
-from jaxinit.initializers.orthogonal import orthogonal
-from jaxinit.initializers.orthogonality import defect, drawn_pieces, has_matrices
+from jaxinit._tree.plan import Plan, checked_plan, problems_message
+from jaxinit.initializers._defects import defect, drawn_pieces, has_matrices
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.orthogonal_matrices import orthogonal
+from jaxinit.initializers.settings import number
+from jaxinit.laws import Moments
 from jaxinit.stats import Score, expected_moments, fit, score_measured
 
 Problems = Iterator[str]
@@ -294,7 +295,7 @@ def _off_plan(
         return
     yield from _beyond(leaf.path, x, measured, low, high, float(jnp.finfo(x.dtype).eps))
     parts: list[Any] = [(init, x, measured)]
-    if not init._independent(x.shape):
+    if not init.is_independent(x.shape):
         yield from _not_exact(leaf.path, x, init)
         drawn = drawn_pieces(init, x)
         found = measure_all(part for _, part in drawn)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from jaxinit._array.laws import Law
+from jaxinit.laws import Law
 from jaxinit.stats import Measured, score_measured
 
 NUMBERS = json.loads((Path(__file__).parent / "golden/torch.json").read_text())

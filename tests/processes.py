@@ -25,7 +25,8 @@ import jaxinit
 import jaxinit.linen
 import jaxinit.nnx
 from examples import multihost
-from jaxinit import checkpoint, signal, stats, testing
+from jaxinit import signal, stats, testing
+from jaxinit._cli import checkpoint
 from jaxinit.report import report
 
 Results = Iterator[tuple[str, Callable[[], Any]]]

@@ -17,7 +17,7 @@ from references import CATALOGUE, assert_same_bits, pair
 from scipy import stats
 
 import jaxinit
-from jaxinit._array import composite, laws
+from jaxinit import laws
 
 KEYS = jax.random.split(jax.random.key(1729), 2)
 SIGMAS, FALSE_ALARMS = 6.2, 1e-9
@@ -28,7 +28,7 @@ TABLE = {**{case: (pair(case)[0], (64, 128)) for case in FROM_JAX}, **CATALOGUE}
 def code_of(name: str) -> tuple[type, type]:
     """What is run for an initializer: its class, and the kind of its law."""
     init, shape = TABLE[name]
-    return type(init), type(init._law(shape, np.dtype(np.float32)))
+    return type(init), type(init.entry_law(shape, np.dtype(np.float32)))
 
 
 def first_of_each(code) -> list[str]:
@@ -36,7 +36,7 @@ def first_of_each(code) -> list[str]:
 
 
 ALL = {name: TABLE[name] for name in first_of_each(code_of)}
-RANDOM = [name for name, (init, _) in ALL.items() if init._draws]
+RANDOM = [name for name, (init, _) in ALL.items() if init.draws]
 INDEPENDENT = [
     name
     for name in RANDOM
@@ -172,15 +172,15 @@ def below(law: laws.Law, x: np.ndarray) -> np.ndarray:
             return (1 + np.sign(x) * squares) / 2
         case laws.Values((value,)):
             return (x >= value) * 1.0
-        case composite.Quantile(maker):
+        case laws.Quantile(maker):
             u = np.linspace(0, 1, 200_001)[1:-1]
-            return np.interp(x, maker._quantile(np, u), u, left=0, right=1)
-        case composite.Shifted(inner, shift):
+            return np.interp(x, maker.quantile(np, u), u, left=0, right=1)
+        case laws.Shifted(inner, shift):
             return below(inner, x - shift)
-        case composite.Scaled(inner, factor):
+        case laws.Scaled(inner, factor):
             part = below(inner, x / factor)
             return part if factor > 0 else 1 - part
-        case composite.Mixture(parts):
+        case laws.Mixture(parts):
             total = sum(size for _, size in parts)
             return sum(below(inner, x) * size for inner, size in parts) / total
     raise NotImplementedError(law)
@@ -200,7 +200,7 @@ def distance(law: laws.Law, sample: np.ndarray) -> float:
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_random_arrays_have_the_law(name):
     init, shape = ALL[name]
-    law, x = init._law(shape, np.dtype(np.float32)), drawn(name)
+    law, x = init.entry_law(shape, np.dtype(np.float32)), drawn(name)
     limit = stats.kstwo.isf(FALSE_ALARMS, x.size)
     assert distance(law, x) < limit
     assert distance(law, 1.15 * x + 0.15 * x.std()) > limit, "negative control"
@@ -213,7 +213,7 @@ def test_one_entry_of_many_matrices_has_the_law(name):
     init, shape = {**TABLE, "orthogonal": (jaxinit.orthogonal(), (5, 3))}[name]
     draw = jax.jit(jax.vmap(lambda key: init(key, shape).ravel()[-1]))
     x = np.asarray(draw(jax.random.split(KEYS[0], 4096)))
-    law = init._law(shape, np.dtype(np.float32))
+    law = init.entry_law(shape, np.dtype(np.float32))
     limit = stats.kstwo.isf(FALSE_ALARMS, x.size)
     assert distance(law, x) < limit
     assert distance(law, 1.3 * x + 0.1 * x.std()) > limit, "negative control"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxinit import checkpoint
+from jaxinit._cli import checkpoint
 
 TREE = {
     "layers": [{"w": jnp.arange(6.0).reshape(2, 3)}, {"w": jnp.ones(2, jnp.bfloat16)}],

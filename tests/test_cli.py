@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from jaxinit import cli
 from jaxinit._cli import arguments
 from jaxinit._cli.init import _bytes
-from jaxinit.target import rounded
+from jaxinit._cli.target import rounded
 
 
 @pytest.fixture

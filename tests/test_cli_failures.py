@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,8 @@ import tempfile
 import cli_files
 import pytest
 
-from jaxinit import checkpoint, cli
+from jaxinit import cli
+from jaxinit._cli import checkpoint
 from jaxinit._cli.arguments import ROUNDED_TO
 
 
@@ -292,6 +294,8 @@ def test_interrupt_leaves_nothing_behind(folder, monkeypatch, capsys):
 
 
 def test_interrupt_of_the_target(folder, capsys):
+    # a process that a shell started in the background ignores interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = sorted(os.listdir())
     assert cli.main(["init", "fake:interrupted", "--out", "a"]) == 130
     assert capsys.readouterr().err == "jaxinit: interrupted\n"

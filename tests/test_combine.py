@@ -14,7 +14,7 @@ import pytest
 
 import jaxinit
 from jaxinit import grouped, scaled, split, stacked, testing
-from jaxinit.initializers.orthogonality import defect
+from jaxinit.initializers._defects import defect
 from jaxinit.report import report
 from jaxinit.stats import fit, score
 
@@ -199,10 +199,10 @@ def test_of_what_is_not_known_little_is_checked():
     class Rings(jaxinit.Initializer):
         entries_independent = False
 
-        def _law(self, shape, dtype):
-            return jaxinit.uniform(1.0)._law(shape, dtype)
+        def entry_law(self, shape, dtype):
+            return jaxinit.uniform(1.0).entry_law(shape, dtype)
 
-        def _sample(self, key, shape, dtype):
+        def sample(self, key, shape, dtype):
             return jnp.broadcast_to(jax.random.uniform(key, (), dtype), shape)
 
     passes, plan = checks_of(stacked(lambda i: Rings()), (2, 3, 3))

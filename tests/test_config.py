@@ -13,8 +13,8 @@ from references import CASES, CATALOGUE, assert_refuses, pair
 import jaxinit
 import jaxinit.schemes
 from jaxinit import from_config, get, to_config
-from jaxinit._array.makers import is_maker
-from jaxinit.initializers import elsewhere
+from jaxinit.initializers import _elsewhere
+from jaxinit.initializers._makers import is_maker
 
 VALUES = {
     **{case: pair(case)[0] for case in CASES},
@@ -158,7 +158,7 @@ def test_names_of_other_packages_take_their_settings(name):
 
 
 def test_no_name_of_other_packages_is_left_out():
-    assert {*ELSEWHERE} == {*elsewhere.ELSEWHERE}
+    assert {*ELSEWHERE} == {*_elsewhere.ELSEWHERE}
     keras = get("VarianceScaling", distribution="normal")  # truncated, as there
     assert keras == jaxinit.lecun_normal()
     assert get("kaiming_normal_", nonlinearity="tanh").scale == (5 / 3) ** 2

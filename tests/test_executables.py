@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxinit
 from jaxinit._compile.exact import Kind
-from jaxinit._compile.plan import LeafPlan
+from jaxinit._compile.leaf_plan import LeafPlan
 
 KEY = jax.random.key(0)
 SHAPE = (64, 65)  # no last axis that XLA unrolls

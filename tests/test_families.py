@@ -204,7 +204,7 @@ def test_functions_of_a_uniform_number_are_drawn_in_the_middle_of_steps(key):
     u, x = u[u < 1e-3], np.float64(jaxinit.lru_theta(1.0)(key, u.shape))[u < 1e-3]
     np.testing.assert_allclose(np.exp(x), u + 2.0**-24, rtol=1e-5)
     init = jaxinit.lru_nu(0.8, 1.0)  # finite a step from 0, and not half a step
-    assert np.isfinite(init._quantile(np, np.float32(2.0**-23)))
+    assert np.isfinite(init.quantile(np, np.float32(2.0**-23)))
     assert_refuses(lambda: init(key, (3,)), ["not finite in float32", "-inf"])
 
 
@@ -212,7 +212,7 @@ def test_nothing_is_infinite_at_the_ends_of_the_uniform():
     for init in (jaxinit.lru_nu(), jaxinit.lru_theta()):
         for u in (0.0, 1 - 2**-23):
             half = np.float32(2.0**-24)
-            assert np.isfinite(init._quantile(jnp, np.float32(u) + half))
+            assert np.isfinite(init.quantile(jnp, np.float32(u) + half))
 
 
 # ---- networks that represent signals, heads, adapters

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxinit
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.laws import Normal
 from jaxinit._tree import folding
 from jaxinit._tree.folding import fold
+from jaxinit.initializers.base import Initializer
+from jaxinit.laws import Normal
 
 FOLDED = {
     "run": (["b_0/w", "b_1/w", "b_2/w"], ["b_{0..2}/w x3"]),
@@ -119,11 +119,11 @@ class counting(Initializer):  # noqa: N801 - as all initializers
 
     calls: ClassVar[list[str]] = []
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         self.calls.append("law")
         return Normal(1.0)
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         self.calls.append("sample")
         return jax.random.normal(key, shape, dtype)
 

@@ -8,7 +8,7 @@ import pytest
 
 import jaxinit
 from jaxinit import calculate_gain, critical, for_activation, gain
-from jaxinit._array.gain import _TABLE
+from jaxinit.initializers.gain import _TABLE
 from tests.golden_torch import NUMBERS
 
 TORCH = NUMBERS["calculate_gain"]

@@ -183,7 +183,7 @@ class Counting(jaxinit.Initializer):
     scale: float = 1.0
     traces: ClassVar[list] = []
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         self.traces.append(shape)
         return self.scale * jax.random.normal(key, shape, dtype)
 

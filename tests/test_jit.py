@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxinit
-from jaxinit._compile.plan import LeafPlan
+from jaxinit._compile.leaf_plan import LeafPlan
 
 KEY = jax.random.key(0)
 IDS = jnp.zeros((1, 4), jnp.int32)

@@ -8,9 +8,9 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxinit
-from jaxinit._array import kernel
-from jaxinit._array.erf_inv import _minus_log1p_of_minus, erf_inv
-from jaxinit._array.threefry import _random_bits
+from jaxinit._kernel import options as kernel
+from jaxinit._kernel.erf_inv import _minus_log1p_of_minus, erf_inv
+from jaxinit._kernel.threefry import _random_bits
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 SHAPE, BYTES = (1024, 1024), 4 * 1024 * 1024

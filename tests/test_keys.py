@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinit._array.threefry import with_fused_bits
-from jaxinit._compile.keys import KeyTree, key_words, seed_words
+from jaxinit._compile.key_tree import KeyTree, key_words, seed_words
+from jaxinit._kernel.threefry import with_fused_bits
 
 ROOTS = jax.random.split(jax.random.key(9), 3)
 

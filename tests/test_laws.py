@@ -17,9 +17,9 @@ from scipy import special, stats
 
 import jaxinit
 import jaxinit.stats
-from jaxinit import Moments
-from jaxinit._array import between as between_bounds
-from jaxinit._array import composite, laws, tail
+from jaxinit import Moments, laws
+from jaxinit.initializers import _between as between_bounds
+from jaxinit.laws import _tail
 
 SIGMAS = 6.2
 SHAPE = (512, 512)
@@ -202,7 +202,10 @@ def probabilities(name, points=20_001):
 def test_moments_between_bounds_by_another_rule(name):
     with jax.enable_x64(True):
         init = between(name)
-        moments, third = init.moments((1,)), init._law((1,), np.dtype(float)).third()
+        moments, third = (
+            init.moments((1,)),
+            init.entry_law((1,), np.dtype(float)).third(),
+        )
     peak, y, weights = probabilities(name)
     mean = weights @ y
     second, cubes, fourth = (weights @ (y - mean) ** n for n in (2, 3, 4))
@@ -264,9 +267,9 @@ def test_the_least_word_is_drawn_half_a_step_from_the_end(monkeypatch):
     ("start", "exponent"), [(0.0, 800.0), (5.0, 30.0), (90.0, 1.0)]
 )
 def test_reach_solves_its_equation(start, exponent):
-    y = tail.reach(start, exponent)
-    assert float(tail.hazard(start)) * y + y * y / 2 == pytest.approx(exponent, 1e-12)
-    assert tail.cumulative_hazard(start, np.array(y)) < exponent
+    y = _tail.reach(start, exponent)
+    assert float(_tail.hazard(start)) * y + y * y / 2 == pytest.approx(exponent, 1e-12)
+    assert _tail.cumulative_hazard(start, np.array(y)) < exponent
 
 
 def test_draws_of_few_numbers():
@@ -335,11 +338,11 @@ def test_zero_spread_and_narrow_bounds():
 def test_moments_of_a_mixture_of_skew_laws_are_exact():
     left, right = (0.0, 0.0, 3.0), (1.0, 5.0, 5.0, 6.0)
     parts = [(laws.Values(values), len(values)) for values in (left, right)]
-    mixed = composite.Mixture(tuple(parts))
+    mixed = laws.Mixture(tuple(parts))
     whole = laws.Values((*left, *right))
     assert mixed.moments() == pytest.approx(whole.moments(), rel=1e-12)
     assert mixed.third() == pytest.approx(whole.third(), rel=1e-12)
-    flipped = composite.Shifted(composite.Scaled(mixed, -2.0), 1.0)
+    flipped = laws.Shifted(laws.Scaled(mixed, -2.0), 1.0)
     other = laws.Values(tuple(1 - 2 * x for x in (*left, *right)))
     assert flipped.moments() == pytest.approx(other.moments(), rel=1e-12)
     assert flipped.third() == pytest.approx(other.third(), rel=1e-12)
@@ -348,7 +351,7 @@ def test_moments_of_a_mixture_of_skew_laws_are_exact():
 @pytest.mark.parametrize("factor", [2.0, -2.0, -1.0])
 def test_cdf_of_a_scaled_law_steps_at_its_values(factor):
     values = (-1.0, 2.0, 2.0, 3.0)
-    scaled = composite.Scaled(laws.Values(values), factor)
+    scaled = laws.Scaled(laws.Values(values), factor)
     whole = laws.Values(tuple(factor * x for x in values))
     at = np.array(whole.values)
     for x in (np.nextafter(at, -np.inf), at, np.nextafter(at, np.inf)):
@@ -359,7 +362,7 @@ def test_third_moments_by_quadrature():
     law = laws.TruncatedNormal(2.0, -0.5, 3.0)
     skewness = stats.truncnorm(-0.5, 3.0).stats("s")
     assert law.third() == pytest.approx(skewness * law.moments().variance ** 1.5)
-    exponential = composite.Quantile(jaxinit.lru_theta(1.0))  # log(u)
+    exponential = laws.Quantile(jaxinit.lru_theta(1.0))  # log(u)
     assert exponential.third() == pytest.approx(-2, rel=1e-9)
 
 
@@ -381,6 +384,6 @@ def test_laws_are_values():
     assert law == pickle.loads(pickle.dumps(law))
     assert "truncated at -2 and 2" in str(law)
     init = jaxinit.log_uniform(1.0, 3.0)
-    law = init._law((2,), np.dtype(np.float32))
+    law = init.entry_law((2,), np.dtype(np.float32))
     assert law == pickle.loads(pickle.dumps(law))
     assert "log(1 + 2 u)" in str(law)

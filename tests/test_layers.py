@@ -13,7 +13,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each room may import from those before it, and from itself.
 ROOMS = (
     "_version",
-    "_array",
+    "_basics",
+    "_kernel",
+    "laws",
+    "_arrays",
     "initializers",
     "_compile",
     "_tree",
@@ -24,8 +27,6 @@ ROOMS = (
     "_signal",
     "signal",
     "data_dependent",
-    "target",
-    "checkpoint",
     "stats",
     "testing",
     "_rows",
@@ -41,11 +42,11 @@ GUESTS = {
     "flax": {"linen", "nnx", "_signal.linen", "_signal.nnx"},
     "rich": {"report", "cli"},
     "chex": {"testing"},
-    "scipy": {"_array", "stats"},
+    "scipy": {"laws", "_arrays", "initializers", "stats"},
     "matplotlib": {"plots"},
-    "orbax": {"checkpoint"},
-    "tensorstore": {"checkpoint"},
-    "safetensors": {"checkpoint"},
+    "orbax": {"_cli.checkpoint"},
+    "tensorstore": {"_cli.checkpoint"},
+    "safetensors": {"_cli.checkpoint"},
     "optax": {"schemes.mup"},
 }
 EVERYWHERE = {"jax", "numpy", *sys.stdlib_module_names}
@@ -105,18 +106,18 @@ def test_imports_run_one_way(path):
 
 
 PLANTED = {
-    "upwards": ("_array.fans", "from jaxinit._compile.jit import jit"),
+    "upwards": ("initializers.fans", "from jaxinit._compile.jit import jit"),
     "upwards, in a function": ("_compile.jit", "def f():\n    import jaxinit.cli"),
     "the root": ("nnx", "import jaxinit"),
     "a name of the root": ("nnx", "from jaxinit import jit"),
-    "relative": ("_array.laws", "from . import fans"),
+    "relative": ("laws.simple", "from . import base"),
     "flax below the doors": ("_compile.jit", "from flax import nnx"),
     "flax beside its doors": ("_signal.measure", "from flax import linen"),
     "rich outside its rooms": ("nnx", "import rich.table"),
     "scipy outside its rooms": ("_tree.plan", "import scipy.special"),
     "optax outside its room": ("schemes.domains", "import optax"),
     "chex outside its room": ("stats", "import chex"),
-    "a stranger": ("_array.laws", "import pandas"),
+    "a stranger": ("laws.simple", "import pandas"),
 }
 
 
@@ -127,7 +128,7 @@ def test_a_planted_violation_is_found(case):
 
 
 def test_what_is_allowed_passes():
-    source = "import jax.numpy, math\nfrom jaxinit._array import laws"
+    source = "import jax.numpy, math\nfrom jaxinit.laws import base"
     assert violations("jaxinit.initializers.basic", source) == []
 
 

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from scipy import stats as scipy_stats
 
-from jaxinit._array import composite, laws, measured
-from jaxinit._array.rounded import cell, rounded_moments
+from jaxinit import laws
+from jaxinit._arrays import measured
+from jaxinit.laws.rounded import cell, rounded_moments
 from jaxinit.stats import measure
 
 NARROW = ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"]
@@ -151,7 +152,7 @@ CDFS = {
     "tail": (laws.TruncatedNormal(1.0, 9, 10), scipy_stats.truncnorm(9, 10)),
     "uniform": (laws.Uniform(-1.0, 3.0), scipy_stats.uniform(-1, 4)),
     "scaled": (
-        composite.Scaled(laws.Uniform(0.0, 1.0), -2.0),
+        laws.Scaled(laws.Uniform(0.0, 1.0), -2.0),
         scipy_stats.uniform(-2, 2),
     ),
 }
@@ -165,9 +166,9 @@ def test_distribution_functions_are_those_of_scipy(name):
 
 
 def test_distribution_functions_with_steps():
-    mixture = composite.Mixture(((laws.Values((0.0,)), 3), (laws.Uniform(0.0, 1.0), 1)))
+    mixture = laws.Mixture(((laws.Values((0.0,)), 3), (laws.Uniform(0.0, 1.0), 1)))
     assert mixture.cdf(np.array([-0.1, 0.0, 0.5])) == pytest.approx([0, 0.75, 0.875])
-    flipped = composite.Scaled(laws.Values((0.0, 1.0)), -1.0)
+    flipped = laws.Scaled(laws.Values((0.0, 1.0)), -1.0)
     assert flipped.cdf(np.array([-1.1, -1.0, 0.0])) == pytest.approx([0, 0.5, 1])
     flat = laws.Normal(0.0, 2.0)
     assert flat.cdf(np.array([1.9, 2.0])) == pytest.approx([0, 1])

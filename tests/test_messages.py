@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import jaxinit
-from jaxinit._array.makers import is_maker
+from jaxinit.initializers._makers import is_maker
 
 KEY = jax.random.key(0)
 SHAPE = (4, 4)

@@ -21,7 +21,7 @@ import jaxinit
 from examples import multihost
 from jaxinit import linen as linen_door
 from jaxinit import nnx as nnx_door
-from jaxinit._array.ks import QUANTILES
+from jaxinit._arrays.distance import QUANTILES
 from jaxinit._tree.agreement import described
 from tests import processes
 

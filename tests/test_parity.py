@@ -16,8 +16,8 @@ import pytest
 from scipy import stats
 
 import jaxinit
-from jaxinit._array.composite import Scaled, Shifted
-from jaxinit._array.laws import Uniform
+from jaxinit.laws import Uniform
+from jaxinit.laws.compound import Scaled, Shifted
 from tests.golden.torch_numbers import drawn
 from tests.golden_torch import NUMBERS, array, probability
 
@@ -64,7 +64,7 @@ def assert_both_orthonormal(theirs: np.ndarray, mine: np.ndarray) -> None:
 def compare(name: str, expression: str, theirs: np.ndarray) -> None:
     init, shape = ours(expression), shape_for(name)
     mine = np.asarray(init(KEY, shape))
-    if not init._draws:
+    if not init.draws:
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
         return
     if "orthogonal" in name.lower():
@@ -88,8 +88,8 @@ def test_torch(name):
     theirs, init = NUMBERS["functions"][name], ours(TORCH[name])
     shape = tuple(theirs["shape"][::-1])  # theirs are (outputs, inputs, *window)
     mine = np.asarray(init(KEY, shape))
-    if init._draws:
-        assert_drawn_by(init._law(shape, mine.dtype), theirs, drawn(mine))
+    if init.draws:
+        assert_drawn_by(init.entry_law(shape, mine.dtype), theirs, drawn(mine))
     else:
         np.testing.assert_array_equal(mine, array(theirs).T)
 
@@ -132,7 +132,7 @@ def test_torch_centres_even_windows_one_further():
 def test_torch_layers(name):
     theirs = NUMBERS["layers"][name]["weight"]
     init, shape = jaxinit.he_uniform(negative_slope=5**0.5), theirs["shape"][::-1]
-    assert_drawn_by(init._law(tuple(shape), np.dtype("float32")), theirs)
+    assert_drawn_by(init.entry_law(tuple(shape), np.dtype("float32")), theirs)
 
 
 def test_torch_is_complete():
@@ -151,7 +151,7 @@ def keras():
 @pytest.mark.parametrize("name", KERAS)
 def test_keras(keras, name):
     init = getattr(keras.initializers, name)
-    seed = {} if not ours(KERAS[name])._draws else {"seed": 11}
+    seed = {} if not ours(KERAS[name]).draws else {"seed": 11}
     theirs = np.asarray(init(**seed)(shape_for(name), "float32"))
     compare(name, KERAS[name], theirs)
 

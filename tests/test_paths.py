@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jax.tree_util import GetAttrKey
 
 import jaxinit
+from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import (
     KEY_SCHEME,
     collisions,
@@ -25,7 +26,6 @@ from jaxinit._tree.paths import (
     path_words,
 )
 from jaxinit._tree.problems import PlanError
-from jaxinit._tree.rules import Leaf
 
 MATCHES = {
     "**/kernel": (["kernel", "a/kernel", "a/b/kernel"], ["a/kernel2", "kernel/a"]),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import jaxinit
 from jaxinit import plots, signal
-from jaxinit._array.rounded import all_numbers, cell
+from jaxinit.laws.rounded import all_numbers, cell
 
 WIDTH, DEPTH = 64, 4
 
@@ -173,7 +173,7 @@ def test_bins_of_narrow_dtypes_hold_whole_numbers_of_them():
         ends = np.concatenate(cell(all_numbers(x.dtype)))
         np.testing.assert_array_equal(np.isin(drawn.edges[1:-1], ends), True)
         widths = np.diff(drawn.edges)
-        law = np.diff(init._law((size,), np.dtype(np.float32)).cdf(drawn.edges))
+        law = np.diff(init.entry_law((size,), np.dtype(np.float32)).cdf(drawn.edges))
         [words] = texts(axes) or [""]
         if words:  # the bin of zero is left out of both
             law = np.where(expected.values * widths < law - 1e-6, 0, law)

@@ -17,6 +17,7 @@ from benchmarks import summary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 SCHEMES = (ROOT / "examples/SCHEMES.md").read_text()
 PUBLIC = {
     alias.asname
@@ -88,6 +89,23 @@ def test_tests_line_is_what_ci_runs():
     assert job.endswith("python -m jaxinit init examples.gpt2:small")
     (pattern,) = re.findall(r"grep '(.+)' README.md", (ROOT / ".ci/run").read_text())
     assert [line for line in README.splitlines() if re.search(pattern, line)] == [tests]
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {jaxinit.__version__}\n" in citation
+
+
+@pytest.mark.parametrize("path", re.findall(r"`(tests/\S+\.py)`", CONTRIBUTING))
+def test_files_of_the_map_exist(path):
+    assert (ROOT / path).exists()
+
+
+def test_the_map_has_every_room():
+    rooms = {path.stem for path in (ROOT / "jaxinit").glob("*") if path.suffix != ""}
+    rooms |= {path.parent.name for path in (ROOT / "jaxinit").glob("*/__init__.py")}
+    named = set(re.findall(r"\w+", CONTRIBUTING.split("```")[3]))
+    assert rooms - named - {"__init__", "__main__", "_version", "py"} == set()
 
 
 def test_figures_are_the_last_results():

@@ -15,7 +15,7 @@ from flax import nnx
 
 import jaxinit
 from jaxinit import schemes, stats
-from jaxinit.initializers.orthogonality import has_matrices
+from jaxinit.initializers._defects import has_matrices
 from jaxinit.testing import assert_moments, assert_orthogonal
 from tests import framework_layers
 from tests.framework_layers import INPUTS, NEWER, TABLES, UNITS, WITHOUT, drawn, image
@@ -84,7 +84,7 @@ def agrees(planned, arrays, p) -> bool:
         score.mean_p,
         score.variance_p,
         stats.fit(pooled, both).p,
-        *ends(pooled, init._law(planned.shape, jnp.dtype("float32"))),
+        *ends(pooled, init.entry_law(planned.shape, jnp.dtype("float32"))),
     )
     return min(probabilities) >= p
 
@@ -433,7 +433,7 @@ def off_torch(layer: str, rules) -> list[str]:
             node = node.setdefault(module, {})
         node[last] = leaf(*entry["shape"])
     laws = {
-        x.path: x.initializer._law(x.shape, np.dtype("float32"))
+        x.path: x.initializer.entry_law(x.shape, np.dtype("float32"))
         for x in jaxinit.plan({layer: tree}, rules)
     }
     return [

@@ -79,7 +79,7 @@ def test_arguments_are_checked_where_they_are_given(case):
     kind = KINDS[argument]
     for value in kind["good"]:
         rules = called(function, argument, value)
-        assert rules.call[0] == function.__name__
+        assert rules.call[0] is function
     for value in kind["bad"]:
         with pytest.raises((TypeError, ValueError), match=r"\S") as error:
             called(function, argument, value)

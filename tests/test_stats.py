@@ -13,8 +13,7 @@ from scipy import stats as scipy_stats
 
 import jaxinit
 from benchmarks import calibration
-from jaxinit import Moments
-from jaxinit._array import laws
+from jaxinit import Moments, laws
 from jaxinit.stats import Score, fit, score
 
 # Scores
@@ -142,10 +141,10 @@ class NoCdf(laws.Uniform):
 
 @dataclass(frozen=True, repr=False)
 class foreign(jaxinit.Initializer):  # noqa: N801
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         return NoCdf(0.0, 1.0)
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         return jax.random.uniform(key, shape, dtype)
 
 

@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-from jaxinit._array.table import Table, Tabular
+from jaxinit._basics.table import Table, Tabular
 
 
 class Parsed(HTMLParser):

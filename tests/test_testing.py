@@ -20,7 +20,7 @@ from references import assert_refuses
 
 import jaxinit
 from jaxinit import testing
-from jaxinit.initializers.orthogonality import defect
+from jaxinit.initializers._defects import defect
 
 KEY = jax.random.key(1729)
 SHAPE = (256, 1024)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._array.settings import dtype_of
+from jaxinit.initializers.settings import dtype_of
 
 # Those to which XLA rounds and that have a NaN: others hide one, or have no zero or
 # sign, or end the process.

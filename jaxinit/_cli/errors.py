@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxinit.target import TargetError, one_line
+from jaxinit._cli.target import TargetError, one_line
 
 
 class CommandError(Exception):

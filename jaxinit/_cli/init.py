@@ -16,10 +16,10 @@ from typing import Any
 import jax
 
 from jaxinit._cli import arguments
+from jaxinit._cli.checkpoint import save, writer
 from jaxinit._cli.errors import CommandError, failing, installed, needed, writing
+from jaxinit._cli.target import expectations, init_function, load, one_line, rounded
 from jaxinit._compile.jit import Programs, jit
-from jaxinit.checkpoint import save, writer
-from jaxinit.target import expectations, init_function, load, one_line, rounded
 
 _MOST_NAMED = 8  # leaves in a line about what is not finite
 

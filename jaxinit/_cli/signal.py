@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from jaxinit._cli import arguments
 from jaxinit._cli.errors import CommandError, failing, needed, writing
+from jaxinit._cli.target import load, model, one_line
 from jaxinit.signal import Signal, propagate
-from jaxinit.target import load, model, one_line
 
 _EXAMPLES = """examples:
   jaxinit signal examples.gpt2:GPT2 --input 2x64:int32 --out pictures

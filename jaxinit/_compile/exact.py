@@ -19,8 +19,8 @@ import numpy as np
 from jax.extend import core
 from jax.extend.core import primitives
 
-from jaxinit._array.fuse import abstract, inlined_call
-from jaxinit._array.kernel import is_unrolled
+from jaxinit._kernel.fuse import abstract, inlined_call
+from jaxinit._kernel.options import is_unrolled
 
 _ELEMENTWISE = frozenset(
     """

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxinit._array.kernel import compiler_options, setting
 from jaxinit._compile.exact import Kind
 from jaxinit._compile.graph import Argument
+from jaxinit._compile.leaf_program import AnyProgram, word_names
 from jaxinit._compile.placement import Placement, committed_sharding, mesh_in_use
-from jaxinit._compile.program import AnyProgram, word_names
 from jaxinit._compile.recent import Recent
+from jaxinit._kernel.options import compiler_options, setting
 
 
 @dataclass(frozen=True)

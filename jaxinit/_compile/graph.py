@@ -17,9 +17,15 @@ from jax.extend import core
 from jax.extend.core import primitives
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxinit._array.fuse import abstract, inlined_call, plain_bind, scan_parts, single
-from jaxinit._array.threefry import is_threefry
-from jaxinit._compile.keys import KeyTree, key_words, seed_words
+from jaxinit._compile.key_tree import KeyTree, key_words, seed_words
+from jaxinit._kernel.fuse import (
+    abstract,
+    inlined_call,
+    plain_bind,
+    scan_operands,
+    single,
+)
+from jaxinit._kernel.threefry import is_threefry
 
 # Larger arrays of keys, or of messages, stay in the program.
 _MAX_KEYS = 1 << 16
@@ -323,7 +329,7 @@ def _is_float_function(eqn: core.JaxprEqn) -> bool:
 
 
 def _carries_nothing(eqn: core.JaxprEqn) -> bool:
-    return eqn.primitive is primitives.scan_p and scan_parts(eqn)[1] == 0
+    return eqn.primitive is primitives.scan_p and scan_operands(eqn)[1] == 0
 
 
 def _is_small_integer(value: Output) -> bool:

@@ -13,7 +13,6 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from jaxinit._array.kernel import setting
 from jaxinit._compile.placement import (
     explicit_mesh,
     flat_shardings,
@@ -27,9 +26,10 @@ from jaxinit._compile.placement import (
 from jaxinit._compile.programs import Programs
 from jaxinit._compile.recent import Recent
 from jaxinit._compile.statics import Statics
+from jaxinit._kernel.options import setting
 
 if TYPE_CHECKING:
-    from jaxinit._compile.plan import LeafPlan
+    from jaxinit._compile.leaf_plan import LeafPlan
 
 
 # Under these settings, jax.jit checks, or runs, one operation at a time.
@@ -234,7 +234,7 @@ class JittedInit:
         return cut
 
     def _new_cut(self, traced) -> _Cut:
-        from jaxinit._compile.plan import LeafPlan  # slow to import, not needed before
+        from jaxinit._compile.leaf_plan import LeafPlan  # slow to import
 
         plan = LeafPlan(traced.jaxpr, self._compiler_options)
         paths = [

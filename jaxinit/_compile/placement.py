@@ -19,8 +19,8 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from jaxinit._array.kernel import setting
-from jaxinit._array.spread import automatic, on_automatic_mesh
+from jaxinit._arrays.spread import automatic, on_automatic_mesh
+from jaxinit._kernel.options import setting
 
 
 @dataclass(frozen=True)

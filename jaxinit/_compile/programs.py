@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxinit._array.kernel import setting
-from jaxinit._array.table import Table
+from jaxinit._basics.table import Table
+from jaxinit._kernel.options import setting
 
 if TYPE_CHECKING:
     from jaxinit._compile.executables import CompiledProgram
-    from jaxinit._compile.plan import LeafPlan
-    from jaxinit._compile.program import AnyProgram
+    from jaxinit._compile.leaf_plan import LeafPlan
+    from jaxinit._compile.leaf_program import AnyProgram
 
 
 @dataclass(frozen=True)

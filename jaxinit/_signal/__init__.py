@@ -1,0 +1,1 @@
+"""The parts of `jaxinit.signal`: layers recorded, measured, judged and cured."""

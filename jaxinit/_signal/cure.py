@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from jaxinit._array.fans import fans
 from jaxinit._signal.layer import LayerSignal
+from jaxinit.initializers.fans import fans
 
 _CLOSE = 0.1  # relative, of a deviation that a cure would give to that of a law
 _SIGMAS = 5.0  # allowed for the deviation of weights that were drawn

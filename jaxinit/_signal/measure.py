@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._array.spread import reduced
+from jaxinit._arrays.spread import reduced
 from jaxinit._compile.placement import explicit_mesh, with_auto_axes
 from jaxinit._signal.finite import nonfinite, what_is_nonfinite
 from jaxinit._signal.recorder import (

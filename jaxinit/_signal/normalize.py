@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.table import Table, Tabular
+from jaxinit._basics.table import Table, Tabular
 from jaxinit._signal.finite import nonfinite
 from jaxinit._signal.measure import mean_and_std
 from jaxinit._signal.recorder import Capture, Tap, compiled, wide

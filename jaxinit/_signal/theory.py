@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxinit._array.gain import Activation, mean_over_normal
-from jaxinit._array.initializer import Initializer
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.gain import Activation, mean_over_normal
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
-from jaxinit._array.kernel import setting
-from jaxinit._array.spread import gathered
+from jaxinit._arrays.spread import gathered
+from jaxinit._kernel.options import setting
 from jaxinit._tree.fingerprint import arrays, digest, hashed
-from jaxinit._tree.plan import Plan, PlannedLeaf
+from jaxinit._tree.leaf import PlannedLeaf
+from jaxinit._tree.plan import Plan
 
 _SETTINGS = (
     "jax_enable_x64",

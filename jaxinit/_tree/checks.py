@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.initializer import Initializer, checked_shape
 from jaxinit._tree.folding import fold
+from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import Path, joined, layer_index
 from jaxinit._tree.problems import PlanError, problems_message
-from jaxinit._tree.rules import Leaf, Rules
+from jaxinit._tree.rules import Rules
+from jaxinit.initializers.base import Initializer, checked_shape
 
 
 def initializers_of(

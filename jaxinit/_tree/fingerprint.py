@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxinit._array.integers import shown
-from jaxinit._array.spread import reduced, without_mesh
+from jaxinit._arrays.spread import reduced, without_mesh
+from jaxinit._basics.integers import shown
 from jaxinit._tree.paths import Path, joined, leaf_paths
 
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from jaxinit._array.keys import check_key
+from jaxinit._basics.keys import check_key
+from jaxinit._tree.leaf import PlannedLeaf
 from jaxinit._tree.paths import joined, leaf_paths, matcher, near_miss
-from jaxinit._tree.plan import Plan, PlannedLeaf, checked_plan
+from jaxinit._tree.plan import Plan, checked_plan
 from jaxinit._tree.problems import PlanError, problems_message
 
 

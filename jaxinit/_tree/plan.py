@@ -1,82 +1,27 @@
 """Plans: which leaf of a parameter tree gets what, known before anything is drawn."""
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxinit._array.fans import fans
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.keys import check_key
-from jaxinit._array.table import Tabular
+from jaxinit._basics.keys import check_key
+from jaxinit._basics.table import Tabular
 from jaxinit._compile.jit import JittedInit, Programs, jit
 from jaxinit._compile.placement import whole_on_explicit_mesh
 from jaxinit._tree.checks import initializers_of, leaf_contexts
+from jaxinit._tree.leaf import Leaf, PlannedLeaf
 from jaxinit._tree.paths import (
     Path,
     collisions,
     leaf_paths,
     path_words,
 )
+from jaxinit._tree.plan_table import plan_table
 from jaxinit._tree.problems import PlanError, problems_message
-from jaxinit._tree.rules import Leaf, Rules, checked_patterns, keyed
+from jaxinit._tree.rules import Rules, checked_patterns, keyed
 from jaxinit._tree.shardings import leaf_shardings
-from jaxinit._tree.table import plan_table
-
-
-@dataclass(frozen=True)
-class PlannedLeaf:
-    """One leaf of a plan.
-
-    Attributes:
-        path: path of the leaf, its segments joined by `/`.
-        shape: shape of the array.
-        dtype: its dtype.
-        initializer: what draws it.
-        sharding: where it goes; None leaves it to jax.
-        words: the two 32-bit words that are folded into the root key for it.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    initializer: Callable[..., jax.Array]
-    sharding: jax.sharding.Sharding | None
-    words: tuple[int, int]
-
-    @property
-    def bytes(self) -> int:
-        """Size of the array."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def std(self) -> float | None:
-        """Expected standard deviation; None if the initializer does not know it."""
-        if not isinstance(self.initializer, Initializer):
-            return None
-        return self.initializer.moments(self.shape, self.dtype).std
-
-    @property
-    def fans(self) -> tuple[float, float] | None:
-        """Fan in and fan out as the initializer sees them; None below two axes."""
-        if len(self.shape) < 2:
-            return None
-        own = getattr(self.initializer, "fans", fans)
-        return own(self.shape)
-
-    def key(self, root: jax.Array) -> jax.Array:
-        """The key of this leaf under a root key."""
-        for word in self.words:
-            root = jax.random.fold_in(root, np.uint32(word))
-        return root
-
-    def draw(self, root: jax.Array) -> jax.Array:
-        """The array, given the root key."""
-        return self.initializer(self.key(root), self.shape, self.dtype)
 
 
 @functools.lru_cache(256)

@@ -7,34 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxinit._array.initializer import Initializer
+from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import matcher, near_miss
 from jaxinit._tree.pickling import refuse_unpicklable
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """What a rule may look at.
-
-    Attributes:
-        path: path of the leaf, its segments joined by `/`.
-        shape: shape of the array.
-        dtype: its dtype.
-        siblings: the leaves beside it, itself included, by the last segment of their
-            path: a bias finds the shape of its kernel here.
-        index: the layer number in the path, that of the first segment that is or ends
-            in a number; None if there is none.
-        leaves: all leaves of the tree, by path.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    siblings: Mapping[str, jax.ShapeDtypeStruct]
-    index: int | None
-    leaves: Mapping[str, jax.ShapeDtypeStruct]
+from jaxinit.initializers.base import Initializer
 
 
 @dataclass(frozen=True)
@@ -221,7 +198,7 @@ class Rules(Patterns):
 
     Attributes:
         parts: the rules that these were joined from by `|`.
-        call: name and arguments of the scheme that made them, if one did.
+        call: the scheme that made them, if one did, and its arguments.
 
     Raises:
         TypeError: if a pattern or a value is of a wrong type.
@@ -241,7 +218,7 @@ class Rules(Patterns):
         name: str | None = None,
     ):
         self.parts: tuple[Rules, ...] = (self,)
-        self.call: tuple[str, Mapping[str, Any]] | None = None
+        self.call: tuple[Callable[..., Rules], Mapping[str, Any]] | None = None
         if isinstance(rules, Rules):
             self.parts = rules.parts if required is None else (self,)
             required = rules.required if required is None else required
@@ -278,8 +255,9 @@ class Rules(Patterns):
 
     def __repr__(self):
         if self.call:
-            name, settings = self.call
-            return f"{name}({', '.join(f'{x}={y!r}' for x, y in settings.items())})"
+            scheme, settings = self.call
+            given = ", ".join(f"{x}={y!r}" for x, y in settings.items())
+            return f"{scheme.__name__}({given})"
         if any(part.call for part in self.parts):
             return " | ".join(map(repr, self.parts))
         return super().__repr__()

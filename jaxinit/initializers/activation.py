@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax
 
-from jaxinit._array.gain import Activation, gain
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.suggest import unknown
-from jaxinit.initializers.variance_scaling import (
+from jaxinit._basics.names import unknown
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.gain import Activation, gain
+from jaxinit.initializers.scaling import (
     glorot_uniform,
     he_normal,
     lecun_normal,

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers as reference
 
-from jaxinit._array import composite, laws
-from jaxinit._array.between import draw_between
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.integers import shown
-from jaxinit._array.makers import maker
-from jaxinit._array.rounded import numbers_between
-from jaxinit._array.settings import (
+import jaxinit.laws as laws
+from jaxinit._basics.integers import shown
+from jaxinit.initializers._between import draw_between
+from jaxinit.initializers._makers import maker
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.settings import (
     DType,
     Finite,
     Flag,
@@ -27,6 +26,7 @@ from jaxinit._array.settings import (
     number,
     refuse_tracer,
 )
+from jaxinit.laws.rounded import numbers_between
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,9 +107,9 @@ class constant(Initializer):
     constant([1.0, 2.0])
     """
 
-    _kinds: ClassVar[tuple[type, ...]] = (np.number, np.bool_)
-    _draws: ClassVar[bool] = False
-    _rounds: ClassVar[bool] = False  # from the value itself, as in jax
+    dtype_kinds: ClassVar[tuple[type, ...]] = (np.number, np.bool_)
+    draws: ClassVar[bool] = False
+    rounds: ClassVar[bool] = False  # from the value itself, as in jax
 
     value: Annotated[Any, _frozen]
     dtype: DType = None
@@ -119,7 +119,7 @@ class constant(Initializer):
     def __repr__(self):
         return {zeros: "zeros", ones: "ones"}.get(self) or super().__repr__()
 
-    def _check_values(self, shape, dtype):
+    def check_values(self, shape, dtype):
         misfit = _misfit(self.value.array, dtype)
         if misfit.any():
             first = self.value.array[misfit][0]
@@ -128,14 +128,14 @@ class constant(Initializer):
                 "or convert the value first."
             )
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         return laws.Values(tuple(self.value.array.ravel().tolist()))
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         value = self.value.array if self.value.shape else self.value.array.item()
         return reference.constant(value)(key, shape, dtype)
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         own = self.value.shape
         if not self.broadcast and own != shape:
             raise ValueError(
@@ -192,19 +192,19 @@ class normal(Initializer):
     0.02
     """
 
-    _kinds: ClassVar[tuple[type, ...]] = (np.floating, np.complexfloating)
+    dtype_kinds: ClassVar[tuple[type, ...]] = (np.floating, np.complexfloating)
 
     stddev: NonNegative = 1e-2
     dtype: DType = None
     _: KW_ONLY
     mean: Finite = 0.0
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         is_complex = jnp.issubdtype(dtype, np.complexfloating)
         law = laws.ComplexNormal if is_complex else laws.Normal
         return law(self.stddev, self.mean)
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         centred = reference.normal(self.stddev)(key, shape, dtype)
         return centred + self.mean if self.mean else centred
 
@@ -260,7 +260,7 @@ class truncated_normal(Initializer):
     low: OptionalNumber = None
     high: OptionalNumber = None
 
-    def _check_settings(self):
+    def check_settings(self):
         if self.lower >= self.upper:
             raise ValueError(
                 f"lower must be less than upper, got {self.lower} and {self.upper}."
@@ -296,19 +296,19 @@ class truncated_normal(Initializer):
         widening = law.moments().std if self.corrected else 1.0
         return laws.TruncatedNormal(self.stddev / widening, self.lower, self.upper)
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         between = self._between(dtype)
         if between is not None:
             return between
         law = self._standard()
-        return composite.Shifted(law, self.mean) if self.mean else law
+        return laws.Shifted(law, self.mean) if self.mean else law
 
     def _resolve(self, dtype):
         resolved = super()._resolve(dtype)
         self._between(resolved)  # raises if it is empty
         return resolved
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         between = self._between(dtype)
         if between is not None:
             return draw_between(key, shape, dtype, between)
@@ -355,7 +355,7 @@ class uniform(Initializer):
     low: OptionalFinite = None
     high: OptionalFinite = None
 
-    def _check_settings(self):
+    def check_settings(self):
         bounded = _checked_bounds(self.low, self.high) is not None
         if bounded and self.scale != type(self).scale:
             raise ValueError(
@@ -363,12 +363,12 @@ class uniform(Initializer):
                 "low and high, not both."
             )
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         if self.low is None or self.high is None:
             return laws.Uniform(0.0, self.scale)
         return laws.Uniform(self.low, self.high)
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         if self.low is None or self.high is None:
             return reference.uniform(self.scale)(key, shape, dtype)
         return jax.random.uniform(key, shape, dtype, self.low, self.high)

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.integers import shown
-from jaxinit._array.makers import maker
-from jaxinit._array.settings import choice, refuse_tracer
+from jaxinit._basics.integers import shown
+from jaxinit.initializers._makers import maker
+from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import constant, normal, zeros
-from jaxinit.initializers.variance_scaling import he_uniform
+from jaxinit.initializers.scaling import he_uniform
+from jaxinit.initializers.settings import choice, refuse_tracer
 
 _check_law = choice("uniform", "normal")
 

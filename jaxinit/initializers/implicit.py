@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 
-from jaxinit._array import fans as _fans
-from jaxinit._array import laws
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.makers import maker
-from jaxinit._array.settings import Axes, DType, nonnegative, positive
+import jaxinit.laws as laws
+from jaxinit.initializers import fans as _fans
+from jaxinit.initializers._makers import maker
+from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import normal
-from jaxinit.initializers.variance_scaling import variance_scaling
+from jaxinit.initializers.scaling import variance_scaling
+from jaxinit.initializers.settings import Axes, DType, nonnegative, positive
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,15 +44,15 @@ class siren_first(Initializer):
         """Fans of an array of that shape."""
         return _fans.fans(shape, self.in_axis, self.out_axis)
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         self.fans(shape)
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         bound = 1 / max(self.fans(shape).fan_in, 1)
         return laws.Uniform(-bound, bound)
 
-    def _sample(self, key, shape, dtype):
-        law = self._law(shape, dtype)
+    def sample(self, key, shape, dtype):
+        law = self.entry_law(shape, dtype)
         return jax.random.uniform(key, shape, dtype, law.low, law.high)
 
 

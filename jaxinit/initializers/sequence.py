@@ -9,14 +9,14 @@ from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
 
-from jaxinit._array import composite, laws
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.joined import side_by_side
-from jaxinit._array.makers import maker
-from jaxinit._array.parts import split
-from jaxinit._array.settings import DType, Positive, finite, positive
-from jaxinit.initializers._bases import FromUniform
+import jaxinit.laws as laws
+from jaxinit.initializers._joined import side_by_side
+from jaxinit.initializers._makers import maker
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.bases import FromUniform
 from jaxinit.initializers.basic import constant, uniform
+from jaxinit.initializers.sections import split
+from jaxinit.initializers.settings import DType, Positive, finite, positive
 
 
 def _gates(name: str, value: Any) -> str:
@@ -91,36 +91,36 @@ class chrono(Initializer):
 
     entries_independent: ClassVar[bool] = False
 
-    def _check_settings(self):
+    def check_settings(self):
         if self.max_steps <= 2:
             raise ValueError(
                 f"max_steps must be greater than 2, got {self.max_steps:g}: the forget "
                 "bias is log(U(1, max_steps - 1))."
             )
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         if len(shape) != 1 or shape[0] % len(self.gates):
             raise ValueError(
                 f"shape must be (units * {len(self.gates)},), for the gates "
                 f"{self.gates!r}, got {shape}."
             )
 
-    def _check_values(self, shape, dtype):
-        self._forget()._check_values(shape, dtype)
+    def check_values(self, shape, dtype):
+        self._forget().check_values(shape, dtype)
 
     def _forget(self) -> "log_uniform":
         return log_uniform(1.0, self.max_steps - 1)
 
-    def _law(self, shape, dtype):
-        forget, units = composite.Quantile(self._forget()), shape[0] // len(self.gates)
-        signs = {"f": forget, "i": composite.Scaled(forget, -1.0)}
+    def entry_law(self, shape, dtype):
+        forget, units = laws.Quantile(self._forget()), shape[0] // len(self.gates)
+        signs = {"f": forget, "i": laws.Scaled(forget, -1.0)}
         zero = laws.Values((0.0,))
         parts = [(signs.get(gate, zero), units) for gate in self.gates]
-        return composite.Mixture(tuple(parts))
+        return laws.Mixture(tuple(parts))
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         units = shape[0] // len(self.gates)
-        forget = self._forget()._sample(key, (units,), dtype)
+        forget = self._forget().sample(key, (units,), dtype)
         signs = {"f": forget, "i": -forget}
         zero = jnp.zeros_like(forget)
         return side_by_side([signs.get(gate, zero) for gate in self.gates], 0)
@@ -148,16 +148,16 @@ class log_uniform(FromUniform):
     high: Positive
     dtype: DType = None
 
-    def _check_settings(self):
+    def check_settings(self):
         if self.low >= self.high:
             raise ValueError(
                 f"low must be less than high, got {self.low} and {self.high}."
             )
 
-    def _quantile(self, xp, u):
+    def quantile(self, xp, u):
         return xp.log(self.low + (self.high - self.low) * u)
 
-    def _words(self):
+    def formula(self):
         return f"log({self.low:g} + {self.high - self.low:g} u)"
 
 
@@ -189,14 +189,14 @@ class softplus_inverse(FromUniform):
     dt_max: Positive = 0.1
     dtype: DType = None
 
-    def _check_settings(self):
+    def check_settings(self):
         _check_steps(self.dt_min, self.dt_max)
 
-    def _quantile(self, xp, u):
+    def quantile(self, xp, u):
         dt = self.dt_min * xp.exp(math.log(self.dt_max / self.dt_min) * u)
         return dt + xp.log(-xp.expm1(-dt))
 
-    def _words(self):
+    def formula(self):
         steps = f"{self.dt_min:g} ({self.dt_max / self.dt_min:g})^u"
         return f"dt + log(1 - exp(-dt)), dt = {steps}"
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array.settings import DType, Fraction, Positive, choice
-from jaxinit.initializers._bases import FromShape, FromUniform
+from jaxinit.initializers.bases import FromShape, FromUniform
+from jaxinit.initializers.settings import DType, Fraction, Positive, choice
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,10 +34,10 @@ class log_arange(FromShape):
 
     dtype: DType = None
 
-    def _table(self, shape):
+    def table(self, shape):
         return np.broadcast_to(np.log1p(np.arange(shape[-1])), shape)
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         _check_states(shape)
 
 
@@ -65,12 +65,12 @@ class s4d_frequencies(FromShape):
     law: Annotated[Literal["lin", "inv"], choice("lin", "inv")] = "lin"
     dtype: DType = None
 
-    def _table(self, shape):
+    def table(self, shape):
         n, size = np.arange(shape[-1]), 2 * shape[-1]
         inverse = size / np.pi * (size / (2 * n + 1) - 1)
         return np.broadcast_to(np.pi * n if self.law == "lin" else inverse, shape)
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         _check_states(shape)
 
 
@@ -96,13 +96,13 @@ class hippo(FromShape):
 
     dtype: DType = None
 
-    def _table(self, shape):
+    def table(self, shape):
         n = np.arange(shape[0])
         roots = np.sqrt(2 * n + 1)
         below = np.tril(np.multiply.outer(roots, roots), -1)
         return 0.0 - below - np.diag(n + 1.0)
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         if len(shape) != 2 or shape[0] != shape[1]:
             raise ValueError(f"shape must be (states, states), got {shape}.")
 
@@ -138,18 +138,18 @@ class lru_nu(FromUniform):
     r_max: Fraction = 1.0
     dtype: DType = None
 
-    def _check_settings(self):
+    def check_settings(self):
         if self.r_min >= self.r_max:
             raise ValueError(
                 f"r_min must be less than r_max, got {self.r_min} and {self.r_max}."
             )
 
-    def _quantile(self, xp, u):
+    def quantile(self, xp, u):
         # 1 - u for u, the same law, makes it increase
         squares = self.r_max**2 - (self.r_max**2 - self.r_min**2) * u
         return xp.log(-xp.log(squares) / 2)
 
-    def _words(self):
+    def formula(self):
         low, high = self.r_min**2, self.r_max**2
         return f"log(-log({high:.6g} - {high - low:.6g} u) / 2)"
 
@@ -174,10 +174,10 @@ class lru_theta(FromUniform):
     max_phase: Positive = 2 * math.pi
     dtype: DType = None
 
-    def _quantile(self, xp, u):
+    def quantile(self, xp, u):
         return xp.log(self.max_phase * u)
 
-    def _words(self):
+    def formula(self):
         return f"log({self.max_phase:g} u)"
 
 

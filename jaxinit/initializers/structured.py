@@ -12,26 +12,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array import composite, laws
-from jaxinit._array.combine import center_tap, mirrored
-from jaxinit._array.fans import positions
-from jaxinit._array.initializer import Initializer, Shape
-from jaxinit._array.joined import whole_along
-from jaxinit._array.makers import maker
-from jaxinit._array.parts import grouped
-from jaxinit._array.settings import Axis, DType, Finite, Fraction, NonNegative, count
-from jaxinit.initializers._bases import FromShape
-from jaxinit.initializers.orthogonal import orthogonal
+import jaxinit.laws as laws
+from jaxinit.initializers._joined import whole_along
+from jaxinit.initializers._makers import maker
+from jaxinit.initializers.base import Initializer, Shape
+from jaxinit.initializers.bases import FromShape
+from jaxinit.initializers.fans import positions
+from jaxinit.initializers.orthogonal_matrices import orthogonal
+from jaxinit.initializers.sections import grouped
+from jaxinit.initializers.settings import (
+    Axis,
+    DType,
+    Finite,
+    Fraction,
+    NonNegative,
+    count,
+)
+from jaxinit.initializers.wrappers import center_tap, mirrored
 
 
 class _Matrix(Initializer):
     """Fixed matrices."""
 
-    _kinds: ClassVar[tuple[type, ...]] = (np.floating, np.complexfloating)
-    _draws: ClassVar[bool] = False
+    dtype_kinds: ClassVar[tuple[type, ...]] = (np.floating, np.complexfloating)
+    draws: ClassVar[bool] = False
     entries_independent: ClassVar[bool] = False
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         if len(shape) != 2:
             raise ValueError(
                 f"shape must be (rows, columns), got {shape}. For a convolution kernel "
@@ -62,11 +69,11 @@ class identity(_Matrix):
     scale: Finite = 1.0
     dtype: DType = None
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         ones = min(shape)
-        return composite.points((self.scale, ones), (0.0, math.prod(shape) - ones))
+        return laws.points((self.scale, ones), (0.0, math.prod(shape) - ones))
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         return jnp.asarray(self.scale, dtype) * jnp.eye(*shape, dtype=dtype)
 
 
@@ -128,14 +135,14 @@ class hadamard(_Matrix):
     def _entry(self, shape: Shape) -> float:
         return self.scale / math.sqrt(_power_of_two(max(shape)))
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         entry, size = self._entry(shape), math.prod(shape)
         excess = _sign_sum(*shape, _power_of_two(max(shape)))
-        return composite.points(
+        return laws.points(
             (entry, (size + excess) // 2), (-entry, (size - excess) // 2)
         )
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         rows, columns = (np.arange(size, dtype=np.int32) for size in shape)
         odd = jax.lax.population_count(jnp.asarray(rows)[:, None] & columns) % 2
         entry = jnp.asarray(self._entry(shape), dtype)
@@ -187,11 +194,11 @@ class zero_init(_Matrix):
 
     dtype: DType = None
 
-    def _law(self, shape, dtype):
-        return self._matrix(shape)._law(shape, dtype)
+    def entry_law(self, shape, dtype):
+        return self._matrix(shape).entry_law(shape, dtype)
 
-    def _sample(self, key, shape, dtype):
-        return self._matrix(shape)._sample(key, shape, dtype)
+    def sample(self, key, shape, dtype):
+        return self._matrix(shape).sample(key, shape, dtype)
 
     def _matrix(self, shape: Shape) -> Initializer:
         inputs, outputs = shape
@@ -259,13 +266,13 @@ class sparse(Initializer):
     def _zeros(self, shape: tuple[int, ...]) -> int:
         return math.ceil(self.sparsity * shape[self.axis])
 
-    def _law(self, shape, dtype):
+    def entry_law(self, shape, dtype):
         zeros, size = self._zeros(shape), shape[self.axis]
-        return composite.Mixture(
+        return laws.Mixture(
             ((laws.Normal(self.stddev), size - zeros), (laws.Values((0.0,)), zeros))
         )
 
-    def _sample(self, key, shape, dtype):
+    def sample(self, key, shape, dtype):
         places, values = jax.random.split(key)
         order = jax.lax.broadcasted_iota(np.int32, shape, self.axis % len(shape))
         rank = jax.random.permutation(places, order, self.axis, independent=True)
@@ -276,7 +283,7 @@ class sparse(Initializer):
             rank < self._zeros(shape), jnp.zeros_like(drawn), drawn * stddev
         )
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         positions("axis", self.axis, shape)
 
 
@@ -303,14 +310,14 @@ class bilinear(FromShape):
 
     dtype: DType = None
 
-    def _table(self, shape):
+    def table(self, shape):
         *window, inputs, outputs = shape
         ramps = [1 - np.abs(np.arange(k) - (k - 1) / 2) / -(-k // 2) for k in window]
         kernel = functools.reduce(np.multiply.outer, ramps)
         passes = np.arange(inputs)[:, None] == np.arange(outputs) % inputs
         return np.multiply.outer(kernel, passes)
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         if len(shape) < 3:
             raise ValueError(
                 f"shape must be (*window, inputs, outputs), three axes at least, got "

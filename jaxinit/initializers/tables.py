@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from jaxinit._array.settings import DType, Flag, Positive, choice
-from jaxinit.initializers._bases import FromShape
+from jaxinit.initializers.bases import FromShape
+from jaxinit.initializers.settings import DType, Flag, Positive, choice
 
 _WINDOWS = {"none": (1.0, 0.0), "hann": (0.5, 0.5), "hamming": (0.54, 0.46)}
 
@@ -55,7 +55,7 @@ class stft(FromShape):
     periodic: Flag = False
     dtype: DType = None
 
-    def _table(self, shape):
+    def table(self, shape):
         time, _, frequencies = shape
         step = 2 * np.pi / max(2 * (frequencies - 1), 1)
         angle = step * np.arange(time)[:, None, None] * np.arange(frequencies)
@@ -73,7 +73,7 @@ class stft(FromShape):
         is_density = self.scaling == "density"
         return weights / (np.sqrt(weights @ weights) if is_density else weights.sum())
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         if len(shape) != 3 or shape[1] != 1:
             raise ValueError(
                 f"shape must be (time, 1, frequencies), as of a convolution over one "
@@ -104,13 +104,13 @@ class sinusoidal(FromShape):
     max_period: Positive = 10_000.0
     dtype: DType = None
 
-    def _table(self, shape):
+    def table(self, shape):
         positions, width = shape
         rates = self.max_period ** (-np.arange(0, width, 2) / width)
         angle = np.arange(positions)[:, None] * rates
         return np.stack([np.sin(angle), np.cos(angle)], -1).reshape(shape)
 
-    def _check_shape(self, shape):
+    def check_shape(self, shape):
         if len(shape) != 2 or shape[1] % 2:
             raise ValueError(
                 f"shape must be (positions, width) of even width, got {shape}."

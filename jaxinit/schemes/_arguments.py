@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._array import settings
-from jaxinit._array.gain import Activation
-from jaxinit._array.settings import Check, finite, nonnegative, positive
 from jaxinit._tree.rules import Rules
+from jaxinit.initializers import settings
+from jaxinit.initializers.gain import Activation
+from jaxinit.initializers.settings import Check, finite, nonnegative, positive
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jaxinit._array.fans import as_tuple
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.parts import split
-from jaxinit._tree.rules import Leaf
+from jaxinit._tree.leaf import Leaf
+from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import ones, zeros
+from jaxinit.initializers.fans import as_tuple
+from jaxinit.initializers.sections import split
 from jaxinit.initializers.sequence import forget_gate_bias
-from jaxinit.schemes._parts import Part, at, axes, beside, bias_beside
-from jaxinit.schemes._pieces import Rule, drawn, side_by_side
+from jaxinit.schemes.building import Rule, drawn, side_by_side
+from jaxinit.schemes.parts import Part, at, axes, beside, bias_beside
 
 # Kernels of the inputs and of the state in one module, and in modules of their own.
 _IN_ONE = (("weight_ih", "weight_hh"), ("w_i", "w_h"), ("kernel", "recurrent_kernel"))

@@ -1,11 +1,11 @@
 """Generative adversarial networks."""
 
-from jaxinit._array.combine import scaled
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers.basic import normal, ones, zeros
+from jaxinit.initializers.wrappers import scaled
 from jaxinit.schemes._arguments import Deviation, Share
-from jaxinit.schemes._parts import CONVOLUTION, KERNEL, SCALE, Part
-from jaxinit.schemes._pieces import by_fan, complete, everywhere, scheme
+from jaxinit.schemes.building import by_fan, complete, everywhere, scheme
+from jaxinit.schemes.parts import CONVOLUTION, KERNEL, SCALE, Part
 
 _MAPPING = Part("kernel of the mapping network", "kernel", inside="mapping")
 _STYLE_BIAS = Part("bias of a style", "bias", "affine style to_style modulation")

@@ -4,24 +4,16 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from jaxinit._array.initializer import Initializer
-from jaxinit._tree.rules import Leaf, Rules
+from jaxinit._tree.leaf import Leaf
+from jaxinit._tree.rules import Rules
 from jaxinit.initializers.activation import for_activation
+from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import normal, uniform
-from jaxinit.initializers.orthogonal import orthogonal
-from jaxinit.initializers.variance_scaling import variance_scaling
+from jaxinit.initializers.orthogonal_matrices import orthogonal
+from jaxinit.initializers.scaling import variance_scaling
 from jaxinit.schemes._arguments import Count, Nonlinearity
 from jaxinit.schemes._cells import RECURRENT, by_gate, kernels, remembering
-from jaxinit.schemes._parts import (
-    BIAS,
-    CONVOLUTION,
-    EMBEDDING,
-    HEAD,
-    KERNEL,
-    POSITION,
-    axes,
-)
-from jaxinit.schemes._pieces import (
+from jaxinit.schemes.building import (
     by_fan,
     by_width,
     complete,
@@ -29,6 +21,15 @@ from jaxinit.schemes._pieces import (
     scheme,
     times,
     transformer,
+)
+from jaxinit.schemes.parts import (
+    BIAS,
+    CONVOLUTION,
+    EMBEDDING,
+    HEAD,
+    KERNEL,
+    POSITION,
+    axes,
 )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._array.initializer import Initializer
-from jaxinit._tree.rules import Leaf, Rules, keyed
+from jaxinit._tree.leaf import Leaf
+from jaxinit._tree.rules import Rules, keyed
+from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import (
     constant,
     normal,
@@ -18,8 +19,8 @@ from jaxinit.initializers.basic import (
     uniform,
     zeros,
 )
-from jaxinit.initializers.orthogonal import orthogonal
-from jaxinit.initializers.variance_scaling import (
+from jaxinit.initializers.orthogonal_matrices import orthogonal
+from jaxinit.initializers.scaling import (
     he_uniform,
     lecun_normal,
     variance_scaling,
@@ -32,7 +33,8 @@ from jaxinit.schemes._cells import (
     kernels,
     remembering,
 )
-from jaxinit.schemes._parts import (
+from jaxinit.schemes.building import Rule, by_fan, complete, drawn, fan_in, scheme
+from jaxinit.schemes.parts import (
     ATTENTION_OUT,
     BIAS,
     EMBEDDING,
@@ -47,7 +49,6 @@ from jaxinit.schemes._parts import (
     described,
     kernel_beside,
 )
-from jaxinit.schemes._pieces import Rule, by_fan, complete, drawn, fan_in, scheme
 
 _ATTENTION_BIAS = Part(
     "bias of an attention",

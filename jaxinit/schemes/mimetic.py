@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._tree.rules import Leaf, Rules, keyed
+from jaxinit._tree.leaf import Leaf
+from jaxinit._tree.rules import Rules, keyed
 from jaxinit.initializers.basic import truncated_normal
 from jaxinit.schemes._arguments import Count, Pair
-from jaxinit.schemes._parts import (
+from jaxinit.schemes.building import around_blocks, scheme, transformer
+from jaxinit.schemes.parts import (
     FUSED,
     KEY,
     MLP_IN,
@@ -20,7 +22,6 @@ from jaxinit.schemes._parts import (
     VALUE,
     outputs_first,
 )
-from jaxinit.schemes._pieces import around_blocks, scheme, transformer
 
 
 @scheme

@@ -23,15 +23,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import optax
 
-from jaxinit._array.combine import scaled
-from jaxinit._array.fans import fans
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import Flag
+from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import joined, leaf_paths
 from jaxinit._tree.plan import PlanError, leaf_contexts, problems_message
-from jaxinit._tree.rules import Leaf, Rules
+from jaxinit._tree.rules import Rules
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.fans import fans
+from jaxinit.initializers.settings import Flag
+from jaxinit.initializers.wrappers import scaled
 from jaxinit.schemes._arguments import Share, amount, rate, with_checks
-from jaxinit.schemes._parts import EMBEDDING, KERNEL, axes
+from jaxinit.schemes.parts import EMBEDDING, KERNEL, axes
 
 Kind = Literal["fixed", "input", "hidden", "output"]
 
@@ -113,7 +114,7 @@ Rate = Annotated[optax.ScalarOrSchedule, rate]
 Amount = Annotated[float, amount]
 
 
-def widths(base: Any, target: Any) -> Widths:
+def widths(base: Any, target: Any) -> Mapping[str, Scaling]:
     """How every leaf grows from a base model to the model that is to be trained.
 
     Args:

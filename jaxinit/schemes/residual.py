@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
-from jaxinit._array.initializer import Initializer
-from jaxinit._tree.rules import Leaf, Rules
+from jaxinit._tree.leaf import Leaf
+from jaxinit._tree.rules import Rules
+from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import constant, normal, ones, zeros
 from jaxinit.schemes._arguments import Count, Rest
-from jaxinit.schemes._parts import (
+from jaxinit.schemes.building import by_fan, complete, drawn, refuse, scheme, times
+from jaxinit.schemes.frameworks import flax
+from jaxinit.schemes.parts import (
     GATE,
     HEAD,
     KERNEL,
@@ -14,8 +17,6 @@ from jaxinit.schemes._parts import (
     Part,
     place_in_block,
 )
-from jaxinit.schemes._pieces import by_fan, complete, drawn, refuse, scheme, times
-from jaxinit.schemes.frameworks import flax
 
 _HE = by_fan(2.0, "fan_out", "normal")
 

@@ -4,26 +4,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxinit._array.combine import scaled
-from jaxinit._array.initializer import Initializer
-from jaxinit._array.settings import Distribution
-from jaxinit._tree.rules import Leaf, Rules
+from jaxinit._tree.leaf import Leaf
+from jaxinit._tree.rules import Rules
+from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import normal, truncated_normal, zeros
-from jaxinit.initializers.variance_scaling import variance_scaling
+from jaxinit.initializers.scaling import variance_scaling
+from jaxinit.initializers.settings import Distribution
+from jaxinit.initializers.wrappers import scaled
 from jaxinit.schemes._arguments import Count, CountOrNone, Deviation
-from jaxinit.schemes._parts import (
-    EMBEDDING,
-    FUSED,
-    KERNEL,
-    MLP_IN,
-    POSITION,
-    SCALE,
-    VALUE,
-    Part,
-    axes,
-    stack,
-)
-from jaxinit.schemes._pieces import (
+from jaxinit.schemes.building import (
     Factor,
     Rule,
     around_blocks,
@@ -38,6 +27,18 @@ from jaxinit.schemes._pieces import (
     side_by_side,
     times,
     transformer,
+)
+from jaxinit.schemes.parts import (
+    EMBEDDING,
+    FUSED,
+    KERNEL,
+    MLP_IN,
+    POSITION,
+    SCALE,
+    VALUE,
+    Part,
+    axes,
+    stack,
 )
 
 

@@ -1,0 +1,1 @@
+"""What every room needs: checks of integers, keys and names, and tables of text."""

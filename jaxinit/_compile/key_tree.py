@@ -1,0 +1,132 @@
+"""Threefry keys derived from root keys, as a tree that is evaluated level by level.
+
+Under `jax_threefry_partitionable`, splitting a key and folding data into it are one
+operation: child `m` of a key is the hash of the counter `m` under that key. So every
+key that a program derives is a root key followed by a path of 32-bit messages. The tree
+is known once the program is traced; its words are then a few vectorised hashes, in
+NumPy on the host, or in the program itself under an outer trace.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.extend.random import threefry_prng_impl
+
+from jaxinit._kernel.threefry import JAX_WORDS, Words, threefry_2x32
+
+
+class KeyTree:
+    """Keys under construction; a key is named by an integer, in order of creation."""
+
+    def __init__(self):
+        self._parents: list[int] = []
+        self._messages: list[int] = []
+        self._levels: list[int] = []
+        self._known: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def _add(self, parent: int, message: int, level: int) -> int:
+        self._parents.append(parent)
+        self._messages.append(message)
+        self._levels.append(level)
+        return len(self._levels) - 1
+
+    def roots(self, shape: tuple[int, ...]) -> np.ndarray:
+        """New root keys, in an array of `shape`."""
+        size = int(np.prod(shape, dtype=np.int64))
+        names = [self._add(-1, 0, 0) for _ in range(size)]
+        return np.array(names, np.int64).reshape(shape)
+
+    def derive(self, parents: np.ndarray, messages: np.ndarray) -> np.ndarray:
+        """The children of `parents` under `messages`, broadcast against each other."""
+        parents, messages = np.broadcast_arrays(parents, messages)
+        pairs = zip(parents.ravel().tolist(), messages.ravel().tolist(), strict=True)
+        return np.array([self._child(*p) for p in pairs], np.int64).reshape(
+            parents.shape
+        )
+
+    def _child(self, parent: int, message: int) -> int:
+        known = self._known.get((parent, message))
+        if known is None:
+            known = self._add(parent, message, self._levels[parent] + 1)
+            self._known[parent, message] = known
+        return known
+
+    def schedule(self) -> "KeySchedule":
+        """The tree in order of evaluation."""
+        levels = np.array(self._levels, np.int64)
+        order = np.argsort(levels, kind="stable")
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
+        steps = []
+        for level in range(1, int(levels.max(initial=0)) + 1):
+            members = order[levels[order] == level]
+            parents = position[np.array(self._parents, np.int64)[members]]
+            steps.append((parents, np.array(self._messages, np.uint32)[members]))
+        return KeySchedule(position, tuple(steps))
+
+
+class KeySchedule:
+    """A tree of keys whose levels are ready to be hashed, one vectorised call each."""
+
+    def __init__(self, position, steps):
+        self._position = position
+        self._steps = steps
+
+    def words(self, roots: Sequence[Any]) -> Any:
+        """The words of every key, `uint32[number of keys, 2]`, by name of the key.
+
+        Args:
+            roots: the words of the root keys, in order of creation, as arrays of shape
+                `[..., 2]`: NumPy arrays, or tracers for a program under a trace.
+
+        Returns:
+            A NumPy array if all roots are NumPy arrays, else a JAX array.
+        """
+        host = all(isinstance(root, np.ndarray) for root in roots)
+        xp, words = (np, _NUMPY_WORDS) if host else (jnp, JAX_WORDS)
+        pool = [xp.zeros((0, 2), np.uint32), *(root.reshape(-1, 2) for root in roots)]
+        pool = xp.concatenate(pool)
+        for parents, messages in self._steps:
+            k0, k1 = pool[parents, 0], pool[parents, 1]
+            zero, counter = xp.zeros_like(messages), xp.asarray(messages)
+            hashed = threefry_2x32(k0, k1, zero, counter, words)
+            pool = xp.concatenate([pool, xp.stack(hashed, axis=-1)])
+        return pool[self._position]
+
+
+def _rotate_left(x: np.ndarray, distance: int) -> np.ndarray:
+    return (x << np.uint32(distance)) | (x >> np.uint32(32 - distance))
+
+
+_NUMPY_WORDS = Words(np.add, np.bitwise_xor, _rotate_left)
+
+
+def key_words(key: Any) -> Any:
+    """The words of a key argument: on the host if it has a value, else traced."""
+    data = jax.random.key_data(key) if is_key(key) else key
+    return data if isinstance(data, Tracer) else np.asarray(data)
+
+
+def seed_words(seed: Any) -> Any:
+    """The words of the threefry key made from an integer that was traced.
+
+    `jax_random_seed_offset` is in it already.
+    """
+    if isinstance(seed, Tracer):
+        return threefry_prng_impl.seed(seed)
+    value = np.asarray(seed, jax.typeof(seed).dtype)
+    low = value.astype(np.uint32)  # extends the sign
+    high = value >> 32 if value.dtype.itemsize == 8 else np.zeros_like(value)
+    return np.stack([high.astype(np.uint32), low])
+
+
+def is_key(value: Any) -> bool:
+    """Whether `value` is a typed key or an array of them."""
+    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,199 @@
+"""All leaf programs of a traced function: inlined under a trace, or compiled."""
+
+import itertools
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from jaxinit._compile.executables import CompiledProgram, compiled, settings
+from jaxinit._compile.graph import Argument, Graph, Keys, Root
+from jaxinit._compile.leaf_program import AnyProgram, leaf_programs, word_names
+from jaxinit._compile.placement import Placement, committed_sharding
+from jaxinit._compile.recent import Recent
+
+# Under a trace, equal leaves are drawn in one loop, whose output is a temporary: this
+# is the largest share of all outputs that one loop may hold.
+_LOOP_SHARE = 1 / 8
+
+
+class LeafPlan:
+    """How each flat output of a traced function is made.
+
+    Args:
+        closed: the function.
+        options: what else XLA is told about the compilation of each program.
+
+    Attributes:
+        programs: the leaf programs; equal ones have equal signatures.
+        classes: the programs grouped by signature, in order of first appearance.
+    """
+
+    def __init__(
+        self, closed: core.ClosedJaxpr, options: Mapping[str, Any] | None = None
+    ):
+        graph = Graph(closed)
+        self._options = options or {}
+        self._roots = graph.roots
+        self._schedule = graph.keys.schedule()
+        self._avals = [atom.aval for atom in closed.jaxpr.outvars]
+        _, self._used = dce_jaxpr(closed.jaxpr, [True] * len(self._avals))
+        self.programs = leaf_programs(graph, closed)
+        inputs = {v for program in self.programs for v in program.inputs}
+        taken = {v.position for v in inputs if isinstance(v, Argument)}
+        self._taken = sorted(taken)
+        self._executables: Recent[list[CompiledProgram]] = Recent(16)
+        classes: dict[Hashable, list[AnyProgram]] = {}
+        for program in self.programs:
+            classes.setdefault(program.signature, []).append(program)
+        self.classes = list(classes.values())
+
+    def bytes_of(self, program: AnyProgram) -> int:
+        """Bytes of the outputs of a program."""
+        avals = [self._avals[leaf] for leaf in program.leaves]
+        return sum(aval.size * aval.dtype.itemsize for aval in avals)
+
+    def used(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments that an output depends on: all that `jax.jit` looks at."""
+        return [arg for arg, used in zip(args, self._used, strict=True) if used]
+
+    def given(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments that programs take, where they are."""
+        return [args[position] for position in self._taken]
+
+    def keys_made_of(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments that keys are made of, which are read on the host."""
+        positions = (root.position for root in self._roots)
+        return [args[i] for i in positions if i is not None and self._used[i]]
+
+    def words(self, args: Sequence[Any]) -> Any:
+        """The words of every key in the function, given its flat arguments."""
+        return self._schedule.words([self._root_words(r, args) for r in self._roots])
+
+    def _root_words(self, root: Root, args: Sequence[Any]) -> Any:
+        if root.position is None:
+            return root.words(None)
+        if self._used[root.position]:
+            return root.words(args[root.position])
+        return np.zeros((*root.shape, 2), np.uint32)
+
+    @staticmethod
+    def inputs(program: AnyProgram, words: Any, args: Sequence[Any]) -> list[Any]:
+        """The values of the inputs of a program: words of its keys, and arguments."""
+        flat = words.reshape(-1)
+        return [
+            args[value.position]
+            if isinstance(value, Argument)
+            else flat[word_names(value)]
+            for value in program.inputs
+        ]
+
+    def compile(
+        self, args: Sequence[Any], placement: Placement
+    ) -> list[CompiledProgram]:
+        """One executable for each program; equal programs share it."""
+        used = tuple(map(committed_sharding, self.used(args)))
+        name = (placement, used, settings())
+        known = self._executables.get(name)
+        if known is None:
+            known = compiled(self.programs, args, placement, self._options)
+            self._executables.put(name, known)
+        return known
+
+    def inline(self, args: Sequence[Any]) -> list[Any]:
+        """All outputs, in the program being traced; equal leaves in one loop."""
+        words = self.words(args)
+        outputs: dict[int, Any] = {}
+        chunks = [
+            chunk for programs in self.classes for chunk in self._chunks(programs)
+        ]
+        numbers = _unknown_numbers(max(map(len, chunks), default=0), words)
+        token = words.reshape(-1)[0] if words.size else np.uint32(0)
+        for chunk in chunks:
+            if _in_loop(chunk):
+                token, drawn = _drawn_in_loop(chunk, words, args, token, numbers)
+            else:
+                drawn = [each(*self.inputs(each, words, args)) for each in chunk]
+            for program, values in zip(chunk, drawn, strict=True):
+                outputs.update(zip(program.leaves, values, strict=True))
+        return [outputs[leaf] for leaf in range(len(self._avals))]
+
+    def _chunks(self, programs: list[AnyProgram]) -> list[list[AnyProgram]]:
+        """Equal programs in as few loops as their share of memory allows.
+
+        The loops are equally long, where this is possible: XLA then compiles one.
+        """
+        total = sum(map(self.bytes_of, self.programs))
+        share = self.bytes_of(programs[0]) * len(programs) / max(1, total)
+        loops = min(len(programs), math.ceil(share / _LOOP_SHARE) or 1)
+        bounds = [len(programs) * i // loops for i in range(loops + 1)]
+        return [programs[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def _drawn_in_loop(
+    programs: list[AnyProgram],
+    words: Any,
+    args: Sequence[Any],
+    token: Any,
+    numbers: Sequence[Any],
+) -> tuple[Any, list[list]]:
+    """The outputs of equal programs, evaluated in one loop over their keys.
+
+    What the loop overwrites is filled with a number that the loop before has made, the
+    token: if nothing made it wait, XLA would hold the arrays of all loops at once.
+    """
+    first = programs[0]
+    slots = [i for i, value in enumerate(first.inputs) if isinstance(value, Keys)]
+    inputs = LeafPlan.inputs(first, words, args)
+    names = [np.stack([word_names(p.inputs[slot]) for p in programs]) for slot in slots]
+    keys = [words.reshape(-1)[name] for name in names]
+
+    def one(i):
+        merged = list(inputs)
+        for slot, key in zip(slots, keys, strict=True):
+            merged[slot] = lax.dynamic_index_in_dim(key, i, keepdims=False)
+        return first(*merged)
+
+    def step(i, state):
+        token, drawn = state
+        return token + i.astype(np.uint32), [
+            lax.dynamic_update_index_in_dim(x, value, i, 0)
+            for x, value in zip(drawn, one(i), strict=True)
+        ]
+
+    shapes = jax.eval_shape(one, 0)
+    filler = [jnp.full((len(programs), *x.shape), token, x.dtype) for x in shapes]
+    token, drawn = lax.fori_loop(0, len(programs), step, (token, filler))
+    return token, [
+        [lax.dynamic_index_in_dim(values, i, keepdims=False) for values in drawn]
+        for i in numbers[: len(programs)]
+    ]
+
+
+def _unknown_numbers(count: int, words: Any) -> list[Any]:
+    """The numbers 0 ... count - 1, in a way that XLA does not see through.
+
+    What cuts a leaf out of the array of a loop would be a kernel of its own for every
+    leaf if XLA knew where the leaf is. Otherwise it is compiled once.
+    """
+    if not words.size:
+        return list(range(count))
+    never = lax.eq(lax.bitwise_or(words.reshape(-1)[0], np.uint32(1)), np.uint32(0))
+    return lax.cond(
+        never,
+        lambda: [np.int32(0)] * count,
+        lambda: [np.int32(i) for i in range(count)],
+    )
+
+
+def _in_loop(programs: list[AnyProgram]) -> bool:
+    """Whether equal programs are worth a loop: they draw numbers, and are several."""
+    first = programs[0]
+    draws = any(isinstance(value, Keys) for value in first.inputs)
+    return len(programs) > 1 and draws and first.is_strongly_typed

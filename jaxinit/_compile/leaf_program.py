@@ -1,0 +1,321 @@
+"""Leaf programs: what one output, or a few that share work, need of the graph.
+
+Two programs are equal when their equations are, up to the names of variables. Keys and
+arguments are inputs, so that the leaves of equal layers share one program; literals
+stay in the program, because XLA folds constants and may round differently if they
+become arguments.
+"""
+
+import itertools
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import eval_jaxpr
+from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from jaxinit._compile.descriptions import Descriptions, Same, stand_in
+from jaxinit._compile.exact import Kind, kind_of
+from jaxinit._compile.graph import (
+    Argument,
+    Constant,
+    Graph,
+    Keys,
+    Literal,
+    Node,
+    Output,
+    Value,
+)
+from jaxinit._kernel.fuse import abstract, fused_bind, plain_bind
+
+# Outputs that share a node larger than this are computed together.
+_SHARED_SIZE = 4096
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Program:
+    """Equations from inputs to some outputs.
+
+    Attributes:
+        outputs: the values it computes.
+        nodes: its equations, in order.
+        inputs: keys and arguments, in order of first use.
+        signature: equal for programs that compute the same from their inputs.
+        leaves: the positions of its outputs among the flat outputs of the function.
+        kind: how it may be compiled and keep its bits.
+    """
+
+    outputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    inputs: tuple[Keys | Argument, ...]
+    signature: Hashable
+    leaves: tuple[int, ...]
+    kind: Kind
+    __name__ = "jaxinit_program"  # in logs and profiles
+
+    @property
+    def holds_arrays(self) -> bool:
+        """Whether the function closed over arrays that are written into it."""
+        values = itertools.chain(self.outputs, *(node.inputs for node in self.nodes))
+        return any(isinstance(value, Constant) for value in values)
+
+    @property
+    def is_strongly_typed(self) -> bool:
+        """Whether all outputs are numbers of a fixed dtype: no keys, no weak types."""
+        computed = [value for value in self.outputs if isinstance(value, Output)]
+        avals = [abstract(v.node.eqn.outvars[v.position]) for v in computed]
+        return len(avals) == len(self.outputs) and not any(
+            getattr(aval, "weak_type", False)
+            or jnp.issubdtype(aval.dtype, jax.dtypes.prng_key)
+            for aval in avals
+        )
+
+    def __call__(self, *inputs: Any) -> list[Any]:
+        """The outputs, given the words of keys and the values of arguments."""
+        names = (_input_name(value) for value in self.inputs)
+        known = dict(zip(names, inputs, strict=True))
+        env: dict[int, list[Any]] = {}
+
+        def read(value: Value) -> Any:
+            match value:
+                case Output(node, position):
+                    return env[node.index][position]
+                case Keys(raw=False):
+                    words = known[_input_name(value)]
+                    return jax.random.wrap_key_data(words, impl="threefry2x32")
+                case Keys() | Argument():
+                    return known[_input_name(value)]
+                case Constant(constant):
+                    return constant
+                case Literal(atom):
+                    return atom.val
+
+        bind = fused_bind if self.kind is Kind.FUSED else plain_bind
+        for node in self.nodes:
+            env[node.index] = bind(node.eqn, [read(value) for value in node.inputs])
+        return [read(value) for value in self.outputs]
+
+
+class WholeProgram:
+    """Some outputs of a function, computed by the function itself, other outputs gone.
+
+    Has the attributes of `Program` that matter to whoever runs it.
+    """
+
+    kind = Kind.WHOLE
+    holds_arrays = True
+    is_strongly_typed = False
+    __name__ = "jaxinit_whole"
+
+    def __init__(self, closed: core.ClosedJaxpr, leaves: Sequence[int]):
+        used = [leaf in leaves for leaf in range(len(closed.jaxpr.outvars))]
+        self._jaxpr, needed = dce_jaxpr(closed.jaxpr, used)
+        self._consts = closed.consts
+        self.leaves = tuple(leaves)
+        self.inputs = tuple(Argument(i) for i, need in enumerate(needed) if need)
+        self.signature = Same(self)
+
+    def __call__(self, *inputs: Any) -> list[Any]:
+        """The outputs, given the values of the arguments."""
+        return eval_jaxpr(self._jaxpr, self._consts, *inputs)
+
+
+AnyProgram = Program | WholeProgram
+
+
+def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
+    """The programs of all outputs, those that share large work together.
+
+    Outputs that nothing computes, such as arguments and keys, are copied by one program
+    of their own: what `jax.jit` returns never shares a buffer with anything else.
+    """
+    outputs = dict(enumerate(graph.outputs))
+    computed = [leaf for leaf, x in outputs.items() if isinstance(x, Output)]
+    copied = [leaf for leaf, x in outputs.items() if not isinstance(x, Output)]
+    slices = {leaf: _slice([value]) for leaf, value in outputs.items()}
+    groups = _group_by_shared_work({leaf: slices[leaf] for leaf in computed})
+    groups += [copied] if copied else []
+    nodes = {i: node for found in slices.values() for i, node in found.items()}
+    descriptions = Descriptions()
+    same = _equal_nodes(nodes, descriptions)
+    users = _users(outputs, slices, same, _in_several(groups, slices, same))
+    kinds: dict[Hashable, Kind] = {}
+    programs = [
+        _program(graph, each, slices, descriptions, same, users, kinds)
+        for each in groups
+    ]
+    whole, apart = _with_those_that_share(programs, same)
+    leaves = sorted(leaf for p in whole for leaf in p.leaves)
+    return [*apart, WholeProgram(closed, leaves)] if leaves else [*apart]
+
+
+def _with_those_that_share(
+    programs: Sequence[Program], same: Mapping[int, int]
+) -> tuple[list[Program], list[Program]]:
+    """The programs that must be compiled whole, and those that are compiled apart.
+
+    How a whole program rounds depends on what else is made of its floats, so that the
+    outputs made of them go with it.
+    """
+    whole = [p for p in programs if p.kind is Kind.WHOLE]
+    apart = [p for p in programs if p.kind is not Kind.WHOLE]
+    if not whole:
+        return whole, apart
+    floats = {id(program): _floats(program, same) for program in programs}
+    shared = set().union(*(floats[id(p)] for p in whole))
+    while shared:
+        joined = [p for p in apart if not shared.isdisjoint(floats[id(p)])]
+        apart = [p for p in apart if shared.isdisjoint(floats[id(p)])]
+        shared = set().union(*(floats[id(p)] for p in joined))
+        whole += joined
+    return whole, apart
+
+
+def _floats(program: Program, same: Mapping[int, int]) -> set[int]:
+    """Which of all equations it has that make several floats."""
+    return {same[node.index] for node in program.nodes if _makes_floats(node)}
+
+
+def _equal_nodes(nodes: dict[int, Node], descriptions: Descriptions) -> dict[int, int]:
+    """For each node the first that computes the same, as XLA computes that once."""
+    first: dict[tuple, int] = {}
+    same: dict[int, int] = {}
+    for index in sorted(nodes):
+        described = descriptions.of(nodes[index], same, _input_name)
+        same[index] = first.setdefault(described, index)
+    return same
+
+
+def _in_several(
+    groups: Iterable[Sequence[int]],
+    slices: dict[int, dict[int, Node]],
+    same: Mapping[int, int],
+) -> set[int]:
+    """The equations that more than one group of leaves has."""
+    met: set[int] = set()
+    several: set[int] = set()
+    for leaves in groups:
+        own = {same[index] for leaf in leaves for index in slices[leaf]}
+        several |= met & own
+        met |= own
+    return several
+
+
+def _users(
+    outputs: dict[int, Value],
+    slices: dict[int, dict[int, Node]],
+    same: dict[int, int],
+    several: set[int],
+) -> dict[Any, set[tuple[str, int]]]:
+    """What takes each value of some equations: nodes, and leaves that it is."""
+    takers: dict[tuple[str, int], Sequence[Value]] = {}
+    for leaf, nodes in slices.items():
+        takers["leaf", leaf] = [outputs[leaf]]
+        takers.update({("node", same[i]): node.inputs for i, node in nodes.items()})
+    users: dict[Any, set[tuple[str, int]]] = {}
+    for taker, values in takers.items():
+        for value in values:
+            if isinstance(value, Output) and same[value.node.index] in several:
+                users.setdefault(_name_of(value, same), set()).add(taker)
+    return users
+
+
+def _slice(outputs: Iterable[Value]) -> dict[int, Node]:
+    """All nodes that `outputs` depend on."""
+    nodes: dict[int, Node] = {}
+    pending = [value.node for value in outputs if isinstance(value, Output)]
+    while pending:
+        node = pending.pop()
+        if node.index not in nodes:
+            nodes[node.index] = node
+            pending += [v.node for v in node.inputs if isinstance(v, Output)]
+    return nodes
+
+
+def _group_by_shared_work(slices: dict[int, dict[int, Node]]) -> list[list[int]]:
+    group_of: dict[int, list[int]] = {leaf: [leaf] for leaf in slices}
+    first_user: dict[int, int] = {}
+    for leaf, nodes in slices.items():
+        for index, node in nodes.items():
+            user = first_user.setdefault(index, leaf)
+            if group_of[user] is not group_of[leaf] and _is_shared(node):
+                merged = sorted(group_of[user] + group_of[leaf])
+                group_of.update(dict.fromkeys(merged, merged))
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+def _is_shared(node: Node) -> bool:
+    """Whether outputs that need this node are computed together."""
+    return sum(abstract(var).size for var in node.eqn.outvars) > _SHARED_SIZE
+
+
+def _makes_floats(node: Node) -> bool:
+    made = map(abstract, node.eqn.outvars)
+    return any(x.size > 1 and jnp.issubdtype(x.dtype, np.inexact) for x in made)
+
+
+def _named(node: Node, same: dict[int, int]) -> tuple:
+    """A node with the names of its inputs and outputs."""
+    made = [(same[node.index], k) for k in range(len(node.eqn.outvars))]
+    return node.eqn, [_name_of(value, same) for value in node.inputs], made
+
+
+def _name_of(value: Value, same: dict[int, int]) -> Any:
+    if isinstance(value, Output):
+        return same[value.node.index], value.position
+    return value
+
+
+def _program(graph, leaves, slices, descriptions, same, users, kinds) -> Program:
+    outputs = tuple(graph.outputs[leaf] for leaf in leaves)
+    merged = {index: node for leaf in leaves for index, node in slices[leaf].items()}
+    nodes = tuple(merged[index] for index in sorted(merged))
+    number = {node.index: i for i, node in enumerate(nodes)}
+    inputs: dict[Any, tuple[int, Keys | Argument]] = {}
+
+    def of_input(value: Keys | Argument) -> tuple:
+        position, _ = inputs.setdefault(_input_name(value), (len(inputs), value))
+        return ("input", position, _kind(value))
+
+    described = [descriptions.of(node, number, of_input) for node in nodes]
+    results = [descriptions.token(value, number, of_input) for value in outputs]
+    signature = stand_in((*described, tuple(results)))
+    firsts = {same[node.index]: node for node in reversed(nodes)}
+    elsewhere = _used_elsewhere(leaves, firsts, users)
+    # Equal programs are of one kind, if the same of them is used elsewhere.
+    name = (signature, *((number[firsts[i].index], k) for i, k in elsewhere))
+    if name not in kinds:
+        named = (_named(node, same) for node in firsts.values())
+        results = [*(_name_of(value, same) for value in outputs), *elsewhere]
+        kinds[name] = kind_of(named, results)
+    values = tuple(value for _, value in inputs.values())
+    return Program(outputs, nodes, values, signature, tuple(leaves), kinds[name])
+
+
+def _used_elsewhere(leaves, firsts, users) -> list[tuple[int, int]]:
+    """What other programs use too: computed once for all by jax.jit, as a result is."""
+    own = {("leaf", leaf) for leaf in leaves} | {("node", i) for i in firsts}
+    made = [(i, k) for i in sorted(firsts) for k in range(len(firsts[i].eqn.outvars))]
+    return [name for name in made if name in users and not users[name] <= own]
+
+
+def _input_name(value: Keys | Argument) -> tuple:
+    if isinstance(value, Argument):
+        return ("argument", value.position)
+    return ("keys", value.raw, value.names.shape, value.names.tobytes())
+
+
+def word_names(keys: Any) -> np.ndarray:
+    """Positions of the words of keys, among the words of all keys in a row."""
+    return keys.names if keys.raw else keys.names[..., None] * 2 + np.arange(2)
+
+
+def _kind(value: Keys | Argument) -> tuple:
+    # The avals of arguments are part of what a whole compilation depends on.
+    if isinstance(value, Argument):
+        return ("argument", value.position)
+    return ("keys", value.raw, value.names.shape)

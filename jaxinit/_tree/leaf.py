@@ -1,0 +1,85 @@
+"""Leaves: what a rule may look at, and what a plan says of one."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.fans import fans
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a rule may look at.
+
+    Attributes:
+        path: path of the leaf, its segments joined by `/`.
+        shape: shape of the array.
+        dtype: its dtype.
+        siblings: the leaves beside it, itself included, by the last segment of their
+            path: a bias finds the shape of its kernel here.
+        index: the layer number in the path, that of the first segment that is or ends
+            in a number; None if there is none.
+        leaves: all leaves of the tree, by path.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    siblings: Mapping[str, jax.ShapeDtypeStruct]
+    index: int | None
+    leaves: Mapping[str, jax.ShapeDtypeStruct]
+
+
+@dataclass(frozen=True)
+class PlannedLeaf:
+    """One leaf of a plan.
+
+    Attributes:
+        path: path of the leaf, its segments joined by `/`.
+        shape: shape of the array.
+        dtype: its dtype.
+        initializer: what draws it.
+        sharding: where it goes; None leaves it to jax.
+        words: the two 32-bit words that are folded into the root key for it.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    initializer: Callable[..., jax.Array]
+    sharding: jax.sharding.Sharding | None
+    words: tuple[int, int]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def std(self) -> float | None:
+        """Expected standard deviation; None if the initializer does not know it."""
+        if not isinstance(self.initializer, Initializer):
+            return None
+        return self.initializer.moments(self.shape, self.dtype).std
+
+    @property
+    def fans(self) -> tuple[float, float] | None:
+        """Fan in and fan out as the initializer sees them; None below two axes."""
+        if len(self.shape) < 2:
+            return None
+        own = getattr(self.initializer, "fans", fans)
+        return own(self.shape)
+
+    def key(self, root: jax.Array) -> jax.Array:
+        """The key of this leaf under a root key."""
+        for word in self.words:
+            root = jax.random.fold_in(root, np.uint32(word))
+        return root
+
+    def draw(self, root: jax.Array) -> jax.Array:
+        """The array, given the root key."""
+        return self.initializer(self.key(root), self.shape, self.dtype)

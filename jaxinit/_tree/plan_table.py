@@ -1,0 +1,60 @@
+"""A plan as a table."""
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+
+from jaxinit._basics.table import Table
+from jaxinit._tree.folding import fold
+from jaxinit._tree.leaf import PlannedLeaf
+
+_HEAD: tuple[str, ...]
+_HEAD = ("leaf", "", "shape", "dtype", "initializer", "fan_in", "fan_out", "std")
+_TEXT_COLUMNS = (0, 4, 8)  # aligned to the left; all others are numbers
+
+
+def _rows(leaves: Sequence[PlannedLeaf]) -> tuple[list[str], list[list[str]]]:
+    """The head and one row for each group of equal leaves."""
+    kinds = [(x.shape, x.dtype, x.initializer, x.sharding) for x in leaves]
+    head = list(_HEAD)
+    if any(leaf.sharding is not None for leaf in leaves):
+        head.append("sharding")
+    known: dict[Hashable, list[str]] = {}
+    rows = []
+    for path, members in fold([leaf.path for leaf in leaves], kinds):
+        kind = kinds[members[0]]
+        if kind not in known:
+            known[kind] = _cells(leaves[members[0]])
+        count = f"x{len(members)}" if len(members) > 1 else ""
+        rows.append([path, count, *known[kind]][: len(head)])
+    return head, rows
+
+
+def _cells(leaf: PlannedLeaf) -> list[str]:
+    """What all leaves of a kind have in common."""
+    fan_in, fan_out = leaf.fans or (None, None)
+    return [
+        "x".join(map(str, leaf.shape)) or "()",
+        str(leaf.dtype),
+        repr(leaf.initializer),
+        _number(fan_in),
+        _number(fan_out),
+        _number(leaf.std),
+        str(getattr(leaf.sharding, "spec", leaf.sharding or "")),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _total(leaves: Iterable[PlannedLeaf]) -> str:
+    leaves = list(leaves)
+    count = sum(math.prod(leaf.shape) for leaf in leaves)
+    size = sum(leaf.bytes for leaf in leaves)
+    return f"{len(leaves)} leaves, {count:,} parameters, {size:,} bytes"
+
+
+def plan_table(leaves: Sequence[PlannedLeaf]) -> Table:
+    """One row for each group of equal leaves, and the totals."""
+    head, rows = _rows(leaves)
+    return Table(head, rows, _TEXT_COLUMNS, [_total(leaves)])

@@ -1,0 +1,243 @@
+"""Parts of models: which leaf is what, told by the names that libraries give."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+import jax
+
+from jaxinit._tree.leaf import Leaf
+
+# What a leaf is, by the last segment of its path; whose it is, by the one before. The
+# names on the right stand for themselves.
+_KINDS = {
+    **dict.fromkeys(("kernel", "weight", "weights", "w"), "kernel"),
+    **dict.fromkeys(("scale", "gamma"), "scale"),
+    **dict.fromkeys(("bias", "b", "beta", "offset", "bias_n"), "bias"),
+    **dict.fromkeys(("embedding", "embeddings"), "embedding"),
+}
+_CELL_KERNELS = {"weight_ih", "weight_hh", "w_i", "w_h", "recurrent_kernel"}
+_TORCH_LAYOUT = ("weight", "weight_ih", "weight_hh")  # (outputs, inputs, window)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The leaves that play a part in a model: a pattern of rules.
+
+    Attributes:
+        words: what they are.
+        kinds: kinds of leaf, separated by spaces: kernel, scale, bias, embedding, or
+            array for any other.
+        names: names of the module, or of a bare array itself, as they are or before
+            the number that Flax gives, as in `Dense_0`; none means any.
+        inside: parts of names, one of which a module around it must have.
+        ndim: the fewest axes of such an array.
+    """
+
+    words: str
+    kinds: str
+    names: str = ""
+    inside: str = ""
+    ndim: int = 0
+
+    def __call__(self, leaf: Leaf) -> bool:
+        kind, owner, around = described(leaf)
+        stem = re.sub(r"_\d+$", "", owner)
+        names = self.names.split()
+        return (
+            kind in self.kinds.split()
+            and len(leaf.shape) >= self.ndim
+            and (not names or owner in names or stem in names)
+            and (not self.inside or any(x in around for x in self.inside.split()))
+        )
+
+    def __repr__(self):
+        names = f" ({', '.join(self.names.split())})" if self.names else ""
+        inside = f" inside {' or '.join(self.inside.split())}" if self.inside else ""
+        return f"<{self.words}{names}{inside}>"
+
+
+def described(leaf: Leaf) -> tuple[str, str, str]:
+    """Kind of a leaf, name of its module or of itself, and the path around that."""
+    *around, last = leaf.path.lower().split("/")
+    if last in _CELL_KERNELS:
+        return "kernel", last, "/".join(around)
+    if last not in _KINDS:
+        return "array", last, "/".join(around)
+    owner = around.pop() if around else ""
+    kind = _KINDS[last]
+    if last == "weight" and (len(leaf.shape) < 2 or _is_affine(leaf)):
+        kind = "scale"
+    elif last == "weight" and len(leaf.shape) == 2 and re.search("emb|wte|wpe", owner):
+        kind = "embedding"
+    return kind, owner, "/".join(around)
+
+
+def _is_affine(leaf: Leaf) -> bool:
+    """Whether a bias beside it has its shape, as in a norm over several axes."""
+    bias = bias_beside(leaf)
+    return bias is not None and bias.shape == leaf.shape
+
+
+KERNEL = Part("kernel", "kernel")
+CONVOLUTION = Part("convolution", "kernel", ndim=4)
+SCALE = Part("scale of a norm", "scale")
+BIAS = Part("bias", "bias")
+EMBEDDING = Part("embedding", "embedding")
+POSITION = Part(
+    "position embedding",
+    "embedding array",
+    "wpe pos_embedding pos_embed pos_embeddings position_embedding "
+    "position_embeddings positional_embedding posembed",
+)
+TOKEN = Part("learned token", "array", "cls cls_token mask_token dist_token")
+PATCHES = Part(
+    "patch embedding", "kernel", "patch_embed patch_embedding embedding patches"
+)
+HEAD = Part("head", "kernel", "head lm_head classifier logits readout fc")
+QUERY = Part("query", "kernel", "query q q_proj query_proj wq")
+KEY = Part("key", "kernel", "key k k_proj key_proj wk")
+QUERY_KEY = Part("query or key", "kernel", f"{QUERY.names} {KEY.names}")
+VALUE = Part("value", "kernel", "value v v_proj value_proj wv")
+FUSED = Part("fused query, key and value", "kernel", "qkv qkv_proj c_attn in_proj")
+ATTENTION_OUT = Part(
+    "attention output",
+    "kernel",
+    "out o proj c_proj out_proj o_proj output_proj attention_output wo linear",
+    inside="att",
+)
+MLP_IN = Part(
+    "feed-forward input",
+    "kernel",
+    "fc1 fc c_fc linear1 lin1 w1 w3 wi wi_0 wi_1 up_proj gate_proj dense_0",
+    inside="mlp ffn feed block layer",
+)
+MLP_OUT = Part(
+    "feed-forward output",
+    "kernel",
+    "fc2 proj c_proj linear2 lin2 w2 wo down_proj dense_1",
+    inside="mlp ffn feed block layer",
+)
+GATE = Part(
+    "residual gate",
+    "array scale",
+    "gate gain alpha resweight rezero skip_gain skipinit_gain layer_scale layerscale "
+    "ls1 ls2 gamma_1 gamma_2 lambda_1 lambda_2",
+)
+
+
+SLOPE = Part("slope of a PReLU", "array", "negative_slope")
+
+
+def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
+    """`in_axis` and `out_axis` of a kernel, by the layout of its library.
+
+    Kernels named `weight` have torch's and Equinox's order, outputs first; others have
+    Flax's, outputs last. Flax's attention has three axes: (inputs, heads, size) and,
+    at its output, (heads, size, outputs). A bias beside a kernel tells its outputs:
+    several axes, as of Flax's `DenseGeneral`, or the last but one, as of transposed
+    convolutions in Haiku and Keras.
+    """
+    if outputs_first(leaf):
+        return {"in_axis": 1, "out_axis": 0}
+    if len(leaf.shape) == 3 and (QUERY_KEY(leaf) or VALUE(leaf)):
+        return {"in_axis": 0, "out_axis": (1, 2)}
+    if len(leaf.shape) == 3 and ATTENTION_OUT(leaf):
+        return {"in_axis": (0, 1), "out_axis": 2}
+    return _axes_by_bias(leaf) or {"in_axis": -2, "out_axis": -1}
+
+
+def _axes_by_bias(leaf: Leaf) -> dict[str, int | tuple[int, ...]] | None:
+    bias, ndim = bias_beside(leaf), len(leaf.shape)
+    if bias is None or ndim < 3:
+        return None
+    if leaf.shape[-1:] != bias.shape == leaf.shape[-2:-1]:
+        return {"in_axis": -1, "out_axis": -2}
+    for outputs in range(len(bias.shape), 1, -1):
+        batch = len(bias.shape) - outputs  # axes that inputs and outputs share
+        found = leaf.shape[:batch] + leaf.shape[ndim - outputs :]
+        if found == bias.shape and len(bias.shape) < ndim:
+            first = ndim - outputs
+            return {"in_axis": _axis(0, first), "out_axis": _axis(first, ndim)}
+    return None
+
+
+def _axis(start: int, stop: int) -> int | tuple[int, ...]:
+    return start if stop == start + 1 else tuple(range(start, stop))
+
+
+def outputs_first(leaf: Leaf) -> bool:
+    """Whether a kernel has torch's and Equinox's layout."""
+    return leaf.path.rpartition("/")[2] in _TORCH_LAYOUT
+
+
+def bias_beside(leaf: Leaf) -> jax.ShapeDtypeStruct | None:
+    """The bias of the layer that a kernel belongs to."""
+    biases = (leaf.siblings[name] for name in ("bias", "b") if name in leaf.siblings)
+    return next(biases, None)
+
+
+def kernel_beside(leaf: Leaf) -> Leaf | None:
+    """The kernel of the layer that a bias belongs to; None beside a norm's scale."""
+    for name in leaf.siblings:
+        if _KINDS.get(name) == "kernel":
+            found = at(leaf, beside(leaf.path, name))
+            if described(found)[0] == "kernel" and len(found.shape) > 1:
+                return found
+    return None
+
+
+def beside(path: str, name: str) -> str:
+    """The path of a leaf in the same module."""
+    return f"{path.rpartition('/')[0]}/{name}".removeprefix("/")
+
+
+def at(leaf: Leaf, path: str) -> Leaf:
+    """Another leaf of the same tree; of its siblings those with names known here."""
+    found = leaf.leaves[path]
+    names = {name: beside(path, name) for name in (path.rpartition("/")[2], *_KINDS)}
+    return dataclasses.replace(
+        leaf,
+        path=path,
+        shape=tuple(found.shape),
+        dtype=found.dtype,
+        siblings={x: leaf.leaves[y] for x, y in names.items() if y in leaf.leaves},
+    )
+
+
+def stack(leaf: Leaf) -> str | None:
+    """Whether a leaf is of the encoder or of the decoder; None if no name says so.
+
+    The first segment that has one of the words, and not both, decides: in a decoder,
+    `encoder_attention` is of the decoder.
+    """
+    for segment in leaf.path.split("/"):
+        words = (
+            x.lower() for x in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", segment)
+        )
+        found = {m[1] for x in words if (m := re.fullmatch(_STACK, x))}
+        if len(found) == 1:
+            return found.pop()
+    return None
+
+
+_STACK = r"(encoder|decoder)(?:s|blocks?|layers?)?"
+
+
+def place_in_block(leaf: Leaf) -> tuple[int, int] | None:
+    """Position of a layer among its like in a residual block, from 0, and their number.
+
+    Layers are alike if their names differ only in a number at the end, such as `bn1`
+    and `bn2`, or `Conv_0` and `Conv_1`. A block is a module that is numbered itself.
+    None outside a block.
+    """
+    found = re.fullmatch(r"((?:.*/)?[^/]*\d/[^/]*?)(\d+)(/[^/]+)", leaf.path)
+    if not found:
+        return None
+    stem, number, last = found[1], int(found[2]), found[3]
+    first = end = number
+    while f"{stem}{first - 1}{last}" in leaf.leaves:
+        first -= 1
+    while f"{stem}{end + 1}{last}" in leaf.leaves:
+        end += 1
+    return number - first, end - first + 1
