@@ -52,7 +52,7 @@ def rates(law: str, draws: int, sizes: Sequence[int]) -> Iterator[dict]:
     init, dtype = LAWS[law]
     expected = expected_moments(init, (), jnp.dtype(dtype))
     for size, measured in _simulated(init, dtype, draws, sizes, expected.mean).items():
-        scores = score_measured(measured, expected)
+        scores = score_measured(measured, expected, dtype)
         for name, p, method in (
             ("mean", scores.mean_p, scores.mean_method),
             ("variance", scores.variance_p, scores.variance_method),

@@ -158,7 +158,7 @@ class _Leaf:
         if expected is None or measured is None:
             return None
         if init.is_independent(self.array.shape):
-            return score_measured(measured, expected)
+            return score_measured(measured, expected, self.array.dtype)
         return _dependent_score(jnp.asarray(self.array), init)
 
 
@@ -170,7 +170,9 @@ def _dependent_score(x: jax.Array, init: Initializer) -> Score | None:
     drawn = drawn_pieces(init, x)
     measured = measure_all(part for _, part in drawn)
     scores = [
-        score_measured(found, expected_moments(made, part.shape, part.dtype))
+        score_measured(
+            found, expected_moments(made, part.shape, part.dtype), part.dtype
+        )
         for (made, part), found in zip(drawn, measured, strict=True)
         if found is not None
     ]

@@ -121,7 +121,7 @@ def assert_variance(x: Any, expected: Any, p_fail: float = 1e-9) -> Problems:
         if measured is None:
             refuse_unmeasurable(leaf)
         moments = expected_moments(expected, leaf.shape, leaf.dtype)
-        score = score_measured(measured, moments)
+        score = score_measured(measured, moments, leaf.dtype)
         yield from _off_variance(path, leaf, measured, moments, score, threshold)
 
 
@@ -302,7 +302,8 @@ def _off_plan(
         parts = [(*piece, m) for piece, m in zip(drawn, found, strict=True)]
     for made, part, found in parts:
         moments = expected_moments(made, part.shape, part.dtype)
-        score, p = score_measured(found, moments), threshold / len(parts)
+        score = score_measured(found, moments, part.dtype)
+        p = threshold / len(parts)
         yield from _off_mean(leaf.path, part, found, moments, score, p)
         yield from _off_variance(leaf.path, part, found, moments, score, p)
 

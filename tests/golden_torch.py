@@ -38,4 +38,6 @@ def probability(entry: dict, law: Law) -> float:
     ends = values[0], values[-1]
     measured = Measured(size, entry["mean"], entry["variance"], *ends, 0, 0)
     of_orders = 2 * values.size * min(below.min(), above.min())
-    return float(min(1.0, 2 * of_orders, 2 * score_measured(measured, moments).p))
+    return float(
+        min(1.0, 2 * of_orders, 2 * score_measured(measured, moments, np.float32).p)
+    )

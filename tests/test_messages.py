@@ -216,7 +216,27 @@ CASES = {
     ),
     "log of nothing": (
         lambda: jaxinit.softplus_inverse(1e-300)(KEY, SHAPE),
-        ["softplus_inverse(dt_min=1e-300)", "not finite in float32", "-inf"],
+        ["dt_min of softplus_inverse(dt_min=1e-300)", "zero in float32", "1.18e-38"],
+    ),
+    "too small to draw": (
+        lambda: jaxinit.normal(1e-39)(KEY, SHAPE, jnp.bfloat16),
+        ["normal(stddev=1e-39)", "all zero in float32", "1.18e-38", "greater"],
+    ),
+    "too small by its fan": (
+        lambda: jaxinit.variance_scaling(1e-80, "fan_in", "normal").moments(SHAPE),
+        ["variance_scaling(1e-80", "all zero in float32"],
+    ),
+    "too small a matrix": (
+        lambda: jaxinit.orthogonal(1e-40)(KEY, SHAPE),
+        ["orthogonal(scale=1e-40)", "all zero in float32"],
+    ),
+    "too small a setting": (
+        lambda: jaxinit.log_uniform(1e-40, 1e-3)(KEY, SHAPE),
+        ["low of log_uniform(1e-40, 0.001)", "zero in float32", "1.18e-38"],
+    ),
+    "exp of exp": (
+        lambda: jaxinit.gain(lambda x: jnp.exp(jnp.exp(x))),
+        ["fn=<lambda>", "mean square inf"],
     ),
     "log of all": (
         lambda: jaxinit.chrono(1e39)(KEY, SHAPE[:1]),

@@ -36,7 +36,7 @@ def draw_between(
         return jnp.full(shape, law.low, dtype)
     start, width = law.tail if law.side else (0.0, (law.high - law.low) / law.stddev)
     if width * (start + width) < float(jnp.finfo(dtype).eps):  # the density is flat
-        drawn = law.low + (law.high - law.low) * _uniform(key, shape, dtype)
+        drawn = _draw_flat(key, shape, dtype, law)
     elif law.side:
         distance = _draw_tail(key, shape, dtype, *law.tail, law.stddev)
         drawn = law.origin + law.side * distance
@@ -45,6 +45,14 @@ def draw_between(
     limits = jnp.finfo(dtype)
     low, high = max(law.low, float(limits.min)), min(law.high, float(limits.max))
     return jnp.clip(drawn, low, high)
+
+
+def _draw_flat(key, shape, dtype, law: NormalBetween) -> jax.Array:
+    """Draws between bounds so near to each other that the density is flat."""
+    u, width = _uniform(key, shape, dtype), law.high - law.low
+    if width > float(jnp.finfo(dtype).max):
+        return (law.low / 2 + width / 2 * u) * 2
+    return law.low + width * u
 
 
 def _draw_around(key, shape, dtype, law: NormalBetween) -> jax.Array:

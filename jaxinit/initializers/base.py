@@ -19,7 +19,7 @@ from jaxinit._basics.keys import check_key
 from jaxinit._kernel.options import compiler_options, is_unrolled
 from jaxinit.initializers import settings
 from jaxinit.initializers._makers import forgotten_call, refuse_drawing, refuse_shape
-from jaxinit.laws import Law, Moments
+from jaxinit.laws import Law, Moments, Uniform
 
 Shape = tuple[int, ...]
 _CONSTANTS = ("dtype_kinds", "draws", "rounds", "entries_independent")
@@ -205,16 +205,23 @@ class Initializer:
         """Raises where the shape does not fit the settings."""
 
     def check_values(self, shape: Shape, dtype: np.dtype) -> None:
-        """Raises where entries would not be finite in the dtype they are made in.
+        """Raises where entries would overflow, or vanish, in the dtype of the draw.
 
-        The bounds and the width of `entry_law` decide, unless this is overridden.
+        The bounds of `entry_law` decide, or its width where it has none, unless this is
+        overridden.
         """
-        reach = _reach(self, shape, dtype)
-        if not reach <= (most := float(jnp.finfo(dtype).max)):
+        reach, limits = _reach(self, shape, dtype), jnp.finfo(dtype)
+        if not reach <= (most := float(limits.max)):
             raise ValueError(
                 f"{self!r} makes entries that are not finite in {dtype}: they reach "
                 f"{reach:.3g}, and its greatest number is {most:.3g}. Choose smaller "
                 "settings, or a wider dtype."
+            )
+        if 0 < reach < (least := float(limits.tiny)):
+            raise ValueError(
+                f"{self!r} makes entries that are all zero in {dtype}: they reach "
+                f"{reach:.3g}, and XLA takes what is below {least:.3g} for zero. "
+                "Choose greater settings, or a wider dtype."
             )
 
     def notes(self, shape: Shape) -> Iterator[tuple[str, str]]:
@@ -278,14 +285,18 @@ _SIGMAS = 9.0  # how far a normal law reaches in float64
 
 
 def _reach(init: Initializer, shape: Shape, dtype: np.dtype) -> float:
-    """The greatest number that its draws meet; the width of its law is one of them."""
+    """The greatest number that its draws meet; 0 if it states no law."""
     try:
-        mean, variance, _, low, high = init.entry_law(shape, dtype).moments()
-        reach = abs(mean) + _SIGMAS * math.sqrt(variance)
-    except (ArithmeticError, NotImplementedError) as error:
-        return 0.0 if isinstance(error, NotImplementedError) else math.inf
-    ends = [end for end in (low, high, high - low) if math.isfinite(end)]
-    return max(map(abs, ends)) if len(ends) == 3 else reach
+        law = init.entry_law(shape, dtype)
+        mean, variance, _, low, high = law.moments()
+    except NotImplementedError:
+        return 0.0
+    except ArithmeticError:
+        return math.inf
+    if not math.isfinite(high - low):
+        return abs(mean) + _SIGMAS * math.sqrt(variance)
+    width = high - low if isinstance(law, Uniform) else 0.0  # jax draws a part of it
+    return max(abs(low), abs(high), width)
 
 
 def _canonical(dtype: Any) -> np.dtype:

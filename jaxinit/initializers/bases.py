@@ -1,5 +1,6 @@
 """Bases of initializers whose law is not one of a few parameters."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
@@ -45,7 +46,9 @@ class FromUniform(Initializer):
         return laws.Quantile(self)
 
     def check_values(self, shape, dtype):
-        half = np.finfo(dtype).eps / 2
+        limits = np.finfo(dtype)
+        _refuse_flushed(self, float(limits.tiny), dtype)
+        half = limits.eps / 2
         with np.errstate(all="ignore"):
             ends = self.quantile(np, np.array([half, 1 - half], dtype))
         if not np.isfinite(ends).all():
@@ -60,3 +63,14 @@ class FromUniform(Initializer):
             jnp.finfo(dtype).eps / 2, dtype
         )
         return self.quantile(jnp, u)
+
+
+def _refuse_flushed(init: Initializer, least: float, dtype: np.dtype) -> None:
+    """Raises where a setting is so small that XLA takes it for zero."""
+    for field in dataclasses.fields(init):  # pyright: ignore - they all are
+        value = getattr(init, field.name)
+        if isinstance(value, float) and 0 < abs(value) < least:
+            raise ValueError(
+                f"{field.name} of {init!r} is zero in {dtype}: XLA takes what is below "
+                f"{least:.3g} for zero. Choose a greater one, or a wider dtype."
+            )

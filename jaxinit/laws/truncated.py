@@ -16,6 +16,7 @@ from jaxinit.laws.base import (
     point_if_flat,
     standardised,
 )
+from jaxinit.laws.simple import Uniform
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,18 +82,27 @@ class NormalBetween(Law):
         start = abs(self.origin - self.mean) / self.stddev
         return min(start, _FAR), (self.high - self.low) / self.stddev
 
+    @property
+    def _flat(self) -> Uniform | None:
+        """What it is to rounding error where its bounds are near to each other."""
+        start, width = self.tail
+        start = start if self.side else 0.0
+        is_flat = width * (start + width) < _FLAT
+        return Uniform(self.low, self.high) if is_flat else None
+
     def moments(self) -> Moments:
         """Moments after truncation."""
-        if self.low == self.high:
-            return Moments(self.low, 0.0, math.nan, self.low, self.low)
+        if self._flat:
+            return self._flat.moments()
         standard = _truncated(*self._distances())
         moments = affine(standard, self.stddev * (self.side or 1), self.origin)
         return point_if_flat(moments._replace(low=self.low, high=self.high))
 
     def third(self) -> float:
         """By quadrature."""
-        third = _truncated_third(*self._distances()) if self.low < self.high else 0.0
-        return (self.side or 1) * self.stddev**3 * third
+        if self._flat:
+            return 0.0
+        return (self.side or 1) * self.stddev**3 * _truncated_third(*self._distances())
 
     def _distances(self) -> tuple[float, float, float]:
         """Where distances start from, and their bounds, in deviations."""
@@ -103,8 +113,8 @@ class NormalBetween(Law):
         return 0.0, *ends.tolist()
 
     def cdf(self, x):
-        if self.low == self.high:
-            return np.where(np.asarray(x) >= self.low, 1.0, 0.0)
+        if self._flat:
+            return self._flat.cdf(x)
         x = np.clip(np.asarray(x, np.float64), self.low, self.high)
         if not self.side:
             below, above = _around([self.low, self.high], self.stddev, self.mean)
@@ -119,6 +129,7 @@ class NormalBetween(Law):
         )
 
 
+_FLAT = 1e-14  # relative change of the density between its bounds
 _FAR = 1e150  # its square is finite; a tail that starts there has no width to be seen
 
 
