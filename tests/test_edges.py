@@ -75,3 +75,22 @@ def test_constants_may_be_as_small_as_they_are():
     x = jaxinit.constant(1e-40)(KEY, (3,))
     assert (np.asarray(x) == np.float32(1e-40)).all()
     assert (np.asarray(jaxinit.normal(0.0)(KEY, (3,))) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        jaxinit.truncated_normal(1.0, low=1.0, high=4.0),
+        jaxinit.truncated_normal(1.0, low=-1.2, high=-1.0, mean=0.5),
+        jaxinit.truncated_normal(0.3, low=-0.1, high=2.0, mean=0.7),
+        jaxinit.truncated_normal(1.0, low=0.5, high=0.5000003),
+    ],
+    ids=["tail", "lower tail", "around its mean", "flat"],
+)
+def test_parts_in_short_loops_are_those_of_the_whole(init):
+    """XLA contracts sums of products in loops of more than 8, and not in others."""
+    mesh = jax.make_mesh((4, 2), ("data", "model"))
+    whole = np.asarray(init(KEY, (16, 32)))
+    for spec in (jax.P(None, "data"), jax.P(None, ("data", "model"))):
+        placed = init(KEY, (16, 32), out_sharding=jax.NamedSharding(mesh, spec))
+        np.testing.assert_array_equal(placed, whole)
