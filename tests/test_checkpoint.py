@@ -62,26 +62,32 @@ def test_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
 
 
 def test_what_orbax_logs_after_a_failure_is_dropped(tmp_path, monkeypatch, caplog):
-    logger = logging.getLogger("absl")
-
-    def log(path):
-        logger.handle(
-            logger.makeRecord("absl", logging.ERROR, path, 1, "late", (), None)
-        )
+    def log(name, path, text="late", error=None):
+        logger, exc = logging.getLogger(name), (type(error), error, None)
+        logger.handle(logger.makeRecord(name, logging.ERROR, path, 1, text, (), exc))
         return len(caplog.records)
+
+    def unretrieved(error):
+        text = "Future exception was never retrieved"
+        return log("asyncio", "/asyncio/base_events.py", text, error)
 
     def fails(*_):
         raise OSError("no space")
 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     checkpoint.save(tmp_path / "whole", {"a": np.ones(2)})
-    assert log("/orbax/future.py") == 1
+    assert log("absl", "/orbax/future.py") == 1
+    assert unretrieved(OSError()) == 2
     monkeypatch.setattr("orbax.checkpoint.StandardCheckpointer.save", fails)
     with pytest.raises(OSError, match="no space"):
         checkpoint.save(tmp_path / "failed", {"a": np.ones(2)})
-    assert log("/orbax/future.py") == 1
-    assert log("/elsewhere.py") == 2
-    logger.filters.clear()
+    assert log("absl", "/orbax/future.py") == 2
+    assert unretrieved(OSError()) == 2
+    assert log("absl", "/elsewhere.py") == 3
+    assert unretrieved(ValueError()) == 4
+    assert log("asyncio", "/asyncio/base_events.py", error=OSError()) == 5
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).filters.clear()
 
 
 REFUSED = {

@@ -207,9 +207,10 @@ def _orbax() -> Callable[[Path, Any], None]:
     import orbax.checkpoint as ocp
 
     def write(path: Path, params: Any) -> None:
-        hook, logger = sys.unraisablehook, logging.getLogger("absl")
+        hook = sys.unraisablehook
         sys.unraisablehook = _ignoring_closed_loops(hook)
-        logger.addFilter(_is_not_of_orbax)
+        for name, is_kept in _FILTERS.items():
+            logging.getLogger(name).addFilter(is_kept)
         if jax.process_count() > 1:  # Orbax takes no arrays of one process there
             params = jax.tree.map(lambda x: x if spans(x) else np.asarray(x), params)
         try:
@@ -218,8 +219,9 @@ def _orbax() -> Callable[[Path, Any], None]:
         except BaseException:
             _outlast_writers(path.parent)
             raise
-        # Both stay after a failure, since other writes under way fail later.
-        logger.removeFilter(_is_not_of_orbax)
+        # All stay after a failure, since other writes under way fail later.
+        for name, is_kept in _FILTERS.items():
+            logging.getLogger(name).removeFilter(is_kept)
         sys.unraisablehook = hook
 
     return write
@@ -257,6 +259,16 @@ def _ignoring_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     """Orbax logs the tracebacks of what it raises as well, each thread its own."""
     return "orbax" not in record.pathname
+
+
+def _is_not_left_over(record: logging.LogRecord) -> bool:
+    """Nobody waits for the other writes under way, and asyncio says so of each."""
+    error = record.exc_info[1] if record.exc_info else None
+    is_left_over = "exception was never retrieved" in record.getMessage()
+    return not (is_left_over and isinstance(error, OSError))
+
+
+_FILTERS = {"absl": _is_not_of_orbax, "asyncio": _is_not_left_over}
 
 
 @contextlib.contextmanager
