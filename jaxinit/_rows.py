@@ -1,5 +1,6 @@
 """The leaves of a parameter tree as rows of data: measured, compared and folded."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -146,9 +147,11 @@ class _Leaf:
         if self.measured is None or not isinstance(init, Initializer):
             return None
         shape, dtype = self.array.shape, self.array.dtype
-        if not init.is_independent(shape):
-            return init.moments(shape, dtype)
-        return expected_moments(init, shape, dtype)
+        with contextlib.suppress(NotImplementedError):  # it states no law
+            if not init.is_independent(shape):
+                return init.moments(shape, dtype)
+            return expected_moments(init, shape, dtype)
+        return None
 
     @functools.cached_property
     def score(self) -> Score | None:

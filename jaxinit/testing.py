@@ -277,9 +277,9 @@ def assert_bounds(
 def _refuse_unknown(plan: Plan) -> None:
     unknown = [
         f"{leaf.path}: {leaf.initializer!r} does not know its moments; give its rule "
-        "an initializer of jaxinit"
+        "an initializer that states its law"
         for leaf in plan
-        if not isinstance(leaf.initializer, Initializer)
+        if leaf.std is None
     ]
     if unknown:
         raise TypeError(problems_message("the plan", unknown))

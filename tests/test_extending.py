@@ -16,7 +16,7 @@ import pytest
 
 import jaxinit
 import jaxinit.initializers
-from jaxinit import laws, stats
+from jaxinit import laws, report, stats
 from jaxinit.initializers.settings import Positive
 from jaxinit.testing import assert_moments
 
@@ -154,15 +154,73 @@ def test_fields_do_not_hide_members():
             moments: Positive = 1.0
 
 
-def test_what_is_missing_is_named():
-    @dataclasses.dataclass(frozen=True, repr=False)
-    class empty(jaxinit.Initializer):  # noqa: N801
-        scale: Positive = 1.0
+@dataclasses.dataclass(frozen=True, repr=False)
+class lawless(jaxinit.Initializer):  # noqa: N801
+    """One that draws and states no law."""
 
-    with pytest.raises(NotImplementedError, match="empty must override sample"):
-        empty()(KEY, (2,))
-    with pytest.raises(NotImplementedError, match="states no law"):
-        empty().moments((2,))
+    scale: Positive = 1.0
+
+    def sample(self, key, shape, dtype):
+        return self.scale * jax.random.normal(key, shape, dtype)
+
+
+def test_an_initializer_without_a_law_draws_and_is_shown():
+    plan = jaxinit.plan(shapes({"a": (2, 3)}), {"**": lawless(2.0)})
+    params = plan.init(KEY)
+    assert params["a"].shape == (2, 3)
+    (line,) = [line for line in str(plan).splitlines() if line.startswith("a")]
+    assert line.endswith("-")
+    assert "lawless(scale=2.0)" in str(report.report(params, plan))
+    assert "not stated" in jaxinit.explain(lawless(), (2, 3))
+    with pytest.raises(TypeError, match="does not know its moments"):
+        assert_moments(params, plan)
+
+
+class undecorated(lawless):  # noqa: N801
+    other: Positive = 1.0
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class of_wrong_shape(lawless):  # noqa: N801
+    def sample(self, key, shape, dtype):
+        return jnp.ones((3,), dtype)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class of_wrong_law(lawless):  # noqa: N801
+    def entry_law(self, shape, dtype):
+        return 3
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class with_a_list(lawless):  # noqa: N801
+    values: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class without_a_draw(jaxinit.Initializer):  # noqa: N801
+    scale: Positive = 1.0
+
+
+WRONG = {
+    "no law": (lambda: lawless().moments((2,)), "states no law"),
+    "no draw": (lambda: without_a_draw()(KEY, (2,)), "must override sample"),
+    "no dataclass": (undecorated, "put @dataclass.* above it"),
+    "wrong shape": (
+        lambda: of_wrong_shape()(KEY, (2, 2)),
+        r"must return shape \(2, 2\) and dtype float32, got shape \(3,\)",
+    ),
+    "wrong law": (lambda: of_wrong_law()(KEY, (2,)), "must return a jaxinit.laws.Law"),
+    "a list": (lambda: with_a_list(values=[1]), "must be hashable .* use tuples"),
+    "a law of no moments": (lambda: laws.Law().moments(), "Law states no moments"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said(name):
+    call, message = WRONG[name]
+    with pytest.raises((TypeError, NotImplementedError), match=message):
+        call()
 
 
 def test_every_initializer_is_in_its_room():

@@ -403,7 +403,7 @@ REFUSED = {
             {"w": jnp.ones(3)},
             jaxinit.plan({"w": jnp.ones(3)}, {"w": reference.normal()}),
         ),
-        ["w: ", "does not know its moments", "an initializer of jaxinit"],
+        ["w: ", "does not know its moments", "an initializer that states its law"],
     ),
 }
 

@@ -64,7 +64,10 @@ class PlannedLeaf:
         """Expected standard deviation; None if the initializer does not know it."""
         if not isinstance(self.initializer, Initializer):
             return None
-        return self.initializer.moments(self.shape, self.dtype).std
+        try:
+            return self.initializer.moments(self.shape, self.dtype).std
+        except NotImplementedError:
+            return None
 
     @property
     def fans(self) -> tuple[float, float] | None:

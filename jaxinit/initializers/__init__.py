@@ -6,7 +6,6 @@ A new initializer derives from `Initializer`, or from `FromShape` or `FromUnifor
 from jaxinit.initializers.activation import Recommendation as Recommendation
 from jaxinit.initializers.activation import for_activation as for_activation
 from jaxinit.initializers.base import Initializer as Initializer
-from jaxinit.initializers.base import explain as explain
 from jaxinit.initializers.bases import FromShape as FromShape
 from jaxinit.initializers.bases import FromUniform as FromUniform
 from jaxinit.initializers.basic import constant as constant
@@ -17,6 +16,7 @@ from jaxinit.initializers.basic import truncated_normal as truncated_normal
 from jaxinit.initializers.basic import uniform as uniform
 from jaxinit.initializers.basic import zeros as zeros
 from jaxinit.initializers.basic import zeros_init as zeros_init
+from jaxinit.initializers.explaining import explain as explain
 from jaxinit.initializers.fans import Fans as Fans
 from jaxinit.initializers.fans import einsum_axes as einsum_axes
 from jaxinit.initializers.heads import log_frequencies as log_frequencies

@@ -1,6 +1,5 @@
 """The base of every initializer: one way to check, draw, place, compare and print."""
 
-import contextlib
 import functools
 import inspect
 import math
@@ -12,18 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxinit._basics.integers import checked_shape
 from jaxinit._basics.keys import check_key
 from jaxinit._kernel.options import compiler_options, is_unrolled
 from jaxinit.initializers import settings
 from jaxinit.initializers._makers import forgotten_call, refuse_drawing, refuse_shape
+from jaxinit.initializers._placing import Placement, Shape, in_mesh_of, is_eager, placed
 from jaxinit.laws import Law, Moments, Uniform
 
-Shape = tuple[int, ...]
 _CONSTANTS = ("dtype_kinds", "draws", "rounds", "entries_independent")
-Placement = NamedSharding | PartitionSpec | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,6 +81,7 @@ class Initializer:
     def __new__(cls, *args: Any, **kwargs: Any):
         """Refuses what is a draw: `normal(key, shape)` in place of `normal()(...)`."""
         refuse_drawing(cls, args)
+        _refuse_undecorated(cls)
         if first := next(iter(settings.checks(cls).values()), None):
             refuse_shape(cls, first, args[0] if args else None)
         return super().__new__(cls)
@@ -92,6 +90,7 @@ class Initializer:
         for name, check in settings.checks(type(self)).items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
         self.check_settings()
+        _refuse_unhashable(self)
 
     def __call__(
         self,
@@ -130,7 +129,7 @@ class Initializer:
             key = None
         plain = is_unrolled(shape) or _is_traced(key)
         kernel = _nested if plain else _top_level(_platform(key))
-        with _in_mesh_of(out_sharding):
+        with in_mesh_of(out_sharding):
             return kernel(self, key, shape, dtype, out_sharding)
 
     def __repr__(self):
@@ -263,6 +262,24 @@ def _refuse_hidden_members(cls: type) -> None:
         )
 
 
+def _refuse_undecorated(cls: type) -> None:
+    if settings.checks(cls).keys() - cls.__dataclass_fields__.keys():  # pyright: ignore
+        raise TypeError(
+            f"{cls.__name__} has settings and is no dataclass of its own: put "
+            "@dataclass(frozen=True, repr=False) above it."
+        )
+
+
+def _refuse_unhashable(init: Initializer) -> None:
+    try:
+        hash(init)
+    except TypeError as error:
+        raise TypeError(
+            f"the settings of {init!r} must be hashable ({error}): use tuples for "
+            "lists, and declare fields by the types in jaxinit.initializers.settings."
+        ) from None
+
+
 def checked_initializer(name: str, value: Any) -> Any:
     """The check that a setting is an initializer of this package."""
     if not isinstance(value, Initializer):
@@ -288,6 +305,10 @@ def _reach(init: Initializer, shape: Shape, dtype: np.dtype) -> float:
     """The greatest number that its draws meet; 0 if it states no law."""
     try:
         law = init.entry_law(shape, dtype)
+        if not isinstance(law, Law):
+            raise TypeError(
+                f"entry_law of {init!r} must return a jaxinit.laws.Law, got {law!r}."
+            )
         mean, variance, _, low, high = law.moments()
     except NotImplementedError:
         return 0.0
@@ -311,6 +332,17 @@ def _is_narrow(dtype: np.dtype) -> bool:
     return bool(jnp.issubdtype(dtype, np.floating)) and dtype.itemsize < 4
 
 
+def _sampled(init: Initializer, key: Any, shape: Shape, dtype: np.dtype) -> jax.Array:
+    """What `sample` makes, which must be what it was asked for."""
+    made = init.sample(key, shape, dtype)
+    if (jnp.shape(made), jnp.result_type(made)) != (shape, dtype):
+        raise TypeError(
+            f"{type(init).__name__}.sample must return shape {shape} and dtype "
+            f"{dtype}, got shape {jnp.shape(made)} and dtype {jnp.result_type(made)}."
+        )
+    return made
+
+
 def _draw(init: Initializer, key: Any, shape: Shape, dtype: Any, placement: Placement):
     from jaxinit._kernel.fuse import fused  # slow to import, and not needed before
 
@@ -318,57 +350,15 @@ def _draw(init: Initializer, key: Any, shape: Shape, dtype: Any, placement: Plac
         if 0 in shape:
             return jnp.zeros(shape, dtype)
         if not init.rounds or not _is_narrow(dtype):
-            return init.sample(key, shape, dtype)
+            return _sampled(init, key, shape, dtype)
         limits = jnp.finfo(dtype)
-        wide = init.sample(key, shape, np.dtype(np.float32))
+        wide = _sampled(init, key, shape, np.dtype(np.float32))
         if is_unrolled(shape):  # what else the loop did would change the draw
             wide = jax.lax.optimization_barrier(wide)
         return jnp.clip(wide, float(limits.min), float(limits.max)).astype(dtype)
 
     drawn = sample if is_unrolled(shape) else fused(sample)
-    return _placed(drawn, shape, placement)(key)
-
-
-def _check_axes(placement: NamedSharding | PartitionSpec, shape: Shape) -> None:
-    spec = placement.spec if isinstance(placement, NamedSharding) else placement
-    if len(spec) > len(shape):
-        raise ValueError(
-            f"out_sharding must name no more axes than the shape {shape} has, got "
-            f"{spec}."
-        )
-
-
-def _placed(draw, shape: Shape, placement: Placement):
-    if placement is None:
-        return draw
-    mesh = _mesh_of(placement)
-    _check_axes(placement, shape)
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    explicit = tuple(axis for axis in kinds if kinds[axis] == AxisType.Explicit)
-    if explicit:
-        return jax.sharding.auto_axes(draw, axes=explicit, out_sharding=placement)
-    return lambda key: jax.lax.with_sharding_constraint(draw(key), placement)
-
-
-def _in_mesh_of(placement: Placement) -> contextlib.AbstractContextManager[Any]:
-    """Puts a mesh in use that has Explicit axes, which mean nothing outside it."""
-    mesh = getattr(placement, "mesh", None)
-    is_explicit = isinstance(mesh, Mesh) and AxisType.Explicit in mesh.axis_types
-    return (
-        jax.set_mesh(mesh) if is_explicit and _is_eager() else contextlib.nullcontext()
-    )
-
-
-def _mesh_of(placement: NamedSharding | PartitionSpec) -> AbstractMesh | Mesh:
-    if isinstance(placement, NamedSharding):
-        return placement.mesh
-    mesh = jax.sharding.get_abstract_mesh()
-    if not isinstance(placement, PartitionSpec) or mesh.empty:
-        raise ValueError(
-            "out_sharding must be a NamedSharding or, under jax.set_mesh, a "
-            f"PartitionSpec, got {placement!r}."
-        )
-    return mesh
+    return placed(drawn, shape, placement)(key)
 
 
 _nested = jax.jit(_draw, static_argnums=(0, 2, 3, 4))
@@ -384,49 +374,10 @@ def _top_level(platform: str):
 def _is_traced(key: Any) -> bool:
     if key is None or isinstance(key, Tracer):
         return True
-    return not _is_eager()
-
-
-def _is_eager() -> bool:
-    return not isinstance(jnp.asarray(0), Tracer)
+    return not is_eager()
 
 
 def _platform(key: Any) -> str:
     if isinstance(key, jax.Array):
         return next(iter(key.devices())).platform
     return jax.default_backend()
-
-
-class Explanation(str):
-    """Text that a Python prompt shows as it is."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def explain(init: Initializer, shape: Sequence[int], dtype: Any = None) -> Explanation:
-    """Says in words what an initializer will draw, and why.
-
-    Args:
-        init: the initializer.
-        shape: shape of the array.
-        dtype: its dtype, as in a call.
-
-    Returns:
-        A few lines of text: fans where there are any, law, mean, standard deviation
-        and bounds.
-    """
-    init, shape = checked_initializer("init", init), checked_shape(shape)
-    resolved, moments = init._resolve(dtype), init.moments(shape, dtype)
-    lines = [
-        *init.notes(shape),
-        ("law", str(init.entry_law(shape, resolved))),
-        ("mean", f"{moments.mean:.6g}"),
-        ("std", f"{moments.std:.6g}"),
-        ("bounds", f"{moments.low:.6g} to {moments.high:.6g}"),
-    ]
-    if not init.entries_independent:
-        lines.append(("entries", "depend on each other: moments prove little"))
-    size = f"{math.prod(shape)} entries" if shape else "a single entry"
-    head = f"{init!r} on shape {shape}, {resolved}, {size}"
-    return Explanation("\n".join([head, *(f"  {a:<8} {b}" for a, b in lines)]))

@@ -48,7 +48,7 @@ class Law:
 
     def moments(self) -> Moments:
         """Its moments."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} states no moments")
 
     def third(self) -> float:
         """`E[(x - mean)**3]`, which a mixture needs; zero of symmetric laws."""
