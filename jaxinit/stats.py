@@ -47,7 +47,7 @@ class Score:
     Attributes:
         mean: difference of the means in standard errors, signed; infinite where an
             exact value is missed; None if no mean was expected.
-        variance: difference of the variances, likewise.
+        variance: difference of the variances in standard errors, signed.
         mean_p: p-value of the mean, two-sided; 1 if no mean was expected.
         variance_p: p-value of the variance, two-sided.
         mean_method: the method of `mean_p`.

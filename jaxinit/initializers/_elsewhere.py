@@ -1,7 +1,7 @@
 """Initializers of torch.nn.init and keras.initializers, by the names they have there.
 
-Each gives the law and the defaults that it has there, and takes its settings by the
-names that they have there, besides those of this package.
+Each gives the distribution and the defaults that it has there. Its settings may be
+given by the names that they have there, or by those of this package.
 """
 
 import inspect

@@ -227,7 +227,7 @@ class truncated_normal(Initializer):
         dtype: default dtype, float.
         lower: lower bound in units of `stddev`, may be infinite. The numbers are jax's,
             of which, beyond 5.3, one in 2**23 lies on the bound itself.
-        upper: upper bound in units of `stddev`, likewise.
+        upper: upper bound in units of `stddev`, may be infinite as well.
         corrected: whether to widen the law, bounds included, until `stddev` is the
             standard deviation after truncation, as in `variance_scaling`.
         mean: expected value before truncation; the bounds are relative to it.

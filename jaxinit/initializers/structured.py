@@ -153,7 +153,7 @@ def _power_of_two(size: int) -> int:
     return 1 << (max(size, 1) - 1).bit_length()
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def _sign_sum(rows: int, columns: int, size: int) -> int:
     """Sum of the first signs of Sylvester's matrix `[[H, H], [H, -H]]` of a size."""
     if not rows or not columns or size == 1:

@@ -94,7 +94,7 @@ class unit_scaled(_Wrapper):
     The deviation, `multiplier(shape)`, is for the forward pass to multiply by, so that
     all weights learn at one pace. Karras et al., "Progressive growing of GANs" (2018),
     call it equalized learning rate; Blake et al., "Unit scaling" (2023), have other
-    multipliers for the gradients besides.
+    multipliers for the gradients as well.
 
     Args:
         init: the initializer.

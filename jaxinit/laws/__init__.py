@@ -1,7 +1,7 @@
-"""Laws: distributions of one entry of an array, their moments and their cdf.
+"""Laws: what this package calls the distribution of one entry of an array.
 
-A law is a value that draws nothing: `testing` and `stats` compare arrays with it. A new
-one is a frozen dataclass that derives from `Law`.
+A law is a value. It knows its moments and its cumulative distribution function, and
+draws nothing: `testing` and `stats` compare arrays with it.
 """
 
 from jaxinit.laws.base import Law as Law

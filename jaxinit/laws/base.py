@@ -12,12 +12,12 @@ class Moments(NamedTuple):
 
     Attributes:
         mean: `E[x]`; of complex entries its real part (all complex laws here have a
-            real mean, save constants).
+            real mean, except constants).
         variance: `E[|x - mean|**2]`.
         kurtosis: `E[|x - mean|**4] / variance**2`, 3 for a real normal law and 2 for a
             complex one; NaN where the variance is zero.
         low: greatest lower bound of the entries, or of their real and imaginary parts.
-        high: least upper bound, likewise. Rounding to the dtype may step past a bound
+        high: least upper bound of the same. Rounding to the dtype may step past a bound
             by its last digit.
     """
 
@@ -41,10 +41,30 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Law:
-    """A distribution: prints itself in words, and knows its moments.
+    """The distribution of one entry of an array, as a value.
 
-    One `repr` for all: one for each would slow down importing jaxinit.
+    A law of your own is a frozen dataclass with `moments`, `cdf`, by which
+    `testing.assert_law` and `stats.fit` compare arrays with it, and `__str__`, its
+    words in `explain`. One that is not symmetric also has `third`.
+
+    >>> @dataclass(frozen=True, repr=False)
+    ... class Coin(Law):
+    ...     share: float
+    ...
+    ...     def moments(self):
+    ...         variance = self.share * (1 - self.share)
+    ...         return Moments(self.share, variance, 1 / variance - 3, 0.0, 1.0)
+    ...
+    ...     def cdf(self, x):
+    ...         return np.where(x < 0, 0.0, np.where(x < 1, 1 - self.share, 1.0))
+    ...
+    ...     def __str__(self):
+    ...         return f"1 with probability {self.share:g}, else 0"
+    >>> print(Coin(0.5), Coin(0.5).moments().kurtosis)
+    1 with probability 0.5, else 0 1.0
     """
+
+    # One `repr` for all: one for each would slow down importing jaxinit.
 
     def moments(self) -> Moments:
         """Its moments."""

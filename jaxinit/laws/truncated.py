@@ -140,7 +140,7 @@ def _around(x, stddev: float, mean: float) -> np.ndarray:
     return erf(standardised(x, stddev, mean) / math.sqrt(2))
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def _truncated(start: float, low: float, high: float) -> Moments:
     """Moments of `z - start`, `z` standard normal, cut to `low` and `high`.
 
@@ -163,7 +163,7 @@ def _truncated(start: float, low: float, high: float) -> Moments:
     return moments_of(mean, second, fourth, low, high)
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def _truncated_third(start: float, low: float, high: float) -> float:
     """`E[(y - mean)**3]` of the same `y`."""
     if low == -high:
