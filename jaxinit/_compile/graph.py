@@ -147,7 +147,7 @@ class Graph:
         arguments = [self._argument(i, v.aval) for i, v in enumerate(jaxpr.invars)]
         constants = [self._constant(value) for value in closed.consts]
         results = self._walk(jaxpr, constants, arguments)
-        # Keys that come out as they went in are arguments again, and stay where they are.
+        # Keys that come out as they went in are arguments again: they need no name.
         argument_of = {
             value: Argument(i)
             for i, value in enumerate(arguments)
