@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._arrays.measured import Measured, measure_all, pool
-from jaxinit._arrays.spread import gathered, parts, small, spans, summed
+from jaxinit._arrays.spread import gathered, local_shards, small, spans, summed
 from jaxinit._tree.fingerprint import digest
 from jaxinit._tree.folding import fold
 from jaxinit._tree.leaf import PlannedLeaf
@@ -245,16 +245,16 @@ def _bytes(leaf: jax.Array) -> int:
 
 
 def _distinct(arrays: Sequence[Any]) -> int | None:
-    """How many numbers of a narrow dtype there are in arrays, NaN as one of them."""
+    """How many different numbers of a narrow dtype are in arrays; NaN is one."""
     if arrays[0].dtype.itemsize > 2:
         return None
-    code = np.uint8 if arrays[0].dtype.itemsize == 1 else np.uint16
-    found = np.zeros(np.iinfo(code).max + 1, bool)
-    for part in (part for array in arrays for part in parts(array)):
-        found[np.asarray(part).ravel().view(code)] = True
+    bits = np.uint8 if arrays[0].dtype.itemsize == 1 else np.uint16
+    occurs = np.zeros(np.iinfo(bits).max + 1, bool)
+    for shard in (shard for array in arrays for shard in local_shards(array)):
+        occurs[np.asarray(shard).ravel().view(bits)] = True
     if any(map(spans, arrays)):
-        found = summed(found.astype(np.int64))
-    values = np.flatnonzero(found).astype(code).view(arrays[0].dtype)
+        occurs = summed(occurs.astype(np.int64))
+    values = np.flatnonzero(occurs).astype(bits).view(arrays[0].dtype)
     return np.unique(values.astype(np.float32)).size
 
 
