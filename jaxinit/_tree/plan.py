@@ -136,8 +136,8 @@ class Plan(Tabular):
                 "a plan with shardings cannot be pickled: its devices are those of "
                 "this process. Pickle shapes and rules, and plan again."
             )
-        # The tree is pickled, not its treedef: that of an Equinox module does not survive,
-        # because a part of it is compared by identity.
+        # The tree is pickled, not its treedef: Equinox compares a part of a treedef by
+        # identity, which pickling does not keep.
         return _restored, (jax.tree.unflatten(self._treedef, self),)
 
     def __repr__(self) -> str:
