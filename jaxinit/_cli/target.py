@@ -252,8 +252,8 @@ def _check_constructor(target: Any, keywords: Mapping[str, Any]) -> None:
     except TypeError as error:
         given = " and ".join(["rngs", *keywords])
         raise TargetError(
-            """The signature; one that takes anything if there is none: the call will tell."""
-            "--arg NAME=VALUE, or name a function of rngs that gives it the others"
+            f"the constructor takes {_names(target)}, not {given} alone ({error}): "
+            "give --arg NAME=VALUE, or name a function of rngs that gives it the others"
         ) from error
 
 
@@ -282,7 +282,7 @@ def _zeros(inputs: Sequence[jax.ShapeDtypeStruct]) -> list[jax.Array]:
 
 
 def _signature(target: Any) -> inspect.Signature:
-    """The signature; one that takes anything if it is not known: the call will tell."""
+    """The signature; one that takes anything if there is none: the call will tell."""
     try:
         if not isinstance(target, type):
             return inspect.signature(target)
