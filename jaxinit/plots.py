@@ -326,17 +326,7 @@ def weights(
             the initializer has no known density, as for `orthogonal`.
     """
     _check("init", init, Initializer)
-    values = np.asarray(array)
-    if not (
-        np.issubdtype(values.dtype, np.number)
-        or jnp.issubdtype(values.dtype, jnp.floating)
-    ):
-        raise TypeError(f"array must hold numbers, got {type(array).__name__}.")
-    if not values.size or np.iscomplexobj(values):
-        raise ValueError(
-            "array must hold at least one real number, got "
-            f"{values.dtype}{list(values.shape)}; look at the parts of a complex one."
-        )
+    values = _real_numbers(array)
     flat = values.astype(np.float64).ravel()
     if not np.isfinite(flat).all():
         raise ValueError("array must be finite: it holds NaN or infinite numbers.")
@@ -372,6 +362,19 @@ def weights(
     axes.set_title(title or f"{init!r}, {shape}", loc="left", size="medium")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _real_numbers(array: Any) -> np.ndarray:
+    values = np.asarray(array)
+    is_number = np.issubdtype(values.dtype, np.number)
+    if not is_number and not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"array must hold numbers, got {type(array).__name__}.")
+    if not values.size or np.iscomplexobj(values):
+        raise ValueError(
+            "array must hold at least one real number, got "
+            f"{values.dtype}{list(values.shape)}; look at the parts of a complex one."
+        )
+    return values
 
 
 def _probabilities(init: Initializer, law: Law, edges: np.ndarray) -> np.ndarray:

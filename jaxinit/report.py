@@ -135,7 +135,9 @@ def _table(rows: Sequence[Row], width: int) -> TextTable:
     if marks:
         result.add_column("", no_wrap=True)
     for i in range(len(rows)):
-        texts = [cells[name][i] for name in shown] + ([marks.get(i, "")] * bool(marks))
+        texts = [cells[name][i] for name in shown]
+        if marks:
+            texts.append(marks.get(i, ""))
         result.add_row(*map(Text, texts), style="bold red" if i in marks else "")
     return result
 

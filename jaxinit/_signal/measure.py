@@ -11,8 +11,8 @@ while the model runs: `tap.value + offsets[i]`. The gradient of the loss with re
 the offset is the gradient with respect to the array. `_passes` is one compiled program
 for the model, which returns the arrays, their gradients and those of the parameters.
 Their statistics are programs of their own, compiled once for a shape, whatever the
-model. `measure` returns the taps with 23 statistics each in place of the array, such as
-`std` 0.34 and `gradient_std` 0.12 for the first.
+model. `measure` returns the taps with a dictionary of statistics in place of the array:
+`std` and `gradient_std`, `dead`, `rank` and the rest of `LayerSignal`.
 
 What holds: a parameter belongs to the innermost layer around it; statistics are in
 float32 or wider, on numbers scaled so that no square overflows; nothing that is not
