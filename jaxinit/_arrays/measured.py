@@ -1,4 +1,4 @@
-"""What is in an array: moments, extremes and counts, taken where the array is.
+"""Statistics of an array: moments, extremes and counts, taken where the array is.
 
 One pass over the array, on its device, with sums in float32 that stay exact to a few of
 the last digits. Of `jnp.array([3.0, 5.0, 4.0, 8.0])`, `_sums` gives
@@ -37,7 +37,7 @@ _SHORT = 256  # shortest, so that the partial sums are few
 
 @dataclass(frozen=True)
 class Measured:
-    """What is in an array.
+    """Statistics of an array.
 
     Attributes:
         size: number of entries.
@@ -82,7 +82,7 @@ def measure(x: Any) -> Measured:
         x: concrete array with entries, of a floating-point or complex dtype.
 
     Returns:
-        What is in it.
+        The statistics.
 
     Raises:
         TypeError: if `x` is traced, or of another dtype.
@@ -135,7 +135,7 @@ def _with_those_elsewhere(
 
 
 def _as_row(pieces: list[Measured]) -> tuple[Any, ...]:
-    """What is in these pieces together, as numbers; zeros if there are none."""
+    """The statistics of these pieces together, as numbers; zeros if there are none."""
     return astuple(pool(pieces)) if pieces else (0,) * _FIELDS
 
 
@@ -149,7 +149,7 @@ _FIELDS = len(fields(Measured))
 
 
 def pool(pieces: Iterable[Measured]) -> Measured:
-    """What is in several arrays together."""
+    """The statistics of several arrays together."""
     pieces = list(pieces)
     if len(pieces) == 1:
         return pieces[0]

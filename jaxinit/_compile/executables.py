@@ -9,9 +9,9 @@ a program with input `Keys(1)` that draws `f32[8,4]`. Its executable is kept und
     home         where it runs, if nothing above says so
     settings     the configuration of jax, the mesh in use, compiler options
 
-What holds: whatever changes the executable is in that name, and all that is wanted is
-compiled in parallel. Arrays that a function closes over are written into the program;
-its executable is kept with the function alone, and goes when the function goes.
+What holds: everything that changes an executable is in its name, and all that are
+missing are compiled in parallel. Arrays that a function closes over are written into
+its programs; such an executable is kept by the function itself, and goes with it.
 """
 
 import functools
@@ -133,7 +133,7 @@ def settings() -> Hashable:
 
 @functools.lru_cache(4)
 def _setting_names(_count: int) -> tuple[list[str], list[str]]:
-    """Names of the settings that each thread has, and of those of the whole process.
+    """Names of the settings of a thread, and of the settings of the whole process.
 
     All but those that only report: which of them a compilation depends on, jax does not
     say. Some are added when a part of jax is imported, so that their count is the key.

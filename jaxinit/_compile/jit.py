@@ -3,7 +3,7 @@
 Of `init`, which draws 16 equal layers, `jaxinit.jit(init)(key)` makes the same arrays
 as `jax.jit(init)(key)`, in five steps:
 
-    trace           `jax.jit(init).trace`: the checks and the cache are those of jax
+    trace           `jax.jit(init).trace`, with the checks and the cache of jax
     graph           equations, keys taken out         graph.py, key_tree.py
     leaf programs   one for each output: 16           leaf_program.py, exact.py
     executables     one for each different one: 1     leaf_plan.py, executables.py
@@ -12,11 +12,11 @@ as `jax.jit(init)(key)`, in five steps:
 The middle three are kept in a `_Cut`, by the identity of the jaxpr: jax gives the same
 one for arguments of the same types under the same settings.
 
-What holds: whatever cannot be cut is left to `jax.jit` of the whole function. These are
-functions with side effects, options that are about arguments (donation, `keep_unused`),
-settings under which jax checks every operation, keys that are sharded over devices
-while an output is not placed, and placements on different devices, for which jax raises
-its own error.
+What holds: a call that cannot be cut is left to `jax.jit` of the whole function. That
+is so for functions with side effects, for options about arguments (donation,
+`keep_unused`), under settings with which jax checks every operation, for keys that are
+sharded over devices while an output is not placed, and for placements on different
+devices, for which jax raises its own error.
 """
 
 import functools
@@ -76,8 +76,7 @@ class _Cut:
 class JittedInit:
     """An init function compiled by `jaxinit.jit`; call it as the function itself.
 
-    `lower`, `trace`, `eval_shape` and `clear_cache` are those of `jax.jit` of the whole
-    function.
+    `lower`, `trace` and `eval_shape` are the methods of `jax.jit(fun)`.
     """
 
     # Slots, because jax.jit and functools.wraps copy __dict__ onto what wraps this.
@@ -97,17 +96,17 @@ class JittedInit:
 
     @property
     def lower(self) -> Callable[..., jax.stages.Lowered]:
-        """That of `jax.jit(fun)`."""
+        """`jax.jit(fun).lower`."""
         return self._jitted.lower
 
     @property
     def trace(self) -> Callable[..., jax.stages.Traced]:
-        """That of `jax.jit(fun)`."""
+        """`jax.jit(fun).trace`."""
         return self._jitted.trace
 
     @property
     def eval_shape(self) -> Callable[..., Any]:
-        """That of `jax.jit(fun)`."""
+        """`jax.jit(fun).eval_shape`."""
         return self._jitted.eval_shape
 
     def clear_cache(self) -> None:
@@ -329,11 +328,11 @@ def jit(
 ) -> JittedInit | Callable[[Callable[..., Any]], JittedInit]:
     """`jax.jit` for functions that return freshly drawn arrays.
 
-    The values, dtypes, weak types and tree structure are those of `jax.jit(fun)`. The
-    function is traced once and cut into one program for each output leaf; equal
-    programs, such as those of equal layers, are compiled once, in parallel, and run for
-    each leaf. Whatever the outputs do not depend on, such as the forward pass of a
-    model whose `init` this is, never runs.
+    Values, dtypes, weak types and tree structure are the same as from `jax.jit(fun)`.
+    The function is traced once and cut into one program for each output leaf. Equal
+    programs, as equal layers have, are compiled once, in parallel with others, and run
+    for each leaf. Work that no output depends on, such as the forward pass in the
+    `init` of a model, never runs.
 
     Under an outer `jax.jit`, `jax.vmap` or `jax.pmap` it becomes part of the outer
     program, in which equal leaves are drawn in a loop. A function with side effects is

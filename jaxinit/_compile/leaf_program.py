@@ -15,8 +15,8 @@ most of its layers are alike. It is cut into one program for each output. Take
 
 Keys and arguments are inputs, so that the last two have equal signatures and share one
 executable. Literals stay in the program: XLA folds constants, and may round differently
-if they become arguments. Two outputs of which both need one large node, such as the `q`
-of a QR decomposition, are computed by one program.
+if they become arguments. Outputs that share a large node, such as both factors of a
+QR decomposition, are computed by one program.
 
 What holds:
 - Programs are equal if their equations are, up to the names of variables.

@@ -9,9 +9,9 @@ A leaf program must land where `jax.jit` of the function would have put its leaf
 
 under `jax.set_mesh` with a mesh of 8 devices. `flat_shardings` spreads the prefix over
 the leaves, in the order of the tree: `[None, P("data")]`; `on_mesh` puts the mesh in.
-`placement_of` finds what is committed: not the key, but one output. So the home is that
-mesh, replicated: the program of `b`, bound to no place, runs there too, as it would in
-one program with `w`.
+`placement_of` looks for committed arrays and placed outputs: the key is neither, `w` is
+placed. So the home is its mesh, replicated: the program of `b`, bound to no place, runs
+there too, as it would in one program with `w`.
 
 Axes of a mesh can be Explicit: a part of the type of each array. What is drawn is then
 whole on every device before it is cut. So where outputs are placed, functions run with
@@ -148,7 +148,7 @@ def whole_on_explicit_mesh() -> NamedSharding | None:
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.explicit_axes:
         return None
-    with contextlib.suppress(ValueError):  # under a trace, even that of jax.vmap
+    with contextlib.suppress(ValueError):  # under any trace, also an eager jax.vmap
         mesh = jax.sharding.get_mesh()
     return NamedSharding(mesh, PartitionSpec())
 
@@ -274,7 +274,7 @@ with jax.ensure_compile_time_eval():
 
 
 def is_tracing() -> bool:
-    """Whether what is computed now becomes part of an outer program."""
+    """Whether operations now become part of an outer program."""
     if get_opaque_trace_state() == _EAGER:
         return False
     # Under an eager jax.vmap, say, operations on no traced value are still computed.

@@ -9,10 +9,10 @@ Take two layers `tanh(x @ w)`, with weights of `f32[3,2]` and `f32[2,2]`, on a b
 To get the gradient with respect to a tapped array, an offset of zeros is added to it
 while the model runs: `tap.value + offsets[i]`. The gradient of the loss with respect to
 the offset is the gradient with respect to the array. `_passes` is one compiled program
-for the model, which returns the arrays, their gradients and those of the parameters.
-Their statistics are programs of their own, compiled once for a shape, whatever the
-model. `measure` returns the taps with a dictionary of statistics in place of the array:
-`std` and `gradient_std`, `dead`, `rank` and the rest of `LayerSignal`.
+for the model, which returns the arrays, and gradients for arrays and parameters.
+Statistics are programs of their own, compiled once for a shape and shared by all
+models. `measure` returns the taps with a dictionary of statistics in place of the
+array: `std`, `gradient_std`, `dead`, `rank` and the rest of `LayerSignal`.
 
 What holds: a parameter belongs to the innermost layer around it; statistics are in
 float32 or wider, on numbers scaled so that no square overflows; nothing that is not
@@ -56,7 +56,7 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
         model: its parameters are differentiated where they are floating-point.
         loss: scalar function of the output; None takes the product of the output with
             standard normal numbers.
-        inputs: what it is called on.
+        inputs: arguments of its call.
 
     Returns:
         For each layer, in the order of execution, its tap, the array replaced by its
@@ -75,7 +75,7 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
         ),
     ):
         owned = _by_owner(params, slopes, taps)
-        # Statistics are compiled apart, once for each shape whatever the model.
+        # Compiled once for each shape, for all models.
         measured = [
             dataclasses.replace(
                 tap,
@@ -183,7 +183,7 @@ def real_scalar(loss: Loss, output: Any) -> jax.Array:
 def _by_owner(
     params: Any, slopes: Sequence[jax.Array | None], taps: Sequence[Tap]
 ) -> dict[tuple | None, list[Any]]:
-    """Statistics of the parameters of each layer, without those of layers inside it."""
+    """Statistics of the parameters of each layer, but not of layers inside it."""
     owned: dict[tuple | None, list[Any]] = {}
     owners = leaf_owners(params, taps)
     leaves = jax.tree.leaves(params)
@@ -244,7 +244,7 @@ def _learns(parameter: dict[str, Any]) -> bool:
 def _with_parameters(
     statistics: dict[str, Any], parameters: list[Any], border: Any, learns: bool
 ) -> dict[str, Any]:
-    """Statistics of a layer, with those of its parameters pooled."""
+    """Statistics of a layer, and pooled ones of its parameters."""
     mean, std = _pooled(parameters)
     weights = [p for p in parameters if p["is_weight"]] or parameters
     flat = bool(weights) and all(p["flat"] and p["size"] > 1 for p in weights)

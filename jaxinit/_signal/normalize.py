@@ -75,7 +75,7 @@ class _Correction(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True, repr=False)
 class Normalized(Tabular):
-    """What was done to the layers of a model.
+    """A log of how the layers of a model were normalised.
 
     Attributes:
         layers: their paths, in the order in which they ran.

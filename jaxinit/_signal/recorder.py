@@ -60,7 +60,7 @@ class Model:
     Attributes:
         capture: runs it.
         params: its parameters.
-        state: whatever else it needs.
+        state: everything else that it needs.
         whole: puts other parameters into what the caller gave as parameters.
     """
 
@@ -105,7 +105,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class LayerError(ValueError):
-    """A layer that cannot take what it is given."""
+    """A layer that cannot take its input."""
 
 
 class Recorder:
@@ -124,7 +124,7 @@ class Recorder:
         self._has_run = False
 
     def taps(self) -> list[Tap]:
-        """What was recorded; layers that were called again are numbered."""
+        """The recorded arrays; layers that ran more than once are numbered."""
         total, count = Counter(tap.name for tap in self._taps), Counter()
         taps = []
         for tap in self._taps:

@@ -29,8 +29,8 @@ class Verdict:
             "not finite".
         layer: name of the first layer it holds for, in the order in which the signal,
             or the gradient, passes through them; None if healthy.
-        text: what was found.
-        cure: what is likely to help.
+        text: the finding.
+        cure: the likely remedy.
     """
 
     name: Name
@@ -66,10 +66,10 @@ def judge(layers: Sequence[LayerSignal], again: Again, origin: str = "") -> Verd
     Exploding and vanishing are trends over depth: the standard deviation, or the norm
     of the gradient, changes by a factor of ten over three or more layers whose names
     differ in numbers only. Where blocks repeat, layers inside them are not compared:
-    a block may scale what it adds to the signal as it likes.
+    a block may scale its branch in any way.
 
     Args:
-        layers: what was measured.
+        layers: the measured layers.
         again: measures once more, to see whether a cure helps.
         origin: which parameters and inputs are not finite themselves; "" if all are.
     """
@@ -84,9 +84,11 @@ def judge(layers: Sequence[LayerSignal], again: Again, origin: str = "") -> Verd
 
 
 def _not_finite(layers: Sequence[LayerSignal], origin: str) -> Iterator[Verdict]:
-    cure = "Look at what it computes: a division, log, sqrt, or more than a dtype holds"
+    cure = "Look for a division, a log, a sqrt, or numbers beyond its dtype in it"
     if origin:
-        cure = f"It was given what is not finite: {origin}; fix that first"
+        cure = (
+            f"The model was given numbers that are not finite: {origin}; fix that first"
+        )
     for layer in layers:
         if layer.nonfinite:
             text = f"{layer.nonfinite} of its outputs are NaN or infinite"

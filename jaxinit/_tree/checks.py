@@ -145,7 +145,7 @@ def _checked_initializers(
 
 
 def _checked(initializer: Any, leaf: Leaf, known: dict[Any, str | None]) -> str | None:
-    """What is wrong with an initializer for a leaf, found without drawing."""
+    """The problem of an initializer with a leaf, if any, found without drawing."""
     name = (initializer, leaf.shape, leaf.dtype)
     if name not in known:
         known[name] = _problem(initializer, leaf)

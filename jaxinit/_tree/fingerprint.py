@@ -30,7 +30,7 @@ def fingerprint(params: Any) -> str:
         16 hexadecimal digits.
 
     Raises:
-        TypeError: naming the first leaf that is no array.
+        TypeError: naming the first leaf that is not an array.
 
     >>> import jax.numpy as jnp
     >>> fingerprint({"w": jnp.zeros(3)}) == fingerprint({"w": jnp.zeros(3)})

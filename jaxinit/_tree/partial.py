@@ -27,8 +27,8 @@ def init_missing(key: jax.Array, partial: Any, plan: Plan) -> Any:
 
     Raises:
         PlanError: naming every leaf of `partial` that is not in the plan, has another
-            shape or dtype there, or is no array.
-        TypeError: if `key` is no key, or `plan` no plan.
+            shape or dtype there, or is not an array.
+        TypeError: if `key` is not a key, or `plan` not a plan.
 
     >>> import jax, jaxinit
     >>> shapes = {"w": jax.ShapeDtypeStruct((2,), "float32"), "b": jax.numpy.zeros(2)}
@@ -55,7 +55,7 @@ def reinit(key: jax.Array, params: Any, plan: Plan, where: Any) -> Any:
 
     Raises:
         PlanError: if `params` does not fit the plan.
-        TypeError: if `key` is no key, `plan` no plan, or `where` no pattern.
+        TypeError: if `key` is not a key, `plan` not a plan, or `where` not a pattern.
         ValueError: if `where` matches no leaf.
     """
     check_key(key)
@@ -80,7 +80,7 @@ def whole(params: Any, plan: Plan, optional: Container[str] = ()) -> dict[str, A
     Raises:
         PlanError: naming every leaf that is missing in one of them, or that has another
             shape or dtype in each.
-        TypeError: if `plan` is no plan.
+        TypeError: if `plan` is not a plan.
     """
     known = _known(params, checked_plan("plan", plan))
     lacking = [leaf.path for leaf in plan if leaf.path not in known]

@@ -67,7 +67,7 @@ class Plan(Tabular):
             Pytree of the structure of the plan, each leaf with its planned sharding.
 
         Raises:
-            TypeError: if `key` is no key.
+            TypeError: if `key` is not a key.
             ValueError: if it is an array of several keys.
         """
         check_key(key)
@@ -98,7 +98,7 @@ class Plan(Tabular):
             Pytree of the structure of the plan.
 
         Raises:
-            TypeError: if `key` is no key.
+            TypeError: if `key` is not a key.
             ValueError: if it is an array of several keys.
         """
         check_key(key)
@@ -133,8 +133,8 @@ class Plan(Tabular):
     def __reduce__(self):
         if any(leaf.sharding is not None for leaf in self):
             raise TypeError(
-                "a plan with shardings cannot be pickled: its devices are those of "
-                "this process. Pickle shapes and rules, and plan again."
+                "a plan with shardings cannot be pickled: its devices belong to this "
+                "process. Pickle shapes and rules, and plan again."
             )
         # The tree is pickled, not its treedef: Equinox compares a part of a treedef by
         # identity, which pickling does not keep.
@@ -156,7 +156,7 @@ def checked_plan(name: str, value: Any) -> Plan:
 
     Args:
         name: what the error calls it.
-        value: what was given.
+        value: the value.
 
     Raises:
         TypeError: if it is not; the message says how to make one.

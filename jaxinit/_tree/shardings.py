@@ -18,7 +18,7 @@ class ShardingRules(Patterns):
     """Ordered rules; the first whose pattern matches a leaf says where it goes.
 
     Args:
-        rules: mapping from patterns, as those of `jaxinit.Rules`, to values, or pairs
+        rules: mapping from patterns, as in `jaxinit.Rules`, to values, or pairs
             of them. A value is a `jax.sharding.Sharding`; a `PartitionSpec` over the
             mesh of `jax.set_mesh`; or None, which leaves the leaf to jax, as if no
             pattern matched it.

@@ -67,7 +67,7 @@ class Scaling:
 
     @property
     def kind(self) -> Kind:
-        """The kind of layer; "input" for any leaf of which only the outputs grow."""
+        """The kind of layer; "input" for any leaf whose inputs do not grow."""
         if self.fan_in == 1:
             return "fixed" if self.fan_out == 1 else "input"
         return "output" if self.fan_out == 1 else "hidden"
