@@ -173,11 +173,11 @@ def _dependent_score(x: jax.Array, init: Initializer) -> Score | None:
     if not error <= allowed:
         return Score(None, math.inf, 1.0, 0.0, "", "exact")
     drawn = drawn_pieces(init, x)
-    measures = measure_all(piece for _, piece in drawn)
+    measured = measure_all(part for _, part in drawn)
     scores = [
-        score_measured(measured, expected_moments(own, piece.shape, piece.dtype))
-        for (own, piece), measured in zip(drawn, measures, strict=True)
-        if measured is not None
+        score_measured(found, expected_moments(made, part.shape, part.dtype))
+        for (made, part), found in zip(drawn, measured, strict=True)
+        if found is not None
     ]
     if not scores:
         return Score(None, 0.0, 1.0, 1.0, "", "exact") if what else None

@@ -210,7 +210,7 @@ def _orbax() -> Callable[[Path, Any], None]:
         hook, logger = sys.unraisablehook, logging.getLogger("absl")
         sys.unraisablehook = _ignoring_closed_loops(hook)
         logger.addFilter(_is_not_of_orbax)
-        if jax.process_count() > 1:  # then Orbax refuses arrays of a single process
+        if jax.process_count() > 1:  # Orbax takes no arrays of one process there
             params = jax.tree.map(lambda x: x if spans(x) else np.asarray(x), params)
         try:
             with ocp.StandardCheckpointer() as checkpointer:
@@ -218,7 +218,7 @@ def _orbax() -> Callable[[Path, Any], None]:
         except BaseException:
             _outlast_writers(path.parent)
             raise
-        # After a failure, both stay in place, because other writes may fail later.
+        # Both stay after a failure, since other writes under way fail later.
         logger.removeFilter(_is_not_of_orbax)
         sys.unraisablehook = hook
 

@@ -86,9 +86,7 @@ def judge(layers: Sequence[LayerSignal], again: Again, origin: str = "") -> Verd
 def _not_finite(layers: Sequence[LayerSignal], origin: str) -> Iterator[Verdict]:
     cure = "Look for a division, a log, a sqrt, or numbers beyond its dtype in it"
     if origin:
-        cure = (
-            f"The model was given numbers that are not finite: {origin}; fix that first"
-        )
+        cure = f"It was given numbers that are not finite: {origin}; fix that first"
     for layer in layers:
         if layer.nonfinite:
             text = f"{layer.nonfinite} of its outputs are NaN or infinite"
