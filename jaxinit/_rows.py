@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._arrays.measured import Measured, measure_all, pool
-from jaxinit._arrays.spread import gathered, parts, small, spans, summed
+from jaxinit._arrays.spread import gathered, local_shards, small, spans, summed
 from jaxinit._tree.fingerprint import digest
 from jaxinit._tree.folding import fold
 from jaxinit._tree.leaf import PlannedLeaf
@@ -30,33 +30,33 @@ _SPECTRAL_SIZE = 2**16  # most entries of a matrix whose norm is computed
 
 @dataclass(frozen=True)
 class Row:
-    """Equal leaves: the same path up to integers, the same shape, dtype and law.
+    """Equal leaves: the same path up to integers, shape, dtype and initializer.
 
-    What is None is not known, or means nothing for such leaves: random keys, integers,
-    empty arrays.
+    An attribute is None if it is not known, or has no meaning for such leaves, as for
+    random keys, integers and empty arrays.
 
     Attributes:
-        path: path of the leaves, runs of integers folded: `blocks_{0..11}/kernel`.
+        path: path of the leaves, with runs of integers folded: `blocks_{0..11}/kernel`.
         collection: the Flax collection they are in, such as "params"; "" if none.
         shape: shape of each leaf.
         dtype: name of the dtype.
         leaves: number of leaves.
         bytes: size of all leaves together.
         law: the initializer that the plan has for them, as text.
-        expected_mean: the mean it is expected to give.
-        expected_std: the standard deviation it is expected to give.
+        expected_mean: mean of its distribution.
+        expected_std: standard deviation of its distribution.
         mean: mean over all leaves.
         std: standard deviation over all leaves.
-        score: how far the mean or the variance of the worst leaf is from what was
-            expected, in standard errors, of both the greater. Of constants and
-            orthogonal matrices zero if they are right, else infinite.
+        score: how far the mean or the variance of the worst leaf, whichever is further,
+            is from the expected one, in standard errors. For constants and orthogonal
+            matrices, zero if they are right, else infinite.
         p: p-value of the worst leaf.
-        low: least entry; of complex ones the least real or imaginary part.
-        high: greatest entry, likewise.
+        low: smallest entry; of complex ones, the smallest real or imaginary part.
+        high: greatest entry; of complex ones, the greatest real or imaginary part.
         zeros: share of entries that are zero, between 0 and 1.
         nonfinite: number of entries that are NaN or infinite.
-        distinct: number of different values, of dtypes of 16 bits or fewer.
-        spectral_norm: greatest singular value of the leaves, of matrices of at most
+        distinct: number of different values; for dtypes of 16 bits or fewer.
+        spectral_norm: greatest singular value of the leaves; for matrices of at most
             65,536 entries.
     """
 
@@ -100,7 +100,7 @@ class Row:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether chance alone gives such a leaf less often than once in 1e9 draws."""
+        """Whether chance alone gives such a leaf less than once in 1e9 draws."""
         return self.p is not None and self.leaves * self.p < 1e-9
 
 
@@ -115,7 +115,7 @@ def rows(params: Any, plan: Plan | None) -> tuple[Row, ...]:
 
 
 def _refuse_other_folds(folded: Any) -> None:
-    """Raises in all processes, rather than let them go on with different rows."""
+    """Raises in all processes if their rows differ."""
     folds = gathered(np.frombuffer(digest([repr(folded)]), np.uint8))
     if (folds != folds[0]).any():
         raise ValueError(
@@ -133,12 +133,13 @@ class _Leaf:
 
     @property
     def kind(self) -> tuple:
-        """What leaves must share to fold."""
+        """Equal for leaves that may fold."""
         measured, init = self.measured, self.planned and self.planned.initializer
-        fixed = measured is not None and measured.size > 1 and measured.is_constant
-        value = measured.mean if measured is not None and fixed else None
-        whole = measured is None or not measured.nonfinite
-        return self.array.shape, str(self.array.dtype), value, init, whole
+        constant = None
+        if measured is not None and measured.size > 1 and measured.is_constant:
+            constant = measured.mean
+        is_finite = measured is None or not measured.nonfinite
+        return self.array.shape, str(self.array.dtype), constant, init, is_finite
 
     @functools.cached_property
     def expected(self) -> Moments | None:
@@ -155,7 +156,7 @@ class _Leaf:
 
     @functools.cached_property
     def score(self) -> Score | None:
-        """How far from it; None also where entries depend on each other unknown how."""
+        """How far the leaf is from them; None also if no score is known for it."""
         init: Any = self.planned and self.planned.initializer
         expected, measured = self.expected, self.measured
         if expected is None or measured is None:
@@ -166,7 +167,11 @@ class _Leaf:
 
 
 def _dependent_score(x: jax.Array, init: Initializer) -> Score | None:
-    """The score of what is exact in an array, or of its worst part that is drawn."""
+    """The score of an array whose entries depend on each other.
+
+    Infinite if a property that holds exactly, such as orthogonality, does not; else the
+    score of the worst piece with independent entries; None if there is neither.
+    """
     error, allowed, what = defect(x, init)
     if not error <= allowed:
         return Score(None, math.inf, 1.0, 0.0, "", "exact")
@@ -194,10 +199,10 @@ def _leaves(params: Any, plan: Plan | None) -> list[_Leaf]:
     planned = {leaf.path: leaf for leaf in plan or ()}
     if plan is not None:
         whole({path: leaf for path, leaf in flat if path in planned}, plan)
-    measured = measure_all(leaf for _, leaf in flat)
+    measures = measure_all(leaf for _, leaf in flat)
     return [
-        _Leaf(path, array, found, planned.get(path))
-        for (path, array), found in zip(flat, measured, strict=True)
+        _Leaf(path, array, measured, planned.get(path))
+        for (path, array), measured in zip(flat, measures, strict=True)
     ]
 
 
@@ -250,16 +255,16 @@ def _bytes(leaf: jax.Array) -> int:
 
 
 def _distinct(arrays: Sequence[Any]) -> int | None:
-    """How many numbers of a narrow dtype there are in arrays, NaN as one of them."""
+    """How many different numbers of a narrow dtype are in arrays; NaN is one."""
     if arrays[0].dtype.itemsize > 2:
         return None
-    code = np.uint8 if arrays[0].dtype.itemsize == 1 else np.uint16
-    found = np.zeros(np.iinfo(code).max + 1, bool)
-    for part in (part for array in arrays for part in parts(array)):
-        found[np.asarray(part).ravel().view(code)] = True
+    bits = np.uint8 if arrays[0].dtype.itemsize == 1 else np.uint16
+    occurs = np.zeros(np.iinfo(bits).max + 1, bool)
+    for shard in (shard for array in arrays for shard in local_shards(array)):
+        occurs[np.asarray(shard).ravel().view(bits)] = True
     if any(map(spans, arrays)):
-        found = summed(found.astype(np.int64))
-    values = np.flatnonzero(found).astype(code).view(arrays[0].dtype)
+        occurs = summed(occurs.astype(np.int64))
+    values = np.flatnonzero(occurs).astype(bits).view(arrays[0].dtype)
     return np.unique(values.astype(np.float32)).size
 
 

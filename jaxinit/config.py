@@ -1,4 +1,4 @@
-"""Initializers and rules by name, and as data for JSON, YAML and the like."""
+"""Initializers and rules by name, and as plain data for JSON, YAML and the like."""
 
 import dataclasses
 import functools
@@ -30,10 +30,10 @@ def get(name: str, **settings: Any) -> Initializer:
     Args:
         name: name of an initializer of this package, or of a function of
             `torch.nn.init` ("kaiming_normal_") or a class of `keras.initializers`
-            ("HeNormal"): these give the law and the defaults that they have there.
-        **settings: its arguments, by the names they have in this package or, for names
-            of another, in that: `gain`, `nonlinearity`, `minval`. Values mean what they
-            mean there. A seed is refused, as what is drawn follows from the key.
+            ("HeNormal"), which has the distribution and the defaults of that library.
+        **settings: its arguments. An initializer of another library takes the names and
+            values of that library, such as `gain`, `nonlinearity` or `minval`. A seed
+            is refused, because draws follow from the key.
 
     Returns:
         The initializer.
@@ -41,7 +41,7 @@ def get(name: str, **settings: Any) -> Initializer:
     Raises:
         ValueError: if the name is unknown (the nearest are listed), or a setting is not
             valid.
-        TypeError: if `name` is no string, or a setting is unknown or missing.
+        TypeError: if `name` is not a string, or a setting is unknown or missing.
 
     >>> get("he_normal", batch_axis=0)
     he_normal(batch_axis=0)
@@ -50,10 +50,10 @@ def get(name: str, **settings: Any) -> Initializer:
     >>> get("RandomUniform", minval=-1, maxval=1)
     uniform(low=-1.0, high=1.0)
     """
-    return _made(name, settings)
+    return _by_name(name, settings)
 
 
-def _made(name: Any, settings: Mapping[str, Any]) -> Initializer:
+def _by_name(name: Any, settings: Mapping[str, Any]) -> Initializer:
     known = _names()
     if not isinstance(name, str):
         raise TypeError(
@@ -62,11 +62,11 @@ def _made(name: Any, settings: Mapping[str, Any]) -> Initializer:
         )
     if name not in known:
         raise ValueError(_unknown_initializer(name, known))
-    made = known[name]
-    if isinstance(made, Initializer):
-        return dataclasses.replace(made, **settings) if settings else made
-    _check_settings(name, made, settings)
-    return made(**settings)
+    maker = known[name]
+    if isinstance(maker, Initializer):  # such as `zeros`
+        return dataclasses.replace(maker, **settings) if settings else maker
+    _check_settings(name, maker, settings)
+    return maker(**settings)
 
 
 def _remedy(value: Any) -> str:
@@ -81,9 +81,9 @@ def _unknown_initializer(name: str, known: Collection[str]) -> str:
     if difflib.get_close_matches(name, known):
         return unknown("initializer", name, known)
     far = ", ".join(map(repr, difflib.get_close_matches(name, known, cutoff=0.3)))
+    hint = f"the nearest are {far}; " if far else ""
     return (
-        f"unknown initializer {name!r}; {f'the nearest are {far}; ' if far else ''}"
-        "dir(jaxinit) lists all of this package."
+        f"unknown initializer {name!r}; {hint}dir(jaxinit) lists all of this package."
     )
 
 
@@ -104,17 +104,18 @@ def _makes_initializer(value: Any) -> bool:
     return is_maker(value) and value not in (Initializer, initializers.lora)
 
 
-def _check_settings(name: str, made: Any, settings: Mapping[str, Any]) -> None:
-    is_foreign = isinstance(made, Elsewhere)
-    own = made.make if is_foreign else made
+def _check_settings(name: str, maker: Any, settings: Mapping[str, Any]) -> None:
+    """Refuses unknown and missing settings of a function that returns initializers."""
+    is_foreign = isinstance(maker, Elsewhere)
+    own = maker.make if is_foreign else maker
     parameters = inspect.signature(own).parameters
-    known = made.known() if is_foreign else parameters
+    known = maker.known() if is_foreign else parameters
     for setting in settings:
         if setting not in known:
             raise TypeError(unknown(f"setting of {name}", setting, known))
     if is_foreign:
-        given = {made.renamed.get(setting, setting) for setting in settings}
-        settings = dict.fromkeys(given | {*made.defaults, *made.supplied})
+        given = {maker.renamed.get(setting, setting) for setting in settings}
+        settings = dict.fromkeys(given | {*maker.defaults, *maker.supplied})
     missing = [
         parameter.name
         for parameter in parameters.values()
@@ -128,17 +129,17 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
     """An initializer or rules as data: dicts, lists, strings, numbers and None.
 
     Args:
-        value: an initializer of this package, or rules of such. Functions cannot be
-            written: patterns must be globs or regular expressions.
+        value: an initializer of this package, or rules with such initializers.
+            Functions cannot be written: patterns must be globs or regular expressions.
 
     Returns:
         `{"version": 1, "name": "normal", "stddev": 0.02}`, with the settings that
         differ from the defaults; `{"version": 1, "scheme": "gpt2", "layers": 12}`; or
-        `{"version": 1, "rules": [...]}`, schemes among them as a whole, and rules that
-        need not match marked `"optional": True`.
+        `{"version": 1, "rules": [...]}`, in which a scheme is one entry, and rules that
+        need not match are marked `"optional": True`.
 
     Raises:
-        TypeError: naming all that cannot be written.
+        TypeError: naming what cannot be written.
 
     >>> import jaxinit
     >>> to_config(jaxinit.truncated_normal(0.02, upper=3.0))
@@ -167,10 +168,9 @@ def _rules(rules: Rules) -> dict[str, Any]:
         if part.call:
             entries.append(_rules(part))
             continue
-        entries += [
-            _rule(*pair) | ({} if pair[0] in part.required else {"optional": True})
-            for pair in part.items()
-        ]
+        for pattern, value in part.items():
+            optional = {} if pattern in part.required else {"optional": True}
+            entries.append({**_rule(pattern, value), **optional})
     return {"rules": entries}
 
 
@@ -267,10 +267,10 @@ def from_config(config: Mapping[str, Any] | str) -> Any:
 
 
 def _refuse_deep(config: Any) -> None:
-    """Raises for what no one writes: more levels than that, or one inside itself."""
+    """Raises for a configuration that is nested too deep, or contains itself."""
     level = [config]
     for _ in range(_DEEPEST):
-        inner = {id(part): part for whole in level for part in _parts(whole)}
+        inner = {id(child): child for whole in level for child in _children(whole)}
         if not inner:
             return
         level = list(inner.values())
@@ -279,7 +279,7 @@ def _refuse_deep(config: Any) -> None:
     )
 
 
-def _parts(value: Any) -> Collection[Any]:
+def _children(value: Any) -> Collection[Any]:
     if isinstance(value, Mapping):
         return value.values()
     return value if isinstance(value, tuple | list) else ()
@@ -353,22 +353,24 @@ def _read_initializer(config: Any) -> Initializer:
         raise ValueError(f"an initializer must have a name, got {shown(config)}.")
     name = config["name"]
     settings = {key: value for key, value in config.items() if key != "name"}
-    return _made(name, _read_settings(_names().get(name), settings))
+    return _by_name(name, _read_settings(_names().get(name), settings))
 
 
-def _read_settings(made: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings to be passed on; where an initializer goes, a name stands for it."""
-    known = inspect.signature(made).parameters if callable(made) else {}
+def _read_settings(maker: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings for a call; an initializer among them may be given by name."""
+    known = inspect.signature(maker).parameters if callable(maker) else {}
     read = {}
     for key, value in settings.items():
         kind = inspect.formatannotation(known[key].annotation) if key in known else ""
-        read[key] = _named(value) if "Initializer" in kind else _read(value)
+        reader = _read_initializers if "Initializer" in kind else _read
+        read[key] = reader(value)
     return read
 
 
-def _named(value: Any) -> Any:
+def _read_initializers(value: Any) -> Any:
+    """An initializer or several, each by its name or its configuration."""
     if isinstance(value, tuple | list):
-        return tuple(_named(item) for item in value)
+        return tuple(_read_initializers(item) for item in value)
     return get(value) if isinstance(value, str) else _read(value)
 
 

@@ -1,7 +1,7 @@
-"""The door to Flax Linen: models built by `jaxinit.jit`, their metadata obeyed.
+"""Flax Linen: models initialized by `jaxinit.jit`, sharded as their metadata say.
 
-The numbers are those of `jax.jit(model.init)(key, *inputs)`. Boxes, such as those of
-`nn.with_partitioning`, are kept; with a mesh, each says where its array goes.
+The numbers are those of `jax.jit(model.init)(key, *inputs)`. Boxes, such as
+`nn.with_partitioning` makes, are kept; with a mesh, each says where its array goes.
 """
 
 import functools
@@ -39,32 +39,32 @@ def init(
     """The variables of `jax.jit(model.init)(key, *inputs)`, each where it belongs.
 
     `model.init` is traced, not run: equal layers share a program, and the forward pass
-    is left out. Every device makes its own part of each array.
+    is left out. Every device makes its own shard of each array.
 
-    With a mesh, an array goes where its metadata say: axes named by
-    `nn.with_partitioning` are those of the mesh, axes named by
-    `nn.with_logical_partitioning` become those of the mesh by `rules`. Arrays without
-    metadata are whole on every device. A box that has a mesh or rules of its own keeps
-    to those.
+    With a mesh, an array goes where its metadata say. Names in `nn.with_partitioning`
+    are axes of the mesh; `rules` translate names in `nn.with_logical_partitioning` into
+    axes of the mesh. Arrays without metadata are whole on every device. A box with a
+    mesh or rules of its own uses those.
 
     Args:
         model: the module.
         key: a key, or a mapping from stream names to keys.
         *inputs: what the module is called on. A `jax.ShapeDtypeStruct` stands for an
             array of zeros.
-        rules: pairs of a logical axis and a mesh axis, a tuple of them or None (whole),
-            as in `nn.logical_axis_rules`, in force if this is None. The first pair
-            whose mesh axes are still free decides.
-        mesh: the mesh; None means that of `jax.set_mesh`. With neither, arrays are left
-            to jax.
-        **options: keyword arguments of `model.init`; what is not an array is static.
+        rules: pairs of a logical axis and a mesh axis, a tuple of mesh axes, or None
+            (whole), as in `nn.logical_axis_rules`; None means the rules in force there.
+            The first pair whose mesh axes are still free decides.
+        mesh: the mesh; None means the mesh of `jax.set_mesh`. With neither, arrays are
+            left to jax.
+        **options: keyword arguments of `model.init`; values other than arrays are
+            static.
 
     Returns:
-        The variables, their boxes kept.
+        The variables, with their boxes.
 
     Raises:
-        PlanError: naming every array whose metadata name an axis that the mesh has not
-            or that no rule has, or that do not divide its shape.
+        PlanError: naming every array whose metadata name an axis that is not in the
+            mesh or in any rule, or do not divide its shape.
         TypeError: if `mesh` is not a mesh.
         ValueError: if there are rules and no mesh.
 
@@ -89,7 +89,7 @@ def init(
 
 
 def _split_arguments(model, inputs, options) -> tuple[Callable, list[Any]]:
-    """`model.init` as a function of keys and arrays, all else fixed; and the arrays."""
+    """`model.init` as a function of keys and arrays, all else static; and these."""
     leaves, treedef = jax.tree.flatten((inputs, options))
     is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
     arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
@@ -99,7 +99,7 @@ def _split_arguments(model, inputs, options) -> tuple[Callable, list[Any]]:
     )
     try:
         return _function(model, treedef, static), arrays
-    except TypeError:  # something that does not hash, such as a list in the module
+    except TypeError:  # unhashable, such as a module with a list: not cached
         return _function.__wrapped__(model, treedef, static), arrays
 
 
@@ -143,14 +143,14 @@ def _sharding(box: Any, mesh: Any, rules: LogicalRules | None) -> Sharding | Non
 
 
 def _mesh_spec(box: Any, rules: LogicalRules | None) -> PartitionSpec:
-    """Which axes of the mesh cut which axes of the array in a box, or bare."""
+    """The axes of the mesh over which an array, in a box or bare, is sharded."""
     spec = nn.get_partition_spec(box)
     if not isinstance(box, nn.LogicallyPartitioned):
         return spec if isinstance(spec, PartitionSpec) else PartitionSpec()
     rules = box.rules or rules or nn.get_logical_axis_rules()
     known = {logical for logical, _ in rules}
-    unknown = [name for entry in spec for name in axis_names(entry)]
-    unknown = [name for name in unknown if name not in known]
+    names = [name for entry in spec for name in axis_names(entry)]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
             f"no rule says where the logical axis {unknown[0]!r} of {spec} goes: add "

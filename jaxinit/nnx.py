@@ -1,10 +1,10 @@
-"""The door to Flax NNX: models built by `jaxinit.jit`.
+"""Flax NNX: models initialized by `jaxinit.jit`.
 
 The numbers are those of `fun(nnx.Rngs(key))`. NNX's streams count the keys they hand
-out in arrays; under a trace every count then depends on all counts before it, and
+out in arrays. Under a trace, every count then depends on all counts before it, so that
 cutting a program of n draws into n leaves costs O(n^2). The streams here count in
-Python for as long as they can, derive the same keys, and turn into NNX's own before
-anybody sees them.
+Python as long as they can and derive the same keys. The model that is returned has
+NNX's own streams in their place.
 """
 
 import functools
@@ -45,7 +45,7 @@ class _Stream(nnx.RngStream):
 
 
 class _Rngs(nnx.Rngs):
-    """Streams that count in Python, and so do those made from them."""
+    """Streams that count in Python, as do the streams that are made from them."""
 
     def __init__(self, keys: dict[str, jax.Array]):
         super().__init__()
@@ -78,10 +78,9 @@ def _as_nnx_counts(node: Any) -> None:
 
 def _construct(fun: Callable[[nnx.Rngs], Any], keys: dict[str, jax.Array]):
     node = fun(_Rngs(keys))
-    parts = (
-        [part for _, part in nnx.iter_graph(node)] if nnx.graph.is_node(node) else []
-    )
-    if not any(isinstance(part, (nnx.Pytree, nnx.Variable)) for part in parts):
+    is_node = nnx.graph.is_node(node)
+    nodes = [inner for _, inner in nnx.iter_graph(node)] if is_node else []
+    if not any(isinstance(inner, (nnx.Pytree, nnx.Variable)) for inner in nodes):
         raise TypeError(
             f"fun must return an nnx.Module or a pytree of them, got {node!r}; "
             "for a function that returns arrays use jaxinit.jit"
@@ -103,34 +102,34 @@ def create(
     mesh: Mesh | AbstractMesh | None = None,
     **streams: Any,
 ) -> Any:
-    """A model, its arrays those of `jax.jit` of `fun(nnx.Rngs(key, **streams))`.
+    """A model with the arrays of `fun(nnx.Rngs(key, **streams))` under `jax.jit`.
 
-    `fun` is traced, not run: equal layers share a program, and the forward pass and
-    whatever else no array of the model needs is left out. A second call with the same
-    `fun` and other keys compiles nothing.
+    `fun` is traced, not run: equal layers share a program, and everything that no array
+    of the model depends on, such as a forward pass, is left out. A second call with the
+    same `fun` and other keys compiles nothing.
 
-    With a mesh, every device makes its own part of each array, as the metadata of its
-    `nnx.Variable` say: those of `nnx.with_partitioning`, mapped by
-    `nnx.logical_axis_rules` where there are any. Arrays without are whole on every
-    device. Metadata that name a mesh of their own keep to that.
+    With a mesh, every device makes its own shard of each array, as the metadata of its
+    `nnx.Variable` say, from `nnx.with_partitioning`, mapped by `nnx.logical_axis_rules`
+    if there are any. Arrays without metadata are whole on every device. Metadata with a
+    mesh of their own use that one.
 
     Args:
         fun: hashable function of an `nnx.Rngs` that returns an `nnx.Module`, or a
             pytree of them.
-        key: what `nnx.Rngs` takes first: an int seed, a typed or raw key, a mapping of
-            stream names to those, or None.
-        mesh: the mesh; None means that of `jax.set_mesh`. With neither, arrays are left
-            to jax, and NNX itself refuses metadata.
+        key: first argument of `nnx.Rngs`: an int seed, a typed or raw key, a mapping
+            from stream names to seeds or keys, or None.
+        mesh: the mesh; None means the mesh of `jax.set_mesh`. With neither, arrays are
+            left to jax, and NNX itself refuses metadata.
         **streams: more streams by name, each an int seed or a key.
 
     Returns:
         What `fun` returns. Its random streams continue where `fun` left them.
 
     Raises:
-        PlanError: naming every array whose metadata name an axis that the mesh has not,
-            or do not divide its shape.
-        TypeError: `fun` is not callable, or returns nothing of NNX, or `mesh` is not a
-            mesh.
+        PlanError: naming every array whose metadata name an axis that is not in the
+            mesh, or do not divide its shape.
+        TypeError: if `fun` is not callable, or returns no object of NNX, or `mesh` is
+            not a mesh.
 
     Examples:
         >>> from flax import nnx
@@ -158,7 +157,8 @@ def _shardings(function: Callable, mesh: Any, keys: Iterable[Any]) -> Any:
     try:
         _, state = jax.eval_shape(function, *keys)
         error = None
-    except ValueError as raised:  # of the first variable that does not fit
+    # NNX raises for the first variable that does not fit; all are looked for.
+    except ValueError as raised:
         with nnx.use_eager_sharding(False):
             _, state = jax.eval_shape(lambda *keys: function(*keys), *keys)
         error = raised
@@ -187,15 +187,15 @@ def _sharding(leaf: Any, mesh: Any) -> Sharding | None:
 
 
 def collections(fun: Callable[[nnx.Rngs], Any]) -> Callable[[jax.Array], dict]:
-    """`fun` as an init function of a key, its arrays grouped as Linen groups them.
+    """`fun` as an init function of a key, with arrays grouped as Linen groups them.
 
     Args:
         fun: function of an `nnx.Rngs` that returns an `nnx.Module`.
 
     Returns:
-        A function of one key, that of the default stream, which returns nested
-        dictionaries of arrays: `{"params": ..., "batch_stats": ...}`, one for each
-        kind of `nnx.Variable` in the model. Each can be given to `nnx.update`.
+        A function of the key of the default stream that returns nested dictionaries of
+        arrays: `{"params": ..., "batch_stats": ...}`, one for each kind of
+        `nnx.Variable` in the model. Each can be given to `nnx.update`.
 
     Examples:
         >>> from flax import nnx

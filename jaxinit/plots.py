@@ -1,7 +1,7 @@
 """Pictures of signals and of weights, as matplotlib figures.
 
-Every function returns a `matplotlib.figure.Figure` of its own and shows nothing: write
-it with `save`, or with its `savefig`.
+Every function returns a new `matplotlib.figure.Figure` and shows nothing: write it with
+`save`, or with its `savefig`.
 """
 
 import math
@@ -23,15 +23,15 @@ from jaxinit.laws import Law
 from jaxinit.laws.rounded import cell
 from jaxinit.signal import LayerSignal, PredictedLayer, Signal
 
-# Okabe and Ito, "Color Universal Design" (2008), the darker ones first.
+# Okabe and Ito, "Color Universal Design" (2008), darker ones first.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 _PREDICTED: dict[str, Any] = {"linestyle": (0, (5, 2)), "linewidth": 3, "alpha": 0.35}
-_FEW_POWERS = 1e3  # a range with too few powers of ten in it to read a number by
-_LEGEND_LENGTH = 100  # of a name: what fits into one column
+_FEW_POWERS = 1e3  # ranges below get ticks between powers of ten
+_LEGEND_LENGTH = 100  # longest name that fits into one column
 _MOST_PANELS = 20
 _PANEL_COLUMNS = 5
-_MANY = 0.05  # a share of zeros that is told in words, not drawn
+_MANY = 0.05  # a greater share of zeros is said in words, not drawn
 
 
 def save(figure: Figure, path: str | Path) -> list[Path]:
@@ -39,7 +39,7 @@ def save(figure: Figure, path: str | Path) -> list[Path]:
 
     Args:
         figure: the figure.
-        path: where to, without or with a suffix, which is replaced.
+        path: path of both files; a suffix is replaced.
 
     Returns:
         The two paths.
@@ -68,19 +68,19 @@ _WHAT: dict[type, str] = {
 
 
 def activations(signal: Signal, title: str = "Activations by layer") -> Figure:
-    """Histograms of what every layer returns, one small panel for each.
+    """Histograms of the outputs of all layers, one small panel for each.
 
     Args:
-        signal: what `signal.propagate` returned. Of more than 20 layers, 20 are shown,
-            evenly spaced.
+        signal: what `signal.propagate` returned. If it has more than 20 layers, 20 are
+            shown, evenly spaced.
         title: title of the figure.
 
     Returns:
         The figure. Heights are percent of the entries; each panel has its own range.
-        Entries that are zero, as behind a ReLU, are told in words.
+        The share of zeros, as after a ReLU, is said in words.
 
     Raises:
-        TypeError: if `signal` is no signal.
+        TypeError: if `signal` is not a signal.
     """
     _check("signal", signal, Signal)
     layers = _evenly(signal.layers, _MOST_PANELS)
@@ -110,7 +110,7 @@ def _histogram(axes: Axes, layer: LayerSignal) -> None:
     if layer.nonfinite or layer.low == layer.high:
         axes.set_xticks([])
         axes.set_yticks([])
-        _words(axes, "not finite" if layer.nonfinite else f"all are {layer.low:.3g}")
+        _write(axes, "not finite" if layer.nonfinite else f"all are {layer.low:.3g}")
     else:
         edges = np.linspace(layer.low, layer.high, len(layer.counts) + 1)
         shares = 100 * np.array(layer.counts) / math.prod(layer.shape)
@@ -118,10 +118,10 @@ def _histogram(axes: Axes, layer: LayerSignal) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         if layer.zero:
             share = f"{layer.zero:.0%} are 0"
-            _words(axes, share, 0.98, 0.88, ha="right")
+            _write(axes, share, 0.98, 0.88, ha="right")
 
 
-def _words(axes: Axes, text: str, x: float = 0.5, y: float = 0.5, ha="center") -> None:
+def _write(axes: Axes, text: str, x: float = 0.5, y: float = 0.5, ha="center") -> None:
     axes.text(x, y, text, ha=ha, size="small", transform=axes.transAxes)
 
 
@@ -137,20 +137,20 @@ def depth(
     """Standard deviation by depth, of activations and of gradients, on log axes.
 
     Args:
-        signals: one signal, or several by the name of their scheme, at most seven.
+        signals: one signal, or a mapping from names of schemes to at most seven.
         predictions: what `signal.predict` returned, by the same names; drawn as
             dashed lines.
         title: title of the figure.
 
     Returns:
-        The figure: activations to the left, gradients to the right. Of a model with
-        blocks only the outputs of the blocks are shown. Where a deviation is zero, a
-        mark stands at the lower edge.
+        The figure: activations on the left, gradients on the right. For a model with
+        blocks, only the outputs of the blocks are shown. A deviation of zero is marked
+        at the lower edge.
 
     Raises:
-        TypeError: if something else than signals or predictions is given.
-        ValueError: if there are more schemes than colours, a prediction is of no
-            scheme, or its number of layers is another than that of the signal.
+        TypeError: if an argument is not signals or predictions.
+        ValueError: if there are more schemes than colours, or a prediction has no
+            signal, or another number of layers than its signal.
     """
     named = {"measured": signals} if isinstance(signals, Signal) else signals
     _check("signals", named, Mapping)
@@ -186,7 +186,7 @@ def depth(
 
 
 def _add_legend(figure: Figure, lines: Sequence[Line2D]) -> None:
-    """A legend below, of as many columns as fit; names that never fit are cut."""
+    """A legend below, in as many columns as fit; names that are too long are cut."""
     labels = [_shortened(str(line.get_label()), _LEGEND_LENGTH) for line in lines]
     for columns in range(min(4, len(lines)), 0, -1):
         legend = figure.legend(
@@ -199,14 +199,14 @@ def _add_legend(figure: Figure, lines: Sequence[Line2D]) -> None:
         )
         rows = math.ceil(len(lines) / columns)
         figure.set_figheight(3.7 + 0.2 * rows)
-        figure.draw_without_rendering()  # before it, nothing has a size
+        figure.draw_without_rendering()  # else nothing has a size yet
         if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
             return
         legend.remove()
 
 
 def _by_depth(signal: Signal) -> list[LayerSignal]:
-    """The blocks of a model that has blocks, else all its layers, not their inputs."""
+    """The blocks of a model, or all layers if it has none; without their inputs."""
     blocks = {layer for group in repeated(signal.layers) for layer in group}
     chosen = [layer for layer in signal.layers if not blocks or layer in blocks]
     return [layer for layer in chosen if layer.kind != "input"]
@@ -216,7 +216,7 @@ def _check_schemes(named: Mapping[str, Signal], predictions: Mapping[str, Any]) 
     if not 0 < len(named) <= len(_COLORS):
         raise ValueError(
             f"signals must be 1 to {len(_COLORS)} schemes, as many as there are "
-            f"colours that all can tell apart, got {len(named)}."
+            f"colours that everyone can tell apart, got {len(named)}."
         )
     for name, signal in named.items():
         _check(f"signals[{name!r}]", signal, Signal)
@@ -275,7 +275,7 @@ def _draw(
 
 
 def _set_limits(axes: Axes, curves: Sequence[Sequence[float]]) -> float:
-    """Room for all positive numbers, at least a factor of ten, and for zero below."""
+    """Makes room for all positive numbers, at least a factor of ten, and zero below."""
     values = np.concatenate([np.asarray(curve, float) for curve in curves])
     values = values[np.isfinite(values) & (values > 0)]
     low, high = (values.min(), values.max()) if len(values) else (1.0, 1.0)
@@ -290,7 +290,7 @@ def _set_limits(axes: Axes, curves: Sequence[Sequence[float]]) -> float:
 
 
 def _number_axes(panels: Sequence[Axes]) -> None:
-    """Decimals on all axes or, where one of them needs them, powers of ten on all."""
+    """Decimals on all axes, or powers of ten on all if one of them needs these."""
     ranges = [axes.get_ylim() for axes in panels]
     few = all(high / low < 10 * _FEW_POWERS for low, high in ranges)
     decimals = few and all(low > 1e-4 and high < 1e5 for low, high in ranges)
@@ -307,36 +307,26 @@ def _power_of_ten(value: float, _: float) -> str:
 def weights(
     array: Any, init: Initializer, title: str | None = None, bins: int = 61
 ) -> Figure:
-    """Histogram of drawn weights against the density that their law expects.
+    """Histogram of drawn weights, with the density of their distribution.
 
     Args:
         array: the weights, real.
-        init: the initializer they are to come from.
+        init: the initializer that should have drawn them.
         title: title of the figure; the initializer and the shape if None.
         bins: number of bins.
 
     Returns:
-        The figure. The expected density is the mean over each bin of that of the law.
-        Bins of dtypes of 16 bits or fewer begin and end where rounding goes to another
-        number. Many zeros, as of `sparse`, are told in words and left out.
+        The figure. The expected density is a mean over each bin. For dtypes of 16 bits
+        or fewer, bins begin and end where rounding goes to another number. Many zeros,
+        as from `sparse`, are left out and said in words.
 
     Raises:
-        TypeError: if the array holds no numbers, or `init` is no initializer.
-        ValueError: if the array is empty, complex or not finite, or the law of the
-            initializer has no density, such as that of `orthogonal`.
+        TypeError: if the array does not hold numbers, or `init` is not an initializer.
+        ValueError: if the array is empty, complex or not finite, or the distribution of
+            the initializer has no known density, as for `orthogonal`.
     """
     _check("init", init, Initializer)
-    values = np.asarray(array)
-    if not (
-        np.issubdtype(values.dtype, np.number)
-        or jnp.issubdtype(values.dtype, jnp.floating)
-    ):
-        raise TypeError(f"array must hold numbers, got {type(array).__name__}.")
-    if not values.size or np.iscomplexobj(values):
-        raise ValueError(
-            "array must hold at least one real number, got "
-            f"{values.dtype}{list(values.shape)}; look at the parts of a complex one."
-        )
+    values = _real_numbers(array)
     flat = values.astype(np.float64).ravel()
     if not np.isfinite(flat).all():
         raise ValueError("array must be finite: it holds NaN or infinite numbers.")
@@ -345,7 +335,8 @@ def weights(
     low = min(flat.min(), max(moments.low, moments.mean - 4 * moments.std))
     high = max(flat.max(), min(moments.high, moments.mean + 4 * moments.std))
     edges = _edges(low, high, bins)
-    if is_narrow := values.dtype.itemsize <= 2 and values.dtype.kind not in "iu":
+    is_narrow = values.dtype.itemsize <= 2 and values.dtype.kind not in "iu"
+    if is_narrow:
         edges = _between_numbers(edges, values.dtype)
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -373,6 +364,19 @@ def weights(
     return figure
 
 
+def _real_numbers(array: Any) -> np.ndarray:
+    values = np.asarray(array)
+    is_number = np.issubdtype(values.dtype, np.number)
+    if not is_number and not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"array must hold numbers, got {type(array).__name__}.")
+    if not values.size or np.iscomplexobj(values):
+        raise ValueError(
+            "array must hold at least one real number, got "
+            f"{values.dtype}{list(values.shape)}; look at the parts of a complex one."
+        )
+    return values
+
+
 def _probabilities(init: Initializer, law: Law, edges: np.ndarray) -> np.ndarray:
     try:
         return np.diff(law.cdf(edges))
@@ -383,7 +387,7 @@ def _probabilities(init: Initializer, law: Law, edges: np.ndarray) -> np.ndarray
 
 
 def _between_numbers(edges: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Edges moved to the nearest place at which rounding goes to another number."""
+    """Edges, moved to the nearest place where rounding goes to another number."""
     limits = jnp.finfo(dtype)
     inside = np.clip(edges, float(limits.min), float(limits.max)).astype(dtype)
     below, above = cell(inside)
@@ -394,7 +398,7 @@ def _between_numbers(edges: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _edges(low: float, high: float, bins: int) -> np.ndarray:
     margin = max(0.02 * (high - low), 0.05 * max(abs(low), abs(high)))
-    margin = margin or 0.5  # all weights may be one number, and it zero
+    margin = margin or 0.5  # if all weights are zero
     return np.linspace(low - margin, high + margin, bins + 1)
 
 

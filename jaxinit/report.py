@@ -1,4 +1,4 @@
-"""Tables of parameters: what is in every leaf, and how far from what was expected."""
+"""Tables of parameters: what is in every leaf, and how far it is from the plan."""
 
 import math
 import re
@@ -27,7 +27,7 @@ class Report:
     rows: tuple[Row, ...]
 
     def worst_first(self) -> "Report":
-        """The same rows, those least likely by chance first, then those not scored."""
+        """The same rows: least likely by chance first, rows without a score last."""
         return replace(self, rows=tuple(sorted(self.rows, key=_badness)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions):
@@ -52,26 +52,26 @@ class Report:
 def report(params: Any, plan: Plan | None = None) -> Report:
     """Says what is in every leaf of a tree and, given a plan, what was expected.
 
-    Leaves fold into one row if their paths differ only in integers that follow each
-    other and they have the same shape, dtype and initializer and, where all entries are
-    equal, the same value. Each array is measured on its device, in one pass, in float32
-    or wider; distinct values and spectral norms are taken on the host. If arrays span
-    the processes of a multi-process program, call it in all of them: each gets the
-    report of the whole arrays.
+    Leaves fold into one row if their paths differ only in consecutive integers and they
+    have the same shape, dtype and initializer and, if constant, the same value. Each
+    array is measured on its device, in one pass, in float32 or wider; distinct values
+    and spectral norms are computed on the host. If arrays span the processes of a
+    multi-process program, call it in all of them: each gets the report of the whole
+    arrays.
 
     Args:
         params: pytree of arrays; random keys are allowed. A mapping with the entry
             "params" is read as Flax collections.
-        plan: what was expected, of all leaves or of some.
+        plan: the plan of all leaves, or of some.
 
     Returns:
         The report, in the order of the tree.
 
     Raises:
-        PlanError: naming every leaf of the plan that the tree does not have, or has
-            with another shape or dtype.
+        PlanError: naming every leaf of the plan that the tree lacks, or that has
+            another shape or dtype in it.
         TypeError: if a leaf is traced, or `plan` is not a plan.
-        ValueError: if arrays span processes, and others are not the same in all.
+        ValueError: if arrays span processes, and the other arrays differ between them.
 
     >>> import jax.numpy as jnp
     >>> tree = {f"block_{i}": {"bias": jnp.zeros(4)} for i in range(3)}
@@ -88,7 +88,7 @@ def _badness(row: Row) -> tuple:
 
 
 def _cells(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """The text of every column that has something to say."""
+    """The cells of every column that is not empty."""
     cells = {name: [text(row) for row in rows] for name, text in _COLUMNS.items()}
     return {
         name: column
@@ -98,7 +98,7 @@ def _cells(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def _fitting(cells: Mapping[str, list[str]], width: int) -> list[str]:
-    """Columns that fit, the leaf in at most half of the width."""
+    """The columns that fit, if the leaf takes at most half of the width."""
 
     def needed(name):
         texts = [*cells[name], *name.split()]
@@ -135,17 +135,19 @@ def _table(rows: Sequence[Row], width: int) -> TextTable:
     if marks:
         result.add_column("", no_wrap=True)
     for i in range(len(rows)):
-        texts = [cells[name][i] for name in shown] + ([marks.get(i, "")] * bool(marks))
+        texts = [cells[name][i] for name in shown]
+        if marks:
+            texts.append(marks.get(i, ""))
         result.add_row(*map(Text, texts), style="bold red" if i in marks else "")
     return result
 
 
 def _marks(rows: Sequence[Row]) -> dict[int, str]:
-    """What is said, beside its colour, of rows that are not as expected."""
+    """Marks of rows that are not as expected, for those who see no colour."""
     return {i: _WRONG for i, row in enumerate(rows) if row.is_wrong}
 
 
-def _number(value: complex | None, digits: int = 3) -> str:
+def _rounded(value: complex | None, digits: int = 3) -> str:
     if value is None:
         return "-"
     if isinstance(value, complex) or not math.isfinite(value):
@@ -173,11 +175,11 @@ def _count(size: int) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{_number(100 * value)} %"
+    return "-" if value is None else f"{_rounded(100 * value)} %"
 
 
 def _mean(value: complex | None) -> str:
-    return _number(value, digits=2)
+    return _rounded(value, digits=2)
 
 
 def _total(rows: Sequence[Row]) -> str:
@@ -196,15 +198,15 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "law": lambda row: row.law or "-",
     "expected mean": lambda row: _mean(row.expected_mean),
     "mean": lambda row: _mean(row.mean),
-    "expected std": lambda row: _number(row.expected_std),
-    "std": lambda row: _number(row.std),
+    "expected std": lambda row: _rounded(row.expected_std),
+    "std": lambda row: _rounded(row.std),
     "score": lambda row: "-" if row.score is None else f"{row.score:.1f}",
-    "scale": lambda row: _number(row.scale),
-    "min": lambda row: _number(row.low),
-    "max": lambda row: _number(row.high),
+    "scale": lambda row: _rounded(row.scale),
+    "min": lambda row: _rounded(row.low),
+    "max": lambda row: _rounded(row.high),
     "zeros": lambda row: _share(row.zeros),
     "distinct": lambda row: "-" if row.distinct is None else str(row.distinct),
-    "norm": lambda row: _number(row.spectral_norm),
+    "norm": lambda row: _rounded(row.spectral_norm),
 }
 _TEXT = ("leaf", "law")
 _WRONG = "wrong"

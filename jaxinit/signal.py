@@ -71,15 +71,15 @@ _COLUMNS: dict[str, Callable[[LayerSignal], str]] = {
     "layer": lambda layer: layer.name,
     "kind": lambda layer: layer.kind,
     "shape": lambda layer: "x".join(map(str, layer.shape)),
-    "mean": lambda layer: _number(layer.mean),
-    "std": lambda layer: _number(layer.std),
-    "ratio": lambda layer: _number(layer.ratio),
+    "mean": lambda layer: _rounded(layer.mean),
+    "std": lambda layer: _rounded(layer.std),
+    "ratio": lambda layer: _rounded(layer.ratio),
     "dead": lambda layer: _share(layer.dead),
     "saturated": lambda layer: _share(layer.saturated),
-    "rank": lambda layer: _number(layer.rank),
-    "correlation": lambda layer: _number(layer.correlation),
-    "gradient": lambda layer: _number(layer.gradient_std),
-    "of parameters": lambda layer: _number(layer.parameter_gradient_std),
+    "rank": lambda layer: _rounded(layer.rank),
+    "correlation": lambda layer: _rounded(layer.correlation),
+    "gradient": lambda layer: _rounded(layer.gradient_std),
+    "of parameters": lambda layer: _rounded(layer.parameter_gradient_std),
     "not finite": lambda layer: str(layer.nonfinite or ""),
 }
 
@@ -88,7 +88,7 @@ def _cells(layer: LayerSignal) -> list[str]:
     return [cell(layer) for cell in _COLUMNS.values()]
 
 
-def _number(value: float) -> str:
+def _rounded(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2g}"
 
 
@@ -103,25 +103,24 @@ def propagate(
     loss: Callable[[Any], jax.Array] | None = None,
     **options: Any,
 ) -> Signal:
-    """Sends a batch through a model, forward and backward, and looks at every layer.
+    """Sends a batch through a model, forward and backward, and measures every layer.
 
-    One forward and one backward pass, compiled once for a model, and again only where
-    shapes change: other parameters of the same shapes cost no compilation. Where the
-    signal vanishes or explodes a second pass tries whether scaled weights help.
+    One forward and one backward pass, compiled once for a model, and again only if
+    shapes change: other parameters of the same shapes cost no compilation. If the
+    signal vanishes or explodes, a second pass tries whether scaled weights help.
 
     A Flax module gives one row for each call of a module in it, and one for each input
     of a module that no module returned, such as the output of an activation function.
-    Modules inside `scan`, `vmap`, `remat` or `jit` are not seen; what comes out of
-    them is, where it goes into another module.
+    Modules inside `scan`, `vmap`, `remat` or `jit` are not seen; their output is seen
+    if it goes into another module.
 
     Args:
         model: a Flax Linen module or its `apply`, a Flax NNX module, or a list of
             functions `layer(params_i, x) -> x`.
-        params: what the init of the Linen module returned; None or a state to use
-            instead of its own for an NNX module; one pytree for each function of a
-            list.
-        x: a batch, its first axis the samples, or a tuple of what the model is called
-            on.
+        params: for a Linen module, what its init returned; for an NNX module, None or a
+            state to use instead of its own; for a list, one pytree for each function.
+        x: a batch, with the samples along its first axis, or a tuple of the arguments
+            that the model is called on.
         loss: function of the model's output that returns one real number. None takes
             the sum of the output times standard normal numbers, so that the gradient
             with respect to the output has standard deviation one.
@@ -131,10 +130,11 @@ def propagate(
         The signal; printed, it is a table with one row for each layer.
 
     Raises:
-        TypeError: if the model, the parameters or what loss returns is of a wrong kind.
-        ValueError: if `x` has no rows, no layer returns an array, `x` and the
-            parameters are on different devices, or, as `LayerError`, naming the first
-            layer that cannot take what it is given.
+        TypeError: if the model, the parameters or the result of `loss` is of a wrong
+            type.
+        ValueError: if `x` has no rows, no layer returns an array, or `x` and the
+            parameters are on different devices.
+        LayerError: if a layer cannot take its input; a `ValueError` that names it.
 
     >>> import jax.numpy as jnp
     >>> import jaxinit
@@ -148,11 +148,11 @@ def propagate(
     >>> signal.verdict.cure
     'The variance halves in every layer, as by Glorot under ReLU: use he_normal'
     """
-    found, inputs = opened(model, params, x, options)
-    taps, origin = measure(found, loss, inputs)
+    parts, inputs = opened(model, params, x, options)
+    taps, origin = measure(parts, loss, inputs)
 
     def again(names: Collection[str], factor: float) -> Sequence[LayerSignal]:
-        other = scaled(found, taps, names, factor)
+        other = scaled(parts, taps, names, factor)
         return _layers(measure(other, loss, inputs)[0])
 
     if not taps:
@@ -175,11 +175,13 @@ _MEASURED = {field.name for field in fields(LayerSignal)}
 
 
 def _layer(tap: Tap, previous_std: float) -> LayerSignal:
-    measured = {name: _plain(tap.value[name]) for name in _MEASURED & set(tap.value)}
+    measured = {
+        name: _as_python(tap.value[name]) for name in _MEASURED & set(tap.value)
+    }
     ratio = measured["std"] / previous_std if previous_std else math.nan
     return LayerSignal(tap.name, tap.kind, tap.shape, ratio=ratio, **measured)
 
 
-def _plain(value: Any) -> Any:
+def _as_python(value: Any) -> Any:
     array = np.asarray(value)
     return tuple(array.tolist()) if array.ndim else array.item()

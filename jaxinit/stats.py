@@ -16,7 +16,7 @@ import numpy as np
 from jaxinit._arrays.distance import distance
 from jaxinit._arrays.measured import Measured as Measured
 from jaxinit._arrays.measured import measure as measure
-from jaxinit._arrays.spread import parts, spans
+from jaxinit._arrays.spread import local_shards, spans
 from jaxinit.initializers.base import Initializer, checked_initializer
 from jaxinit.laws import Moments
 from jaxinit.laws.rounded import rounded_moments
@@ -378,7 +378,7 @@ def fit(x: Any, init: Initializer) -> Fit:
     if measure(x).nonfinite:
         return Fit(1.0, 0.0)
     law = init.entry_law(jnp.shape(x), init._resolve(jnp.result_type(x)))
-    values = [np.asarray(part).ravel() for part in parts(x)]
+    values = [np.asarray(part).ravel() for part in local_shards(x)]
     real = jnp.finfo(jnp.result_type(x)).dtype
     size, spread = jnp.size(x), real if spans(x) else None
     if not jnp.iscomplexobj(x):

@@ -212,7 +212,7 @@ HAVE_IT = {
         drawn(jaxinit.lecun_normal(), 5),
         None,
         "vanishing",
-        ["0.5, weights 2 times as large too", "residual connections"],
+        ["0.5, with weights 2 times as large too", "residual connections"],
         ["multiply the"],
     ),
     "no weights": (

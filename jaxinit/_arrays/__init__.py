@@ -1,1 +1,1 @@
-"""Arrays that are there already: where their parts are, and what is in them."""
+"""Arrays that have values: where their shards are, and statistics of them."""

@@ -1,4 +1,21 @@
-"""What is in an array: moments, extremes and counts, taken where the array is."""
+"""Statistics of an array: moments, extremes and counts, taken where the array is.
+
+One pass over the array, on its device, with sums in float32 that stay exact to a few of
+the last digits. Of `jnp.array([3.0, 5.0, 4.0, 8.0])`, `_sums` gives
+
+    first 3, sum of x - 3: 8, sum of (x - 3)**2: 30, min 3, max 8, zeros 0, nonfinite 0
+
+and `_measured`, in float64 on the host: mean 3 + 8/4 = 5, variance 30/4 - 2**2 = 3.5.
+The deviations are from the first entry, so that a large mean costs no digits.
+
+Long sums lose digits in float32. So the array is seen as blocks, and each is summed
+before the sums are added up: `f32[3,5000]` as `[3,2,2500]`, summed over the last axis.
+No axis of `f32[5003]` falls into blocks, as 5003 is prime, so it is measured in two
+pieces, `[4096]` and `[907]`.
+
+What holds: the measures of pieces, of shards and of processes are pooled in float64, by
+the same function, `pool`.
+"""
 
 import functools
 import math
@@ -12,7 +29,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxinit._arrays.spread import gathered, parts, spans, without_mesh
+from jaxinit._arrays.spread import gathered, local_shards, spans, without_mesh
 
 _LONG = 4096  # longest sum in float32 before partial sums are added
 _SHORT = 256  # shortest, so that the partial sums are few
@@ -20,16 +37,17 @@ _SHORT = 256  # shortest, so that the partial sums are few
 
 @dataclass(frozen=True)
 class Measured:
-    """What is in an array.
+    """Statistics of an array.
 
     Attributes:
         size: number of entries.
         mean: their mean; complex if they are.
-        variance: mean of `|x - mean|**2`; NaN, as the mean, if an entry is not finite.
-        low: smallest entry, of complex ones the smallest real or imaginary part.
-        high: greatest entry, likewise.
+        variance: mean of `|x - mean|**2`. Mean and variance are NaN if an entry is not
+            finite.
+        low: smallest entry; of complex ones, the smallest real or imaginary part.
+        high: greatest entry; of complex ones, the greatest real or imaginary part.
         zeros: number of entries that are zero; rounded to float32 above 2**24.
-        nonfinite: number of entries that are NaN or infinite, likewise.
+        nonfinite: number of entries that are NaN or infinite; rounded as `zeros`.
     """
 
     size: int
@@ -48,23 +66,23 @@ class Measured:
     @property
     def is_constant(self) -> bool:
         """Whether all entries are equal."""
-        return self.low == self.high and self.variance == 0  # NaN, if not finite
+        return self.low == self.high and self.variance == 0  # false for NaN
 
 
 def measure(x: Any) -> Measured:
     """Measures an array: one pass on its device, sums in float32 or wider.
 
-    Of a sharded array every device measures its own part, and the parts are put
-    together on the host; nothing is gathered. An array that spans processes is measured
-    by all of them together, and all get the same figures: those that one process alone
-    would get, up to rounding in float64. Squares of deviations must fit float32:
-    deviations between 1e-19 and 1e19.
+    Every device measures its own shard of a sharded array, and the measures are pooled
+    on the host; no array is gathered. An array that spans processes is measured by all
+    of them together, and all get the same figures: those that one process alone would
+    get, up to rounding in float64. Deviations must lie between 1e-19 and 1e19, so that
+    their squares fit float32.
 
     Args:
         x: concrete array with entries, of a floating-point or complex dtype.
 
     Returns:
-        What is in it.
+        The statistics.
 
     Raises:
         TypeError: if `x` is traced, or of another dtype.
@@ -80,45 +98,48 @@ def measure(x: Any) -> Measured:
 
 
 def measure_all(leaves: Iterable[Any]) -> list[Measured | None]:
-    """Measures many arrays, all devices at work before any is waited for.
+    """Measures many arrays; all devices are at work before any is waited for.
 
     Returns:
-        For each array what `measure` gives, None where that would raise for its dtype
+        For each array, what `measure` gives; None where that would raise for its dtype
         or size.
     """
     leaves = list(leaves)
     with without_mesh():
         sums = [_all_sums(leaf) if _is_measurable(leaf) else None for leaf in leaves]
-    found = [
-        None if each is None else [_measured(*part) for part in each]
+    pieces = [
+        None if each is None else [_measured(*piece) for piece in each]
         for each in jax.device_get(sums)
     ]
-    found = _of_all_processes(leaves, found)
-    return [None if each is None else pool(each) for each in found]
+    pieces = _with_those_elsewhere(leaves, pieces)
+    return [None if each is None else pool(each) for each in pieces]
 
 
-def _of_all_processes(
-    leaves: Sequence[Any], found: list[list[Measured] | None]
+def _with_those_elsewhere(
+    leaves: Sequence[Any], pieces: list[list[Measured] | None]
 ) -> list[list[Measured] | None]:
-    """What was found in the parts of every process, for arrays that span them."""
-    own = {i: each for i, each in enumerate(found) if each is not None}
-    own = {i: _numbers(each) for i, each in own.items() if spans(leaves[i])}
-    if not own:
-        return found
-    table = gathered(np.array(list(own.values()), np.complex128))
-    known = dict(enumerate(found))
-    for i, rows in zip(own, table.swapaxes(0, 1), strict=True):
+    """The pieces of each array, and of all processes for arrays that span them."""
+    rows = {
+        i: _as_row(own)
+        for i, own in enumerate(pieces)
+        if own is not None and spans(leaves[i])
+    }
+    if not rows:
+        return pieces
+    table = gathered(np.array(list(rows.values()), np.complex128))
+    everywhere = list(pieces)
+    for i, column in zip(rows, table.swapaxes(0, 1), strict=True):
         is_complex = jnp.iscomplexobj(leaves[i])
-        known[i] = [_from_numbers(row, is_complex) for row in rows if row[0]]
-    return list(known.values())
+        everywhere[i] = [_from_row(row, is_complex) for row in column if row[0]]
+    return everywhere
 
 
-def _numbers(parts: list[Measured]) -> tuple[Any, ...]:
-    """What is in these parts together, as a row of a table; zeros if there are none."""
-    return astuple(pool(parts)) if parts else (0,) * _FIELDS
+def _as_row(pieces: list[Measured]) -> tuple[Any, ...]:
+    """The statistics of these pieces together, as numbers; zeros if there are none."""
+    return astuple(pool(pieces)) if pieces else (0,) * _FIELDS
 
 
-def _from_numbers(row: np.ndarray, is_complex: bool) -> Measured:
+def _from_row(row: np.ndarray, is_complex: bool) -> Measured:
     size, mean, variance, low, high, zeros, nonfinite = np.real(row).tolist()
     mean = row[1].item() if is_complex else mean
     return Measured(int(size), mean, variance, low, high, int(zeros), int(nonfinite))
@@ -127,24 +148,24 @@ def _from_numbers(row: np.ndarray, is_complex: bool) -> Measured:
 _FIELDS = len(fields(Measured))
 
 
-def pool(parts: Iterable[Measured]) -> Measured:
-    """What is in several arrays together."""
-    parts = list(parts)
-    if len(parts) == 1:
-        return parts[0]
-    size = sum(part.size for part in parts)
-    mean = sum(part.mean * part.size for part in parts) / size
+def pool(pieces: Iterable[Measured]) -> Measured:
+    """The statistics of several arrays together."""
+    pieces = list(pieces)
+    if len(pieces) == 1:
+        return pieces[0]
+    size = sum(piece.size for piece in pieces)
+    mean = sum(piece.mean * piece.size for piece in pieces) / size
     squares = sum(
-        part.size * (part.variance + abs(part.mean - mean) ** 2) for part in parts
+        piece.size * (piece.variance + abs(piece.mean - mean) ** 2) for piece in pieces
     )
     return Measured(
         size,
         mean,
         squares / size,
-        float(np.min([part.low for part in parts])),
-        float(np.max([part.high for part in parts])),
-        sum(part.zeros for part in parts),
-        sum(part.nonfinite for part in parts),
+        float(np.min([piece.low for piece in pieces])),
+        float(np.max([piece.high for piece in pieces])),
+        sum(piece.zeros for piece in pieces),
+        sum(piece.nonfinite for piece in pieces),
     )
 
 
@@ -173,13 +194,13 @@ def refuse_unmeasurable(x: Any) -> NoReturn:
 
 
 def _all_sums(x: Any) -> list[tuple]:
-    """Size and sums of each part of `x` that lies on a device of its own."""
-    pieces = (piece for part in parts(x) for piece in _pieces(part))
+    """Size and sums of each piece of the local shards of `x`."""
+    pieces = (piece for shard in local_shards(x) for piece in _pieces(shard))
     return [(piece.size, _sums(piece)) for piece in pieces if piece.size]
 
 
 def _pieces(x: jax.Array) -> Iterator[jax.Array]:
-    """The array itself; in two, if it has no axis that falls into blocks."""
+    """The array itself, or two halves of it if no axis can be divided into blocks."""
     axis = int(np.argmax(x.shape)) if x.ndim else 0
     size = x.shape[axis] if x.ndim else 1
     if size <= _LONG or max(map(_divisor, x.shape)) >= _SHORT:
@@ -192,12 +213,10 @@ def _pieces(x: jax.Array) -> Iterator[jax.Array]:
 
 @jax.jit
 def _sums(x: jax.Array) -> tuple[jax.Array, ...]:
-    """The first entry; sums of the deviations from it and of their squares; extremes
-    and counts.
+    """Returns `(first entry, sum of deviations, sum of squares, low, high, counts...)`.
 
-    One pass that keeps no wider copy of `x`: XLA's CPU backend makes one if these are
-    several reductions, or one over all axes at once. Blocks keep the sums short, which
-    in float32 keeps them exact to a few of the last digits.
+    One reduction of six operands over one axis, which keeps no wider copy of `x`: XLA's
+    CPU backend makes one for several reductions, or for one over all axes at once.
     """
     wide = x.dtype if x.dtype.itemsize >= 4 else np.dtype(np.float32)
     shape, axis = _blocks(x.shape)
@@ -205,26 +224,26 @@ def _sums(x: jax.Array) -> tuple[jax.Array, ...]:
     first = x[(0,) * x.ndim].astype(wide)
     values = x.astype(wide)
     deviation = values - first
-    squares = (
-        lax.real(deviation * lax.conj(deviation))
-        if wide.kind == "c"
-        else (deviation * deviation)
-    )
-    real = (lax.real(values), lax.imag(values)) if wide.kind == "c" else (values,) * 2
-    counts = [
-        found.astype(squares.dtype) for found in (values == 0, ~jnp.isfinite(values))
-    ]
-    operands = (deviation, squares, lax.min(*real), lax.max(*real), *counts)
+    if wide.kind == "c":
+        squares = lax.real(deviation * lax.conj(deviation))
+        low_high = lax.real(values), lax.imag(values)
+    else:
+        squares = deviation * deviation
+        low_high = values, values
+    is_zero = (values == 0).astype(squares.dtype)
+    is_nonfinite = (~jnp.isfinite(values)).astype(squares.dtype)
+    extremes = lax.min(*low_high), lax.max(*low_high)
+    operands = (deviation, squares, *extremes, is_zero, is_nonfinite)
     infinity = np.asarray(np.inf, squares.dtype)
     zeros = [np.zeros((), operand.dtype) for operand in operands]
     partial = lax.reduce(
-        operands, (*zeros[:2], infinity, -infinity, *zeros[4:]), _joined, (axis,)
+        operands, (*zeros[:2], infinity, -infinity, *zeros[4:]), _combined, (axis,)
     )
     total = [jnp.sum(partial[i]) for i in (0, 1, 4, 5)]
     return first, *total[:2], jnp.min(partial[2]), jnp.max(partial[3]), *total[2:]
 
 
-def _joined(a: tuple, b: tuple) -> tuple:
+def _combined(a: tuple, b: tuple) -> tuple:
     return (
         a[0] + b[0],
         a[1] + b[1],
@@ -236,10 +255,11 @@ def _joined(a: tuple, b: tuple) -> tuple:
 
 
 def _blocks(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """A shape of as many entries, with an axis to sum over that is long, not too long.
+    """An equal shape with one axis cut into blocks, and the axis within the blocks.
 
-    That axis has the size of the longest divisor up to `_LONG` of an axis: of the last
-    one where that is long enough, else of the one where it is longest.
+    The length of a block is the largest divisor up to `_LONG` of the size of the axis.
+    The axis is the last one with blocks of `_SHORT` or more, else the one with the
+    longest blocks.
     """
     shape = shape or (1,)
     divisors = [_divisor(size) for size in shape]
@@ -249,8 +269,9 @@ def _blocks(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     return (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :]), axis + 1
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def _divisor(size: int) -> int:
+    """The largest divisor of `size` up to `_LONG`."""
     return next(d for d in range(min(size, _LONG), 0, -1) if size % d == 0)
 
 

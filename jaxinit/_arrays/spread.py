@@ -1,8 +1,20 @@
-"""Arrays that are spread over devices and processes, and what is found in their parts.
+"""Arrays that are spread over devices and processes: their shards, and small results.
 
-Every process calls `gathered`, `summed` and `small` in the same order, with tables of
-the same shape; whoever does not is waited for. So whether one is called may depend only
-on what all processes know: shapes, shardings, and what was brought together before.
+A process can read only the shards on its own devices. Take `x` of `f32[8]`, sharded
+over four devices of two processes:
+
+    process 0    local_shards(x): x[0:2], x[2:4]
+    process 1    local_shards(x): x[4:6], x[6:8]
+
+To count the zeros, each process counts in its own shards, say 1 and 3. Then
+`summed(np.array([1]))` in one and `summed(np.array([3]))` in the other gives
+`np.array([4])` in both, and only the counts travel. `gathered` gives both tables, one
+row for each process.
+
+What holds: every process calls `gathered`, `summed`, `small` and `reduced` in the same
+order, with tables of the same shape; if one process does not, the others wait forever.
+So whether a call is made may depend only on what all processes know: shapes, shardings,
+and the results of earlier calls.
 """
 
 import contextlib
@@ -18,7 +30,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 
 def spans(x: Any) -> bool:
-    """Whether an array has parts in several processes; the same in all of them."""
+    """Whether an array has shards in several processes; the same in all of them."""
     if not isinstance(x, jax.Array) or jax.process_count() == 1:
         return False
     devices = iter(x.sharding.device_set)
@@ -26,15 +38,18 @@ def spans(x: Any) -> bool:
     return any(device.process_index != first for device in devices)
 
 
-def parts(x: Any) -> Iterator[Any]:
-    """What of an array lies in this process, each part where it is, and once."""
+def local_shards(x: Any) -> Iterator[Any]:
+    """The shards of an array in this process, each on its device.
+
+    Each entry is in one shard of one process, even if it is replicated.
+    """
     if not isinstance(x, jax.Array):
         x = jnp.asarray(x)
     return (s.data for s in x.addressable_shards if s.replica_id == 0)
 
 
 def without_mesh() -> contextlib.AbstractContextManager[Any]:
-    """Puts no mesh in use, for programs on parts, which lie on one device each."""
+    """Puts no mesh in use, for programs on shards, which lie on one device each."""
     is_in_use = not jax.sharding.get_abstract_mesh().empty
     return jax.set_mesh(_NO_MESH) if is_in_use else contextlib.nullcontext()
 
@@ -43,15 +58,19 @@ _NO_MESH = Mesh(np.empty((), object), ())
 
 
 def small(x: Any) -> np.ndarray:
-    """An array of few entries, whole on this host."""
-    return np.asarray(reduced(_same, x) if spans(x) else x)
+    """All entries of a small array, on this host."""
+    return np.asarray(reduced(_identity, x) if spans(x) else x)
 
 
 def reduced(reduction: Callable[..., Any], *arrays: Any) -> Any:
-    """`jax.jit` of a hashable function of arrays, for outputs that are small.
+    """The outputs of a function of arrays, compiled and replicated.
 
-    It runs where the first array is, and every device, so every process, gets the
-    outputs.
+    Args:
+        reduction: hashable function that returns small arrays; kept compiled.
+        arrays: the program runs where the first one is.
+
+    Returns:
+        The outputs, on every device of the first array, so in every process.
     """
     sharding = getattr(arrays[0], "sharding", None)
     if not isinstance(sharding, NamedSharding):
@@ -64,14 +83,14 @@ def reduced(reduction: Callable[..., Any], *arrays: Any) -> Any:
 
 
 def on_automatic_mesh(x: Any) -> Any:
-    """A concrete array as it is, the axes of its mesh made Auto."""
+    """A concrete array with the axes of its mesh made Auto, and its shards unmoved."""
     sharding: Any = getattr(x, "sharding", None)
     if isinstance(x, Tracer) or not isinstance(sharding, NamedSharding):
         return x
     if AxisType.Explicit not in sharding.mesh.axis_types:
         return x
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        # jax.device_put takes no typed key that other processes have a part of.
+        # jax.device_put takes no typed keys that have shards in other processes.
         data = on_automatic_mesh(jax.random.key_data(x))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     return jax.device_put(x, NamedSharding(automatic(sharding.mesh), sharding.spec))
@@ -91,30 +110,33 @@ def gathered(table: np.ndarray) -> np.ndarray:
     Args:
         table: array of numbers or bytes, of any NumPy dtype.
     """
-    words = _reduced(_same, np.ascontiguousarray(table).view(np.uint8))
-    return words.view(table.dtype).reshape(-1, *table.shape)
+    # As bytes, because jax would narrow 64-bit dtypes.
+    rows = _of_all_processes(_identity, np.ascontiguousarray(table).view(np.uint8))
+    return rows.view(table.dtype).reshape(-1, *table.shape)
 
 
 def summed(table: np.ndarray) -> np.ndarray:
     """The sum of the tables of all processes, of integers from 0 to 2**48."""
-    low, high = (part.astype(np.uint32) for part in (table & 0xFFFF, table >> 16))
-    low, high = _reduced(_sum, np.stack([low, high])).astype(np.int64)
+    # In two halves of 32 bits, because jax would narrow 64-bit integers.
+    halves = np.stack([table & 0xFFFF, table >> 16]).astype(np.uint32)
+    low, high = _of_all_processes(_sum_over_processes, halves).astype(np.int64)
     return low + (high << 16)
 
 
-def _same(x: jax.Array) -> jax.Array:
+def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
-def _sum(x: jax.Array) -> jax.Array:
+def _sum_over_processes(x: jax.Array) -> jax.Array:
     return jnp.sum(x, axis=0, dtype=x.dtype)
 
 
-def _reduced(reduction: Callable, table: np.ndarray) -> np.ndarray:
-    own = NamedSharding(_mesh(), PartitionSpec("processes"))
+def _of_all_processes(reduction: Callable, table: np.ndarray) -> np.ndarray:
+    """What `reduction` gives for the stacked tables of all processes."""
+    one_row_each = NamedSharding(_mesh_of_processes(), PartitionSpec("processes"))
     shape = (jax.process_count(), *table.shape)
-    spread = jax.make_array_from_process_local_data(own, table[None], shape)
-    return np.array(reduced(reduction, spread))
+    stacked = jax.make_array_from_process_local_data(one_row_each, table[None], shape)
+    return np.array(reduced(reduction, stacked))
 
 
 @functools.lru_cache(256)
@@ -122,10 +144,10 @@ def _jitted(reduction: Callable, sharding: NamedSharding | None) -> Callable:
     return jax.jit(reduction, out_shardings=sharding)
 
 
-def _mesh() -> Mesh:
-    """One device of each process."""
-    first: dict[int, Any] = {}
+def _mesh_of_processes() -> Mesh:
+    """A mesh of one device of each process."""
+    first_device: dict[int, Any] = {}
     for device in jax.devices():
-        first.setdefault(device.process_index, device)
-    devices = np.array([first[i] for i in sorted(first)])
+        first_device.setdefault(device.process_index, device)
+    devices = np.array([first_device[i] for i in sorted(first_device)])
     return Mesh(devices, ("processes",), axis_types=(AxisType.Auto,))

@@ -1,4 +1,4 @@
-"""Arguments of the command line: text to checked values."""
+"""Arguments of the command line, from text to checked values."""
 
 import argparse
 import ast
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from jaxinit.initializers.settings import dtype_of
 
-# Those to which XLA rounds and that have a NaN: others hide one, or have no zero or
-# sign, or end the process.
+# Dtypes to which XLA rounds and that have NaN. Others hide NaN, lack zero or the sign,
+# or end the process.
 ROUNDED_TO = (
     *("float16", "bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3fn"),
     *("float8_e4m3fnuz", "float8_e4m3b11fnuz", "float8_e5m2", "float8_e5m2fnuz"),
@@ -24,7 +24,13 @@ ROUNDED_TO = (
 
 
 def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
-    """Adds `--input`, of which `what` tells, `--arg` and `--seed`."""
+    """Adds `--input`, `--arg` and `--seed`.
+
+    Args:
+        parser: the parser of a command.
+        what: help for `--input`.
+        **options: further options of `--input`.
+    """
     parser.add_argument(
         "--input",
         dest="inputs",
@@ -53,10 +59,10 @@ class _Keywords(argparse.Action):
 
     def __call__(self, parser, namespace, values: Any, option_string=None):
         name, value = values
-        known = getattr(namespace, self.dest)
-        if name in known:
+        earlier = getattr(namespace, self.dest)
+        if name in earlier:
             raise argparse.ArgumentError(self, f"{name} was given twice")
-        setattr(namespace, self.dest, {**known, name: value})
+        setattr(namespace, self.dest, {**earlier, name: value})
 
 
 def keyword(text: str) -> tuple[str, Any]:
@@ -73,7 +79,7 @@ def _value(text: str) -> Any:
     if text.lower() in words:
         return words[text.lower()]
     try:
-        with warnings.catch_warnings(action="ignore"):  # of doubtful escapes
+        with warnings.catch_warnings(action="ignore"):  # about invalid escapes
             return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
@@ -85,7 +91,7 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def _named_dtype(text: str) -> Any:
+def _any_dtype(text: str) -> Any:
     try:
         dtype = jnp.dtype(text)
     except TypeError:
@@ -96,7 +102,7 @@ def _named_dtype(text: str) -> Any:
 
 
 def _dtype(text: str) -> Any:
-    dtype = _named_dtype(text)
+    dtype = _any_dtype(text)
     try:
         dtype_of("dtype", dtype)
     except TypeError as error:
@@ -107,7 +113,7 @@ def _dtype(text: str) -> Any:
 
 
 def floating_dtype(text: str) -> Any:
-    if _named_dtype(text).name not in ROUNDED_TO:
+    if _any_dtype(text).name not in ROUNDED_TO:
         raise argparse.ArgumentTypeError(
             f"{text} is none of the dtypes to round to: {', '.join(ROUNDED_TO)}"
         )
@@ -147,7 +153,7 @@ def positive(text: str) -> int:
 
 
 def _check_folder(path: Path, name: str) -> None:
-    """Sees whether the folder takes something of a name, as only trying tells."""
+    """Raises unless the folder takes a file of this name; only trying can tell."""
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path}")
     try:

@@ -1,4 +1,4 @@
-"""Writing parameters so that what has the final name is always whole."""
+"""Writing parameters such that a file of the final name is always complete."""
 
 import contextlib
 import glob
@@ -22,8 +22,8 @@ from jaxinit._arrays.spread import gathered, spans
 from jaxinit._tree.plan import problems_message
 
 _OS_ERROR = re.compile(r"os[ _]error(?: |_code=')(\d+)")
-_QUIET = 1.0  # seconds without a new file, after which writers are taken to have ended
-_TEXT = 1024  # bytes of what processes tell each other
+_QUIET = 1.0  # seconds without a new file after which writers must have ended
+_TEXT = 1024  # bytes of a text that processes exchange
 
 
 def save(path: str | os.PathLike, params: Any) -> None:
@@ -31,11 +31,12 @@ def save(path: str | os.PathLike, params: Any) -> None:
 
     Arrays that span the processes of a multi-process program are saved by all of them
     together, with the same `path` on a file system that they share: each writes its own
-    part of an Orbax checkpoint, and the first one renames it. Of arrays that every
-    process has for itself that of the first is written. A tree without arrays that span
-    processes is saved by the process that calls this, alone, as `.safetensors`.
+    shards of an Orbax checkpoint, and the first one renames it. Of arrays that every
+    process has for itself, the ones of the first process are written. A tree without
+    arrays that span processes is saved by the process that calls this, alone, as
+    `.safetensors`.
 
-    What a process that was killed left beside `path` is removed.
+    Files that a killed process left next to `path` are removed.
 
     Args:
         path: a name that ends in `.safetensors` for one file, with `/`-joined paths as
@@ -47,10 +48,10 @@ def save(path: str | os.PathLike, params: Any) -> None:
         FileExistsError: if there is something at `path` already.
         ImportError: if the package that writes the format is not installed.
         OSError: if the disk is full or the folder cannot be written, here or in another
-            process. Nothing is left behind, here as after any other failure.
+            process. As after any other failure, nothing is left behind.
         TypeError: naming every leaf that is not an array.
-        ValueError: naming every leaf that the format cannot hold, or whose path is
-            written as that of another leaf. Nothing has been written then.
+        ValueError: naming every leaf that the format cannot hold, or whose path would
+            be written like the path of another leaf. Nothing has been written then.
     """
     path = Path(path).absolute()
     write = writer(path)
@@ -67,7 +68,7 @@ def save(path: str | os.PathLike, params: Any) -> None:
 
 
 def _refuse_orbax_alone(path: Path) -> None:
-    """In a program of several processes Orbax waits for all of them."""
+    """Raises for an Orbax checkpoint of one process: Orbax would wait for all."""
     if jax.process_count() > 1 and path.suffix != ".safetensors":
         raise ValueError(
             f"{path} would be an Orbax checkpoint, which all processes write together, "
@@ -76,7 +77,7 @@ def _refuse_orbax_alone(path: Path) -> None:
 
 
 def _save_together(path: Path, write: Callable[[Path, Any], None], params: Any) -> None:
-    """Every step is one of all processes, and fails in all of them or in none."""
+    """Saves in steps, each of which fails in all processes or in none."""
     is_first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
 
@@ -86,8 +87,8 @@ def _save_together(path: Path, write: Callable[[Path, Any], None], params: Any) 
             _refuse_existing(path)
             return stack.enter_context(_partial(path))
 
-        made = _in_all(path, make)
-        texts = _texts(f"{path}\n{made.name if made else ''}")
+        own = _in_all(path, make)
+        texts = _texts(f"{path}\n{own.name if own else ''}")
         if len({text.partition("\n")[0] for text in texts}) > 1:
             raise ValueError(f"processes save to different paths: {path} in this one.")
         folder = path.parent / texts[0].partition("\n")[2]
@@ -98,7 +99,7 @@ def _save_together(path: Path, write: Callable[[Path, Any], None], params: Any) 
 
 
 def _in_all(path: Path, step: Callable[[], Any]) -> Any:
-    """What a step returns, unless it fails in a process: then all raise."""
+    """The result of a step; if it fails in one process, all raise."""
     try:
         result, error = step(), None
     except Exception as raised:
@@ -113,7 +114,7 @@ def _in_all(path: Path, step: Callable[[], Any]) -> Any:
 
 
 def _texts(text: str) -> list[str]:
-    """A text of every process."""
+    """The texts of all processes."""
     row = np.zeros(_TEXT, np.uint8)
     encoded = text.encode()[:_TEXT]
     row[: len(encoded)] = np.frombuffer(encoded, np.uint8)
@@ -132,7 +133,7 @@ def _refuse_unshared(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, locked for as long as this process lives."""
+    """A temporary folder next to `path`, locked as long as this process lives."""
     prefix = f".{path.name}.{platform.node()[:32]}."
     _remove_stale(path.parent, prefix)
     folder = Path(tempfile.mkdtemp(".partial", prefix, path.parent))
@@ -145,10 +146,9 @@ def _partial(path: Path) -> Iterator[Path]:
 
 
 def _remove_stale(parent: Path, prefix: str) -> None:
-    """Removes the folders of processes of this host that were killed.
+    """Removes the folders of killed processes of this host.
 
-    The lock of a folder goes with its process. One without a lock may be in use and is
-    left alone.
+    A lock ends with its process. A folder without a lock file may be in use, and stays.
     """
     for folder in parent.glob(f"{glob.escape(prefix)}*.partial"):
         with contextlib.suppress(OSError), _lock(folder / "lock"):
@@ -182,7 +182,7 @@ def _rename(folder: Path, path: Path) -> None:
 
 
 def writer(path: Path) -> Callable[[Path, Any], None]:
-    """The function that writes the format `path` asks for, its package imported."""
+    """The function that writes the format of `path`; imports its package."""
     return _safetensors() if path.suffix == ".safetensors" else _orbax()
 
 
@@ -228,10 +228,10 @@ def _orbax() -> Callable[[Path, Any], None]:
 
 
 def _outlast_writers(folder: Path) -> None:
-    """Empties a folder until nothing comes into it any more.
+    """Empties a folder until no new files appear in it.
 
-    Orbax raises at the first failure, while other writes are still under way: these
-    make files, and the folders above them, anew.
+    Orbax raises at the first failure, while other writes are still under way, which
+    create files and their folders again.
     """
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < _QUIET:
@@ -243,10 +243,10 @@ def _outlast_writers(folder: Path) -> None:
 
 
 def _ignoring_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """`hook`, but for what follows a failed write.
+    """`hook`, without the errors that follow a failed write.
 
-    Orbax closes its event loop at the first failure; each other write under way then
-    fails to report to it, which Python can only print.
+    Orbax closes its event loop at the first failure. Each other write under way then
+    fails to report to it, an error that Python can only print.
     """
 
     def ignoring(unraisable: Any) -> None:
@@ -257,7 +257,7 @@ def _ignoring_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """Orbax logs the tracebacks of what it raises as well, each thread its own."""
+    """A filter for logs: each thread of Orbax logs a traceback of what it raises."""
     return "orbax" not in record.pathname
 
 
@@ -273,7 +273,7 @@ _FILTERS = {"absl": _is_not_of_orbax, "asyncio": _is_not_left_over}
 
 @contextlib.contextmanager
 def _os_errors() -> Iterator[None]:
-    """Turns what the writers make of an error of the system back into an OSError."""
+    """Turns errors of the writers that quote a system error into that OSError."""
     try:
         yield
     except Exception as error:
@@ -284,7 +284,7 @@ def _os_errors() -> Iterator[None]:
 
 
 def _storable(params: Any) -> Any:
-    """The tree with keys as their words and numbers as arrays."""
+    """The tree, with keys as words and numbers as arrays."""
     flat = jax.tree.leaves_with_path(params)
     wrong = [
         f"{_written(path, '/')}: not an array but {leaf!r}"
@@ -306,7 +306,7 @@ def _as_stored(leaf: Any) -> Any:
 
 
 def _refuse_unstorable(path: Path, params: Any) -> None:
-    """Raises, naming every leaf that would not come back as it is."""
+    """Raises, naming every leaf that would not be read back as it is."""
     is_file = path.suffix == ".safetensors"
     refusal = _refused_by_safetensors() if is_file else _refused_by_orbax()
     flat = jax.tree.leaves_with_path(params)
@@ -315,7 +315,7 @@ def _refuse_unstorable(path: Path, params: Any) -> None:
         for names, leaf in flat
         if (problem := refusal(leaf)) is not None
     ]
-    # Orbax joins what it calls an array by dots, and keeps no segments apart.
+    # Orbax joins the segments of a path by dots, so that different paths may be equal.
     problems += _collisions([names for names, _ in flat], "/" if is_file else ".")
     if problems:
         raise ValueError(problems_message(str(path), problems))

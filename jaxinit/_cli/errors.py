@@ -1,4 +1,4 @@
-"""What the commands have in common when something goes wrong."""
+"""Errors of the commands, each as one line for the user."""
 
 import contextlib
 import importlib
@@ -11,24 +11,24 @@ from jaxinit._cli.target import TargetError, one_line
 
 
 class CommandError(Exception):
-    """What went wrong, in one line for the user."""
+    """An error, in one line for the user."""
 
     status = 1
 
 
 class UsageError(CommandError):
-    """What was wrong with the arguments, in one line for the user."""
+    """An error in the arguments, in one line for the user."""
 
     status = 2
 
 
 def needed(module: str, extra: str = "cli") -> Any:
-    """A module that needs packages which an extra of jaxinit brings."""
+    """A module that needs the packages of an extra of jaxinit."""
     return installed(lambda: importlib.import_module(module), extra)
 
 
 def installed(load: Callable[[], Any], extra: str = "cli") -> Any:
-    """What `load` returns, where the packages that it imports are there."""
+    """What `load` returns; an error names a package that is not installed."""
     try:
         return load()
     except ModuleNotFoundError as error:
@@ -39,7 +39,7 @@ def installed(load: Callable[[], Any], extra: str = "cli") -> Any:
 
 @contextlib.contextmanager
 def failing(what: str) -> Iterator[None]:
-    """Says in one line why something failed, such as "running netfile:Net"."""
+    """Turns an exception into one line; `what` is such as "running netfile:Net"."""
     try:
         yield
     except (CommandError, TargetError):
@@ -50,7 +50,7 @@ def failing(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
-    """Writes what was printed, so that what goes wrong with that is seen here."""
+    """Flushes standard output, so that errors of writing are raised here."""
     try:
         yield
         if sys.stdout is not None:  # closed, as by `>&-`
@@ -65,8 +65,8 @@ def writing() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Points standard output to nowhere, lest Python fail again as it closes it."""
-    with contextlib.suppress(OSError, ValueError):  # of a stream that is no file
+    """Points standard output to nowhere, or Python would fail again on closing it."""
+    with contextlib.suppress(OSError, ValueError):  # if the stream is no file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

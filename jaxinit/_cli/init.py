@@ -21,7 +21,7 @@ from jaxinit._cli.errors import CommandError, failing, installed, needed, writin
 from jaxinit._cli.target import expectations, init_function, load, one_line, rounded
 from jaxinit._compile.jit import Programs, jit
 
-_MOST_NAMED = 8  # leaves in a line about what is not finite
+_MOST_NAMED = 8  # leaves that an error names
 
 _EXAMPLES = """examples:
   jaxinit init examples.gpt2:small
@@ -74,24 +74,24 @@ def _run(options: argparse.Namespace) -> None:
     if options.out:
         installed(lambda: writer(options.out))
     doing = f"initialising {options.target}"
-    with contextlib.redirect_stdout(sys.stderr), failing(doing):  # it may print
-        found = load(options.target)
-        init = init_function(found, options.inputs, options.keywords)
+    # The target may print, and standard output is for the report.
+    with contextlib.redirect_stdout(sys.stderr), failing(doing):
+        init = init_function(load(options.target), options.inputs, options.keywords)
         if options.dtype is not None:
             init = rounded(init, options.dtype)
         key = jax.random.key(options.seed)
         plan = _expectations(options, init, key)
         outcome = _outcome(init, key)
     with failing(f"measuring what {options.target} made"):
-        made = report.report(outcome.params, plan)
-    wrong = [row for row in made.rows if _is_not_finite(row)]
+        table = report.report(outcome.params, plan)
+    wrong = [row for row in table.rows if _is_not_finite(row)]
     if options.out and not wrong:
         _save(options.out, outcome.params)
     with writing():
         if options.json:
-            print(json.dumps(_as_json(options, outcome, made.rows, wrong)))
+            print(json.dumps(_as_json(options, outcome, table.rows, wrong)))
         else:
-            print(_as_text(options, outcome, made, wrong))
+            print(_as_text(options, outcome, table, wrong))
     if wrong:
         raise CommandError(_not_finite(wrong, options))
 
@@ -104,9 +104,9 @@ def _expectations(options: argparse.Namespace, init: Any, key: jax.Array) -> Any
 
 
 def _is_not_finite(row: Any) -> bool:
-    """Whether it has what no parameter may be, or a NaN in any other state.
+    """Whether parameters have NaN or infinite entries, or other state has NaN.
 
-    Infinities there may be meant, as in a mask.
+    Infinite entries of other state may be meant, as in a mask.
     """
     if row.parameters:
         return bool(row.nonfinite)
@@ -126,14 +126,14 @@ def _not_finite(rows: Sequence[Any], options: argparse.Namespace) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
-    """What one run made and what it cost.
+    """The arrays of one run, and its cost.
 
     Attributes:
         params: the arrays.
         programs: number of compiled programs.
-        seconds: of each part of the run.
+        seconds: time of each part of the run.
         peak_bytes: most memory that the process ever held; None if not known.
-        extra_bytes: how much of it was not held before the run; None if not known.
+        extra_bytes: how much more that is than before the run; None if not known.
     """
 
     params: Any
@@ -185,9 +185,9 @@ def _progress() -> Any:
 
 
 def _memory(field: str) -> int | None:
-    """Bytes of a memory field of this process, or the nearest that the system tells.
+    """A memory field of this process, in bytes; its peak where there is no /proc.
 
-    On Linux `ru_maxrss` would include the peak of the parent of the process.
+    On Linux, `ru_maxrss` would include the peak of the parent process.
     """
     with contextlib.suppress(OSError):
         status = Path("/proc/self/status").read_text()
@@ -237,11 +237,11 @@ def _as_json(
 
 def _row_as_json(row: Any) -> dict:
     values = dataclasses.asdict(row) | {"size": row.size, "scale": row.scale}
-    return {name: _plain(value) for name, value in values.items()}
+    return {name: _strict_json(value) for name, value in values.items()}
 
 
-def _plain(value: Any) -> Any:
-    """`value` as strict JSON has it: no complex numbers, no NaN, no infinity."""
+def _strict_json(value: Any) -> Any:
+    """A value that strict JSON has: no complex numbers, no NaN, no infinity."""
     if isinstance(value, complex):
         return [value.real, value.imag]
     if isinstance(value, float) and not math.isfinite(value):
@@ -261,7 +261,7 @@ def _as_text(
 
 
 def _console(file: io.StringIO) -> Any:
-    """A console that writes to `file` what suits standard output."""
+    """A console that writes to `file` in the width and colours of standard output."""
     make = needed("rich.console").Console
     shown = make()
     return make(
@@ -269,7 +269,7 @@ def _console(file: io.StringIO) -> Any:
         highlight=False,
         force_terminal=shown.is_terminal,
         color_system=shown.color_system,
-        # With nothing to fit, fold no path in a file or a pipe.
+        # A file or a pipe has no width, so that no path needs folding.
         width=shown.width if shown.is_terminal else 200,
     )
 

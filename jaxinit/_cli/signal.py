@@ -61,11 +61,12 @@ def _run(options: argparse.Namespace) -> None:
     plots = needed("jaxinit.plots", "plots") if options.out else None
     key, data = jax.random.split(jax.random.key(options.seed))
     doing = f"running {options.target}"
-    with contextlib.redirect_stdout(sys.stderr), failing(doing):  # it may print
-        found = load(options.target)
+    # The target may print, and standard output is for the table.
+    with contextlib.redirect_stdout(sys.stderr), failing(doing):
+        target = load(options.target)
         inputs = _batch(data, options.inputs, options.below)
         keywords = options.keywords
-        module, variables, keywords = model(found, options.inputs, key, keywords)
+        module, variables, keywords = model(target, options.inputs, key, keywords)
         signal = propagate(module, variables, inputs, **keywords)
     with writing():
         print(_fitted(signal))
@@ -77,7 +78,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _fitted(signal: Signal) -> str:
-    """The table and the verdict; one line for each cell where a row would wrap."""
+    """The table and the verdict; with one line for each cell if rows would wrap."""
     if not sys.stdout.isatty():
         return str(signal)
     return signal.text(shutil.get_terminal_size().columns)

@@ -27,7 +27,7 @@ class TargetError(Exception):
 
 
 def load(target: str) -> Any:
-    """What `module:name` names.
+    """The object that `module:name` names.
 
     Args:
         target: `package.module:name`; dots in the name reach into the object.
@@ -37,13 +37,13 @@ def load(target: str) -> Any:
             the module fails to import.
     """
     module_name, colon, name = target.partition(":")
-    parts = [*module_name.split("."), *name.split(".")]
-    if not colon or not all(part.isidentifier() for part in parts):
+    segments = [*module_name.split("."), *name.split(".")]
+    if not colon or not all(x.isidentifier() for x in segments):
         raise TargetError(f"target {target!r} is not of the form module:name")
-    found = _module(module_name)
+    value = _module(module_name)
     for attribute in name.split("."):
-        found = _attribute(target, found, attribute)
-    return found
+        value = _attribute(target, value, attribute)
+    return value
 
 
 def _module(name: str) -> Any:
@@ -60,21 +60,21 @@ def _module(name: str) -> Any:
         raise TargetError(f"importing {name} failed: {one_line(error)}") from error
 
 
-def _attribute(target: str, found: Any, attribute: str) -> Any:
+def _attribute(target: str, owner: Any, attribute: str) -> Any:
     try:
-        return getattr(found, attribute)
+        return getattr(owner, attribute)
     except AttributeError as error:
-        raise TargetError(_no_attribute(target, found, attribute)) from error
+        raise TargetError(_no_attribute(target, owner, attribute)) from error
     except Exception as error:
         raise TargetError(f"reading {target} failed: {one_line(error)}") from error
 
 
-def _no_attribute(target: str, found: Any, attribute: str) -> str:
-    names = [name for name in dir(found) if not name.startswith("_")]
+def _no_attribute(target: str, owner: Any, attribute: str) -> str:
+    names = [name for name in dir(owner) if not name.startswith("_")]
     near = difflib.get_close_matches(attribute, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"it has {_some(names)}"
-    owner = getattr(found, "__name__", type(found).__name__)
-    return f"{owner} has no {attribute!r} (target {target!r}): {hint}"
+    shown = getattr(owner, "__name__", type(owner).__name__)
+    return f"{shown} has no {attribute!r} (target {target!r}): {hint}"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -82,43 +82,43 @@ def _some(names: Sequence[str]) -> str:
 
 
 def init_function(
-    found: Any,
+    target: Any,
     inputs: Sequence[jax.ShapeDtypeStruct],
     keywords: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[jax.Array], Any]:
     """An init function of a key for a target.
 
     Args:
-        found: a Flax Linen module (or a class of one, or anything else with `init` and
+        target: a Flax Linen module (or a class of one, or anything else with `init` and
             `apply`), a class or function that takes `rngs` and makes a Flax NNX module,
             or a function of a key.
         inputs: what the module or function is called on, after the key.
         keywords: keyword arguments of the constructor or function. Those that the
-            constructor of a Linen module does not take are of the module's call.
+            constructor of a Linen module does not take go to the module's call.
 
     Returns:
         A function of a key that returns a pytree of arrays.
 
     Raises:
-        TargetError: if `found` is none of these, or does not take these arguments.
+        TargetError: if `target` is none of these, or does not take these arguments.
     """
-    found = _owner(found)
-    if _has_init_and_apply(found):
-        module, options = _linen_module(found, keywords)
+    target = _owner(target)
+    if _has_init_and_apply(target):
+        module, options = _linen_module(target, keywords)
         return _linen(module, inputs, options)
-    _refuse_drawn(found)
-    if not callable(found):
+    _refuse_drawn(target)
+    if not callable(target):
         raise TargetError(
-            f"a value of type {type(found).__name__} is neither an init function of a "
+            f"a value of type {type(target).__name__} is neither an init function of a "
             "key, nor a Flax Linen module, nor a Flax NNX constructor"
         )
-    if "rngs" in _signature(found).parameters:
-        return _nnx(found, inputs, keywords)
-    return _function(found, inputs, keywords)
+    if "rngs" in _signature(target).parameters:
+        return _nnx(target, inputs, keywords)
+    return _function(target, inputs, keywords)
 
 
 def model(
-    found: Any,
+    target: Any,
     inputs: Sequence[jax.ShapeDtypeStruct],
     key: jax.Array,
     keywords: Mapping[str, Any] = MappingProxyType({}),
@@ -126,57 +126,58 @@ def model(
     """A model that can be run, its parameters, and keyword arguments of its call.
 
     Args:
-        found: a Flax Linen module or class, or what makes a Flax NNX module of `rngs`.
+        target: a Flax Linen module or class, or a function or class that makes a Flax
+            NNX module from `rngs`.
         inputs: what the module is called on.
-        key: what the parameters are drawn from.
+        key: key that the parameters are drawn with.
         keywords: keyword arguments of the class or function; those that it does not
-            take are of the module's call.
+            take go to the module's call.
 
     Returns:
-        The module; its variables, None for an NNX module, which holds its own; and what
-        of the keyword arguments is for the call.
+        The module; its variables, or None for an NNX module, which holds its own; and
+        the keyword arguments for the call.
 
     Raises:
-        TargetError: if `found` is none of these, or does not take these arguments.
+        TargetError: if `target` is none of these, or does not take these arguments.
     """
-    found = _owner(found)
-    if _has_init_and_apply(found):
-        module, options = _linen_module(found, keywords)
+    target = _owner(target)
+    if _has_init_and_apply(target):
+        module, options = _linen_module(target, keywords)
         return module, jit(_linen(module, inputs, options))(key), options
-    _refuse_drawn(found)
-    if callable(found) and "rngs" in _signature(found).parameters:
+    _refuse_drawn(target)
+    if callable(target) and "rngs" in _signature(target).parameters:
         from jaxinit.nnx import create
 
-        own, options = _divided(found, keywords)
-        _check_constructor(found, own)
-        module = create(lambda rngs: found(rngs=rngs, **own), key)
+        own, options = _divided(target, keywords)
+        _check_constructor(target, own)
+        module = create(lambda rngs: target(rngs=rngs, **own), key)
         _check_call(module, inputs, options)
         return module, None, options
-    name = getattr(found, "__name__", f"a value of type {type(found).__name__}")
+    name = getattr(target, "__name__", f"a value of type {type(target).__name__}")
     raise TargetError(
         f"{name} is no model that can be run: name a Flax Linen module, or what makes "
         "a Flax NNX module of rngs"
     )
 
 
-def _has_init_and_apply(found: Any) -> bool:
-    return callable(getattr(found, "init", None)) and hasattr(found, "apply")
+def _has_init_and_apply(target: Any) -> bool:
+    return callable(getattr(target, "init", None)) and hasattr(target, "apply")
 
 
-def _owner(found: Any) -> Any:
-    """The module for its `init`, of which Flax's own signature tells nothing."""
-    owner = getattr(found, "__self__", None)
-    is_init = getattr(found, "__name__", None) == "init" and _has_init_and_apply(owner)
-    return owner if is_init else found
+def _owner(target: Any) -> Any:
+    """The module, if given its `init`, whose signature in Flax tells nothing."""
+    owner = getattr(target, "__self__", None)
+    is_init = getattr(target, "__name__", None) == "init" and _has_init_and_apply(owner)
+    return owner if is_init else target
 
 
-def _refuse_drawn(found: Any) -> None:
-    """Raises for a model that is there already, and so is callable on a batch only."""
-    if isinstance(found, (type, functools.partial)):
+def _refuse_drawn(target: Any) -> None:
+    """Raises for a model that has its arrays already: a call takes a batch, no key."""
+    if isinstance(target, (type, functools.partial)):
         return
-    if any(isinstance(x, (jax.Array, np.ndarray)) for x in jax.tree.leaves(found)):
+    if any(isinstance(x, (jax.Array, np.ndarray)) for x in jax.tree.leaves(target)):
         raise TargetError(
-            f"this {type(found).__name__} was made already and holds its arrays: name "
+            f"this {type(target).__name__} was made already and holds its arrays: name "
             "the class instead, or a function that makes one, in Flax NNX of rngs"
         )
 
@@ -192,18 +193,18 @@ def _divided(
 
 
 def _linen_module(
-    found: Any, keywords: Mapping[str, Any]
+    target: Any, keywords: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """The module, and the keyword arguments of its call."""
-    if not isinstance(found, type):
-        return found, dict(keywords)
-    own, options = _divided(found, keywords)
+    if not isinstance(target, type):
+        return target, dict(keywords)
+    own, options = _divided(target, keywords)
     try:
-        return found(**own), options
+        return target(**own), options
     except Exception as error:
         raise TargetError(
             f"{one_line(error)}: give --arg NAME=VALUE, or name an instance of the "
-            f"module instead, such as `model = {found.__name__}(...)` in its file"
+            f"module instead, such as `model = {target.__name__}(...)` in its file"
         ) from error
 
 
@@ -217,7 +218,7 @@ def _linen(
 def _check_call(
     module: Any, inputs: Sequence[jax.ShapeDtypeStruct], options: Mapping[str, Any]
 ) -> None:
-    """Raises if a module, or else its `init` after the key, is called on others."""
+    """Raises if the call of a module, or of its `init`, does not take the inputs."""
     called = module if callable(module) else functools.partial(module.init, None)
     try:
         _signature(called).bind(*inputs, **options)
@@ -235,43 +236,43 @@ def _given(inputs: Sequence[Any], options: Mapping[str, Any]) -> str:
 
 
 def _nnx(
-    found: Any, inputs: Sequence[jax.ShapeDtypeStruct], keywords: Mapping[str, Any]
+    target: Any, inputs: Sequence[jax.ShapeDtypeStruct], keywords: Mapping[str, Any]
 ):
     from jaxinit.nnx import collections
 
     if inputs:
         raise TargetError("a Flax NNX constructor takes no --input")
-    _check_constructor(found, keywords)
-    return collections(lambda rngs: found(rngs=rngs, **keywords))
+    _check_constructor(target, keywords)
+    return collections(lambda rngs: target(rngs=rngs, **keywords))
 
 
-def _check_constructor(found: Any, keywords: Mapping[str, Any]) -> None:
+def _check_constructor(target: Any, keywords: Mapping[str, Any]) -> None:
     try:
-        _signature(found).bind(rngs=None, **keywords)
+        _signature(target).bind(rngs=None, **keywords)
     except TypeError as error:
         given = " and ".join(["rngs", *keywords])
         raise TargetError(
-            f"the constructor takes {_names(found)}, not {given} alone ({error}): give "
-            "--arg NAME=VALUE, or name a function of rngs that gives it the others"
+            f"the constructor takes {_names(target)}, not {given} alone ({error}): "
+            "give --arg NAME=VALUE, or name a function of rngs that gives it the others"
         ) from error
 
 
 def _function(
-    found: Any, inputs: Sequence[jax.ShapeDtypeStruct], keywords: Mapping[str, Any]
+    target: Any, inputs: Sequence[jax.ShapeDtypeStruct], keywords: Mapping[str, Any]
 ):
     try:
-        _signature(found).bind(None, *inputs, **keywords)
+        _signature(target).bind(None, *inputs, **keywords)
     except TypeError as error:
         raise TargetError(
-            f"the function takes {_names(found)}, but a key and "
+            f"the function takes {_names(target)}, but a key and "
             f"{_given(inputs, keywords)} ({error}): give SHAPE:DTYPE, such as "
             "1x8:int32, for each array after the key, and --arg NAME=VALUE for each "
             "setting"
         ) from error
 
-    @functools.wraps(found)
+    @functools.wraps(target)
     def init(key):
-        return found(key, *_zeros(inputs), **keywords)
+        return target(key, *_zeros(inputs), **keywords)
 
     return init
 
@@ -280,26 +281,26 @@ def _zeros(inputs: Sequence[jax.ShapeDtypeStruct]) -> list[jax.Array]:
     return [jnp.zeros(x.shape, x.dtype) for x in inputs]
 
 
-def _signature(found: Any) -> inspect.Signature:
-    """The signature; of any arguments if it has none, so that the call itself tells."""
+def _signature(target: Any) -> inspect.Signature:
+    """The signature; one that takes anything if there is none: the call will tell."""
     try:
-        if not isinstance(found, type):
-            return inspect.signature(found)
-        signature = inspect.signature(found.__init__)  # metaclasses may hide it
+        if not isinstance(target, type):
+            return inspect.signature(target)
+        signature = inspect.signature(target.__init__)  # metaclasses may hide it
         return signature.replace(parameters=list(signature.parameters.values())[1:])
     except (TypeError, ValueError):
         return inspect.signature(lambda *args, **kwargs: None)
 
 
-def _names(found: Any) -> str:
-    return f"({', '.join(_signature(found).parameters)})"
+def _names(target: Any) -> str:
+    return f"({', '.join(_signature(target).parameters)})"
 
 
 def rounded(init: Callable[[Any], Any], dtype: Any) -> Callable[[Any], Any]:
     """`init` with its floating-point parameters rounded once to `dtype`.
 
-    Finite values beyond the largest one of `dtype` become that. Where `init` returns
-    Flax collections, only "params" is rounded, as by a module's `param_dtype`.
+    Finite values beyond the largest one of `dtype` become the largest. If `init`
+    returns Flax collections, only "params" is rounded, as by a module's `param_dtype`.
 
     Args:
         init: function of a key that returns a pytree of arrays.
@@ -328,29 +329,29 @@ def rounded(init: Callable[[Any], Any], dtype: Any) -> Callable[[Any], Any]:
 
 
 def expectations(name: str, rules: Any, shapes: Any) -> Plan:
-    """What rules expect of the leaves that they match, whatever the target draws.
+    """A plan of the leaves that rules match, to compare the target with.
 
     Args:
         name: `module:name` of the rules, for the messages.
         rules: `Rules`, or a mapping from patterns to initializers.
-        shapes: pytree of the shapes of what the target makes.
+        shapes: pytree of the shapes that the target makes.
 
     Raises:
-        TargetError: if these are no rules, or a rule matches no leaf or does not fit.
+        TargetError: if `rules` are not rules, or one matches no leaf or does not fit.
     """
     if not isinstance(rules, Rules | Mapping):
-        made = "; if it makes rules, name what it returns" if callable(rules) else ""
+        hint = "; if it makes rules, name what it returns" if callable(rules) else ""
         raise TargetError(
             f"--rules {name} is of type {type(rules).__name__}, not jaxinit.Rules or a "
-            f"mapping from path patterns to initializers{made}"
+            f"mapping from path patterns to initializers{hint}"
         )
     try:
         rules = Rules(rules)
         flat, structure = leaf_paths(shapes), jax.tree.structure(shapes)
-        found = [rules.find(leaf) for leaf in leaf_contexts(flat)]
+        positions = [rules.find(leaf) for leaf in leaf_contexts(flat)]
         matched = [
             None if position is None else leaf
-            for (_, leaf), position in zip(flat, found, strict=True)
+            for (_, leaf), position in zip(flat, positions, strict=True)
         ]
         return plan(jax.tree.unflatten(structure, matched), rules)
     except Exception as error:
@@ -359,7 +360,7 @@ def expectations(name: str, rules: Any, shapes: Any) -> Plan:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line, with the last place outside installed packages."""
+    """An exception as one line, with the last line of the user's code in its trace."""
     text = " ".join(str(error).strip().partition("\n\n")[0].split())
     frames = [
         frame

@@ -1,4 +1,13 @@
-"""Descriptions of equations: equal where the equations compute the same."""
+"""Descriptions of equations: equal where the equations compute the same.
+
+In two equal layers, the nodes that draw the weights are described as
+
+    (random_bits with its parameters, ("input", 0, kind of the keys))
+    (shift_right_logical without any, ("node", 0, 0), 9 of dtype uint32)
+
+and so on: variables and keys are numbers in the order of use, so that names make no
+difference, and literals are themselves, to the bit.
+"""
 
 import functools
 import weakref
@@ -32,31 +41,37 @@ class Same:
         return id(self.value)
 
 
-# One stand-in for all equal descriptions, as long as it is in use: fast to hash and
-# compare, where the description itself is long.
+# One stand-in for all equal descriptions, as long as it is in use. Descriptions are
+# long; a stand-in is hashed and compared in no time.
 _STAND_INS: weakref.WeakValueDictionary[tuple, Same] = weakref.WeakValueDictionary()
 
 
 def stand_in(description: tuple) -> Same:
-    """What stands for a description: the same for equal ones."""
+    """An object that stands for a description: the same one for equal descriptions."""
     return _STAND_INS.setdefault(description, Same(description))
 
 
 class Descriptions:
-    """What equations and literals are, each described once for a function."""
+    """Descriptions of the equations and literals of a function, each made once."""
 
     def __init__(self):
         self._known: dict[int, tuple[Any, Same]] = {}
 
     def of(self, node: Node, number: Mapping[int, int], of_input: Callable) -> tuple:
-        """An equation and its inputs, nodes by number and what is given by a name."""
+        """An equation with its inputs.
+
+        Args:
+            node: the equation, applied to values.
+            number: number of each node, by its index.
+            of_input: describes keys and arguments.
+        """
         head = self._once(node.eqn, _head)
         return (head, *(self.token(value, number, of_input) for value in node.inputs))
 
     def token(
         self, value: Value, number: Mapping[int, int], of_input: Callable
     ) -> Hashable:
-        """What a value is, an output of a node by its number."""
+        """One value; see `of`."""
         match value:
             case Output(node, position):
                 return ("node", number[node.index], position)
@@ -69,7 +84,8 @@ class Descriptions:
 
     def _once(self, described: Any, describe: Callable[[Any], tuple]) -> Same:
         known = self._known.get(id(described))
-        if known is None:  # kept with what it describes, whose id is its own so long
+        if known is None:
+            # Kept together with the object: no other one can have its id as long.
             known = described, stand_in(describe(described))
             self._known[id(described)] = known
         return known[1]
@@ -100,7 +116,7 @@ def _freeze(value: Any) -> Any:
         hash(value)
     except TypeError:
         return Same(value)
-    # 1, 1.0 and True are equal in Python and are not in a program.
+    # With its type: 1, 1.0 and True are equal in Python, and differ in a program.
     return (type(value), value)
 
 

@@ -1,12 +1,34 @@
-"""How a program may be compiled and keep its bits.
+"""Which programs can be compiled apart from their function and keep its bits.
 
-XLA contracts a multiplication and an addition that it puts into one loop, and rounds
-once instead of twice; it adds up arrays in an order of its own. Both depend on what
-stands around. So a program may draw by the fused kernel only if it is elementwise and
-whatever leads to an addition has no other use: then XLA has it all in one loop either
-way. It may be shared by equal leaves, as jax draws it, if it also calls library
-routines or moves entries about. All other programs are compiled as part of the
-function they are from.
+In one loop, XLA turns a product and the sum that takes it into a fused multiply-add,
+which rounds once where the two round twice. On a CPU, of the 999 entries of
+`jax.random.normal(jax.random.key(0), (999,)) + 1`, a product by `sqrt(2)` and a sum,
+306 differ from the product rounded first. Where XLA has a choice, it depends on all
+that is compiled with the two. So a program that is cut out of a function keeps the bits
+of the function only if XLA has no choice:
+
+    def one(key):                                # FUSED
+        return jax.random.normal(key, (999,)) + 1
+
+    def padded(key):                             # SHARED
+        return jnp.pad(jax.random.normal(key, (999,)), 1)
+
+    def two(key):                                # WHOLE
+        x = jax.random.normal(key, (999,))
+        return x, x + 1
+
+`one` is a single chain `random_bits -> ... -> erf_inv -> mul -> add` of elementwise
+operations, and only the sum takes the product: one loop with one rounding, whatever
+else the function does and however the bits are drawn. `padded` moves entries, which
+XLA may or may not fuse with the draw: equal leaves can share the program, but the draw
+must be jax's own. In `two`, the product is also a result: XLA may round it, store it
+and add to that, or contract it in a second loop. Only the whole function tells.
+
+What holds:
+- A primitive that is not listed here makes a program WHOLE. A new primitive of jax can
+  make things slower, never wrong.
+- Arrays of floats on the way to a sum of floats have one use; being a result is one.
+- Reductions are not listed: XLA adds up in an order that depends on the loop.
 """
 
 import enum
@@ -38,8 +60,8 @@ _KEYS = frozenset(
         *("random_split", "random_fold_in", "random_seed"),
     }
 )
-# These stand between loops: library routines, and moves that XLA may or may not fuse.
-_BETWEEN = frozenset(
+# These come between loops: library routines, and moves that XLA may or may not fuse.
+_LOOP_BREAKING = frozenset(
     {
         *("qr", "householder_product", "geqrf", "optimization_barrier"),
         *("concatenate", "dynamic_update_slice", "gather", "pad", "scatter"),
@@ -48,15 +70,20 @@ _BETWEEN = frozenset(
 
 
 class Kind(enum.IntEnum):
-    """How a program may be compiled; a lower kind is allowed where a higher one is."""
+    """How a program may be compiled; a lower kind is allowed where a higher one is.
+
+    WHOLE: as part of its function. SHARED: apart, once for equal leaves, drawn as jax
+    draws. FUSED: apart, drawn by the fused kernel.
+    """
 
     WHOLE = 0
     SHARED = 1
     FUSED = 2
 
 
-# Calls that choose between platforms inside, known by their names.
-_CALLS = {"jaxinit_erf_inv": Kind.FUSED, "diagonal": Kind.SHARED}
+# Calls with a branch for each platform inside, which no rule here could judge: they are
+# known by their names.
+_KNOWN_CALLS = {"jaxinit_erf_inv": Kind.FUSED, "diagonal": Kind.SHARED}
 
 Name = Any
 NamedEquation = tuple[core.JaxprEqn, Sequence[Name], Sequence[Name]]
@@ -67,7 +94,7 @@ class Step:
 
     def __init__(self, eqn: core.JaxprEqn, inputs: Sequence[Name], outputs: Sequence):
         self.primitive = eqn.primitive.name
-        self._call = _CALLS.get(eqn.params.get("name", ""))
+        self._call = _KNOWN_CALLS.get(eqn.params.get("name", ""))
         self.inputs, self.outputs = inputs, outputs
         self.avals = [abstract(atom) for atom in eqn.outvars]
         large = [abstract(a).size > 1 for a in eqn.invars]
@@ -81,7 +108,7 @@ class Step:
 
     @property
     def _is_unrolled(self) -> bool:
-        """Whether it makes floats in a loop that XLA compiles in a way of its own."""
+        """Whether it makes floats in a loop so short that XLA may unroll it."""
         return any(
             jnp.issubdtype(x.dtype, np.inexact) and is_unrolled(x.shape)
             for x in self.avals
@@ -89,13 +116,14 @@ class Step:
 
     @property
     def kind(self) -> Kind:
-        """How a program of such steps may be compiled, but for its sums."""
+        """How a program of such steps may be compiled, if its sums stand alone."""
+        # In `a * b + c * d`, either product may be the one that is not rounded.
         is_real = not jnp.issubdtype(self.avals[0].dtype, np.complexfloating)
         if self.rounds_a_sum and self._both_large and is_real:
             return Kind.WHOLE
         if self._call is not None:
             return self._call
-        if self.primitive in _BETWEEN or self._is_unrolled:
+        if self.primitive in _LOOP_BREAKING or self._is_unrolled:
             return Kind.SHARED
         return Kind.FUSED if self.primitive in _ELEMENTWISE | _KEYS else Kind.WHOLE
 
@@ -122,8 +150,11 @@ def kind_of(
 
 
 def _steps(eqn, inputs, outputs) -> list[Step] | None:
-    """An equation with its calls inlined; None if it keeps a body that is not exact."""
-    if eqn.params.get("name") in _CALLS:
+    """The steps of an equation, calls inlined; None if its body is not exact.
+
+    A scan whose body is FUSED is compiled as a loop of its own and adds no step.
+    """
+    if eqn.params.get("name") in _KNOWN_CALLS:
         return [Step(eqn, inputs, outputs)]
     inner = inlined_call(eqn)
     if inner is not None:
@@ -135,13 +166,8 @@ def _steps(eqn, inputs, outputs) -> list[Step] | None:
 
 
 def _inlined(jaxpr, consts, inputs, outputs) -> list[Step] | None:
-    names = dict(zip(jaxpr.invars, inputs, strict=True))
-    names |= {var: object() for var in jaxpr.constvars}
-    # A name for what the call returns, also where the caller has one of its own.
-    results = zip(jaxpr.outvars, outputs, strict=True)
-    names |= {a: name for a, name in results if isinstance(a, core.Var)} | names
     steps: list[Step] = []
-    for named in _named(jaxpr, names):
+    for named in _named_equations(jaxpr, _names_in_call(jaxpr, inputs, outputs)):
         inner = _steps(*named)
         if inner is None:
             return None
@@ -149,10 +175,25 @@ def _inlined(jaxpr, consts, inputs, outputs) -> list[Step] | None:
     return steps
 
 
-def _named(jaxpr, names: dict[core.Var, Name]) -> Iterator[NamedEquation]:
-    """The equations with the names of their inputs and outputs, which it adds."""
+def _names_in_call(jaxpr, inputs, outputs) -> dict[core.Var, Name]:
+    """The caller's names of the inputs and results of a call.
+
+    An input that is returned as it is keeps its name as an input.
+    """
+    names = dict(zip(jaxpr.invars, inputs, strict=True))
+    names.update((var, object()) for var in jaxpr.constvars)
+    given = set(names)
+    for atom, name in zip(jaxpr.outvars, outputs, strict=True):
+        if isinstance(atom, core.Var) and atom not in given:
+            names[atom] = name
+    return names
+
+
+def _named_equations(jaxpr, names: dict[core.Var, Name]) -> Iterator[NamedEquation]:
+    """The equations with names of inputs and outputs; `names` gets those it lacks."""
     for eqn in jaxpr.eqns:
-        names.update({var: names.get(var, object()) for var in eqn.outvars})
+        for var in eqn.outvars:
+            names.setdefault(var, object())
         taken = [names[a] if isinstance(a, core.Var) else None for a in eqn.invars]
         yield eqn, taken, [names[var] for var in eqn.outvars]
 
@@ -161,13 +202,17 @@ def _named(jaxpr, names: dict[core.Var, Name]) -> Iterator[NamedEquation]:
 def _body_kind(closed: core.ClosedJaxpr) -> Kind:
     jaxpr = closed.jaxpr
     names = {var: object() for var in (*jaxpr.invars, *jaxpr.constvars)}
-    equations = list(_named(jaxpr, names))
+    equations = list(_named_equations(jaxpr, names))
     results = [names[a] for a in jaxpr.outvars if isinstance(a, core.Var)]
     return kind_of(equations, results)
 
 
 def _sums_are_alone(steps: Sequence[Step], results: Sequence[Name]) -> bool:
-    """Whether nothing that leads to a sum of floats has a second use."""
+    """Whether no array of floats that leads to a sum of floats has a second use.
+
+    What lies before a library routine or a move is in another loop, and is not looked
+    at.
+    """
     uses: dict[Name, int] = {}
     for name in (*results, *(name for step in steps for name in step.inputs)):
         uses[name] = uses.get(name, 0) + 1
@@ -176,7 +221,7 @@ def _sums_are_alone(steps: Sequence[Step], results: Sequence[Name]) -> bool:
     seen: set[int] = set()
     while pending:
         step = pending.pop()
-        if id(step) in seen or step.primitive in _BETWEEN:
+        if id(step) in seen or step.primitive in _LOOP_BREAKING:
             continue
         seen.add(id(step))
         for name in step.inputs:

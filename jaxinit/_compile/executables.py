@@ -1,4 +1,18 @@
-"""Executables of leaf programs: each different one compiled once, and kept."""
+"""Executables of leaf programs: each different one is compiled once, and kept.
+
+Two layers of one function are equal programs, and so are layers of two functions. Take
+a program with input `Keys(1)` that draws `f32[8,4]`. Its executable is kept under
+
+    signature    the equations; see `leaf_program`
+    outputs      the sharding of each output, None for wherever it is computed
+    arguments    shape, dtype and sharding of each argument; none here
+    home         where it runs, if nothing above says so
+    settings     the configuration of jax, the mesh in use, compiler options
+
+What holds: everything that changes an executable is in its name, and all that are
+missing are compiled in parallel. Arrays that a function closes over are written into
+its programs; such an executable is kept by the function itself, and goes with it.
+"""
 
 import functools
 import os
@@ -21,13 +35,13 @@ from jaxinit._kernel.options import compiler_options, setting
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """An executable for a class of equal programs, and the seconds it took to make."""
+    """An executable for equal programs, and how many seconds its compilation took."""
 
     call: jax.stages.Compiled
     seconds: float
 
 
-# Those of programs that hold no arrays of a function: any function may use them.
+# Executables that any function may use: of programs that hold no arrays of a function.
 _SHARED: Recent[CompiledProgram] = Recent(1024)
 
 
@@ -43,36 +57,37 @@ def compiled(
         programs: the programs.
         args: flat arguments of the function they are of.
         placement: where they run and where their outputs go.
-        options: what else XLA is told about each compilation.
+        options: compiler options of XLA for each program.
     """
     in_force = (settings(), repr(sorted(options.items())))
     names = [(_name(program, args, placement), in_force) for program in programs]
-    found: dict[Hashable, CompiledProgram] = {}
+    executables: dict[Hashable, CompiledProgram] = {}
     wanted: dict[Hashable, tuple[AnyProgram, Callable[[], jax.stages.Compiled]]] = {}
     for name, program in zip(names, programs, strict=True):
-        if name in found or name in wanted:
+        if name in executables or name in wanted:
             continue
-        known = None if program.holds_arrays else _SHARED.get(name)
-        if known is not None:
-            found[name] = known
+        kept = None if program.holds_arrays else _SHARED.get(name)
+        if kept is not None:
+            executables[name] = kept
         else:
             wanted[name] = program, _lowered(program, args, placement, options)
-    for (name, (program, _)), made in zip(
-        wanted.items(), _compiled(wanted.values()), strict=True
-    ):
-        found[name] = made
+    new = _compiled_in_parallel([compile_ for _, compile_ in wanted.values()])
+    for (name, (program, _)), executable in zip(wanted.items(), new, strict=True):
+        executables[name] = executable
         if not program.holds_arrays:
-            _SHARED.put(name, made)
-    return [found[name] for name in names]
+            _SHARED.put(name, executable)
+    return [executables[name] for name in names]
 
 
-def _compiled(wanted) -> list[CompiledProgram]:
-    """Compiles in parallel: XLA does not hold Python's lock."""
+def _compiled_in_parallel(
+    wanted: Sequence[Callable[[], jax.stages.Compiled]],
+) -> list[CompiledProgram]:
+    """Compiles in threads: XLA does not hold Python's lock."""
     import concurrent.futures  # not needed to import jaxinit
 
     workers = max(1, min(len(wanted), os.cpu_count() or 1))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(_timed, (compile_ for _, compile_ in wanted)))
+        return list(pool.map(_timed, wanted))
 
 
 def _timed(compile_: Callable[[], jax.stages.Compiled]) -> CompiledProgram:
@@ -96,42 +111,42 @@ def _arguments(program: AnyProgram, args: Sequence[Any]) -> list[Any]:
 
 
 def _home(program: AnyProgram, args: Sequence[Any], placement: Placement) -> Any:
-    """Where a program goes that no input and no output of its own is bound to."""
+    """Where a program runs whose own arguments and outputs are bound to no place."""
     places = [placement.outputs[leaf] for leaf in program.leaves]
     places += map(committed_sharding, _arguments(program, args))
     return None if any(places) else placement.home
 
 
-# Settings of jax that only watch, by parts of their names: they change no program.
-_WATCHING = re.compile("log|guard|trac|cache|dump|debug|explain|report|warn")
+# Settings of jax that only report, by parts of their names: they change no program.
+_REPORTING = re.compile("log|guard|trac|cache|dump|debug|explain|report|warn")
 
 
 def settings() -> Hashable:
-    """What else a compilation depends on: the configuration in force."""
-    own, shared = _setting_names(len(jax.config.values))
+    """The configuration that a compilation depends on: the mesh and jax's settings."""
+    of_thread, of_process = _setting_names(len(jax.config.values))
     return (
         mesh_in_use(),
-        *map(setting, own),
-        *map(jax.config.values.__getitem__, shared),
+        *map(setting, of_thread),
+        *map(jax.config.values.__getitem__, of_process),
     )
 
 
-@functools.cache
+@functools.lru_cache(4)
 def _setting_names(_count: int) -> tuple[list[str], list[str]]:
-    """Names of the settings that each thread has, and of those of the whole process.
+    """Names of the settings of a thread, and of the settings of the whole process.
 
-    All are taken but those that only watch: jax knows which of them a compilation
-    depends on, and does not say.
+    All but those that only report: which of them a compilation depends on, jax does not
+    say. Some are added when a part of jax is imported, so that their count is the key.
     """
-    names = [name for name in jax.config.values if not _WATCHING.search(name)]
-    own = [name for name in names if hasattr(jax.config, name)]
-    return own, [name for name in names if name not in own]
+    names = [name for name in jax.config.values if not _REPORTING.search(name)]
+    of_thread = [name for name in names if hasattr(jax.config, name)]
+    return of_thread, [name for name in names if name not in of_thread]
 
 
 def _lowered(program, args, placement, options) -> Callable[[], jax.stages.Compiled]:
     home = _home(program, args, placement)
     inputs = [_input(value, args, home) for value in program.inputs]
-    # What has no input to follow is told where the others are.
+    # A program without inputs follows none, and is told where the others run.
     default = None if inputs else home
     outputs = [placement.outputs[leaf] or default for leaf in program.leaves]
     fused = program.kind is Kind.FUSED
@@ -145,7 +160,7 @@ def _lowered(program, args, placement, options) -> Callable[[], jax.stages.Compi
 
 
 def _input(value: Any, args: Sequence[Any], home: Any) -> Any:
-    """What to lower for as an input."""
+    """What a program is lowered for in place of an input."""
     if not isinstance(value, Argument):
         shape = word_names(value).shape
         return jax.ShapeDtypeStruct(shape, np.uint32, sharding=home)

@@ -1,8 +1,35 @@
-"""A traced function as a graph of equations, its key derivation taken out.
+"""A traced function as a graph of equations, with the derivation of keys taken out.
 
-Calls are inlined, equations that no output needs are dropped, and threefry keys are
-followed symbolically: splitting, folding and indexing keys never become equations of a
-program, they become names in a `KeyTree`.
+The problem: in a trace, every leaf has a different chain of key equations, so that no
+two leaves have equal programs. With keys as inputs, equal layers are equal programs.
+Take
+
+    def init(key):
+        a, b = jax.random.split(key)
+        return jax.random.bits(a, (2,)), jax.random.bits(b, (2,))
+
+which is traced to
+
+    c:key[2] = random_split[shape=(2,)] key
+    d:key[1] = slice[start_indices=(0,) limit_indices=(1,)] c
+    e:key[]  = squeeze[dimensions=(0,)] d
+    f:key[1] = slice[start_indices=(1,) limit_indices=(2,)] c
+    g:key[]  = squeeze[dimensions=(0,)] f
+    h:u32[2] = random_bits[bit_width=32 shape=(2,)] e
+    i:u32[2] = random_bits[bit_width=32 shape=(2,)] g
+
+The walk gives the argument the name 0 in a `KeyTree`; `random_split` makes the names
+`[1, 2]`, children 0 and 1 of it; `slice` and `squeeze` move these names about as NumPy
+moves integers. None of the five becomes a node. What is left is two nodes, equal but
+for their input:
+
+    Node(random_bits, inputs=(Keys(1),))    Node(random_bits, inputs=(Keys(2),))
+
+What holds:
+- Calls are inlined, and equations that no output needs are dropped.
+- A rule for keys that cannot follow them (of another implementation, too many, or made
+  of data that is not known yet) returns None, and the equation becomes a node.
+- Nodes are numbered in the order of the trace.
 """
 
 from collections.abc import Callable, Sequence
@@ -119,14 +146,16 @@ class Graph:
         jaxpr = closed.jaxpr
         arguments = [self._argument(i, v.aval) for i, v in enumerate(jaxpr.invars)]
         constants = [self._constant(value) for value in closed.consts]
-        # Keys that come out as they went in keep their place, as all arguments do.
-        given = {
+        results = self._walk(jaxpr, constants, arguments)
+        # Keys that come out as they went in are arguments again: they need no name.
+        argument_of = {
             value: Argument(i)
             for i, value in enumerate(arguments)
             if isinstance(value, Keys)
         }
-        results = self._walk(jaxpr, constants, arguments)
-        self.outputs = [given.get(x, x) if isinstance(x, Keys) else x for x in results]
+        self.outputs = [
+            argument_of.get(x, x) if isinstance(x, Keys) else x for x in results
+        ]
 
     def _argument(self, position: int, aval: Any) -> Value:
         if is_threefry(aval.dtype) and aval.size <= _MAX_KEYS:
@@ -188,13 +217,13 @@ class Graph:
     def _split(self, eqn, inputs, needed) -> list[Value | None]:
         """A loop or branch, cut into one node for each output where that is free.
 
-        It is free where the smaller loop carries nothing: then no two outputs share
-        work from step to step, as in a scan over layers that draws their parameters.
+        It is free where the loops of single outputs carry nothing: then no two outputs
+        share work from step to step, as in a scan over layers that draws parameters.
         """
         wanted = [k for k, need in enumerate(needed) if need]
         pieces = [self._dead_code_free(eqn, [k], needed) for k in wanted]
         if not all(_carries_nothing(piece) for piece in pieces):
-            pieces, wanted = [self._dead_code_free(eqn, wanted, needed)], [None]
+            pieces = [self._dead_code_free(eqn, wanted, needed)]
         pairs = zip(eqn.invars, inputs, strict=True)
         values = {a: value for a, value in pairs if isinstance(a, core.Var)}
         outputs: dict[core.Var, Value] = {}
@@ -217,7 +246,10 @@ class Graph:
     # --- keys -------------------------------------------------------------------
 
     def _on_keys(self, eqn, inputs) -> list[Value] | None:
-        """The outputs of an equation that only derives, moves or wraps keys."""
+        """The outputs of an equation that only derives, moves or wraps keys, by name.
+
+        None if they must be computed; so it is with each rule below.
+        """
         rule = _KEY_RULES.get(eqn.primitive.name)
         return rule(self, eqn, inputs) if rule else None
 
@@ -225,7 +257,7 @@ class Graph:
         (data,) = inputs
         if not is_threefry(eqn.outvars[0].aval.dtype):
             return None
-        if isinstance(data, Argument):
+        if isinstance(data, Argument):  # words that are wrapped twice are one root
             if data.position not in self._wrapped:
                 self._wrapped[data.position] = self._root(
                     eqn.outvars[0].aval.shape, key_words, data.position
@@ -235,21 +267,22 @@ class Graph:
             return [self._fixed_root(key_words(data.value))]
         if isinstance(data, Keys) and data.raw:
             first, second = data.names[..., 0], data.names[..., 1]
+            # Only if both words are still side by side is this a key that is known.
             if np.all(first % 2 == 0) and np.all(second == first + 1):
                 return [Keys(first // 2, False)]
         return None
 
     def _unwrap(self, eqn, inputs):
         (keys,) = inputs
-        return [_words(keys)] if isinstance(keys, Keys) else None
+        return [_unwrapped(keys)] if isinstance(keys, Keys) else None
 
     def _seed(self, eqn, inputs):
         (seed,) = inputs
         aval = eqn.outvars[0].aval
-        given = abstract(eqn.invars[0]).dtype
+        seed_dtype = abstract(eqn.invars[0]).dtype
         if not is_threefry(aval.dtype) or aval.shape:
             return None
-        if not np.issubdtype(given, np.integer):  # an error, which is for jax to raise
+        if not np.issubdtype(seed_dtype, np.integer):  # jax raises an error for it
             return None
         if isinstance(seed, Argument):
             return [self._root((), seed_words, seed.position)]
@@ -339,7 +372,7 @@ def _is_small_integer(value: Output) -> bool:
     return np.issubdtype(aval.dtype, np.integer) and aval.size <= _MAX_KEYS
 
 
-def _words(keys: Keys) -> Keys:
+def _unwrapped(keys: Keys) -> Keys:
     return Keys(keys.names[..., None] * 2 + np.arange(2), True)
 
 

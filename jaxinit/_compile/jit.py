@@ -1,4 +1,23 @@
-"""`jaxinit.jit`: compile any init function once per different leaf."""
+"""`jaxinit.jit`: compiles an init function once for each different leaf.
+
+Of `init`, which draws 16 equal layers, `jaxinit.jit(init)(key)` makes the same arrays
+as `jax.jit(init)(key)`, in five steps:
+
+    trace           `jax.jit(init).trace`, with the checks and the cache of jax
+    graph           equations, keys taken out         graph.py, key_tree.py
+    leaf programs   one for each output: 16           leaf_program.py, exact.py
+    executables     one for each different one: 1     leaf_plan.py, executables.py
+    run             16 calls with 16 keys             programs.py
+
+The middle three are kept in a `_Cut`, by the identity of the jaxpr: jax gives the same
+one for arguments of the same types under the same settings.
+
+What holds: a call that cannot be cut is left to `jax.jit` of the whole function. That
+is so for functions with side effects, for options about arguments (donation,
+`keep_unused`), under settings with which jax checks every operation, for keys that are
+sharded over devices while an output is not placed, and for placements on different
+devices, for which jax raises its own error.
+"""
 
 import functools
 import operator
@@ -32,7 +51,7 @@ if TYPE_CHECKING:
     from jaxinit._compile.leaf_plan import LeafPlan
 
 
-# Under these settings, jax.jit checks, or runs, one operation at a time.
+# Under these settings, jax.jit runs or checks one operation at a time.
 _STEPWISE = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
 _STEPWISE += ("jax_debug_key_reuse",)
 
@@ -57,11 +76,10 @@ class _Cut:
 class JittedInit:
     """An init function compiled by `jaxinit.jit`; call it as the function itself.
 
-    `lower`, `trace`, `eval_shape` and `clear_cache` are those of `jax.jit`, and are of
-    the whole function.
+    `lower`, `trace` and `eval_shape` are the methods of `jax.jit(fun)`.
     """
 
-    # Not in __dict__, which jax.jit and functools.wraps copy onto what wraps this.
+    # Slots, because jax.jit and functools.wraps copy __dict__ onto what wraps this.
     __slots__ = ("__dict__", "__weakref__", "_compiler_options", "_cuts", "_fun")
     __slots__ += ("_jitted", "_options", "_out_shardings", "_statics")
 
@@ -74,22 +92,21 @@ class JittedInit:
         self._statics = Statics(fun, *map(self._options.get, static))
         self._out_shardings = self._options.get("out_shardings")
         self._compiler_options = dict(self._options.get("compiler_options") or {})
-        # jax gives the same jaxpr for the same avals and settings.
         self._cuts: Recent[_Cut] = Recent(64)
 
     @property
     def lower(self) -> Callable[..., jax.stages.Lowered]:
-        """That of `jax.jit(fun)`."""
+        """`jax.jit(fun).lower`."""
         return self._jitted.lower
 
     @property
     def trace(self) -> Callable[..., jax.stages.Traced]:
-        """That of `jax.jit(fun)`."""
+        """`jax.jit(fun).trace`."""
         return self._jitted.trace
 
     @property
     def eval_shape(self) -> Callable[..., Any]:
-        """That of `jax.jit(fun)`."""
+        """`jax.jit(fun).eval_shape`."""
         return self._jitted.eval_shape
 
     def clear_cache(self) -> None:
@@ -120,7 +137,7 @@ class JittedInit:
         traced = self._jitted.trace(*args, **kwargs)
         if traced.jaxpr.effects:
             return self._jitted(*args, **kwargs)
-        with jax.no_tracing(False):  # the function is traced: what follows is programs
+        with jax.no_tracing(False):  # it is about the function, which is traced by now
             if is_inside or _is_traced(traced.jaxpr.consts):
                 drawn = self._cut(traced).inlined(leaves)
                 return jax.tree.unflatten(traced.out_tree, drawn)
@@ -136,9 +153,9 @@ class JittedInit:
             The programs: printable, iterable, and ready to `run`.
 
         Raises:
-            ValueError: if the function has side effects, arguments to donate or to keep
-                though unused, or is given keys that are cut over devices, and so cannot
-                be cut into programs.
+            ValueError: if the function cannot be cut into programs: it has side
+                effects, donates arguments or keeps unused ones, or is given keys that
+                are sharded over several devices.
         """
         if self._is_for_jax():
             raise ValueError(
@@ -160,10 +177,11 @@ class JittedInit:
         with jax.no_tracing(False):
             programs = self._programs(traced, leaves, start)
         if programs is None:
-            self._jitted.lower(*args, **kwargs)  # says which arguments do not agree
+            # Raises for arguments on different devices, and says which.
+            self._jitted.lower(*args, **kwargs)
             raise ValueError(
-                f"{self!r} is compiled whole, by jax.jit, for keys that are in parts "
-                "on several devices. Give out_shardings to see its programs."
+                f"{self!r} is compiled whole, by jax.jit, for keys that are sharded "
+                "over several devices. Give out_shardings to see its programs."
             )
         return programs
 
@@ -171,49 +189,52 @@ class JittedInit:
         return f"jaxinit.jit({getattr(self, '__name__', self._fun)})"
 
     def _is_for_jax(self) -> bool:
-        """Whether options are about arguments, which the programs have in common.
+        """Whether options are about arguments, which all programs would share.
 
-        Within an outer program, these options say nothing.
+        They have no meaning within an outer program.
         """
-        donated = map(self._options.get, ("donate_argnums", "donate_argnames"))
-        asked = any(x not in (None, (), []) for x in donated)
-        return (asked or bool(self._options.get("keep_unused"))) and not is_tracing()
+        options = map(self._options.get, ("donate_argnums", "donate_argnames"))
+        donates = any(x not in (None, (), []) for x in options)
+        return (donates or bool(self._options.get("keep_unused"))) and not is_tracing()
 
     def _explicit_mesh(self, leaves) -> AbstractMesh | None:
-        """The mesh whose Explicit axes are to be made Auto."""
+        """The mesh whose Explicit axes are to be made Auto, if outputs are placed."""
         places = jax.tree.leaves(self._out_shardings, is_leaf=_is_spec)
         if not places or not all(isinstance(s, NamedSharding) for s in places):
             return None
         return explicit_mesh(leaves)
 
     def _inline_with_auto_axes(self, args, kwargs, mesh) -> Any:
+        """The outputs, drawn with Auto axes in a program whose axes are Explicit."""
         flat, treedef = jax.tree.flatten((args, kwargs))
-        traced = {i: x for i, x in enumerate(flat) if isinstance(x, jax.Array)}
+        arrays = {i: x for i, x in enumerate(flat) if isinstance(x, jax.Array)}
         options = {k: x for k, x in self._options.items() if k != "out_shardings"}
         unplaced = JittedInit(self._fun, options)
 
-        def filled(arrays):
-            known = dict(enumerate(flat)) | dict(zip(traced, arrays, strict=True))
-            return jax.tree.unflatten(treedef, known.values())
+        def arguments(new_arrays):
+            values = list(flat)
+            for i, x in zip(arrays, new_arrays, strict=True):
+                values[i] = x
+            return jax.tree.unflatten(treedef, values)
 
-        def call(arrays):
-            args, kwargs = filled(arrays)
+        def call(new_arrays):
+            args, kwargs = arguments(new_arrays)
             return jax.tree.leaves(unplaced(*args, **kwargs))
 
-        types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in traced.values()]
-        args, kwargs = filled(types)
+        types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays.values()]
+        args, kwargs = arguments(types)
         out = unplaced._jitted.eval_shape(*args, **kwargs)
         places = flat_shardings(self._out_shardings, out)
-        outputs = inside_auto_axes(call, list(traced.values()), mesh, places)
+        outputs = inside_auto_axes(call, list(arrays.values()), mesh, places)
         return jax.tree.unflatten(jax.tree.structure(out), outputs)
 
     def _programs(self, traced, leaves, start: float | None = None) -> Programs | None:
-        """None if it is for `jax.jit` to say where outputs go, or that none can be."""
+        """The programs; None if the function must be left to `jax.jit`."""
         start = time.perf_counter() if start is None else start
         cut = self._cut(traced)
         middle = time.perf_counter()
         shardings = tuple(map(on_mesh, self._flat_shardings(traced)))
-        # Where all outputs are placed, it does not matter where the keys were.
+        # If all outputs are placed, it does not matter where the keys are.
         bound = cut.plan.given(leaves) if all(shardings) else cut.plan.used(leaves)
         placement = placement_of(bound, shardings)
         if placement is None:
@@ -225,9 +246,9 @@ class JittedInit:
         return Programs(cut.plan, leaves, compiled, traced.out_tree, cut.paths, seconds)
 
     def _cut(self, traced) -> _Cut:
-        known = self._cuts.get(id(traced.jaxpr))
-        if known is not None:  # and keeps its jaxpr alive, whose id is its own
-            return known
+        kept = self._cuts.get(id(traced.jaxpr))
+        if kept is not None:  # it keeps its jaxpr alive: no other one has this id
+            return kept
         cut = self._new_cut(traced)
         if not _is_traced(traced.jaxpr.consts):
             self._cuts.put(id(traced.jaxpr), cut)
@@ -284,7 +305,7 @@ class _Options(TypedDict, total=False):
     compiler_options: Mapping[str, Any] | None
 
 
-_TO_COME: Any = object()
+_NO_FUNCTION: Any = object()  # `jit` used as a decorator with options
 
 
 @overload
@@ -294,7 +315,7 @@ def jit(
     **options: Unpack[_Options],
 ) -> Callable[[Callable[..., Any]], JittedInit]: ...
 def jit(
-    fun: Callable[..., Any] = _TO_COME,
+    fun: Callable[..., Any] = _NO_FUNCTION,
     *,
     static_argnums: int | Sequence[int] | None = None,
     static_argnames: str | Iterable[str] | None = None,
@@ -307,16 +328,16 @@ def jit(
 ) -> JittedInit | Callable[[Callable[..., Any]], JittedInit]:
     """`jax.jit` for functions that return freshly drawn arrays.
 
-    The values, dtypes, weak types and tree structure are those of `jax.jit(fun)`. The
-    function is traced once and cut into one program for each output leaf; equal
-    programs, such as those of equal layers, are compiled once, in parallel, and run for
-    each leaf. Whatever the outputs do not depend on, such as the forward pass of a
-    model whose `init` this is, never runs.
+    Values, dtypes, weak types and tree structure are the same as from `jax.jit(fun)`.
+    The function is traced once and cut into one program for each output leaf. Equal
+    programs, as equal layers have, are compiled once, in parallel with others, and run
+    for each leaf. Work that no output depends on, such as the forward pass in the
+    `init` of a model, never runs.
 
     Under an outer `jax.jit`, `jax.vmap` or `jax.pmap` it becomes part of the outer
-    program, in which equal leaves are drawn in one loop. A function with side effects
-    is left to `jax.jit`, as is one that donates arguments or keeps unused ones: its
-    programs take the same arguments, which only one program could give away.
+    program, in which equal leaves are drawn in a loop. A function with side effects is
+    left to `jax.jit`, and so is one that donates arguments or keeps unused ones:
+    several programs take the same argument, and only one could donate it.
 
     Args:
         fun: pure function of pytrees of arrays and keys that returns a pytree of
@@ -329,13 +350,13 @@ def jit(
         donate_argnums: positions of arguments whose buffers may be used for outputs.
             If any are given, the function is compiled whole, by `jax.jit`.
         donate_argnames: names of such arguments.
-        keep_unused: whether arguments that no output depends on must be alive, and
-            where the others are. If so, the function is compiled whole, by `jax.jit`.
-        inline: whether the function is a call within an outer program, or its
-            equations are.
+        keep_unused: whether arguments that no output depends on are arguments of the
+            compiled function too. If so, it is compiled whole, by `jax.jit`.
+        inline: whether an outer program gets the equations of the function instead of a
+            call.
         compiler_options: options of XLA for each program; `jax.jit` takes them at the
-            top level only. Options that let XLA round in other ways, such as
-            `xla_cpu_enable_fast_math`, may do so otherwise than in `jax.jit`.
+            top level only. Under options that let XLA round differently, such as
+            `xla_cpu_enable_fast_math`, bits may differ from those of `jax.jit`.
 
     Returns:
         A function of the same arguments, which also has `programs(*args)`.
@@ -365,7 +386,7 @@ def jit(
         "compiler_options": compiler_options,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    if fun is _TO_COME:
+    if fun is _NO_FUNCTION:
         return functools.partial(jit, **options)
     if not callable(fun):
         raise TypeError(f"fun must be a function that returns arrays, got {fun!r}.")
@@ -373,11 +394,11 @@ def jit(
 
 
 def jitted(fun: Callable[..., Any], out_shardings: Any = None) -> JittedInit:
-    """`jit(fun, out_shardings=...)`, kept, so that a second call plans nothing anew."""
+    """`jit(fun, out_shardings=...)`, the same object for equal arguments."""
     leaves, treedef = jax.tree.flatten(out_shardings, is_leaf=lambda x: x is None)
-    return _kept(fun, treedef, tuple(leaves))
+    return _jitted_once(fun, treedef, tuple(leaves))
 
 
 @functools.lru_cache(maxsize=64)
-def _kept(fun, treedef, leaves) -> JittedInit:
+def _jitted_once(fun, treedef, leaves) -> JittedInit:
     return jit(fun, out_shardings=jax.tree.unflatten(treedef, leaves))

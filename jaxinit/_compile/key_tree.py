@@ -2,9 +2,25 @@
 
 Under `jax_threefry_partitionable`, splitting a key and folding data into it are one
 operation: child `m` of a key is the hash of the counter `m` under that key. So every
-key that a program derives is a root key followed by a path of 32-bit messages. The tree
-is known once the program is traced; its words are then a few vectorised hashes, in
-NumPy on the host, or in the program itself under an outer trace.
+key that a program derives is a root key followed by a path of 32-bit messages. Take
+
+    def init(key):
+        b, c = jax.random.split(jax.random.fold_in(key, 7))
+
+Keys are named in the order in which they are met:
+
+    name  parent  message  level
+       0     -       -       0      key
+       1     0       7       1      jax.random.fold_in(key, 7)
+       2     1       0       2      b
+       3     1       1       2      c
+
+`schedule` cuts the table by level: two steps, `(parents, messages)` of `([0], [7])` and
+`([1, 1], [0, 1])`. Each is one vectorised hash, however many keys a level has: in NumPy
+on the host, so that nothing is compiled, or in the program under an outer trace.
+
+What holds: a parent is older than its children, so its level is always smaller; a key
+that is derived twice has one name, so that equal keys are equal integers.
 """
 
 from collections.abc import Sequence
@@ -26,7 +42,7 @@ class KeyTree:
         self._parents: list[int] = []
         self._messages: list[int] = []
         self._levels: list[int] = []
-        self._known: dict[tuple[int, int], int] = {}
+        self._name_of: dict[tuple[int, int], int] = {}  # by parent and message
 
     def __len__(self) -> int:
         return len(self._levels)
@@ -47,21 +63,20 @@ class KeyTree:
         """The children of `parents` under `messages`, broadcast against each other."""
         parents, messages = np.broadcast_arrays(parents, messages)
         pairs = zip(parents.ravel().tolist(), messages.ravel().tolist(), strict=True)
-        return np.array([self._child(*p) for p in pairs], np.int64).reshape(
-            parents.shape
-        )
+        names = [self._child(*pair) for pair in pairs]
+        return np.array(names, np.int64).reshape(parents.shape)
 
     def _child(self, parent: int, message: int) -> int:
-        known = self._known.get((parent, message))
-        if known is None:
-            known = self._add(parent, message, self._levels[parent] + 1)
-            self._known[parent, message] = known
-        return known
+        name = self._name_of.get((parent, message))
+        if name is None:
+            name = self._add(parent, message, self._levels[parent] + 1)
+            self._name_of[parent, message] = name
+        return name
 
     def schedule(self) -> "KeySchedule":
         """The tree in order of evaluation."""
         levels = np.array(self._levels, np.int64)
-        order = np.argsort(levels, kind="stable")
+        order = np.argsort(levels, kind="stable")  # names, in order of evaluation
         position = np.empty_like(order)
         position[order] = np.arange(len(order))
         steps = []
@@ -109,7 +124,7 @@ _NUMPY_WORDS = Words(np.add, np.bitwise_xor, _rotate_left)
 
 
 def key_words(key: Any) -> Any:
-    """The words of a key argument: on the host if it has a value, else traced."""
+    """The words of a key or of raw words: on the host, or traced if they are."""
     data = jax.random.key_data(key) if is_key(key) else key
     return data if isinstance(data, Tracer) else np.asarray(data)
 
@@ -117,11 +132,11 @@ def key_words(key: Any) -> Any:
 def seed_words(seed: Any) -> Any:
     """The words of the threefry key made from an integer that was traced.
 
-    `jax_random_seed_offset` is in it already.
+    `jax_random_seed_offset` has been added to it by then.
     """
     if isinstance(seed, Tracer):
         return threefry_prng_impl.seed(seed)
-    value = np.asarray(seed, jax.typeof(seed).dtype)
+    value = np.asarray(seed, jax.typeof(seed).dtype)  # a Python int: as jax types it
     low = value.astype(np.uint32)  # extends the sign
     high = value >> 32 if value.dtype.itemsize == 8 else np.zeros_like(value)
     return np.stack([high.astype(np.uint32), low])

@@ -1,4 +1,23 @@
-"""All leaf programs of a traced function: inlined under a trace, or compiled."""
+"""All leaf programs of a traced function, compiled or put into an outer program.
+
+Take a model of 16 equal layers:
+
+    def init(key):
+        keys = jax.random.split(key, 16)
+        return [0.1 * jax.random.normal(k, (128, 128)) for k in keys]
+
+It has 16 leaf programs with one signature: one class. There are two ways to run them.
+
+- Called as it is, `compile` gives one executable, which is called 16 times, each time
+  with the words of another key, hashed on the host.
+- Under an outer `jax.jit`, the outer program must be small, so that equal leaves are
+  drawn in a loop over their keys. One loop over all 16 would hold all of them in its
+  output before they are cut out of it, which is twice the memory. So it is cut into 8
+  loops of 2 leaves, each with 1/8 of all bytes, and XLA compiles one body for all of
+  them.
+
+What holds: the programs make every output once, and each way gives the same bits.
+"""
 
 import itertools
 import math
@@ -18,8 +37,8 @@ from jaxinit._compile.leaf_program import AnyProgram, leaf_programs, word_names
 from jaxinit._compile.placement import Placement, committed_sharding
 from jaxinit._compile.recent import Recent
 
-# Under a trace, equal leaves are drawn in one loop, whose output is a temporary: this
-# is the largest share of all outputs that one loop may hold.
+# The output of a loop is a temporary array: this is the largest share of the bytes of
+# all outputs that one loop may hold.
 _LOOP_SHARE = 1 / 8
 
 
@@ -28,7 +47,7 @@ class LeafPlan:
 
     Args:
         closed: the function.
-        options: what else XLA is told about the compilation of each program.
+        options: compiler options of XLA for each program.
 
     Attributes:
         programs: the leaf programs; equal ones have equal signatures.
@@ -43,11 +62,10 @@ class LeafPlan:
         self._roots = graph.roots
         self._schedule = graph.keys.schedule()
         self._avals = [atom.aval for atom in closed.jaxpr.outvars]
-        _, self._used = dce_jaxpr(closed.jaxpr, [True] * len(self._avals))
+        _, self._is_used = dce_jaxpr(closed.jaxpr, [True] * len(self._avals))
         self.programs = leaf_programs(graph, closed)
         inputs = {v for program in self.programs for v in program.inputs}
-        taken = {v.position for v in inputs if isinstance(v, Argument)}
-        self._taken = sorted(taken)
+        self._inputs = sorted(v.position for v in inputs if isinstance(v, Argument))
         self._executables: Recent[list[CompiledProgram]] = Recent(16)
         classes: dict[Hashable, list[AnyProgram]] = {}
         for program in self.programs:
@@ -61,16 +79,16 @@ class LeafPlan:
 
     def used(self, args: Sequence[Any]) -> list[Any]:
         """The arguments that an output depends on: all that `jax.jit` looks at."""
-        return [arg for arg, used in zip(args, self._used, strict=True) if used]
+        return [arg for arg, used in zip(args, self._is_used, strict=True) if used]
 
     def given(self, args: Sequence[Any]) -> list[Any]:
-        """The arguments that programs take, where they are."""
-        return [args[position] for position in self._taken]
+        """The arguments that programs take as inputs, in order."""
+        return [args[position] for position in self._inputs]
 
     def keys_made_of(self, args: Sequence[Any]) -> list[Any]:
         """The arguments that keys are made of, which are read on the host."""
         positions = (root.position for root in self._roots)
-        return [args[i] for i in positions if i is not None and self._used[i]]
+        return [args[i] for i in positions if i is not None and self._is_used[i]]
 
     def words(self, args: Sequence[Any]) -> Any:
         """The words of every key in the function, given its flat arguments."""
@@ -79,8 +97,9 @@ class LeafPlan:
     def _root_words(self, root: Root, args: Sequence[Any]) -> Any:
         if root.position is None:
             return root.words(None)
-        if self._used[root.position]:
+        if self._is_used[root.position]:
             return root.words(args[root.position])
+        # No output needs these keys, and jax.jit would not look at the argument.
         return np.zeros((*root.shape, 2), np.uint32)
 
     @staticmethod
@@ -125,9 +144,9 @@ class LeafPlan:
         return [outputs[leaf] for leaf in range(len(self._avals))]
 
     def _chunks(self, programs: list[AnyProgram]) -> list[list[AnyProgram]]:
-        """Equal programs in as few loops as their share of memory allows.
+        """Equal programs, divided among as few loops as their share of memory allows.
 
-        The loops are equally long, where this is possible: XLA then compiles one.
+        The loops are of equal length where possible: XLA then compiles one body.
         """
         total = sum(map(self.bytes_of, self.programs))
         share = self.bytes_of(programs[0]) * len(programs) / max(1, total)
@@ -145,8 +164,17 @@ def _drawn_in_loop(
 ) -> tuple[Any, list[list]]:
     """The outputs of equal programs, evaluated in one loop over their keys.
 
-    What the loop overwrites is filled with a number that the loop before has made, the
-    token: if nothing made it wait, XLA would hold the arrays of all loops at once.
+    Args:
+        programs: the programs.
+        words: the words of all keys.
+        args: flat arguments of the function.
+        token: a number that the loop before has made. The arrays of this loop are
+            filled with it before they are overwritten, so that the loop must wait: else
+            XLA would start all loops at once and hold all their arrays.
+        numbers: see `_unknown_numbers`.
+
+    Returns:
+        The token of this loop, and the outputs of each program.
     """
     first = programs[0]
     slots = [i for i, value in enumerate(first.inputs) if isinstance(value, Keys)]
@@ -179,11 +207,12 @@ def _drawn_in_loop(
 def _unknown_numbers(count: int, words: Any) -> list[Any]:
     """The numbers 0 ... count - 1, in a way that XLA does not see through.
 
-    What cuts a leaf out of the array of a loop would be a kernel of its own for every
-    leaf if XLA knew where the leaf is. Otherwise it is compiled once.
+    They say where a leaf is in the array that a loop made. If XLA knew the place, it
+    would compile a kernel for each leaf that cuts it out; as it is, one serves all.
     """
     if not words.size:
         return list(range(count))
+    # A word with its last bit set is never zero, which XLA does not find out.
     never = lax.eq(lax.bitwise_or(words.reshape(-1)[0], np.uint32(1)), np.uint32(0))
     return lax.cond(
         never,

@@ -1,9 +1,29 @@
-"""Leaf programs: what one output, or a few that share work, need of the graph.
+"""Leaf programs: the part of a graph that one output needs, or a few that share work.
 
-Two programs are equal when their equations are, up to the names of variables. Keys and
-arguments are inputs, so that the leaves of equal layers share one program; literals
-stay in the program, because XLA folds constants and may round differently if they
-become arguments.
+A function of a whole model is one large program, which XLA compiles for minutes though
+most of its layers are alike. It is cut into one program for each output. Take
+
+    def init(key):
+        a, b = jax.random.split(key)
+        uniform = jax.random.uniform
+        return jnp.zeros(4), uniform(a, (8, 4)), uniform(b, (8, 4))
+
+    outputs  inputs    nodes
+    0                  broadcast_in_dim
+    1        Keys(1)   random_bits, shift_right_logical, or, ... add, max
+    2        Keys(2)   the same
+
+Keys and arguments are inputs, so that the last two have equal signatures and share one
+executable. Literals stay in the program: XLA folds constants, and may round differently
+if they become arguments. Outputs that share a large node, such as both factors of a
+QR decomposition, are computed by one program.
+
+What holds:
+- Programs are equal if their equations are, up to the names of variables.
+- Each output is made by exactly one program. Programs of kind WHOLE (see `exact`) are
+  put together into one `WholeProgram`, with all that share floats with them.
+- Equations that compute the same are one in the eyes of XLA, so of `exact` too: `same`
+  gives for each node the first equal one.
 """
 
 import itertools
@@ -101,9 +121,9 @@ class Program:
 
 
 class WholeProgram:
-    """Some outputs of a function, computed by the function itself, other outputs gone.
+    """The function itself, without the outputs that other programs make.
 
-    Has the attributes of `Program` that matter to whoever runs it.
+    It has the attributes of `Program` that are needed to run one.
     """
 
     kind = Kind.WHOLE
@@ -112,11 +132,11 @@ class WholeProgram:
     __name__ = "jaxinit_whole"
 
     def __init__(self, closed: core.ClosedJaxpr, leaves: Sequence[int]):
-        used = [leaf in leaves for leaf in range(len(closed.jaxpr.outvars))]
-        self._jaxpr, needed = dce_jaxpr(closed.jaxpr, used)
+        is_wanted = [leaf in leaves for leaf in range(len(closed.jaxpr.outvars))]
+        self._jaxpr, is_used = dce_jaxpr(closed.jaxpr, is_wanted)
         self._consts = closed.consts
         self.leaves = tuple(leaves)
-        self.inputs = tuple(Argument(i) for i, need in enumerate(needed) if need)
+        self.inputs = tuple(Argument(i) for i, used in enumerate(is_used) if used)
         self.signature = Same(self)
 
     def __call__(self, *inputs: Any) -> list[Any]:
@@ -128,10 +148,10 @@ AnyProgram = Program | WholeProgram
 
 
 def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
-    """The programs of all outputs, those that share large work together.
+    """The programs of all outputs; outputs that share large work have one program.
 
     Outputs that nothing computes, such as arguments and keys, are copied by one program
-    of their own: what `jax.jit` returns never shares a buffer with anything else.
+    of their own, because what `jax.jit` returns shares no buffer with its arguments.
     """
     outputs = dict(enumerate(graph.outputs))
     computed = [leaf for leaf, x in outputs.items() if isinstance(x, Output)]
@@ -139,10 +159,11 @@ def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
     slices = {leaf: _slice([value]) for leaf, value in outputs.items()}
     groups = _group_by_shared_work({leaf: slices[leaf] for leaf in computed})
     groups += [copied] if copied else []
-    nodes = {i: node for found in slices.values() for i, node in found.items()}
+    nodes = {i: node for needed in slices.values() for i, node in needed.items()}
     descriptions = Descriptions()
     same = _equal_nodes(nodes, descriptions)
-    users = _users(outputs, slices, same, _in_several(groups, slices, same))
+    shared = _in_several_groups(groups, slices, same)
+    users = _users(outputs, slices, same, shared)
     kinds: dict[Hashable, Kind] = {}
     programs = [
         _program(graph, each, slices, descriptions, same, users, kinds)
@@ -158,8 +179,8 @@ def _with_those_that_share(
 ) -> tuple[list[Program], list[Program]]:
     """The programs that must be compiled whole, and those that are compiled apart.
 
-    How a whole program rounds depends on what else is made of its floats, so that the
-    outputs made of them go with it.
+    How a whole program rounds depends on everything that uses its floats. So all
+    programs that share floats with it go with it, and all that share floats with those.
     """
     whole = [p for p in programs if p.kind is Kind.WHOLE]
     apart = [p for p in programs if p.kind is not Kind.WHOLE]
@@ -176,12 +197,12 @@ def _with_those_that_share(
 
 
 def _floats(program: Program, same: Mapping[int, int]) -> set[int]:
-    """Which of all equations it has that make several floats."""
+    """The equations of a program that make arrays of floats."""
     return {same[node.index] for node in program.nodes if _makes_floats(node)}
 
 
 def _equal_nodes(nodes: dict[int, Node], descriptions: Descriptions) -> dict[int, int]:
-    """For each node the first that computes the same, as XLA computes that once."""
+    """For each node, the first that computes the same: XLA computes it once."""
     first: dict[tuple, int] = {}
     same: dict[int, int] = {}
     for index in sorted(nodes):
@@ -190,12 +211,12 @@ def _equal_nodes(nodes: dict[int, Node], descriptions: Descriptions) -> dict[int
     return same
 
 
-def _in_several(
+def _in_several_groups(
     groups: Iterable[Sequence[int]],
     slices: dict[int, dict[int, Node]],
     same: Mapping[int, int],
 ) -> set[int]:
-    """The equations that more than one group of leaves has."""
+    """The equations that more than one group of leaves needs."""
     met: set[int] = set()
     several: set[int] = set()
     for leaves in groups:
@@ -209,9 +230,9 @@ def _users(
     outputs: dict[int, Value],
     slices: dict[int, dict[int, Node]],
     same: dict[int, int],
-    several: set[int],
+    shared: set[int],
 ) -> dict[Any, set[tuple[str, int]]]:
-    """What takes each value of some equations: nodes, and leaves that it is."""
+    """The users of each value of the shared equations: nodes, or leaves."""
     takers: dict[tuple[str, int], Sequence[Value]] = {}
     for leaf, nodes in slices.items():
         takers["leaf", leaf] = [outputs[leaf]]
@@ -219,13 +240,13 @@ def _users(
     users: dict[Any, set[tuple[str, int]]] = {}
     for taker, values in takers.items():
         for value in values:
-            if isinstance(value, Output) and same[value.node.index] in several:
+            if isinstance(value, Output) and same[value.node.index] in shared:
                 users.setdefault(_name_of(value, same), set()).add(taker)
     return users
 
 
 def _slice(outputs: Iterable[Value]) -> dict[int, Node]:
-    """All nodes that `outputs` depend on."""
+    """All nodes that `outputs` depend on, by index."""
     nodes: dict[int, Node] = {}
     pending = [value.node for value in outputs if isinstance(value, Output)]
     while pending:
@@ -237,6 +258,7 @@ def _slice(outputs: Iterable[Value]) -> dict[int, Node]:
 
 
 def _group_by_shared_work(slices: dict[int, dict[int, Node]]) -> list[list[int]]:
+    """Leaves in groups: two that need one large node are in the same group."""
     group_of: dict[int, list[int]] = {leaf: [leaf] for leaf in slices}
     first_user: dict[int, int] = {}
     for leaf, nodes in slices.items():
@@ -254,14 +276,14 @@ def _is_shared(node: Node) -> bool:
 
 
 def _makes_floats(node: Node) -> bool:
-    made = map(abstract, node.eqn.outvars)
-    return any(x.size > 1 and jnp.issubdtype(x.dtype, np.inexact) for x in made)
+    avals = map(abstract, node.eqn.outvars)
+    return any(x.size > 1 and jnp.issubdtype(x.dtype, np.inexact) for x in avals)
 
 
-def _named(node: Node, same: dict[int, int]) -> tuple:
-    """A node with the names of its inputs and outputs."""
-    made = [(same[node.index], k) for k in range(len(node.eqn.outvars))]
-    return node.eqn, [_name_of(value, same) for value in node.inputs], made
+def _named_equation(node: Node, same: dict[int, int]) -> tuple:
+    """The equation of a node, with the names of its inputs and outputs for `exact`."""
+    outputs = [(same[node.index], k) for k in range(len(node.eqn.outvars))]
+    return node.eqn, [_name_of(value, same) for value in node.inputs], outputs
 
 
 def _name_of(value: Value, same: dict[int, int]) -> Any:
@@ -279,17 +301,17 @@ def _program(graph, leaves, slices, descriptions, same, users, kinds) -> Program
 
     def of_input(value: Keys | Argument) -> tuple:
         position, _ = inputs.setdefault(_input_name(value), (len(inputs), value))
-        return ("input", position, _kind(value))
+        return ("input", position, _input_token(value))
 
     described = [descriptions.of(node, number, of_input) for node in nodes]
     results = [descriptions.token(value, number, of_input) for value in outputs]
     signature = stand_in((*described, tuple(results)))
     firsts = {same[node.index]: node for node in reversed(nodes)}
     elsewhere = _used_elsewhere(leaves, firsts, users)
-    # Equal programs are of one kind, if the same of them is used elsewhere.
+    # Equal programs are of one kind if other programs use the same values of them.
     name = (signature, *((number[firsts[i].index], k) for i, k in elsewhere))
     if name not in kinds:
-        named = (_named(node, same) for node in firsts.values())
+        named = (_named_equation(node, same) for node in firsts.values())
         results = [*(_name_of(value, same) for value in outputs), *elsewhere]
         kinds[name] = kind_of(named, results)
     values = tuple(value for _, value in inputs.values())
@@ -297,10 +319,13 @@ def _program(graph, leaves, slices, descriptions, same, users, kinds) -> Program
 
 
 def _used_elsewhere(leaves, firsts, users) -> list[tuple[int, int]]:
-    """What other programs use too: computed once for all by jax.jit, as a result is."""
+    """The values that other programs use too.
+
+    `jax.jit` computes them once for all, and may store them, as it stores a result.
+    """
     own = {("leaf", leaf) for leaf in leaves} | {("node", i) for i in firsts}
-    made = [(i, k) for i in sorted(firsts) for k in range(len(firsts[i].eqn.outvars))]
-    return [name for name in made if name in users and not users[name] <= own]
+    names = [(i, k) for i in sorted(firsts) for k in range(len(firsts[i].eqn.outvars))]
+    return [name for name in names if name in users and not users[name] <= own]
 
 
 def _input_name(value: Keys | Argument) -> tuple:
@@ -310,12 +335,12 @@ def _input_name(value: Keys | Argument) -> tuple:
 
 
 def word_names(keys: Any) -> np.ndarray:
-    """Positions of the words of keys, among the words of all keys in a row."""
+    """Where the words of keys are among the words of all keys, flat."""
     return keys.names if keys.raw else keys.names[..., None] * 2 + np.arange(2)
 
 
-def _kind(value: Keys | Argument) -> tuple:
-    # The avals of arguments are part of what a whole compilation depends on.
+def _input_token(value: Keys | Argument) -> tuple:
+    # Shape and dtype of an argument are part of the name of an executable, not of this.
     if isinstance(value, Argument):
         return ("argument", value.position)
     return ("keys", value.raw, value.names.shape)

@@ -1,4 +1,22 @@
-"""Where programs run, and where their outputs go."""
+"""Where programs run, and where their outputs go.
+
+A leaf program must land where `jax.jit` of the function would have put its leaf. Take
+
+    def init(key):
+        return {"w": jaxinit.normal()(key, (8, 4)), "b": jnp.zeros(4)}
+
+    jaxinit.jit(init, out_shardings={"w": P("data"), "b": None})(jax.random.key(0))
+
+under `jax.set_mesh` with a mesh of 8 devices. `flat_shardings` spreads the prefix over
+the leaves, in the order of the tree: `[None, P("data")]`; `on_mesh` puts the mesh in.
+`placement_of` looks for committed arrays and placed outputs: the key is neither, `w` is
+placed. So the home is its mesh, replicated: the program of `b`, bound to no place, runs
+there too, as it would in one program with `w`.
+
+Axes of a mesh can be Explicit: a part of the type of each array. What is drawn is then
+whole on every device before it is cut. So where outputs are placed, functions run with
+Auto axes (`with_auto_axes`, `inside_auto_axes`) and each device draws its own shard.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -28,8 +46,8 @@ class Placement:
     """Where programs run and where their outputs go.
 
     Attributes:
-        home: where inputs go that are bound to no place, and outputs of programs
-            without any input; None leaves it to jax.
+        home: where inputs go that are not committed, and outputs of programs without
+            any input; None leaves it to jax.
         outputs: sharding of each flat output; None leaves it to XLA.
         platform: name of the backend, such as "cpu".
     """
@@ -43,7 +61,8 @@ def placement_of(args: Iterable[Any], outputs: tuple) -> Placement | None:
     """Where to run: where committed arguments are, else where outputs must be.
 
     Returns:
-        The place; None if these are not on the same devices, or cut in a way of old.
+        The placement; None if these are not on the same devices, or have a sharding of
+        another class than `NamedSharding` and `SingleDeviceSharding`.
     """
     places = (*map(committed_sharding, args), *outputs)
     known = [place for place in places if isinstance(place, Sharding)]
@@ -65,12 +84,12 @@ def _home(place: Sharding) -> Sharding:
 
 
 def committed_sharding(value: Any) -> Sharding | None:
-    """Where an array is that computations must follow; None for all else."""
+    """The sharding of a committed array, which computations follow; else None."""
     return value.sharding if getattr(value, "committed", False) else None
 
 
 def is_split(value: Any) -> bool:
-    """Whether an array is in different parts on different devices."""
+    """Whether an array is committed to several devices, each with a shard of it."""
     place = committed_sharding(value)
     return place is not None and not place.is_fully_replicated
 
@@ -79,7 +98,7 @@ def flat_shardings(prefix: Any, tree: Any) -> list[Any]:
     """One sharding, partition spec or None for each leaf of a tree.
 
     Args:
-        prefix: pytree of these that is a prefix of the tree.
+        prefix: pytree of shardings, specs and None that is a prefix of the tree.
         tree: the tree; its None subtrees have no leaf.
 
     Raises:
@@ -101,7 +120,7 @@ class _Place:
 
 
 def on_mesh(sharding: Any) -> Sharding | None:
-    """A sharding as it is, a `PartitionSpec` over the mesh in use.
+    """The sharding itself; for a `PartitionSpec`, the one over the mesh in use.
 
     Raises:
         ValueError: if a `PartitionSpec` is given and no mesh is in use, or one without
@@ -119,39 +138,34 @@ def on_mesh(sharding: Any) -> Sharding | None:
 
 
 def mesh_in_use() -> Mesh | AbstractMesh | None:
-    """The mesh of `jax.set_mesh`, if it is used."""
+    """The mesh of `jax.set_mesh`, if any."""
     mesh = jax.sharding.get_abstract_mesh() if is_tracing() else jax.sharding.get_mesh()
     return None if mesh.empty else mesh
 
 
 def whole_on_explicit_mesh() -> NamedSharding | None:
-    """Where arrays go that are placed nowhere, if the mesh in use has Explicit axes."""
+    """Where arrays without a sharding go if the mesh in use has Explicit axes."""
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.explicit_axes:
         return None
-    with contextlib.suppress(ValueError):  # under a trace, even that of jax.vmap
+    with contextlib.suppress(ValueError):  # under any trace, also an eager jax.vmap
         mesh = jax.sharding.get_mesh()
     return NamedSharding(mesh, PartitionSpec())
 
 
 def explicit_mesh(leaves: Iterable[Any]) -> AbstractMesh | None:
-    """A mesh with Explicit axes that is in use, or that arrays among `leaves` are on.
-
-    Explicit axes are a part of types, and a value that says nothing of them is whole on
-    every device, even if it is cut in the end. What is drawn says nothing of them. So
-    where outputs are placed, it is drawn with Auto axes.
-    """
+    """A mesh with Explicit axes that is in use, or that an array of `leaves` is on."""
     meshes = [jax.sharding.get_abstract_mesh()]
-    meshes += [_mesh_of(x) for x in leaves if isinstance(x, jax.Array)]
+    meshes += [_typed_mesh(x) for x in leaves if isinstance(x, jax.Array)]
     return next((mesh for mesh in meshes if mesh.explicit_axes), None)
 
 
 @contextlib.contextmanager
 def with_auto_axes(tree: Any, mesh: Mesh | AbstractMesh | None = None) -> Iterator[Any]:
-    """Makes the axes of the mesh in use Auto, and of those that arrays are on.
+    """Makes all axes Auto, of the mesh in use and of the meshes that arrays are on.
 
-    Under a trace, types that are Explicit already stay so; and so does all that an
-    eager `jax.vmap` maps over.
+    Types of tracers stay Explicit if they are, as do the arrays that an eager
+    `jax.vmap` maps over.
 
     Args:
         tree: pytree of arrays.
@@ -169,13 +183,13 @@ def with_auto_axes(tree: Any, mesh: Mesh | AbstractMesh | None = None) -> Iterat
 
 
 def placed_like(tree: Any, model: Any) -> Any:
-    """The arrays of a tree, Explicit again where those of another of its form are."""
+    """The arrays of a tree, with Explicit axes where those of `model` have them."""
     return jax.tree.map(_placed_like, tree, model)
 
 
 def _placed_like(x: Any, model: Any) -> Any:
     is_concrete = isinstance(model, jax.Array) and not isinstance(model, Tracer)
-    if is_tracing() or not is_concrete or not _mesh_of(model).explicit_axes:
+    if is_tracing() or not is_concrete or not _typed_mesh(model).explicit_axes:
         return x
     return jax.device_put(x, model.sharding)
 
@@ -192,7 +206,8 @@ def _with_auto_axes(x: Any) -> Any:
     return x if is_tracing() else on_automatic_mesh(x)
 
 
-def _mesh_of(x: jax.Array) -> AbstractMesh:
+def _typed_mesh(x: jax.Array) -> AbstractMesh:
+    """The mesh in the type of an array."""
     aval: Any = jax.typeof(x)
     return aval.sharding.mesh
 
@@ -242,8 +257,8 @@ def named_sharding(mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> NamedShard
     unknown = [name for name in names if name not in mesh.shape]
     if unknown:
         raise ValueError(
-            f"{spec} names the axis {unknown[0]!r}, which the mesh has not: its axes "
-            f"are {', '.join(map(repr, mesh.axis_names))}"
+            f"{spec} names the axis {unknown[0]!r}, which is not one of this mesh: "
+            f"its axes are {', '.join(map(repr, mesh.axis_names))}"
         )
     return NamedSharding(mesh, spec)
 
@@ -259,9 +274,9 @@ with jax.ensure_compile_time_eval():
 
 
 def is_tracing() -> bool:
-    """Whether what is computed now becomes part of an outer program."""
+    """Whether operations now become part of an outer program."""
     if get_opaque_trace_state() == _EAGER:
         return False
-    # Under jax.vmap, say, what depends on no traced value has a value as ever.
+    # Under an eager jax.vmap, say, operations on no traced value are still computed.
     with jax.transfer_guard("allow"), jax.no_tracing(False):
         return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)

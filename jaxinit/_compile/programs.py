@@ -22,8 +22,8 @@ class ProgramSummary:
     Attributes:
         leaves: paths of the outputs it makes, one tuple for each time it runs.
         bytes: size of all these outputs.
-        temp_bytes: what one run needs on each device beside its outputs.
-        seconds: time its compilation took; of the first one, if it was known before.
+        temp_bytes: memory that one run needs on each device in addition to its outputs.
+        seconds: time its compilation took, even if that was for an earlier function.
     """
 
     leaves: tuple[tuple[str, ...], ...]
@@ -56,8 +56,8 @@ class Programs:
     def restructured(self, out_tree: Any, paths: list[str]) -> "Programs":
         """The same programs, their outputs in another tree, under other paths."""
         seconds = (self.trace_seconds, self.compile_seconds)
-        known = (self._plan, self._args, self._compiled)
-        return Programs(*known, out_tree, paths, seconds)
+        compiled = (self._plan, self._args, self._compiled)
+        return Programs(*compiled, out_tree, paths, seconds)
 
     def run(self, progress: Callable[[int], Any] | None = None) -> Any:
         """Computes the outputs of the function.
@@ -70,16 +70,16 @@ class Programs:
             in JAX; `jax.block_until_ready` waits for them.
 
         Raises:
-            RuntimeError: if they were compiled for devices that are not there.
+            RuntimeError: if they were compiled for devices that this process lacks.
         """
         self._check_devices()
         guarded = _is_guarded()
-        words = self._words(guarded)
+        words = self._key_words(guarded)
         outputs: dict[int, Any] = {}
         for program, compiled in zip(self._plan.programs, self._compiled, strict=True):
             inputs = self._plan.inputs(program, words, self._args)
             if guarded:
-                inputs = _put(inputs, program, compiled)
+                inputs = _with_words_placed(inputs, program, compiled)
             outputs.update(zip(program.leaves, compiled.call(*inputs), strict=True))
             if progress is not None:
                 progress(self._plan.bytes_of(program))
@@ -88,20 +88,25 @@ class Programs:
 
     def _check_devices(self) -> None:
         for compiled in self._compiled[:1]:
-            # An executable for a topology is known but not loaded.
+            # An executable for a topology is compiled but not loaded.
             if not hasattr(compiled.call.runtime_executable(), "local_devices"):
                 raise RuntimeError(
                     f"{self!r} is compiled for devices that this process does not "
-                    "have, of a topology; it can be printed and looked into. To run "
-                    "it, compile it for devices of jax.devices()."
+                    "have, of a topology: it can be printed, not run. To run it, "
+                    "compile it for devices of jax.devices()."
                 )
 
-    def _words(self, guarded: bool) -> Any:
+    def _key_words(self, guarded: bool) -> Any:
+        """The words of all keys.
+
+        `jax.jit` moves nothing to the host to derive keys, but it does move Python
+        and NumPy seeds to the device. So a guard sees that move and no other.
+        """
         if not guarded:
             return self._plan.words(self._args)
         seeds = self._plan.keys_made_of(self._args)
         _copied([seed for seed in seeds if not isinstance(seed, jax.Array)])
-        with jax.transfer_guard("allow"):  # jax.jit derives no keys on the host
+        with jax.transfer_guard("allow"):
             return self._plan.words(self._args)
 
     def __iter__(self) -> Iterator[ProgramSummary]:
@@ -160,7 +165,7 @@ _GUARDS = [
 
 
 def _is_guarded() -> bool:
-    """Whether jax.transfer_guard looks at what is moved."""
+    """Whether jax.transfer_guard watches transfers."""
     return any(setting(name) not in (None, "allow") for name in _GUARDS)
 
 
@@ -169,8 +174,10 @@ def _copied(values: list[Any]) -> list[Any]:
     return values
 
 
-def _put(inputs: list[Any], program: "AnyProgram", compiled: "CompiledProgram"):
-    """The inputs, those that are words of keys put where the program takes them."""
+def _with_words_placed(
+    inputs: list[Any], program: "AnyProgram", compiled: "CompiledProgram"
+) -> list[Any]:
+    """The inputs, with the words of keys on the devices that take them."""
     places, _ = compiled.call.input_shardings
     with jax.transfer_guard("allow"):
         return [

@@ -1,4 +1,4 @@
-"""A bounded memory of what was used last."""
+"""A bounded cache: what was used last is kept."""
 
 import collections
 import threading
@@ -11,8 +11,8 @@ Kept = TypeVar("Kept")
 class Recent(Generic[Kept]):
     """Values by name; the least recently used are dropped.
 
-    Safe to use from several threads. A value wanted by two threads at once may be made
-    twice; both are right.
+    Safe to use from several threads. Two threads that miss the same value at once both
+    make it, and either is right.
     """
 
     def __init__(self, size: int):

@@ -16,15 +16,16 @@ class Statics:
             parameters = list(inspect.signature(fun).parameters.values())
         except (TypeError, ValueError):
             parameters = []
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD,)
-        named = {i: p.name for i, p in enumerate(parameters) if p.kind in kinds}
+        either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        name_of = {i: p.name for i, p in enumerate(parameters) if p.kind is either}
+        # jax infers whichever of the two is not given from the other.
         if static_argnames is None:
             size = len(parameters)
             names = tuple(
-                named[n % size] for n in numbers if size and n % size in named
+                name_of[n % size] for n in numbers if size and n % size in name_of
             )
         elif static_argnums is None:
-            numbers = tuple(i for i, name in named.items() if name in names)
+            numbers = tuple(i for i, name in name_of.items() if name in names)
         self._numbers, self._names = numbers, frozenset(names)
 
     def dynamic_leaves(self, args: tuple, kwargs: dict) -> list[Any]:

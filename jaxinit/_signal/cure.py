@@ -1,4 +1,4 @@
-"""What is likely to help, given what the parameters are already."""
+"""What is likely to help, given how the parameters were drawn."""
 
 import functools
 import math
@@ -9,9 +9,9 @@ import numpy as np
 from jaxinit._signal.layer import LayerSignal
 from jaxinit.initializers.fans import fans
 
-_CLOSE = 0.1  # relative, of a deviation that a cure would give to that of a law
-_SIGMAS = 5.0  # allowed for the deviation of weights that were drawn
-_BORDER = 0.9  # of the whole; outputs at the borders are smaller where zeros pad them
+_CLOSE = 0.1  # relative error of a factor that passes for an expected one
+_SIGMAS = 5.0  # standard errors within which a sample has an expected deviation
+_BORDER = 0.9  # outputs at the borders below this share of all show padding by zeros
 _SHARE = 0.2  # of a trend, in logarithms, that a cause must explain to be named
 _ELSE = "add normalisation or residual connections"
 
@@ -26,13 +26,13 @@ _LAWS = {
 def of_trend(
     ratio: float, between: Sequence[LayerSignal], rectified: bool, helps: bool
 ) -> str:
-    """What helps where a size changes by a factor in every layer.
+    """What helps against a size that changes by a factor in every layer.
 
     Args:
         ratio: the factor.
         between: the layers that make it.
         rectified: whether the model looks like one of ReLUs.
-        helps: whether weights that are scaled by `1 / ratio` make an end of it.
+        helps: whether weights that are scaled by `1 / ratio` end the trend.
     """
     if not ratio:
         return _of_nothing(between)
@@ -44,14 +44,14 @@ def of_trend(
     if has:
         grows = f"The weights have the deviation of {has[0]} already. {grows}"
     if not helps:
-        return f"{grows}, weights {1 / ratio:.3g} times as large too: {_ELSE}"
+        return f"{grows}, with weights {1 / ratio:.3g} times as large too: {_ELSE}"
     if rectified and "he_normal" not in has and _is_for_he(kernels, ratio):
         if abs(ratio * math.sqrt(2) - 1) < _CLOSE:
             return (
                 "The variance halves in every layer, as by Glorot under ReLU: use "
                 "he_normal"
             )
-        return f"{grows}, and weights are not those made for ReLU: use he_normal"
+        return f"{grows}, and the weights are not made for ReLU: use he_normal"
     causes = [*_of_padding(kernels, ratio), *_of_width(kernels, ratio, rectified)]
     scaled = f"multiply the standard deviation of the weights by {1 / ratio:.3g}"
     return f"{'; '.join([grows, *causes])}: {scaled}, or {_ELSE}"
@@ -67,7 +67,7 @@ def _of_nothing(layers: Iterable[LayerSignal]) -> str:
 
 
 def of_symmetry(before: Sequence[LayerSignal]) -> str:
-    """What helps where all units of the last of these layers are equal."""
+    """What helps if all units of the last of these layers are equal."""
     if any(layer.kernel and layer.flat for layer in before):
         return (
             "Training would keep them equal: draw the weights at random, as by "
@@ -80,7 +80,7 @@ def of_symmetry(before: Sequence[LayerSignal]) -> str:
 
 
 def of_saturation(before: Sequence[LayerSignal]) -> str:
-    """What helps where the outputs of the last of these layers are at their bounds."""
+    """What helps if the outputs of the last of these layers are at their bounds."""
     kernels = [layer for layer in before if layer.kernel][-1:]
     if any(
         _is_larger("glorot_normal", x) and _is_larger("lecun_normal", x)
@@ -92,14 +92,14 @@ def of_saturation(before: Sequence[LayerSignal]) -> str:
     )
     return _sentence(
         f"{small}what goes into it is too large: bring the batch to mean zero and "
-        "deviation one, set biases to zero, or add normalisation before it"
+        "standard deviation one, set biases to zero, or add normalisation before it"
     )
 
 
 def of_death(before: Sequence[LayerSignal]) -> str:
-    """What helps where most units of the last of these layers are zero."""
+    """What helps if most units of the last of these layers are zero."""
     cures = []
-    for layer in [x for x in before if x.bias_low < 0][-1:]:
+    for layer in [x for x in before if x.bias_low < 0][-1:]:  # the last one, if any
         cures.append(
             f"set the biases of {layer.name}, the least of which is "
             f"{layer.bias_low:.2g}, to zero or above"
@@ -113,7 +113,9 @@ def of_death(before: Sequence[LayerSignal]) -> str:
             )
     if all(abs(layer.mean) > layer.std for layer in before[-2:-1]):
         cures.append("centre its input")
-    cures.append("use an activation that is not zero on a half-line, as leaky_relu")
+    cures.append(
+        "use an activation that is not zero for all negative inputs, such as leaky_relu"
+    )
     return _sentence(", or ".join(cures))
 
 
@@ -122,12 +124,15 @@ def _sentence(text: str) -> str:
 
 
 def _factor(name: str, layer: LayerSignal) -> float:
-    """How many times as large as a law's the deviation of a layer's weights is."""
+    """The standard deviation of a layer's weights over the one of an initializer."""
     return layer.kernel_std / math.sqrt(_LAWS[name](*fans(layer.kernel)))
 
 
 def _error(layer: LayerSignal) -> float:
-    """Relative, of the deviation of as many draws, and of narrow dtypes."""
+    """Relative error allowed for the standard deviation of a layer's weights.
+
+    One percent is for narrow dtypes, the rest for a sample of so many.
+    """
     return 0.01 + _SIGMAS / math.sqrt(2 * math.prod(layer.kernel))
 
 
@@ -136,13 +141,13 @@ def _is_larger(name: str, layer: LayerSignal) -> bool:
 
 
 def _has(name: str, kernels: Sequence[LayerSignal]) -> bool:
-    """Whether most of these layers have weights of a law's deviation."""
+    """Whether the weights of most of these layers have the deviation of `name`."""
     close = [abs(_factor(name, layer) - 1) < _error(layer) for layer in kernels]
     return 2 * sum(close) > len(close)
 
 
 def _is_for_he(kernels: Sequence[LayerSignal], ratio: float) -> bool:
-    """Whether He's weights would undo most of a trend, and not more than it."""
+    """Whether He's weights would undo most of a trend, and not overshoot."""
     trend = math.log(ratio)
     left = [trend - math.log(_factor("he_normal", layer)) for layer in kernels]
     allowed = max(_CLOSE, abs(trend) / 2)
@@ -150,7 +155,7 @@ def _is_for_he(kernels: Sequence[LayerSignal], ratio: float) -> bool:
 
 
 def _of_padding(kernels: Sequence[LayerSignal], ratio: float) -> Iterator[str]:
-    """What zeros at the borders take, if that explains a part of the trend."""
+    """How much padding by zeros shrinks the outputs, if it explains part of a trend."""
     padded = [layer for layer in kernels if layer.border < _BORDER]
     if not padded:
         return
@@ -158,10 +163,10 @@ def _of_padding(kernels: Sequence[LayerSignal], ratio: float) -> Iterator[str]:
     sizes = last.shape[1:-1], last.kernel[:-2]
     kept = math.sqrt(math.prod(map(_kept_by_padding, *sizes)))
     if _explains(kept, ratio):
-        of, on = ("x".join(map(str, x)) for x in (sizes[1], sizes[0]))
+        area, window = ("x".join(map(str, x)) for x in sizes)
         yield (
-            f"zeros beside the borders make a factor of {kept:.3g} of that ({of} "
-            f"kernels on {on}; outputs of {last.name} at the borders are "
+            f"zeros beside the borders make a factor of {kept:.3g} of that ({window} "
+            f"kernels on {area}; outputs of {last.name} at the borders are "
             f'{last.border:.2g} times as large as all), and padding="CIRCULAR" none'
         )
 
@@ -169,11 +174,12 @@ def _of_padding(kernels: Sequence[LayerSignal], ratio: float) -> Iterator[str]:
 def _of_width(
     kernels: Sequence[LayerSignal], ratio: float, rectified: bool
 ) -> Iterator[str]:
-    """What few units take: the mean of a mean square stays, not that of its logarithm.
+    """How much narrow layers shrink a signal, if it explains part of a trend.
 
-    Hanin and Nica, "Products of many large random matrices and gradients in deep neural
-    networks" (2018): the logarithm has variance 5 / width in each layer under ReLU, 2 /
-    width without, and half of that is lost.
+    The expected mean square stays the same, but its typical value shrinks. Hanin and
+    Nica, "Products of many large random matrices and gradients in deep neural networks"
+    (2018): each layer adds a variance of 5 / width to its logarithm under ReLU, 2 /
+    width without, and lowers the mean of the logarithm by half of that.
     """
     width = sorted(layer.kernel[-1] for layer in kernels)[len(kernels) // 2]
     kept = math.exp((-5 if rectified else -2) / (4 * width))
@@ -182,15 +188,17 @@ def _of_width(
 
 
 def _explains(factor: float, ratio: float) -> bool:
+    """Whether a factor is a good part of a shrinking `ratio`, both per layer."""
     return ratio < 1 and math.log(factor) <= _SHARE * math.log(ratio)
 
 
-@functools.cache
+@functools.lru_cache(256)
 def _kept_by_padding(length: int, kernel: int) -> float:
     """The share of the variance that one axis keeps in each of many layers.
 
-    Mean squares go to `A q`, `A[i, j] = 1 / kernel` where output `i` sees input `j`; of
-    many layers the largest eigenvalue is left.
+    A layer takes the mean squares `q` along the axis to `A @ q`, where `A[i, j]` is
+    `1 / kernel` if output `i` sees input `j`, else 0. After many layers, each one
+    multiplies by the largest eigenvalue of `A`.
     """
     places = np.arange(length)
     offsets = places - places[:, None] + (kernel - 1) // 2

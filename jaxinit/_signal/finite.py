@@ -1,4 +1,4 @@
-"""Whether what a model is run on is finite, and what to say where it is not."""
+"""Whether the parameters and inputs of a model are finite, and messages if not."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +16,14 @@ _MOST_NAMES = 3
 
 def nonfinite(params: Any, inputs: tuple) -> list[jax.Array]:
     """How many entries of each floating-point array are NaN or infinite."""
-    return [jnp.sum(~jnp.isfinite(x)) for _, x in _named(params, inputs)]
+    return [jnp.sum(~jnp.isfinite(x)) for _, x in _named_arrays(params, inputs)]
 
 
 def what_is_nonfinite(params: Any, inputs: tuple, counts: Sequence[Any]) -> str:
-    """Says which arrays are not finite, given their counts; "" if all are."""
+    """Says which arrays are not finite, given their counts; "" if all are finite."""
     said = [
         f"{int(count)} of the {jnp.size(x)} entries of {name}"
-        for (name, x), count in zip(_named(params, inputs), counts, strict=True)
+        for (name, x), count in zip(_named_arrays(params, inputs), counts, strict=True)
         if count
     ]
     if not said:
@@ -36,10 +36,10 @@ def what_is_nonfinite(params: Any, inputs: tuple, counts: Sequence[Any]) -> str:
 def refuse_nonfinite(
     params: Any, inputs: tuple, counts: Sequence[Any], results: Any
 ) -> None:
-    """Refuses parameters and a batch that are not finite and make the results so.
+    """Refuses parameters and a batch with nonfinite entries that reach the results.
 
-    What is not finite and does no harm, such as the infinite entries of a mask, is
-    taken. Under a trace nothing is known, and nothing refused.
+    Nonfinite entries that do no harm, such as those of a mask, are accepted. Under a
+    trace no values are known, and nothing is refused.
 
     Raises:
         ValueError: naming the arrays, and how many of their entries are not finite.
@@ -50,13 +50,13 @@ def refuse_nonfinite(
         return
     if said := what_is_nonfinite(params, inputs, counts):
         raise ValueError(
-            f"{said}, and so is what layers make of them: nothing can be learned from "
-            "that; remove or replace them."
+            f"{said}, and so are the outputs of layers: nothing can be learned from "
+            "them; remove or replace these entries."
         )
 
 
-def _named(params: Any, inputs: tuple) -> list[tuple[str, Any]]:
-    """The floating-point arrays a model is run on, by their name in messages."""
+def _named_arrays(params: Any, inputs: tuple) -> list[tuple[str, Any]]:
+    """The floating-point arrays a model is run on, each with its name in messages."""
     batch = [(joined(path), leaf) for path, leaf in leaf_paths(inputs)]
     alone = len(batch) == 1
     named = [(f"params {joined(path)}", leaf) for path, leaf in leaf_paths(params)]

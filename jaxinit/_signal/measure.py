@@ -1,4 +1,23 @@
-"""One forward and one backward pass, and the statistics of every layer."""
+"""One forward and one backward pass, and the statistics of every layer.
+
+Take two layers `tanh(x @ w)`, with weights of `f32[3,2]` and `f32[2,2]`, on a batch of
+`f32[4,3]`. A run of the model taps what its layers return:
+
+    Tap(name="0", kind="lambda", owner=("0",), shape=(4, 2))
+    Tap(name="1", kind="lambda", owner=("1",), shape=(4, 2))
+
+To get the gradient with respect to a tapped array, an offset of zeros is added to it
+while the model runs: `tap.value + offsets[i]`. The gradient of the loss with respect to
+the offset is the gradient with respect to the array. `_passes` is one compiled program
+for the model, which returns the arrays, and gradients for arrays and parameters.
+Statistics are programs of their own, compiled once for a shape and shared by all
+models. `measure` returns the taps with a dictionary of statistics in place of the
+array: `std`, `gradient_std`, `dead`, `rank` and the rest of `LayerSignal`.
+
+What holds: a parameter belongs to the innermost layer around it; statistics are in
+float32 or wider, on numbers scaled so that no square overflows; nothing that is not
+finite stops a run, since that is one of the findings.
+"""
 
 import dataclasses
 import functools
@@ -37,14 +56,14 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
         model: its parameters are differentiated where they are floating-point.
         loss: scalar function of the output; None takes the product of the output with
             standard normal numbers.
-        inputs: what it is called on.
+        inputs: arguments of its call.
 
     Returns:
         For each layer, in the order of execution, its tap, the array replaced by its
         statistics by name; and which parameters and inputs are not finite, in words.
     """
     given = model.params, model.state, inputs
-    # What is not a number is reported, with the layer that makes it.
+    # NaN is a finding, reported with the layer that makes it, not an error.
     with (
         jax.debug_nans(False),
         with_auto_axes(_both_passes(model, loss, given)) as (
@@ -56,7 +75,7 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
         ),
     ):
         owned = _by_owner(params, slopes, taps)
-        # Statistics are compiled apart, once for each shape whatever the model.
+        # Compiled once for each shape, for all models.
         measured = [
             dataclasses.replace(
                 tap,
@@ -71,9 +90,8 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
         measured, counts = jax.device_get((measured, counts))
     learns = any(_learns(p) for tap in measured for p in tap.value[1])
     layers = [
-        dataclasses.replace(tap, value=_with_parameters(own, found, border, learns))
+        dataclasses.replace(tap, value=_with_parameters(*tap.value, learns=learns))
         for tap in measured
-        for own, found, border in [tap.value]
     ]
     return layers, what_is_nonfinite(model.params, inputs, counts)
 
@@ -81,12 +99,12 @@ def measure(model: Model, loss: Loss | None, inputs: tuple) -> tuple[list[Tap], 
 def _both_passes(model: Model, loss: Loss | None, given: tuple) -> tuple:
     """The passes and the parameters; see `_passes`.
 
-    On a mesh with Explicit axes a model runs as it is, or, as one that says nothing of
-    them need not run, with Auto axes.
+    On a mesh with Explicit axes, a model that does not say how its arrays are sharded
+    may fail. It then runs with Auto axes.
     """
     try:
         return *_passes(model.capture, loss, *given), given[0]
-    except Exception:  # whatever a model raises; the second run raises what is its own
+    except Exception:  # of any kind: if it is not about axes, the second run raises it
         leaves = [x for x in jax.tree.leaves(given) if isinstance(x, jax.Array)]
         if explicit_mesh(leaves) is None:
             raise
@@ -98,9 +116,12 @@ def _both_passes(model: Model, loss: Loss | None, given: tuple) -> tuple:
 def _passes(
     capture: Capture, loss: Loss | None, params: Any, state: Any, inputs: tuple
 ) -> tuple[list[Tap], list[jax.Array], list[jax.Array | None], list[jax.Array]]:
-    """What is tapped, the gradients with respect to it, and those of the parameters.
+    """A forward and a backward pass.
 
-    The last are counts of what is not finite in parameters and inputs.
+    Returns:
+        The taps; the gradients with respect to them; the gradients with respect to the
+        parameters, None for those that are not floating-point; and the counts of
+        nonfinite entries of parameters and inputs.
     """
     _, taps = jax.eval_shape(capture, params, state, inputs)
     offsets = [jnp.zeros(tap.shape, tap.value.dtype) for tap in taps]
@@ -162,14 +183,15 @@ def real_scalar(loss: Loss, output: Any) -> jax.Array:
 def _by_owner(
     params: Any, slopes: Sequence[jax.Array | None], taps: Sequence[Tap]
 ) -> dict[tuple | None, list[Any]]:
-    """What is measured of the parameters of each layer, not of layers inside it."""
+    """Statistics of the parameters of each layer, but not of layers inside it."""
     owned: dict[tuple | None, list[Any]] = {}
     owners = leaf_owners(params, taps)
     leaves = jax.tree.leaves(params)
     for owner, leaf, slope in zip(owners, leaves, slopes, strict=True):
         if owner is not None and slope is not None and slope.size:
-            found = reduced(_of_parameter, leaf, slope)
-            owned.setdefault(owner, []).append({"shape": jnp.shape(leaf), **found})
+            statistics = reduced(_of_parameter, leaf, slope)
+            statistics = {"shape": jnp.shape(leaf), **statistics}
+            owned.setdefault(owner, []).append(statistics)
     return owned
 
 
@@ -198,7 +220,7 @@ def _statistics(x: jax.Array, g: jax.Array) -> dict[str, Any]:
 
 
 def _of_parameter(leaf: jax.Array, slope: jax.Array) -> dict[str, Any]:
-    """Of one parameter: the size of its gradient, and whether all entries are equal."""
+    """Statistics of one parameter and of its gradient."""
     mean, std = mean_and_std(_samples(slope))
     own_mean, own_std = mean_and_std(_samples(leaf))
     flat = jnp.all(leaf == jnp.ravel(leaf)[0])
@@ -222,12 +244,13 @@ def _learns(parameter: dict[str, Any]) -> bool:
 def _with_parameters(
     statistics: dict[str, Any], parameters: list[Any], border: Any, learns: bool
 ) -> dict[str, Any]:
-    """Statistics of a layer with those of its parameters, all taken together."""
+    """Statistics of a layer, and pooled ones of its parameters."""
     mean, std = _pooled(parameters)
     weights = [p for p in parameters if p["is_weight"]] or parameters
     flat = bool(weights) and all(p["flat"] and p["size"] > 1 for p in weights)
-    # Units that are all zero are dead, unless constant weights make them so; and those
-    # part if weights elsewhere learn, as they do around a residual branch of zeros.
+    # Units that are all zero are equal, but count as dead instead, unless constant
+    # weights make them zero. And these become different if other weights learn, as they
+    # do around a residual branch that starts at zero.
     is_zero = statistics["low"] == statistics["high"] == 0
     return {
         **statistics,
@@ -256,14 +279,14 @@ def _of_kernel(parameters: list[Any]) -> dict[str, Any]:
 
 
 def _border(x: jax.Array, parameters: list[Any]) -> Any:
-    """Of a convolution, how large outputs at the borders are; NaN of other layers."""
+    """How large the outputs of a convolution are at borders; NaN for other layers."""
     is_convolution = any(len(p["shape"]) == x.ndim > 2 for p in parameters)
     return _border_size(x) if is_convolution else math.nan
 
 
 @jax.jit
 def _border_size(x: jax.Array) -> jax.Array:
-    """Root mean square at the ends of the axes in between, over that of all."""
+    """Root mean square at the ends of the spatial axes, over the one of all entries."""
     squares = jnp.abs(_unit_scale(wide(x))[0]) ** 2
     places = jnp.mean(squares, (0, -1))
     ends = [jnp.take(places, jnp.array([0, -1]), axis) for axis in range(places.ndim)]
@@ -280,11 +303,11 @@ def _pooled(parameters: list[Any]) -> tuple[float, float]:
     share = [int(p["size"]) / size for p in parameters]
     means = [float(p["mean"]) for p in parameters]
     mean = sum(w * m for w, m in zip(share, means, strict=True))
-    parts = [
+    deviations = [
         math.sqrt(w) * math.hypot(float(p["std"]), m - mean)
         for w, m, p in zip(share, means, parameters, strict=True)
     ]
-    return mean, math.hypot(*parts)
+    return mean, math.hypot(*deviations)
 
 
 def _samples(x: jax.Array) -> jax.Array:
@@ -313,7 +336,7 @@ def mean_and_std(
 
 
 def _histogram(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-    """Entries that are not zero in equal bins; jnp.histogram compiles for long."""
+    """Counts of nonzero entries in equal bins; jnp.histogram takes long to compile."""
     width = jnp.where(high > low, high - low, 1)
     place = jnp.nan_to_num((x - low) / width * BINS)
     bins = jnp.clip(place, 0, BINS - 1).astype(jnp.int32)
@@ -322,12 +345,12 @@ def _histogram(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
 
 def _saturated(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     """Share of entries near the bounds of outputs that all lie in [-1, 1] or [0, 1]."""
-    far = jnp.mean(jnp.abs(x) > 1 - _NEAR_BOUND)
-    off = jnp.mean(x < _NEAR_BOUND)
+    near_one = jnp.mean(jnp.abs(x) > 1 - _NEAR_BOUND)
+    near_zero = jnp.mean(x < _NEAR_BOUND)
     # Many outputs near one and none above tell a sigmoid from other positive outputs.
-    is_sigmoid = (low >= 0) & (far > 2 * _NEAR_BOUND)
+    is_sigmoid = (low >= 0) & (near_one > 2 * _NEAR_BOUND)
     bounded = (low >= -1) & (high <= 1)
-    return jnp.where(bounded, far + jnp.where(is_sigmoid, off, 0), 0)
+    return jnp.where(bounded, near_one + jnp.where(is_sigmoid, near_zero, 0), 0)
 
 
 def _participation_ratio(x: jax.Array) -> jax.Array:

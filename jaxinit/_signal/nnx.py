@@ -12,9 +12,9 @@ from jaxinit._signal.recorder import Model, Recorder
 _RUNNING: ContextVar[tuple[Recorder, dict[int, tuple]]] = ContextVar("_RUNNING")
 
 
-@functools.cache
+@functools.lru_cache(256)
 def _watched(cls: Any) -> Any:
-    """The class, but that its calls are recorded. Only for models made in a trace."""
+    """A subclass whose calls are recorded; only for copies of a model in a trace."""
 
     def __call__(self, *args, **kwargs):  # noqa: N807
         recorder, paths = _RUNNING.get()

@@ -18,14 +18,15 @@ from jaxinit._signal.weighted import Layer, check_units, unseen, weighted_layers
 
 @dataclasses.dataclass(frozen=True)
 class Aim:
-    """What the output of a layer shall be.
+    """What the outputs of layers are brought to.
 
     Attributes:
-        by_unit: whether each unit shall have variance one, and mean zero too where
-            there is a bias; else the output as a whole shall have variance one.
-        tolerance: how far a variance, or mean, may be off.
+        by_unit: whether each unit gets variance one, and mean zero too if there is a
+            bias; else the output as a whole gets variance one.
+        tolerance: how far a variance or mean may be off.
         tries: the most passes that change parameters.
-        chosen: positions of the parameters whose layers are looked after.
+        chosen: positions of the weights that may be changed; a layer is normalised if
+            all its weights are among them.
     """
 
     by_unit: bool
@@ -41,14 +42,14 @@ class Aim:
 )
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What layers return, one entry for each.
+    """Statistics of what layers return, with one entry for each layer.
 
     Attributes:
-        mean: mean of all entries, float32 or wider; complex where outputs are.
+        mean: mean of all entries, in float32 or wider; complex if outputs are.
         variance: their variance.
-        is_right: whether they are as they shall be.
-        constant: share of the units, or of the output as a whole, that are one number
-            on the whole batch, so that no scale brings their variance to one.
+        is_right: whether the aim is reached.
+        constant: share of the units that are constant on the batch, so that no scale
+            brings their variance to one; 1 or 0 if the output is taken as a whole.
     """
 
     mean: jax.Array
@@ -74,13 +75,13 @@ class _Correction(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True, repr=False)
 class Normalized(Tabular):
-    """What was done to the layers of a model.
+    """A log of how the layers of a model were normalised.
 
     Attributes:
         layers: their paths, in the order in which they ran.
-        unseen: paths of weights that were to change and belong to none of them.
-        before: their outputs at first.
-        after: their outputs at last.
+        unseen: paths of chosen weights that belong to none of these layers.
+        before: their outputs in the first pass.
+        after: their outputs in the last pass.
         passes: how often the batch went through the model.
     """
 
@@ -95,7 +96,7 @@ class Normalized(Tabular):
 
     def _table(self):
         head = ["layer", "mean before", "after", "variance before", "after"]
-        moments = (map(_number, np.asarray(x)) for x in self._moments())
+        moments = (map(_rounded, np.asarray(x)) for x in self._moments())
         rows = list(map(list, zip(self.layers, *moments, strict=True)))
         marks = {i: text for i, text in enumerate(self._faults()) if text}
         notes = [f"left as it was: {path}" for path in self.unseen]
@@ -104,7 +105,7 @@ class Normalized(Tabular):
         return Table(head, rows, (0,), notes, marks)
 
     def _faults(self) -> Iterator[str]:
-        """What is wrong with each layer at last, "" if nothing."""
+        """What is still wrong with each layer after the last pass; "" if nothing."""
         after = jax.tree.map(np.asarray, self.after)
         for right, constant, variance in zip(
             after.is_right, after.constant, after.variance, strict=True
@@ -124,7 +125,7 @@ class Normalized(Tabular):
         return before.mean, after.mean, before.variance, after.variance
 
 
-def _number(value: Any) -> str:
+def _rounded(value: Any) -> str:
     return f"{value:.3g}"
 
 
@@ -132,41 +133,44 @@ def _number(value: Any) -> str:
 def normalize(
     capture: Capture, aim: Aim, params: Any, state: Any, inputs: tuple
 ) -> tuple[Any, Normalized, list[jax.Array]]:
-    """Corrects every layer in one pass, in the order in which they run, and again.
+    """Corrects every layer in one pass, in the order in which they run, and repeats.
 
-    While the batch goes through, the output of each layer is corrected where it is off,
-    so that the layers after it see what they will see once its parameters have been
-    corrected. Where an output is linear in the parameters that is exact, and the next
-    pass finds nothing to do; else it corrects further. Returns the parameters, the log,
-    and how many entries of each array that went in are not finite.
+    During a pass, the output of each layer is corrected where it is off, so that later
+    layers see what they will see once its parameters have been corrected. Where an
+    output is linear in the parameters, that is exact, and the next pass finds nothing
+    to do; else the next pass corrects further.
+
+    Returns:
+        The parameters, the log, and for each array of parameters and inputs how many
+        of its entries are not finite.
     """
     _, taps = jax.eval_shape(capture, params, state, inputs)
-    found = {
+    chosen = {
         position: layer
         for position, layer in weighted_layers(params, taps).items()
         if aim.chosen.issuperset(layer.weights)
     }
-    if not found:
+    if not chosen:
         raise ValueError(
             "no layer whose weights are to change was seen in the model: it has none, "
             "or they are inside scan, vmap, remat or jit."
         )
     if aim.by_unit:
-        check_units(params, found)
-    layers = tuple(found.values())
+        check_units(params, chosen)
+    layers = tuple(chosen.values())
 
     def one_pass(corrections, is_active):
         seen: dict[int, tuple[_Correction, Outputs, jax.Array]] = {}
 
         def change(position: int, tap: Tap) -> Any:
-            if position not in found:
+            if position not in chosen:
                 return tap.value
-            seen[position] = _judged(tap.value, found[position], aim, is_active)
+            seen[position] = _judged(tap.value, chosen[position], aim, is_active)
             return _corrected(tap.value, seen[position][0])
 
         capture(_applied(params, layers, corrections), state, inputs, change)
-        new, outputs, is_left = zip(*(seen[i] for i in found), strict=True)
-        corrections = list(map(_then, corrections, new))
+        new, outputs, is_left = zip(*(seen[i] for i in chosen), strict=True)
+        corrections = list(map(_composed, corrections, new))
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *outputs)
         return corrections, stacked, jnp.any(jnp.stack(is_left))
 
@@ -181,7 +185,7 @@ def normalize(
         *_, count, is_left = loop
         return (count == 0) | (is_left & (count <= aim.tries + 1))
 
-    start = [_nothing(layer, taps[i].value.dtype, aim) for i, layer in found.items()]
+    start = [_identity(layer, taps[i].value.dtype, aim) for i, layer in chosen.items()]
     shapes = jax.eval_shape(one_pass, start, False)[1]
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     loop = (start, zeros, zeros, jnp.int32(0), jnp.bool_(True))
@@ -215,25 +219,25 @@ def _judged(
 
 
 def _is_constant(x: jax.Array, axes: tuple[int, ...], resolution: Any) -> jax.Array:
-    """Whether entries along some first axes are equal, but for how they were rounded.
+    """Whether entries along the first axes are equal, up to rounding.
 
-    Their deviation need not come out as zero: the mean of equal numbers is rounded too,
-    and a division by what is left would blow weights up.
+    The computed deviation of equal numbers need not be zero, because their mean is
+    rounded too, and dividing by it would blow weights up.
     """
     allowed = max(2 * resolution, 100 * jnp.finfo(x.dtype).eps)
     first = x[(slice(1),) * len(axes)]
     return jnp.max(jnp.abs(x - first), axes) <= allowed * jnp.max(jnp.abs(x), axes)
 
 
-def _nothing(layer: Layer, dtype: Any, aim: Aim) -> _Correction:
+def _identity(layer: Layer, dtype: Any, aim: Aim) -> _Correction:
     """The correction that changes nothing."""
     shift = wide(jnp.zeros(layer.units if aim.by_unit else (), dtype))
     has_shift = aim.by_unit and layer.bias is not None
     return _Correction(jnp.ones_like(shift.real), shift if has_shift else None)
 
 
-def _then(old: _Correction, new: _Correction) -> _Correction:
-    """One correction after another."""
+def _composed(old: _Correction, new: _Correction) -> _Correction:
+    """The correction that applies `old`, then `new`."""
     scale = old.scale * new.scale
     if old.shift is None or new.shift is None:
         return _Correction(scale, None)
@@ -241,7 +245,7 @@ def _then(old: _Correction, new: _Correction) -> _Correction:
 
 
 def _corrected(x: jax.Array, correction: _Correction) -> jax.Array:
-    """An array times the scale and, if there is one, plus the shift; of its dtype."""
+    """An array times the scale, plus the shift if there is one, in its own dtype."""
     y = wide(x) * correction.scale
     return (y if correction.shift is None else y + correction.shift).astype(x.dtype)
 
@@ -249,7 +253,7 @@ def _corrected(x: jax.Array, correction: _Correction) -> jax.Array:
 def _applied(
     params: Any, layers: Sequence[Layer], corrections: Sequence[_Correction]
 ) -> Any:
-    """The parameters as corrected, each rounded once."""
+    """The corrected parameters, each rounded once."""
     leaves, treedef = jax.tree.flatten(params)
     for layer, correction in zip(layers, corrections, strict=True):
         for i in layer.weights:

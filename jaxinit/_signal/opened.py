@@ -26,14 +26,14 @@ def opened(
 
     Raises:
         TypeError: if the model or the parameters are of a wrong kind.
-        ValueError: if the batch has no rows, a list is called on more than one array or
-            has as many parameters as it should not, or devices differ.
+        ValueError: if the batch has no rows, a list of functions is called on more than
+            one array or given another number of parameters, or devices differ.
     """
     inputs = x if isinstance(x, tuple) else (x,)
     _refuse_empty(inputs)
-    found = _model(model, params, inputs, options)
-    _refuse_other_devices(found.params, inputs)
-    return found, inputs
+    parts = _model(model, params, inputs, options)
+    _refuse_other_devices(parts.params, inputs)
+    return parts, inputs
 
 
 def _model(model: Any, params: Any, inputs: tuple, options: Mapping[str, Any]) -> Model:
@@ -60,13 +60,13 @@ def _model(model: Any, params: Any, inputs: tuple, options: Mapping[str, Any]) -
 
 
 def _is_module(model: Any, package: str) -> bool:
-    """Whether it is a module of a package, which then has been imported already."""
+    """Whether it is a module of a package: one that has been imported, in that case."""
     loaded = sys.modules.get(package)
     return loaded is not None and isinstance(model, loaded.Module)
 
 
 def _refuse_empty(inputs: tuple) -> None:
-    """Refuses no rows, or nothing in them; other inputs, such as a cache, may be so."""
+    """Refuses inputs without samples; of several, one may be empty, such as a cache."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
     if not shapes:
         raise ValueError("the batch holds no array: give at least one sample.")
@@ -93,7 +93,7 @@ def _refuse_other_devices(params: Any, inputs: tuple) -> None:
 
 
 def _devices(tree: Any) -> set[Any]:
-    """Where the arrays of a tree were put; those that may move count for nothing."""
+    """The devices to which the arrays of a tree are committed."""
     return {
         device
         for leaf in jax.tree.leaves(tree)

@@ -1,4 +1,4 @@
-"""What every capture of a model's layers has in common, whatever made the model."""
+"""Running a model and recording what its layers return, for models of every kind."""
 
 import dataclasses
 import functools
@@ -23,11 +23,12 @@ class Tap:
     """One array that went through a model.
 
     Attributes:
-        name: path of the layer it came from, or was to go into.
+        name: path of the layer that returned it; for an input, of the layer it enters,
+            and " input".
         kind: class of the layer, or "input".
         owner: path of the layer in the parameters; None if it has none.
         shape: shape of the array.
-        value: the array, or what was measured of it.
+        value: the array, or statistics of it.
     """
 
     name: str
@@ -41,10 +42,10 @@ Change = Callable[[int, Tap], Any]
 
 
 class Capture(Protocol):
-    """Runs a model and tells what its layers returned; hashable, to be compiled once.
+    """Runs a model and records what its layers return.
 
-    `change` is called with the position of each tap and the tap; what it returns goes
-    on through the model in place of the array.
+    It is hashable, so that it is compiled once. `change` is called with the position of
+    each tap and the tap; the model goes on with what it returns in place of the array.
     """
 
     def __call__(
@@ -59,8 +60,8 @@ class Model:
     Attributes:
         capture: runs it.
         params: its parameters.
-        state: whatever else it needs.
-        whole: what was given as parameters, with others in their place.
+        state: everything else that it needs.
+        whole: puts other parameters into what the caller gave as parameters.
     """
 
     capture: Capture
@@ -70,10 +71,10 @@ class Model:
 
 
 def leaf_owners(params: Any, taps: Sequence[Tap]) -> list[tuple[str, ...] | None]:
-    """For every parameter the path of the innermost layer around it, if any."""
-    known = {tap.owner for tap in taps if tap.owner is not None}
+    """For every parameter, the path of the innermost layer around it, if any."""
+    owners = {tap.owner for tap in taps if tap.owner is not None}
     return [
-        next((path[:n] for n in range(len(path), -1, -1) if path[:n] in known), None)
+        next((path[:n] for n in range(len(path), -1, -1) if path[:n] in owners), None)
         for path, _ in leaf_paths(params)
     ]
 
@@ -104,7 +105,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class LayerError(ValueError):
-    """A layer that cannot take what it is given."""
+    """A layer that cannot take its input."""
 
 
 class Recorder:
@@ -117,13 +118,13 @@ class Recorder:
     def __init__(self, inputs: Any, change: Change | None):
         self._trace = get_opaque_trace_state()
         self._change = change
-        # Holds what it has seen, so that no id is given to another array.
+        # By id, and with the arrays, so that no other one gets the same id.
         self._seen = {id(leaf): leaf for leaf in jax.tree.leaves(inputs)}
         self._taps: list[Tap] = []
         self._has_run = False
 
     def taps(self) -> list[Tap]:
-        """What was recorded; layers that were called again are numbered."""
+        """The recorded arrays; layers that ran more than once are numbered."""
         total, count = Counter(tap.name for tap in self._taps), Counter()
         taps = []
         for tap in self._taps:
@@ -151,7 +152,8 @@ class Recorder:
             return call(*args, **kwargs)
         owner = tuple(map(str, path))
         name = "/".join(owner) or kind
-        if args and self._has_run:  # before any layer, it is a view of the data
+        # What the first layer takes is the batch itself, perhaps reshaped.
+        if args and self._has_run:
             args = (self._tap(f"{name} input", "input", None, args[0]), *args[1:])
         try:
             output = call(*args, **kwargs)
@@ -198,7 +200,7 @@ def _failure(name: str, kind: str, args: tuple, error: Exception) -> str:
         if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
     )
     text = " ".join(str(error).split()).rstrip(".")
-    # jax's sharding errors are of the mesh and of the model, whatever x is.
+    # Sharding errors of jax are about the mesh and the model, not about x.
     is_placed = "sharding" in f"{type(error).__name__} {text}".lower()
     remedy = "" if is_placed else " Check the shape and dtype of x."
     return (

@@ -1,4 +1,4 @@
-"""What theory expects of a dense network: mean field, by Gaussian quadrature."""
+"""The signal that mean-field theory predicts for a dense network, by quadrature."""
 
 import itertools
 import math
@@ -13,14 +13,14 @@ from jaxinit.initializers.gain import Activation, mean_over_normal
 
 @dataclass(frozen=True)
 class PredictedLayer:
-    """What is expected of a layer `fn(x @ kernel + bias)` of a very wide network.
+    """Predictions for a layer `fn(x @ kernel + bias)` of a very wide network.
 
     Attributes:
         preactivation_std: standard deviation of `x @ kernel + bias`.
         mean: mean of the output.
         std: standard deviation of the output.
-        gradient_std: standard deviation of the gradient with respect to the output,
-            where that with respect to the last output has standard deviation one.
+        gradient_std: standard deviation of the gradient with respect to the output, if
+            the gradient with respect to the last output has standard deviation one.
     """
 
     preactivation_std: float
@@ -43,16 +43,16 @@ def predict(
     normal of variance `q_l = n_(l-1) s_l E[fn(sqrt(q_(l-1)) z)**2] + b_l`, `z` standard
     normal. The gradient with respect to the output of layer `l` has variance
     `g_l = n_(l+1) s_(l+1) E[fn'(sqrt(q_(l+1)) z)**2] g_(l+1)`. Expectations are by
-    quadrature, for any function. This holds as widths grow; at width `n` the measured
-    variances are off by about `sqrt(depth / n)` of themselves. Poole et al.,
+    quadrature, for any function. This holds in the limit of large widths; at width `n`,
+    the relative error of measured variances is about `sqrt(depth / n)`. Poole et al.,
     "Exponential expressivity in deep neural networks through transient chaos" (2016);
     Schoenholz et al., "Deep information propagation" (2017).
 
     Args:
         fn: elementwise JAX function of one real array.
-        kernel_init: what draws the kernels, of mean zero.
+        kernel_init: initializer of the kernels, of mean zero.
         widths: width of the input and of every layer, at least two numbers.
-        bias_init: what draws the biases, of mean zero; None for none.
+        bias_init: initializer of the biases, of mean zero; None for none.
         second_moment: mean square of the input's entries.
 
     Returns:

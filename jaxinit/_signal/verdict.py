@@ -1,4 +1,4 @@
-"""What the statistics of the layers say of the network as a whole."""
+"""The verdict on a network, from the statistics of its layers."""
 
 import itertools
 import math
@@ -14,10 +14,10 @@ Name = Literal[
     "healthy", "vanishing", "exploding", "saturated", "dead", "symmetric", "not finite"
 ]
 
-TREND = 10.0  # factor over all layers of a kind, forward or backward
-_DEAD = 0.75  # of the units; of ReLUs on a single sample half are
-_SATURATED = 0.5  # of the entries
-_DEPTH = 3  # layers of a kind that make a trend
+TREND = 10.0  # factor over all repeated layers, forward or backward
+_DEAD = 0.75  # share of the units; half of all ReLUs are zero on a single sample
+_SATURATED = 0.5  # share of the entries
+_DEPTH = 3  # repeated layers that make a trend
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,9 +28,9 @@ class Verdict:
         name: "healthy", "vanishing", "exploding", "saturated", "dead", "symmetric" or
             "not finite".
         layer: name of the first layer it holds for, in the order in which the signal,
-            or the gradient, meets them; None if healthy.
-        text: what was found.
-        cure: what is likely to help.
+            or the gradient, passes through them; None if healthy.
+        text: the finding.
+        cure: the likely remedy.
     """
 
     name: Name
@@ -66,10 +66,10 @@ def judge(layers: Sequence[LayerSignal], again: Again, origin: str = "") -> Verd
     Exploding and vanishing are trends over depth: the standard deviation, or the norm
     of the gradient, changes by a factor of ten over three or more layers whose names
     differ in numbers only. Where blocks repeat, layers inside them are not compared:
-    a block may scale what it adds to the signal as it likes.
+    a block may scale its branch in any way.
 
     Args:
-        layers: what was measured.
+        layers: the measured layers.
         again: measures once more, to see whether a cure helps.
         origin: which parameters and inputs are not finite themselves; "" if all are.
     """
@@ -84,9 +84,9 @@ def judge(layers: Sequence[LayerSignal], again: Again, origin: str = "") -> Verd
 
 
 def _not_finite(layers: Sequence[LayerSignal], origin: str) -> Iterator[Verdict]:
-    cure = "Look at what it computes: a division, log, sqrt, or more than a dtype holds"
+    cure = "Look for a division, a log, a sqrt, or numbers beyond its dtype in it"
     if origin:
-        cure = f"It was given what is not finite: {origin}; mend that first"
+        cure = f"It was given numbers that are not finite: {origin}; fix that first"
     for layer in layers:
         if layer.nonfinite:
             text = f"{layer.nonfinite} of its outputs are NaN or infinite"
@@ -135,12 +135,12 @@ def _std(layer: LayerSignal) -> float:
 
 
 def _gradient_norm(layer: LayerSignal) -> float:
-    """What weights scaled by fan_in keep where the width changes."""
+    """The norm, which weights scaled by fan_in keep even where the width changes."""
     return layer.gradient_std * math.sqrt(math.prod(layer.shape))
 
 
 def repeated(layers: Sequence[LayerSignal]) -> list[list[LayerSignal]]:
-    """The outermost layers that repeat, by name up to the numbers in it."""
+    """The outermost layers that repeat: of equal names, up to the numbers in them."""
     groups: dict[str, list[LayerSignal]] = {}
     for layer in layers:
         groups.setdefault(re.sub(r"\d+", "#", layer.name), []).append(layer)
@@ -150,7 +150,7 @@ def repeated(layers: Sequence[LayerSignal]) -> list[list[LayerSignal]]:
 
 
 def _rectified(layers: Sequence[LayerSignal]) -> bool:
-    """Whether the model looks like one of ReLUs: half the entries of many are zero."""
+    """Whether the model seems to use ReLU: many layers have zeros for about half."""
     return 3 * sum(0.2 < layer.zero < 0.8 for layer in layers) >= len(layers)
 
 
@@ -166,11 +166,13 @@ def _trend(
     if not first or 1 / TREND <= last / first <= TREND:
         return
     grows = last > first
-    begins = next(
-        layer
-        for layer in group
-        if (size(layer) > first * TREND if grows else size(layer) < first / TREND)
-    )
+
+    def is_beyond(layer: LayerSignal) -> bool:
+        if grows:
+            return size(layer) > first * TREND
+        return size(layer) < first / TREND
+
+    begins = next(filter(is_beyond, group))
     text = (
         f"from {start.name} to {end.name} the {what} goes from {first:.2g} "
         f"to {last:.2g}"
@@ -191,7 +193,7 @@ def _helps(
     end: LayerSignal,
     size: Callable[[LayerSignal], float],
 ) -> bool:
-    """Whether a size stays as it is once weights are multiplied by a factor."""
+    """Whether a size keeps its magnitude if weights are multiplied by a factor."""
     if not any(layer.kernel for layer in between):
         return False
     names = [layer.name for layer in between]

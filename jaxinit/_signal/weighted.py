@@ -1,4 +1,4 @@
-"""The layers of a model that have weights, and which parameters do what in them."""
+"""The layers of a model that have weights, and the role of each parameter in them."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ _BIASES = {"b", "bias", "beta", "offset"}
 class Layer:
     """A layer with weights of its own, and no layer with parameters inside.
 
-    Parameters are given by their position among all leaves.
+    Parameters are given by their positions among all leaves.
 
     Attributes:
         name: path of the layer.
         shape: shape of its output.
         owned: its parameters.
-        weights: those that its output is proportional to, but for the bias: its
-            kernels, or, where these are normalised, their gains.
+        weights: the parameters that its output, less the bias, is proportional to: its
+            kernels, or their gains if kernels are normalised.
         bias: its bias; None if it has none.
-        units: shape of the units, which the last axes of its output number.
+        units: shape of the units: the last axes of its output.
     """
 
     name: str
@@ -47,13 +47,16 @@ def weighted_layers(params: Any, taps: Sequence[Tap]) -> dict[int, Layer]:
     first: dict[tuple | None, int] = {}
     for position, tap in enumerate(taps):
         first.setdefault(tap.owner, position)
-    innermost = [
-        owner
+    layers = {
+        first[owner]: _layer(taps[first[owner]], owned[owner], leaves)
         for owner in owned
-        if not any(owner == other[: len(owner)] != other for other in owned)
-    ]
-    layers = {first[x]: _layer(taps[first[x]], owned[x], leaves) for x in innermost}
+        if not any(_is_inside(other, owner) for other in owned)
+    }
     return {i: layers[i] for i in sorted(layers) if layers[i].weights}
+
+
+def _is_inside(path: tuple, outer: tuple) -> bool:
+    return path != outer and path[: len(outer)] == outer
 
 
 def _layer(tap: Tap, owned: Sequence[int], leaves: Sequence[tuple[Path, Any]]) -> Layer:
@@ -76,7 +79,7 @@ def _layer(tap: Tap, owned: Sequence[int], leaves: Sequence[tuple[Path, Any]]) -
 
 
 def _outer_gains(kernel: Path, leaves: Sequence[tuple[Path, Any]]) -> Iterator[int]:
-    """The gain that Linen's WeightNorm keeps for a kernel, in a module beside its."""
+    """The gain that Linen's WeightNorm keeps for a kernel, in a neighbouring module."""
     name = "/".join([*kernel[-2:], "scale"])
     for i, (path, _) in enumerate(leaves):
         if path[-1:] == (name,) and path[:-2] == kernel[:-2]:
@@ -96,7 +99,7 @@ def unseen(
 
 
 def check_units(params: Any, layers: Mapping[int, Layer]) -> None:
-    """Refuses layers whose weights do not end in axes that number the units.
+    """Refuses layers whose weights do not have the units as their last axes.
 
     Raises:
         ValueError: naming the first.

@@ -1,1 +1,1 @@
-"""Parameter trees: paths, rules, plans, shardings, and what is wrong with them."""
+"""Parameter trees: paths, rules, plans, shardings, and their problems."""

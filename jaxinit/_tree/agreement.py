@@ -1,4 +1,4 @@
-"""Whether the processes of a multi-process program have, or would draw, the same."""
+"""Whether the processes of a program hold, or would draw, equal values."""
 
 import dataclasses
 import functools
@@ -26,26 +26,27 @@ _SETTINGS = (
     "jax_default_prng_impl",
     "jax_random_seed_offset",
 )
-_NAMED = 8  # leaves, before the others are only counted
+_MOST_LEAVES = 8  # that an error names; the others are counted
 
 
 def check_processes(tree: Any, key: Any = None) -> None:
     """Raises unless all processes of a multi-process program agree.
 
-    Called by all processes, it compares hashes; all raise the same error, and none is
-    left waiting.
+    All processes must call it. They compare hashes, all raise the same error, and none
+    is left waiting.
 
-    Of a plan and a key, before anything is drawn: paths, shapes, initializers,
-    shardings, the key, versions and settings. This finds what arrays cannot show, since
-    what one process alone holds has nothing to be compared with.
+    Given a plan and a key, before anything is drawn, it compares paths, shapes,
+    initializers, shardings, the key, versions and settings. This finds differences that
+    arrays cannot show, because a shard that only one process holds has no copy to be
+    compared with.
 
-    Of a tree: its values. An array of a process's own, such as a key, is compared
-    whole. Of an array that is spread over processes, the parts that several of them
-    hold are compared.
+    Given a tree, it compares values. An array that each process has for itself, such as
+    a key, is compared as a whole. An array that is sharded over processes is compared
+    in the shards that several of them hold.
 
     Args:
         tree: a plan, or a pytree of arrays, numbers and keys.
-        key: with a plan, the root key that is to be given to `plan.init`.
+        key: with a plan, the root key for `plan.init`.
 
     Raises:
         ValueError: naming what differs, and in which processes.
@@ -62,8 +63,8 @@ def check_processes(tree: Any, key: Any = None) -> None:
         _check_plan(tree, key)
     elif key is not None:
         raise TypeError(
-            "a key goes with a plan, as in check_processes(plan, key); of a tree let "
-            'it be a leaf: check_processes({"params": params, "key": key}).'
+            "a key goes with a plan, as in check_processes(plan, key); in a tree, make "
+            'it a leaf: check_processes({"params": params, "key": key}).'
         )
     elif jax.process_count() > 1:
         _check_values(tree)
@@ -72,7 +73,7 @@ def check_processes(tree: Any, key: Any = None) -> None:
 def _check_plan(plan: Plan, key: Any) -> None:
     if jax.process_count() == 1:
         return
-    whole = {
+    in_all = {
         "versions": [digest([_versions()])],
         "settings": [digest(repr(setting(name)) for name in _SETTINGS)],
         "key": [digest(_of_key(key))],
@@ -83,10 +84,11 @@ def _check_plan(plan: Plan, key: Any) -> None:
         "rule": [digest(_of_rule(x)) for x in plan],
         "sharding": [digest(_of_sharding(x.sharding)) for x in plan],
     }
-    hashes = whole | {name: [digest(map(repr, h))] for name, h in by_leaf.items()}
+    # One hash for all leaves first; only what differs is compared leaf by leaf.
+    hashes = in_all | {name: [digest(map(repr, h))] for name, h in by_leaf.items()}
     differ = {name: sides for name, _, sides in _differences(hashes)}
-    lines = [f"{name}: {differ[name]}" for name in whole if name in differ]
-    if "paths" not in differ:  # so that the leaves are equally many
+    lines = [f"{name}: {differ[name]}" for name in in_all if name in differ]
+    if "paths" not in differ:  # then all have equally many leaves
         lines += _leaves_that_differ(
             [leaf.path for leaf in plan],
             {name: each for name, each in by_leaf.items() if name in differ},
@@ -104,9 +106,9 @@ def _leaves_that_differ(
 ) -> list[str]:
     if not hashes:
         return []
-    found = [f"{paths[i]}, {name}: {sides}" for name, i, sides in _differences(hashes)]
-    more = len(found) - _NAMED
-    return found[:_NAMED] + ([f"and {more} more"] if more > 0 else [])
+    lines = [f"{paths[i]}, {name}: {sides}" for name, i, sides in _differences(hashes)]
+    more = len(lines) - _MOST_LEAVES
+    return lines[:_MOST_LEAVES] + ([f"and {more} more"] if more > 0 else [])
 
 
 def _differences(
@@ -147,7 +149,7 @@ def _of_rule(leaf: PlannedLeaf) -> Iterator[str]:
 
 
 def _of_sharding(sharding: Sharding | None) -> Iterator[str]:
-    """A sharding, and its devices if they are not only those of a process."""
+    """A sharding; with its devices, if some belong to other processes."""
     yield repr(sharding)
     if sharding is None or sharding.is_fully_addressable:
         return
@@ -159,22 +161,22 @@ def _of_sharding(sharding: Sharding | None) -> Iterator[str]:
 
 
 def described(value: Any, around: tuple[int, ...] = ()) -> Iterator[str]:
-    """Texts that are the same in every process where a value is the same.
+    """Texts that are the same in every process in which a value is the same.
 
-    Of functions their code and what they close over, since their text has an address in
-    it. What they find in their module is not looked at.
+    A function is described by its code and the values that it closes over, because its
+    repr has an address in it. Globals that it uses are not looked at.
     """
     if id(value) in around:  # a function that closes over itself
         return
     yield f"{type(value).__qualname__}:"
-    for part in _parts(value):
-        if isinstance(part, str):
-            yield f"{part};"
+    for item in _contents(value):
+        if isinstance(item, str):
+            yield f"{item};"
         else:
-            yield from described(part, (*around, id(value)))
+            yield from described(item, (*around, id(value)))
 
 
-def _parts(value: Any) -> Iterable[Any]:
+def _contents(value: Any) -> Iterable[Any]:
     """What a value is made of: texts, and other values."""
     match value:
         case str() | bytes() | bool() | int() | float() | complex() | None:
@@ -184,9 +186,9 @@ def _parts(value: Any) -> Iterable[Any]:
         case tuple() | list():
             return value
         case set() | frozenset():
-            return sorted("".join(described(part)) for part in value)
+            return sorted("".join(described(item)) for item in value)
         case dict():
-            return [part for item in value.items() for part in item]
+            return [x for item in value.items() for x in item]
         case functools.partial():
             return [value.func, value.args, value.keywords]
         case types.CodeType():
@@ -211,14 +213,15 @@ def _parts(value: Any) -> Iterable[Any]:
 
 def _check_values(tree: Any) -> None:
     flat = arrays(tree)
-    parts = [row for i, (_, array) in enumerate(flat) for row in _hashes(i, array)]
+    rows = [row for i, (_, array) in enumerate(flat) for row in _hashes(i, array)]
     structure = digest(f"{path}:{array.dtype}{array.shape};" for path, array in flat)
-    heads = _gathered([*_two_words(structure), len(parts)])
+    heads = _gathered([*_two_words(structure), len(rows)])
     sides = _sides({i: tuple(head[:2]) for i, head in enumerate(heads)})
     if sides:
         raise ValueError(f"processes hold trees of other paths or shapes: {sides}.")
     size = max(head[2] for head in heads)
-    tables = _gathered([*parts, *[[0] * 5] * (size - len(parts))])
+    tables = _gathered([*rows, *[[0] * 5] * (size - len(rows))])
+    # By leaf and place in it: the hash that each process has for this shard.
     held: dict[tuple[int, ...], dict[int, tuple]] = {}
     for process, table in enumerate(tables):
         for leaf, *row in table[: heads[process][2]]:
@@ -233,17 +236,17 @@ def _check_values(tree: Any) -> None:
 
 
 def _hashes(leaf: int, array: jax.Array) -> Iterator[list[int]]:
-    """What this process holds of a leaf: its number, where the part is, and a hash."""
-    parts = {"all": array}
+    """Rows for the shards of a leaf here: number of the leaf, place, and hash."""
+    shards = {"all": array}
     if not array.is_fully_addressable:
-        parts = {str(shard.index): shard.data for shard in array.addressable_shards}
-    for place, data in parts.items():
+        shards = {str(shard.index): shard.data for shard in array.addressable_shards}
+    for place, data in shards.items():
         words = np.asarray(hashed(data)).tolist()
         yield [leaf, *_two_words(digest([place])), *words]
 
 
 def _gathered(rows: Sequence[Any]) -> list[Any]:
-    """The rows of every process, which must be equally many."""
+    """The rows of every process; all must have equally many."""
     return gathered(np.array(rows, np.uint32)).tolist()
 
 

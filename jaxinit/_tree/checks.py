@@ -1,4 +1,4 @@
-"""What is wrong with a plan: leaves, rules and initializers that do not go together."""
+"""Checks of a plan: leaves, rules and initializers that do not go together."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from jaxinit.initializers.base import Initializer, checked_shape
 def initializers_of(
     rules: Rules, shapes: Any, leaves: Sequence[Leaf], allow_unused: Sequence[Any]
 ) -> tuple[list[Any], list[str]]:
-    """What draws every leaf of a tree, and what is wrong with it.
+    """The initializer of every leaf of a tree, and the problems.
 
     Args:
         rules: the rules.
@@ -27,31 +27,31 @@ def initializers_of(
         leaves: its leaves.
         allow_unused: patterns of rules that need not match any leaf.
     """
-    found, raised = _found(rules, leaves)
+    positions, raised = _rules_of(rules, leaves)
     problems = [f"{path}: {text}" for path, text in raised.items()]
-    without = [x.path for x, i in zip(leaves, found, strict=True) if i is None]
+    without = [x.path for x, i in zip(leaves, positions, strict=True) if i is None]
     problems += _unmatched(shapes, [path for path in without if path not in raised])
-    problems += rules.unused(leaves, found, allow_unused)
-    initializers, wrong = _made(rules, leaves, found)
+    problems += rules.unused(leaves, positions, allow_unused)
+    initializers, wrong = _checked_initializers(rules, leaves, positions)
     return initializers, [*problems, *wrong]
 
 
-def _found(
+def _rules_of(
     rules: Rules, leaves: Sequence[Leaf]
 ) -> tuple[list[int | None], dict[str, str]]:
-    """The rule of every leaf, and by path what predicates of the user's raise."""
-    found, raised = [], {}
+    """The position of each leaf's rule; by path, what predicates of the user raise."""
+    positions, raised = [], {}
     for leaf in leaves:
         try:
-            found.append(rules.find(leaf))
-        except Exception as error:  # whatever it is, say of which leaf
-            found.append(None)
+            positions.append(rules.find(leaf))
+        except Exception as error:  # of any kind: reported with the path of the leaf
+            positions.append(None)
             raised[leaf.path] = f"{type(error).__name__}: {error}"
-    return found, raised
+    return positions, raised
 
 
 def _unmatched(shapes: Any, paths: Sequence[str]) -> list[str]:
-    """Of leaves that no rule matches: those of a Flax collection are one problem."""
+    """A problem for each leaf without a rule; one for each other Flax collection."""
     if not isinstance(shapes, Mapping) or "params" not in shapes:
         return [f"{path}: no rule matches it" for path in paths]
     groups: dict[str, list[str]] = {}
@@ -67,7 +67,7 @@ def _unmatched(shapes: Any, paths: Sequence[str]) -> list[str]:
 
 
 def unplannable(leaf: Any) -> str | None:
-    """Why a leaf is nothing that can be drawn; None if it can be."""
+    """Why a leaf cannot be drawn; None if it can."""
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return f"not an array but {leaf!r}; {_LEAVE_OUT}"
     if not _is_number(leaf.dtype):
@@ -82,7 +82,7 @@ def unplannable(leaf: Any) -> str | None:
 def _is_number(dtype: Any) -> bool:
     try:
         dtype = jnp.dtype(dtype)
-    except TypeError:  # that of random keys, or of another library
+    except TypeError:  # a dtype of random keys, or of another library
         return False
     return bool(jnp.issubdtype(dtype, np.number)) or dtype == np.bool_
 
@@ -94,7 +94,7 @@ _LEAVE_OUT = (
 
 
 def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
-    """What rules may look at, of every leaf.
+    """For every leaf, what rules may look at.
 
     Raises:
         PlanError: naming every leaf that is no array of numbers.
@@ -103,7 +103,8 @@ def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
     lines = [f"{path or 'the whole'}: {text}" for path, text in problems if text]
     if lines:
         raise PlanError(problems_message("the tree", lines))
-    # By the path as text: a flat tree, its keys `layers/0/bias`, is as a nested one.
+    # By the path as text, so that a flat tree with keys such as `layers/0/bias` is
+    # treated as a nested one.
     siblings: dict[str, dict[str, jax.ShapeDtypeStruct]] = {}
     leaves: dict[str, jax.ShapeDtypeStruct] = {}
     for path, leaf in flat:
@@ -123,18 +124,19 @@ def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
     ]
 
 
-def _made(
-    rules: Rules, leaves: Sequence[Leaf], found: Sequence[int | None]
+def _checked_initializers(
+    rules: Rules, leaves: Sequence[Leaf], positions: Sequence[int | None]
 ) -> tuple[list[Any], list[str]]:
+    """The initializer of each leaf, None without a rule; and the problems."""
     initializers, problems = [], []
     checked: dict[Any, str | None] = {}
-    for leaf, position in zip(leaves, found, strict=True):
+    for leaf, position in zip(leaves, positions, strict=True):
         initializer = None
         if position is not None:
             try:
                 initializer = rules.initializer(position, leaf)
                 problem = _checked(initializer, leaf, checked)
-            except Exception as error:  # whatever a rule of the user's raises
+            except Exception as error:  # of any kind: a rule may be the user's
                 problem = f"{type(error).__name__}: {error}"
             if problem:
                 problems.append(f"{leaf.path}: {problem}")
@@ -143,7 +145,7 @@ def _made(
 
 
 def _checked(initializer: Any, leaf: Leaf, known: dict[Any, str | None]) -> str | None:
-    """What is wrong with an initializer for a leaf, found without drawing."""
+    """The problem of an initializer with a leaf, if any, found without drawing."""
     name = (initializer, leaf.shape, leaf.dtype)
     if name not in known:
         known[name] = _problem(initializer, leaf)
@@ -159,7 +161,7 @@ def _problem(initializer: Any, leaf: Leaf) -> str | None:
 
     try:
         made = jax.eval_shape(draw, jax.random.key(0))
-    except Exception as error:  # any initializer may refuse a shape in its own way
+    except Exception as error:  # of any kind: initializers refuse shapes differently
         return f"{initializer!r} cannot make it: {error}"
     if not isinstance(made, jax.ShapeDtypeStruct):
         return f"{initializer!r} makes {made!r} instead of an array"
@@ -172,7 +174,7 @@ def _problem(initializer: Any, leaf: Leaf) -> str | None:
 
 
 def _overflow(initializer: Any, leaf: Leaf) -> str | None:
-    """What an initializer that knows its moments draws beyond the leaf's dtype."""
+    """A problem if an initializer draws values that the leaf's dtype cannot hold."""
     if not isinstance(initializer, Initializer) or 0 in leaf.shape:
         return None
     try:

@@ -1,4 +1,4 @@
-"""A short hash of a parameter tree, the same on every mesh, and on every process."""
+"""A short hash of a parameter tree, the same on every mesh and in every process."""
 
 import math
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 def fingerprint(params: Any) -> str:
     """A hash of the bits, shapes, dtypes and paths of a pytree of arrays.
 
-    Every device hashes its own part of an array; only sums travel. So it is cheap, the
-    same however the arrays are sharded, and may be called in a multi-process program,
-    by all processes. It detects accidents, not forgery.
+    Every device hashes its own shard of an array, and only sums travel. So it is cheap,
+    and does not depend on how arrays are sharded. In a multi-process program, all
+    processes must call it. It detects accidents, not forgery.
 
     Args:
         params: pytree of arrays; keys are allowed.
@@ -30,7 +30,7 @@ def fingerprint(params: Any) -> str:
         16 hexadecimal digits.
 
     Raises:
-        TypeError: naming the first leaf that is no array.
+        TypeError: naming the first leaf that is not an array.
 
     >>> import jax.numpy as jnp
     >>> fingerprint({"w": jnp.zeros(3)}) == fingerprint({"w": jnp.zeros(3)})
@@ -47,12 +47,12 @@ def fingerprint(params: Any) -> str:
 
 
 def hashed(array: jax.Array) -> jax.Array:
-    """Two 32-bit words that stand for all entries of an array and their places."""
+    """Two 32-bit words: a hash of all entries of an array and their places."""
     return reduced(_sums, array)
 
 
 def digest(texts: Iterable[str]) -> bytes:
-    """Eight bytes that differ where the texts, one after the other, do."""
+    """Eight bytes: a hash of the texts, one after the other."""
     import hashlib  # loads OpenSSL, which importing jaxinit need not
 
     blake = hashlib.blake2b(digest_size=8)
@@ -83,8 +83,11 @@ def _as_array(path: Path, leaf: Any) -> jax.Array:
 
 
 def _sums(x: jax.Array) -> jax.Array:
-    """Two sums modulo 2**32 of hashes of every entry and its place."""
-    words = _words(x)
+    """Two sums, modulo 2**32, of hashes of each entry with its place.
+
+    Sums, because they do not depend on the order in which devices add them up.
+    """
+    words = _as_words(x)
     place = jnp.zeros((), np.uint32)
     for axis in range(words.ndim):
         stride = np.uint32(math.prod(words.shape[axis + 1 :]) % 2**32)
@@ -95,7 +98,8 @@ def _sums(x: jax.Array) -> jax.Array:
     return jnp.stack([jnp.sum(h, dtype=np.uint32) for h in (first, second)])
 
 
-def _words(x: jax.Array) -> jax.Array:
+def _as_words(x: jax.Array) -> jax.Array:
+    """The bits of an array as uint32; two words along a new axis for 64-bit dtypes."""
     if jnp.iscomplexobj(x):
         x = jnp.stack([x.real, x.imag], axis=-1)
     if x.dtype == np.bool_:

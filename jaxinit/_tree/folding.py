@@ -4,12 +4,12 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
-# Digits beyond those of any layer number are left alone: they may be a hash.
+# Longer numbers are left alone: they are no layer numbers, but perhaps a hash.
 _INTEGER = re.compile(r"(?<![0-9])(?:0|[1-9][0-9]{0,17})(?![0-9])")
 
 
 class _Run(NamedTuple):
-    """Paths of one template whose integers fill the box of these ranges."""
+    """Paths that differ only in integers: one for each point of a box of ranges."""
 
     ranges: tuple[tuple[int, int], ...]
     members: tuple[int, ...]
@@ -22,11 +22,11 @@ def fold(
 
     Args:
         paths: the paths, segments joined by `/`.
-        kinds: what else must be equal for two paths to fold.
+        kinds: one value for each path; only paths with equal ones are folded.
 
     Returns:
-        Folded paths, `blocks_{0..11}/kernel`, each with the positions of those it
-        stands for, in the order of the first of them.
+        Folded paths, such as `blocks_{0..11}/kernel`, each with the positions of the
+        paths that it stands for, in the order of their first.
 
     >>> fold(["b_0/w", "b_1/w", "head"], "aab")
     [('b_{0..1}/w', (0, 1)), ('head', (2,))]
@@ -71,7 +71,7 @@ def _follows(a: _Run, b: _Run, axis: int) -> bool:
 
 
 def _joined(chain: Sequence[_Run], axis: int) -> _Run:
-    """Runs that follow each other as one; each member is moved once for each axis."""
+    """Consecutive runs as one, in time linear in their members."""
     first, last = chain[0], chain[-1]
     span = (first.ranges[axis][0], last.ranges[axis][1])
     ranges = (*first.ranges[:axis], span, *first.ranges[axis + 1 :])

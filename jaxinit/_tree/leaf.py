@@ -1,4 +1,4 @@
-"""Leaves: what a rule may look at, and what a plan says of one."""
+"""Leaves: what a rule may look at, and what a plan has decided."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ class Leaf:
         path: path of the leaf, its segments joined by `/`.
         shape: shape of the array.
         dtype: its dtype.
-        siblings: the leaves beside it, itself included, by the last segment of their
-            path: a bias finds the shape of its kernel here.
-        index: the layer number in the path, that of the first segment that is or ends
-            in a number; None if there is none.
+        siblings: the leaves in the same module, itself included, by the last segment of
+            their path: a bias finds the shape of its kernel here.
+        index: the layer number: from the first segment of the path that is a number or
+            ends in one; None if there is none.
         leaves: all leaves of the tree, by path.
     """
 
@@ -44,7 +44,7 @@ class PlannedLeaf:
         dtype: its dtype.
         initializer: what draws it.
         sharding: where it goes; None leaves it to jax.
-        words: the two 32-bit words that are folded into the root key for it.
+        words: two 32-bit words that are folded into the root key to get its key.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Drawing a part of a tree: what is missing, or what is to be drawn again."""
+"""Drawing a part of a tree: missing leaves, or leaves to be drawn again."""
 
 from collections.abc import Container
 from typing import Any
@@ -17,18 +17,18 @@ def init_missing(key: jax.Array, partial: Any, plan: Plan) -> Any:
 
     Args:
         key: root key, as of `plan.init`.
-        partial: pytree of arrays with the paths of the plan, some of them left out or
+        partial: pytree of arrays with the paths of the plan. Leaves may be left out or
             None, as after loading a checkpoint of a smaller model.
         plan: the plan of the whole tree.
 
     Returns:
-        Pytree of the structure of the plan. The arrays of `partial` are in it as they
-        are; the others equal those of `plan.init(key)`.
+        Pytree of the structure of the plan. It has the arrays of `partial` themselves;
+        the others equal the leaves of `plan.init(key)`.
 
     Raises:
-        PlanError: naming every leaf of `partial` that the plan does not have, or has
-            with another shape or dtype, or that is no array.
-        TypeError: if `key` is no key, or `plan` no plan.
+        PlanError: naming every leaf of `partial` that is not in the plan, has another
+            shape or dtype there, or is not an array.
+        TypeError: if `key` is not a key, or `plan` not a plan.
 
     >>> import jax, jaxinit
     >>> shapes = {"w": jax.ShapeDtypeStruct((2,), "float32"), "b": jax.numpy.zeros(2)}
@@ -47,7 +47,7 @@ def reinit(key: jax.Array, params: Any, plan: Plan, where: Any) -> Any:
         key: root key of the new values.
         params: pytree with the paths, shapes and dtypes of the plan.
         plan: the plan of the tree.
-        where: pattern of the leaves to draw, as those of `jaxinit.Rules`.
+        where: pattern of the leaves to draw, as in `jaxinit.Rules`.
 
     Returns:
         Pytree of the structure of the plan: leaves that match have the values of
@@ -55,7 +55,7 @@ def reinit(key: jax.Array, params: Any, plan: Plan, where: Any) -> Any:
 
     Raises:
         PlanError: if `params` does not fit the plan.
-        TypeError: if `key` is no key, `plan` no plan, or `where` no pattern.
+        TypeError: if `key` is not a key, `plan` not a plan, or `where` not a pattern.
         ValueError: if `where` matches no leaf.
     """
     check_key(key)
@@ -78,9 +78,9 @@ def whole(params: Any, plan: Plan, optional: Container[str] = ()) -> dict[str, A
         optional: paths of leaves that may be missing.
 
     Raises:
-        PlanError: naming every leaf that only one of them has, or that has another
-            shape or dtype.
-        TypeError: if `plan` is no plan.
+        PlanError: naming every leaf that is missing in one of them, or that has another
+            shape or dtype in each.
+        TypeError: if `plan` is not a plan.
     """
     known = _known(params, checked_plan("plan", plan))
     lacking = [leaf.path for leaf in plan if leaf.path not in known]

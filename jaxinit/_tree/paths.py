@@ -27,7 +27,7 @@ def leaf_paths(tree: Any) -> list[tuple[Path, Any]]:
     """The leaves of a pytree, each with its path.
 
     A path is a tuple of segments: keys of mappings, names of attributes, and positions
-    in sequences, all as text. A box around a single leaf, such as a Flax variable or
+    in sequences, all as text. A box around a single leaf, such as a Flax variable or a
     partitioned parameter, adds no segment.
 
     Args:
@@ -37,14 +37,14 @@ def leaf_paths(tree: Any) -> list[tuple[Path, Any]]:
         List of pairs `(path, leaf)`, in the order of the tree.
 
     Raises:
-        PlanError: naming all leaves whose paths are the same text, so that nothing can
-            name one of them alone, or are text that differs from run to run.
+        PlanError: naming all leaves whose paths are the same text, so that no rule can
+            tell them apart, or whose text differs from run to run.
 
     >>> leaf_paths({"blocks": [{"w": 1}, {"w": 2}]})
     [(('blocks', '0', 'w'), 1), (('blocks', '1', 'w'), 2)]
     """
     flat = jax.tree.leaves_with_path(tree)
-    pairs = _named(flat)
+    pairs = _with_segments(flat)
     texts = [joined(path) for path, _ in pairs]
     if len(set(texts)) < len(texts) or any(map(_ADDRESS.search, texts)):
         raise PlanError(problems_message("the tree", _ambiguous(texts, flat)))
@@ -52,11 +52,12 @@ def leaf_paths(tree: Any) -> list[tuple[Path, Any]]:
 
 
 def node_paths(tree: Any, is_leaf: Callable[[Any], bool]) -> list[tuple[Path, Any]]:
-    """As `leaf_paths`, of nodes that are taken as leaves; equal paths are no error."""
-    return _named(jax.tree.leaves_with_path(tree, is_leaf=is_leaf))
+    """As `leaf_paths`, with nodes taken as leaves; equal paths are no error."""
+    return _with_segments(jax.tree.leaves_with_path(tree, is_leaf=is_leaf))
 
 
-def _named(flat: Sequence[tuple[tuple, Any]]) -> list[tuple[Path, Any]]:
+def _with_segments(flat: Sequence[tuple[tuple, Any]]) -> list[tuple[Path, Any]]:
+    """Leaves with their paths as text, from jax's paths of keys."""
     shared = Counter(path[:-1] for path, _ in flat)
     return [(_segments(path, shared), leaf) for path, leaf in flat]
 
@@ -103,11 +104,11 @@ def joined(path: Path) -> str:
 
 
 def path_words(path: Path) -> tuple[int, int]:
-    """Two 32-bit words that stand for a path, in the scheme `path-v1`.
+    """Two 32-bit words: a hash of a path, in the scheme `path-v1`.
 
-    BLAKE2b of the segments in UTF-8, each after its length in bytes as a 32-bit
-    little-endian number, so that `("a", "bc")` and `("ab", "c")` differ. A leaf's key
-    is the root key with the first word folded in, then the second.
+    BLAKE2b of the segments in UTF-8. Each follows its length in bytes, a 32-bit
+    little-endian number, so that `("a", "bc")` and `("ab", "c")` differ. The key of a
+    leaf is the root key with the first word folded in, then the second.
     """
     import hashlib  # loads OpenSSL, which importing jaxinit need not
 
@@ -119,9 +120,9 @@ def path_words(path: Path) -> tuple[int, int]:
 
 
 def layer_index(path: Path) -> int | None:
-    """The layer number in a path: the first segment that is or ends in a number.
+    """The layer number: from the first segment that is a number or ends in one.
 
-    A name that has slashes, as those of Haiku, counts as several segments.
+    A name with slashes, as Haiku has them, counts as several segments.
 
     >>> layer_index(("params", "blocks_3", "Dense_0", "kernel"))
     3
@@ -167,21 +168,21 @@ def glob(pattern: str) -> re.Pattern[str]:
 
 
 def _within(segment: str) -> str:
-    parts = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", segment)
-    return "".join(map(_token, parts))
+    tokens = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", segment)
+    return "".join(map(_token_expression, tokens))
 
 
-def _token(part: str) -> str:
-    if part in ("*", "?"):
-        return {"*": "[^/]*", "?": "[^/]"}[part]
-    if not part.startswith("[") or part in ("[", "[]", "[!]"):
-        return re.escape(part)
-    inside = re.sub(r"([][\\^&~|])", r"\\\1", part[1:-1])
+def _token_expression(token: str) -> str:
+    if token in ("*", "?"):
+        return {"*": "[^/]*", "?": "[^/]"}[token]
+    if not token.startswith("[") or token in ("[", "[]", "[!]"):
+        return re.escape(token)
+    inside = re.sub(r"([][\\^&~|])", r"\\\1", token[1:-1])
     return f"[^/{inside[1:]}]" if inside[0] == "!" else f"[{inside}]"
 
 
 def matcher(pattern: Any) -> Callable[[Any], bool]:
-    """What tells whether a leaf, which has a `path`, is one that a pattern means.
+    """A function that says whether a pattern matches a leaf, by its `path`.
 
     Args:
         pattern: a glob, a compiled regular expression that must match the joined path
@@ -205,6 +206,7 @@ def matcher(pattern: Any) -> Callable[[Any], bool]:
 
 
 def _closed(path: str) -> str:
+    """The path with a slash after each segment, as `glob` takes it."""
     return f"{path}/" if path else ""
 
 
@@ -217,15 +219,15 @@ def collisions(paths: Sequence[Path]) -> list[list[str]]:
 
 
 def near_miss(pattern: Any, paths: Sequence[str]) -> str:
-    """What may have been meant by a pattern that matches none of some paths.
+    """A hint, for a pattern that matches none of some paths; "" if there is none.
 
     >>> near_miss("kernel", ["a/kernel", "b/kernel", "b/bias"])
     "; '**/kernel' matches 2, such as 'a/kernel'"
     """
     if isinstance(pattern, re.Pattern):
         within = [path for path in paths if pattern.search(path)]
-        text = "; it must match in full, and is only found within {}"
-        return text.format(repr(within[0])) if within else ""
+        hint = "; it must match in full, and is only found within {}"
+        return hint.format(repr(within[0])) if within else ""
     if not isinstance(pattern, str):
         return ""
     if pattern in paths:
@@ -247,5 +249,5 @@ def _variants(pattern: str) -> list[str]:
 
 def _matches(pattern: str, paths: Sequence[str]) -> str:
     expression = glob(pattern)
-    found = [path for path in paths if expression.fullmatch(_closed(path))]
-    return f"; {pattern!r} matches {len(found)}, such as {found[0]!r}" if found else ""
+    hits = [path for path in paths if expression.fullmatch(_closed(path))]
+    return f"; {pattern!r} matches {len(hits)}, such as {hits[0]!r}" if hits else ""

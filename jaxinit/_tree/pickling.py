@@ -1,18 +1,18 @@
-"""Rules that cannot be pickled are named, where pickle names a function alone."""
+"""Errors for rules that cannot be pickled: pickle names the function, not the rule."""
 
 import pickle
 import sys
 from collections.abc import Iterable
 from typing import Any
 
-_BY_VALUE = {"cloudpickle", "dill"}  # which take the functions that pickle does not
+_BY_VALUE = {"cloudpickle", "dill"}  # they pickle lambdas and local functions too
 
 
 def refuse_unpicklable(pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Raises if pickle cannot take a pattern or a value, naming the rule.
+    """Raises if a pattern or a value cannot be pickled, naming the rule.
 
     Args:
-        pairs: of a pattern and a value.
+        pairs: pairs of a pattern and a value.
 
     Raises:
         TypeError: naming the first rule that cannot be pickled, and why.
@@ -23,7 +23,7 @@ def refuse_unpicklable(pairs: Iterable[tuple[Any, Any]]) -> None:
         for what, item in (("pattern", pattern), ("value", value)):
             try:
                 pickle.dumps(item)
-            except Exception as error:  # whatever a class of the user's raises
+            except Exception as error:  # of any kind: a class may be the user's
                 raise TypeError(
                     f"the rule for {pattern!r} cannot be pickled, because of its "
                     f"{what} {item!r}: {error}. Use a glob or an initializer, or "
@@ -32,7 +32,7 @@ def refuse_unpicklable(pairs: Iterable[tuple[Any, Any]]) -> None:
 
 
 def _is_by_value() -> bool:
-    """Whether a pickler is at work that takes functions by their code."""
+    """Whether a pickler is at work that saves functions by their code."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_globals.get("__name__", "").partition(".")[0] in _BY_VALUE:

@@ -1,4 +1,4 @@
-"""Plans: which leaf of a parameter tree gets what, known before anything is drawn."""
+"""Plans: what each leaf of a parameter tree gets, known before anything is drawn."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ def _drawing(
 
     Args:
         leaves: the leaves.
-        place: where those go that have no sharding.
+        place: where leaves without a sharding go.
     """
 
     def draw(key):
@@ -55,10 +55,10 @@ class Plan(Tabular):
     def init(self, key: jax.Array) -> Any:
         """Draws all leaves.
 
-        Each leaf has a key of its own, that follows from the root key and its path
-        alone (or, by `keyed`, another path). So its values do not depend on other
-        leaves, their order, the mesh, or on whether this is called eagerly, under
-        `jax.jit`, `jax.vmap` or `jax.pmap`.
+        Each leaf has a key of its own, which follows from the root key and the path of
+        the leaf alone (or, by `keyed`, another path). So its values do not depend on
+        other leaves, their order or the mesh, or on whether this is called eagerly or
+        under `jax.jit`, `jax.vmap` or `jax.pmap`.
 
         Args:
             key: root key, typed or raw.
@@ -67,39 +67,39 @@ class Plan(Tabular):
             Pytree of the structure of the plan, each leaf with its planned sharding.
 
         Raises:
-            TypeError: if `key` is no key.
-            ValueError: if it is several.
+            TypeError: if `key` is not a key.
+            ValueError: if it is an array of several keys.
         """
         check_key(key)
         return jax.tree.unflatten(self._treedef, self._drawing()(key))
 
     def programs(self, key: jax.Array) -> Programs:
-        """What `init` compiles, as `jaxinit.jit(...).programs(key)`."""
+        """The programs that `init` compiles, as `jaxinit.jit(...).programs(key)`."""
         check_key(key)
         paths = [leaf.path for leaf in self]
         return self._drawing().programs(key).restructured(self._treedef, paths)
 
     def _drawing(self) -> JittedInit:
         place = whole_on_explicit_mesh()
-        return self._placed_nowhere if place is None else _drawing(self._leaves, place)
+        return self._unplaced if place is None else _drawing(self._leaves, place)
 
     @functools.cached_property
-    def _placed_nowhere(self) -> JittedInit:
+    def _unplaced(self) -> JittedInit:
         return _drawing(self._leaves, None)
 
     def complete(self, key: jax.Array, known: Mapping[str, Any]) -> Any:
-        """The tree that `init` gives for a key, but for leaves that are known.
+        """The tree that `init` gives for a key, with some leaves given.
 
         Args:
             key: root key.
-            known: leaves by path, as they are to be; they are not looked at.
+            known: the given leaves, by path; they are not checked.
 
         Returns:
             Pytree of the structure of the plan.
 
         Raises:
-            TypeError: if `key` is no key.
-            ValueError: if it is several.
+            TypeError: if `key` is not a key.
+            ValueError: if it is an array of several keys.
         """
         check_key(key)
         missing = tuple(leaf for leaf in self if leaf.path not in known)
@@ -133,11 +133,11 @@ class Plan(Tabular):
     def __reduce__(self):
         if any(leaf.sharding is not None for leaf in self):
             raise TypeError(
-                "a plan with shardings cannot be pickled: its devices are those of "
-                "this process. Pickle shapes and rules, and plan again."
+                "a plan with shardings cannot be pickled: its devices belong to this "
+                "process. Pickle shapes and rules, and plan again."
             )
-        # Nodes know how to pickle, their structure does not always: Equinox compares
-        # a part of it by identity.
+        # The tree is pickled, not its treedef: Equinox compares a part of a treedef by
+        # identity, which pickling does not keep.
         return _restored, (jax.tree.unflatten(self._treedef, self),)
 
     def __repr__(self) -> str:
@@ -156,10 +156,10 @@ def checked_plan(name: str, value: Any) -> Plan:
 
     Args:
         name: what the error calls it.
-        value: what was given.
+        value: the value.
 
     Raises:
-        TypeError: if it is none, saying how to make one.
+        TypeError: if it is not; the message says how to make one.
     """
     if isinstance(value, Plan):
         return value
@@ -194,10 +194,11 @@ def plan(
 
     Raises:
         PlanError: naming every leaf that no rule matches, every required rule that
-            matches no leaf, leaves that are not arrays of numbers, leaves that have one
-            path as text or would share a key, initializers that cannot make their leaf
-            or draw what its dtype cannot hold, and shardings that do not fit.
-        TypeError: if `rules` are no rules.
+            matches no leaf, leaves that are not arrays of numbers, leaves whose paths
+            are the same text or would give the same key, initializers that cannot make
+            their leaf or draw values that its dtype cannot hold, and shardings that do
+            not fit.
+        TypeError: if `rules` are not rules.
 
     >>> import jax, jaxinit
     >>> shapes = {"kernel": jax.ShapeDtypeStruct((8, 4), "float32")}
@@ -233,8 +234,8 @@ def _planned(
     path = leaf.path
     if isinstance(initializer, keyed):
         initializer, path = initializer.initializer, initializer.path
-    # A path that is no leaf's is given as text only; one with slashes within a name is
-    # told apart by the tree.
+    # The tree tells where segments end, which text with slashes in names does not. A
+    # path of `keyed` that no leaf has is only text.
     words = path_words(paths.get(path, tuple(path.split("/"))))
     return PlannedLeaf(leaf.path, leaf.shape, leaf.dtype, initializer, place, words)
 

@@ -15,35 +15,36 @@ _TEXT_COLUMNS = (0, 4, 8)  # aligned to the left; all others are numbers
 def _rows(leaves: Sequence[PlannedLeaf]) -> tuple[list[str], list[list[str]]]:
     """The head and one row for each group of equal leaves."""
     kinds = [(x.shape, x.dtype, x.initializer, x.sharding) for x in leaves]
-    head = list(_HEAD)
-    if any(leaf.sharding is not None for leaf in leaves):
-        head.append("sharding")
-    known: dict[Hashable, list[str]] = {}
+    has_shardings = any(leaf.sharding is not None for leaf in leaves)
+    head = [*_HEAD, "sharding"] if has_shardings else list(_HEAD)
+    cells_of: dict[Hashable, list[str]] = {}  # kept: initializers take long to print
     rows = []
     for path, members in fold([leaf.path for leaf in leaves], kinds):
         kind = kinds[members[0]]
-        if kind not in known:
-            known[kind] = _cells(leaves[members[0]])
+        if kind not in cells_of:
+            cells_of[kind] = _cells(leaves[members[0]], has_shardings)
         count = f"x{len(members)}" if len(members) > 1 else ""
-        rows.append([path, count, *known[kind]][: len(head)])
+        rows.append([path, count, *cells_of[kind]])
     return head, rows
 
 
-def _cells(leaf: PlannedLeaf) -> list[str]:
-    """What all leaves of a kind have in common."""
+def _cells(leaf: PlannedLeaf, with_sharding: bool) -> list[str]:
+    """The cells that all leaves of a kind share."""
     fan_in, fan_out = leaf.fans or (None, None)
-    return [
+    cells = [
         "x".join(map(str, leaf.shape)) or "()",
         str(leaf.dtype),
         repr(leaf.initializer),
-        _number(fan_in),
-        _number(fan_out),
-        _number(leaf.std),
-        str(getattr(leaf.sharding, "spec", leaf.sharding or "")),
+        _rounded(fan_in),
+        _rounded(fan_out),
+        _rounded(leaf.std),
     ]
+    if with_sharding:
+        cells.append(str(getattr(leaf.sharding, "spec", leaf.sharding or "")))
+    return cells
 
 
-def _number(value: float | None) -> str:
+def _rounded(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 

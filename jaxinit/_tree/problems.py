@@ -1,4 +1,4 @@
-"""What is wrong with a tree: everything at once, each with its path."""
+"""Errors that name all problems of a tree at once, each with its path."""
 
 from collections.abc import Sequence
 

@@ -16,15 +16,14 @@ from jaxinit.initializers.base import Initializer
 
 @dataclass(frozen=True)
 class keyed:  # noqa: N801 - used, and therefore spelled, as a function
-    """An initializer that a plan draws with the key of a path, not of the leaf's own.
+    """An initializer that a plan draws with the key of another path.
 
-    Leaves with the same initializer, shape and key are equal, such as those of a target
-    network; an initializer may also draw leaves that belong together, each one its
-    part.
+    Leaves with the same initializer, shape and key are equal, as in a target network.
+    Leaves that belong together can also draw from one key, each its own part.
 
     Args:
-        initializer: what draws the leaf.
-        path: path, `/`-joined, whose key is used; no leaf need have it.
+        initializer: initializer of the leaf.
+        path: path, `/`-joined, whose key is used; it need not be the path of a leaf.
 
     >>> import jax, jaxinit
     >>> leaf = jax.ShapeDtypeStruct((2,), "float32")
@@ -89,58 +88,58 @@ class Patterns:
     def unused(
         self,
         leaves: Sequence[Leaf],
-        found: Sequence[int | None],
+        positions: Sequence[int | None],
         allowed: Sequence[Any],
     ) -> list[str]:
-        """The patterns that had to match and that no leaf found, but for some.
+        """Problems of required patterns that match no leaf.
 
         Args:
             leaves: the leaves.
-            found: for each of them what `find` says.
+            positions: for each of them, what `find` returns.
             allowed: patterns that need not match.
         """
-        used = set(found)
+        used = set(positions)
         return [
-            f"rule {pattern!r}: matches no leaf{self._why(i, leaves, found)}"
+            f"rule {pattern!r}: matches no leaf{self._why(i, leaves, positions)}"
             for i, (pattern, _) in enumerate(self._pairs)
             if i not in used and pattern in self.required and pattern not in allowed
             if not self._is_left_over(i, leaves)
         ]
 
     def _why(
-        self, position: int, leaves: Sequence[Leaf], found: Sequence[int | None]
+        self, position: int, leaves: Sequence[Leaf], positions: Sequence[int | None]
     ) -> str:
-        """Why a rule is not used: an earlier one is, or its pattern is a slip."""
+        """Why a rule is unused: an earlier one matches first, or a typing error."""
         pattern = self._pairs[position][0]
         if not isinstance(pattern, str | re.Pattern):
             return ""
-        for leaf, earlier in zip(leaves, found, strict=True):
+        for leaf, earlier in zip(leaves, positions, strict=True):
             if earlier is not None and self._matchers[position](leaf):
                 first = self._pairs[earlier][0]
                 return f" that {first!r}, which stands before it, leaves over"
         return near_miss(pattern, [leaf.path for leaf in leaves])
 
     def _is_left_over(self, position: int, leaves: Sequence[Leaf]) -> bool:
-        """Whether a predicate says of a leaf what an earlier rule has taken already.
+        """Whether a predicate matches leaves, but earlier rules took them all.
 
-        It names a part of the model, as those of schemes do, and that is there. A glob
-        or regular expression that is never used is rather a slip.
+        A predicate of a scheme names a part of the model, and that part is there, so
+        this is no error. A glob or regular expression that is never used likely is one.
         """
         if isinstance(self._pairs[position][0], str | re.Pattern):
             return False
-        return any(_says(self._matchers[position], leaf) for leaf in leaves)
+        return any(_matches(self._matchers[position], leaf) for leaf in leaves)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Patterns):
             return NotImplemented
-        return type(self) is type(other) and self._same == other._same
+        return type(self) is type(other) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash(self._same)
+        return hash(self._identity)
 
     @property
-    def _same(self) -> tuple:
-        """What makes two of these equal."""
+    def _identity(self) -> tuple:
+        """Equal for equal rules."""
         return self._pairs, self.required
 
     def __repr__(self):
@@ -148,11 +147,11 @@ class Patterns:
         return f"{type(self).__name__}({{{pairs}}})"
 
 
-def _says(matches: Callable[[Leaf], bool], leaf: Leaf) -> bool:
-    """Whether a predicate matches a leaf, which it may not be meant for."""
+def _matches(matches: Callable[[Leaf], bool], leaf: Leaf) -> bool:
+    """Whether a predicate matches a leaf; false if it raises, as it may for others."""
     try:
         return matches(leaf)
-    except Exception:  # `find` has let it raise where that matters
+    except Exception:  # leaves without an earlier rule have let it raise already
         return False
 
 
@@ -173,7 +172,7 @@ _NO_RULES = (
 
 
 def _remedy(value: Any) -> str:
-    """What to write instead of something that is no rules."""
+    """What to write instead of a value that is not rules."""
     if is_initializer(value):
         return f": for every leaf write {{'**': {value!r}}}"
     return f"; {_call_it(value)}" if callable(value) else ""
@@ -185,20 +184,20 @@ def _call_it(value: Any) -> str:
 
 
 class Rules(Patterns):
-    """Ordered rules; the first whose pattern matches a leaf says what is drawn there.
+    """Ordered rules; the first whose pattern matches a leaf gives its initializer.
 
     Args:
         rules: mapping from patterns to values, or pairs of them. A pattern is a glob
             over `/`-joined paths (`*` within a segment, `**` across), a compiled
             regular expression, matched in full, or a predicate of the `Leaf`. A value
             is an initializer, or a function of the `Leaf` that returns one.
-        required: patterns of those that must match a leaf of every tree; None means
-            all of them. For a predicate a leaf that an earlier rule takes will do.
-        name: what errors call these rules.
+        required: patterns that must match a leaf of every tree; None means all of them.
+            For a predicate, a leaf that an earlier rule takes counts too.
+        name: name of these rules in errors.
 
     Attributes:
-        parts: the rules that these were joined from by `|`.
-        call: the scheme that made them, if one did, and its arguments.
+        parts: the rules that were joined by `|` to make these.
+        call: the scheme that made these rules, with its arguments; None if none did.
 
     Raises:
         TypeError: if a pattern or a value is of a wrong type.
@@ -236,11 +235,11 @@ class Rules(Patterns):
         self._makers = [_maker(pattern, value) for pattern, value in self._pairs]
 
     def initializer(self, position: int, leaf: Leaf) -> Callable[..., jax.Array]:
-        """What the rule at `position` draws for a leaf it matches."""
+        """The initializer that the rule at `position` gives a leaf it matches."""
         return self._makers[position](leaf)
 
     def __or__(self, other: "Rules | Mapping[Any, Any]") -> "Rules":
-        """These rules, then, for leaves none of them matches, the others."""
+        """These rules, and the others for leaves that none of these matches."""
         other = Rules(other)
         both = Rules(
             [*self.items(), *other.items()],
@@ -270,8 +269,9 @@ class Rules(Patterns):
 
     def __reduce__(self):
         refuse_unpicklable(self._pairs)
-        is_whole = self.parts[0] is self  # which a pickle cannot hold within itself
-        parts = None if is_whole else self.parts
+        # Rules that were not joined are their own only part; a pickle cannot hold
+        # itself, so that None stands for it.
+        parts = None if self.parts[0] is self else self.parts
         return _restored, (self._pairs, self.required, self.name, parts, self.call)
 
 
@@ -285,7 +285,7 @@ def checked_patterns(name: str, value: Any) -> tuple[Any, ...]:
     """Several patterns as a tuple.
 
     Raises:
-        TypeError: if it is one pattern, or no sequence.
+        TypeError: if it is a single pattern, or not a sequence.
     """
     if isinstance(value, Iterable) and not isinstance(value, str):
         return tuple(value)
@@ -315,10 +315,11 @@ def _maker(pattern: Any, value: Any) -> Callable[[Leaf], Callable[..., jax.Array
         )
 
     def make(leaf: Leaf) -> Callable[..., jax.Array]:
-        made: Any = value(leaf)
-        if not is_initializer(made):
-            raise TypeError(f"its rule, a function of the leaf, returned {made!r}")
-        return made
+        initializer: Any = value(leaf)
+        if not is_initializer(initializer):
+            text = f"its rule, a function of the leaf, returned {initializer!r}"
+            raise TypeError(text)
+        return initializer
 
     return make
 
@@ -332,7 +333,7 @@ _BY_POSITION = (
 def is_initializer(value: Any) -> bool:
     """Whether `value` is called with a key and a shape, as jax's initializers are.
 
-    Neither has a default: `lambda leaf, depth=12: ...` is a function of a leaf.
+    Neither may have a default: `lambda leaf, depth=12: ...` is a function of a leaf.
     """
     if isinstance(value, Initializer):
         return True
@@ -342,7 +343,7 @@ def is_initializer(value: Any) -> bool:
 
 
 def is_factory(value: Any) -> bool:
-    """Whether `value` makes initializers, as `he_normal` and those of jax do."""
+    """Whether `value` makes initializers, as `he_normal` and jax's factories do."""
     if isinstance(value, type):
         return issubclass(value, Initializer)
     parameters = _parameters(value)

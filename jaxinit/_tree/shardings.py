@@ -1,4 +1,4 @@
-"""Where leaves go: one sharding for each, from any of the ways to say it."""
+"""The sharding of each leaf, from any of the ways to give one."""
 
 import functools
 import math
@@ -18,10 +18,10 @@ class ShardingRules(Patterns):
     """Ordered rules; the first whose pattern matches a leaf says where it goes.
 
     Args:
-        rules: mapping from patterns, as those of `jaxinit.Rules`, to values, or pairs
-            of them. A value is a `jax.sharding.Sharding`, a `PartitionSpec`, which
-            refers to the mesh of `jax.set_mesh`, or None, which leaves the leaf to jax,
-            as if no pattern matched it.
+        rules: mapping from patterns, as in `jaxinit.Rules`, to values, or pairs
+            of them. A value is a `jax.sharding.Sharding`; a `PartitionSpec` over the
+            mesh of `jax.set_mesh`; or None, which leaves the leaf to jax, as if no
+            pattern matched it.
 
     Raises:
         TypeError: if a pattern or a value is of a wrong type.
@@ -41,10 +41,11 @@ class ShardingRules(Patterns):
     def places(
         self, leaves: Sequence[Leaf], allow_unused: Sequence[Any]
     ) -> tuple[list[Any], list[str]]:
-        """What the rules say of every leaf, and the rules that say nothing."""
-        found = [self.find(leaf) for leaf in leaves]
-        unused = [f"sharding {s}" for s in self.unused(leaves, found, allow_unused)]
-        return [None if i is None else self._pairs[i][1] for i in found], unused
+        """The sharding that the rules give each leaf, and problems of unused rules."""
+        positions = [self.find(leaf) for leaf in leaves]
+        unused = self.unused(leaves, positions, allow_unused)
+        places = [None if i is None else self._pairs[i][1] for i in positions]
+        return places, [f"sharding {problem}" for problem in unused]
 
 
 _WANTED = "must be a jax.sharding.Sharding, a PartitionSpec or None"
@@ -56,7 +57,7 @@ def leaf_shardings(
     leaves: Sequence[Leaf],
     allow_unused: Sequence[Any] = (),
 ) -> tuple[list[Sharding | None], list[str]]:
-    """The sharding of every leaf, and what is wrong with them.
+    """The sharding of every leaf, and the problems.
 
     Args:
         shardings: `ShardingRules`, or a pytree of shardings, partition specs and None
@@ -70,11 +71,11 @@ def leaf_shardings(
     else:
         places, problems = _spread(shardings, treedef, leaves)
     pairs = zip(leaves, places, strict=True)
-    found, misfits = collected(
+    fitted, misfits = collected(
         (leaf.path, functools.partial(fitting, place, leaf.shape))
         for leaf, place in pairs
     )
-    return found, [*problems, *misfits]
+    return fitted, [*problems, *misfits]
 
 
 def _spread(
@@ -88,7 +89,7 @@ def _spread(
 
 
 def _structure_problems(shardings: Any, leaves: Sequence[Leaf]) -> list[str]:
-    """How a tree of shardings is no prefix of the tree, by paths."""
+    """Where a tree of shardings is not a prefix of the tree, by paths."""
     flat = node_paths(shardings, lambda x: x is None or isinstance(x, PartitionSpec))
     given, paths = [joined(path) for path, _ in flat], [leaf.path for leaf in leaves]
 
@@ -109,7 +110,7 @@ def _structure_problems(shardings: Any, leaves: Sequence[Leaf]) -> list[str]:
 def collected(
     calls: Iterable[tuple[str, Callable[[], Any]]],
 ) -> tuple[list[Any], list[str]]:
-    """The results of calls, None where one raises, and what was wrong, by its name."""
+    """The results of named calls, None for one that raises; and the errors as texts."""
     results, problems = [], []
     for name, call in calls:
         try:
@@ -123,7 +124,7 @@ def collected(
 def boxed_shardings(
     tree: Any, is_box: Callable[[Any], bool], sharding_of: Callable[[Any], Any]
 ) -> tuple[Any, list[str]]:
-    """The sharding of every box or bare array of a tree, and what is wrong with them.
+    """The sharding of every box or bare array of a tree, and the problems.
 
     Args:
         tree: pytree of arrays, some of them in boxes that say where they go.
@@ -137,15 +138,15 @@ def boxed_shardings(
             fitting(sharding, leaf.shape)
         return sharding
 
-    found, problems = collected(
+    flat, problems = collected(
         (joined(path), functools.partial(checked, box))
         for path, box in node_paths(tree, is_box)
     )
-    return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_box), found), problems
+    return jax.tree.unflatten(jax.tree.structure(tree, is_leaf=is_box), flat), problems
 
 
 def fitting(place: Any, shape: tuple[int, ...]) -> Sharding | None:
-    """The sharding that is meant for an array of `shape`, if it fits.
+    """The sharding for an array of `shape`, checked.
 
     Args:
         place: a sharding, a `PartitionSpec` over the mesh in use, or None.
@@ -170,10 +171,10 @@ def _check_divides(sharding: NamedSharding, shape: tuple[int, ...]) -> None:
     if len(spec) > len(shape):
         raise ValueError(f"{spec} has more axes than its shape {shape}")
     for axis, entry in enumerate(spec):
-        parts = math.prod(sizes[name] for name in axis_names(entry))
-        if shape[axis] % parts:
+        count = math.prod(sizes[name] for name in axis_names(entry))
+        if shape[axis] % count:
             mesh = ", ".join(f"{name}: {sizes[name]}" for name in axis_names(entry))
             raise ValueError(
                 f"{spec} does not fit its shape {shape}: axis {axis} of size "
-                f"{shape[axis]} does not divide into {parts} parts ({mesh})"
+                f"{shape[axis]} does not divide into {count} parts ({mesh})"
             )

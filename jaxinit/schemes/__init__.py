@@ -1,9 +1,8 @@
 """Rule sets for whole models: by framework, by paper, by domain.
 
-Each is a function that returns `jaxinit.Rules`, for `jaxinit.plan`. A leaf that a
-scheme does not claim, and a part of the model that it needs and does not find, are
-errors of the plan that name them. Rules of one's own go first:
-`Rules({...}) | gpt2(layers=12)`.
+Each is a function that returns `jaxinit.Rules`, for `jaxinit.plan`. The plan raises an
+error that names every leaf without a rule, and every part that the scheme needs and the
+model does not have. Your own rules go first: `Rules({...}) | gpt2(layers=12)`.
 """
 
 from jaxinit.schemes.adversarial import dcgan as dcgan

@@ -1,4 +1,4 @@
-"""Types of the arguments of schemes, each with its check, as settings have them."""
+"""Types of the arguments of schemes, each with a check."""
 
 import functools
 import inspect
@@ -17,11 +17,11 @@ from jaxinit.initializers.settings import Check, finite, nonnegative, positive
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_MOST = 10**6  # layers, heads or units of a width
+_MOST = 10**6  # layers, heads, or units
 
 
-def _number(check: Check) -> Check:
-    """A check that also refuses truth values, which Python takes for numbers."""
+def _no_bool(check: Check) -> Check:
+    """The check, refusing bools too, which Python takes for numbers."""
 
     @functools.wraps(check)
     def checked(name: str, value: Any) -> Any:
@@ -33,12 +33,12 @@ def _number(check: Check) -> Check:
 
 
 def _count(least: int) -> Check:
-    @_number
+    @_no_bool
     def check(name: str, value: Any) -> int:
         checked = settings.count(name, value, least)
         if checked > _MOST:
-            found = "a greater one" if checked > 10**30 else checked
-            raise ValueError(f"{name} must be an int of at most {_MOST}, got {found}.")
+            shown = "a greater one" if checked > 10**30 else checked
+            raise ValueError(f"{name} must be an int of at most {_MOST}, got {shown}.")
         return checked
 
     return check
@@ -49,7 +49,7 @@ def _pair(name: str, value: Any) -> tuple[float, float]:
         raise ValueError(
             f"{name} must be two numbers, the factors of Z and of I, got {value!r}."
         )
-    first, second = (_number(finite)(name, x) for x in value)
+    first, second = (_no_bool(finite)(name, x) for x in value)
     return first, second
 
 
@@ -73,37 +73,37 @@ def _activation(name: str, value: Any) -> Any:
 
 
 def amount(name: str, value: Any) -> Any:
-    """A number of at least zero, or an array of one number, which may be traced."""
+    """A number of at least zero; or a scalar array, which may be traced."""
     is_array = isinstance(value, jax.Array) and value.shape == ()
     if is_array and jnp.issubdtype(value.dtype, np.number):
         return value
-    return _number(nonnegative)(name, value)
+    return _no_bool(nonnegative)(name, value)
 
 
 def rate(name: str, value: Any) -> Any:
-    """An amount, or a schedule."""
+    """An amount; or a schedule, a function."""
     return value if callable(value) else amount(name, value)
 
 
 Count = Annotated[int, _count(1)]
 CountOrNone = Annotated[int, _count(0)]
-Deviation = Annotated[float, _number(nonnegative)]
-Share = Annotated[float, _number(positive)]
+Deviation = Annotated[float, _no_bool(nonnegative)]
+Share = Annotated[float, _no_bool(positive)]
 Pair = Annotated[Sequence[float], _pair]
 Nonlinearity = Annotated[Activation | str, _activation]
 Rest = Annotated[Rules | None, _rest]
 
 
 def checked(function: Callable, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
-    """Arguments of a call, those whose parameters have such types checked.
+    """The arguments of a call; those whose parameters have such types are checked.
 
     Args:
-        function: what is to be called.
-        *args: its arguments.
-        **kwargs: likewise.
+        function: the function.
+        *args: its positional arguments.
+        **kwargs: its keyword arguments.
 
     Returns:
-        The arguments that were given, in the form that the checks return.
+        The arguments that were given, as the checks return them.
 
     Raises:
         TypeError: if they do not fit the function.
@@ -118,7 +118,7 @@ def checked(function: Callable, *args: Any, **kwargs: Any) -> inspect.BoundArgum
 
 
 def with_checks(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The function, its arguments checked."""
+    """The function, with its arguments checked."""
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -130,7 +130,7 @@ def with_checks(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def plain_signature(function: Callable) -> inspect.Signature:
-    """The signature of a function as help shows it: types without their checks."""
+    """The signature of a function with plain types, without checks, for help."""
     hints = typing.get_type_hints(function)
     signature = inspect.signature(function)
     return signature.replace(

@@ -1,4 +1,4 @@
-"""Recurrent layers: their kernels, gates and biases, told by the names of libraries."""
+"""Recurrent layers: their kernels, gates and biases, by the names of libraries."""
 
 import dataclasses
 import math
@@ -15,7 +15,8 @@ from jaxinit.initializers.sequence import forget_gate_bias
 from jaxinit.schemes.building import Rule, drawn, side_by_side
 from jaxinit.schemes.parts import Part, at, axes, beside, bias_beside
 
-# Kernels of the inputs and of the state in one module, and in modules of their own.
+# Names of the kernels of inputs and state if they are in one module; else names of the
+# two modules.
 _IN_ONE = (("weight_ih", "weight_hh"), ("w_i", "w_h"), ("kernel", "recurrent_kernel"))
 _APART = (("input_to_hidden", "hidden_to_hidden"), ("ih", "hh"))
 _KERNELS = ("kernel", "weight", "w")
@@ -27,9 +28,9 @@ class Cell:
 
     Attributes:
         inputs: the kernel of the inputs.
-        state: that of the state; the same leaf if both are one kernel, as in Haiku's
-            LSTM, the rows of the inputs first.
-        gate: letter of the gate, if each has kernels of its own.
+        state: the kernel of the state. In Haiku's LSTM, both are one leaf, with the
+            rows of the inputs first.
+        gate: letter of the gate, if each gate has kernels of its own.
         adds_one: whether the layer adds 1 to its forget gate by itself.
     """
 
@@ -64,11 +65,12 @@ class Cell:
 
 
 def cell(leaf: Leaf) -> Cell | None:
-    """The recurrent layer that a kernel or bias belongs to; None if to none.
+    """The recurrent layer that a kernel or bias belongs to; None if there is none.
 
-    Two kernels side by side, as `weight_ih` and `weight_hh`; two in modules beside each
-    other, as Flax's `dense_i` and `dense_h`, `if` (in NNX `if_`) and `hf`, `i` and `h`,
-    or Haiku's `input_to_hidden` and `hidden_to_hidden`; or the one of Haiku's `lstm`.
+    It has two kernels in one module, such as `weight_ih` and `weight_hh`; or two in
+    neighbouring modules, such as Flax's `dense_i` and `dense_h`, `if` (in NNX `if_`)
+    and `hf`, or `i` and `h`, or Haiku's `input_to_hidden` and `hidden_to_hidden`; or
+    the single kernel of Haiku's `lstm`.
     """
     return next(_cells(leaf), None)
 
@@ -80,11 +82,12 @@ def _cells(leaf: Leaf) -> Iterator[Cell]:
     for inputs, state, gate in _modules(around, module):
         for name in _KERNELS:
             paths = (f"{around}/{x}/{name}".removeprefix("/") for x in (inputs, state))
-            for found in _of_two(leaf, *paths):
-                is_window = len(found.state.shape) > 2
-                yield dataclasses.replace(found, gate=gate, adds_one=is_window)
+            for pair in _of_two(leaf, *paths):
+                # Flax's ConvLSTMCell adds 1 by itself.
+                is_convolution = len(pair.state.shape) > 2
+                yield dataclasses.replace(pair, gate=gate, adds_one=is_convolution)
     joint = beside(leaf.path, "w")
-    if module == "linear" and _is(around, "lstm") and joint in leaf.leaves:
+    if module == "linear" and _is_named(around, "lstm") and joint in leaf.leaves:
         yield Cell(at(leaf, joint), at(leaf, joint), adds_one=True)
 
 
@@ -98,36 +101,36 @@ def _modules(around: str, module: str) -> Iterator[tuple[str, str, str]]:
     for pair in _APART:
         if module in pair:
             yield *pair, ""
-    if _is(around, "vanilla_rnn"):
+    if _is_named(around, "vanilla_rnn"):
         yield "linear", "linear_1", ""
     gate = re.fullmatch(r"(dense_|)[ih]([ifgorzn]?)_?", module)
     if gate:
         dense, letter = gate.groups()
-        for end in ("", "_"):  # `if` and `in` are no names of attributes
+        for end in ("", "_"):  # `if` and `in` cannot be names of attributes
             yield f"{dense}i{letter}{end}", f"{dense}h{letter}", letter
 
 
-def _is(path: str, name: str) -> bool:
-    """Whether a module has a name, or that and a number."""
+def _is_named(path: str, name: str) -> bool:
+    """Whether a module has a name, or this name and a number."""
     return re.fullmatch(rf"(.*/)?{name}(_\d+)?", path) is not None
 
 
 class _StateKernel(Part):
     def __call__(self, leaf: Leaf) -> bool:
-        found = cell(leaf)
-        return found is not None and leaf.path == found.state.path
+        own = cell(leaf)
+        return own is not None and leaf.path == own.state.path
 
 
 class _InputKernel(Part):
     def __call__(self, leaf: Leaf) -> bool:
-        found = cell(leaf)
-        return found is not None and leaf.path == found.inputs.path
+        own = cell(leaf)
+        return own is not None and leaf.path == own.inputs.path
 
 
 class _ForgetBias(Part):
     def __call__(self, leaf: Leaf) -> bool:
-        found = cell(leaf)
-        return super().__call__(leaf) and found is not None and found.gate == "f"
+        own = cell(leaf)
+        return super().__call__(leaf) and own is not None and own.gate == "f"
 
 
 RECURRENT = _StateKernel("recurrent kernel, such as dense_h, hi or weight_hh", "kernel")
@@ -136,59 +139,60 @@ FORGET_INPUT = _ForgetBias("bias of a forget gate's input", "bias", "if if_")
 
 
 def kernels(inputs: Rule, state: Rule) -> dict[Part, Rule]:
-    """Rules for both kernels of recurrent layers, and for those that are one."""
+    """Rules for the two kernels of recurrent layers, also if they are one leaf."""
     return {RECURRENT: of_state(inputs, state), GATE_INPUT: inputs}
 
 
 @dataclass(frozen=True)
 class of_state:  # noqa: N801 - used, and therefore spelled, as a function
-    """The rule for a kernel of the state, which may be that of the inputs as well."""
+    """The rule for a kernel of the state, which may have the rows of the inputs too."""
 
     inputs: Rule
     state: Rule
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        """Of a kernel that is both, the rows of the inputs, then those of the state."""
-        found = cell(leaf)
-        if found is None or not found.is_joint:
+        """The initializer; for a joint kernel, the rows of the inputs come first."""
+        own = cell(leaf)
+        if own is None or not own.is_joint:
             return drawn(self.state, leaf)
         rows, columns = leaf.shape
-        sizes = (rows - found.units, found.units)
-        parts = [
+        sizes = (rows - own.units, own.units)
+        sections = [
             drawn(rule, dataclasses.replace(leaf, shape=(size, columns)))
             for rule, size in zip((self.inputs, self.state), sizes, strict=True)
         ]
-        return split(tuple(parts), sizes, axis=0)
+        return split(tuple(sections), sizes, axis=0)
 
 
 @dataclass(frozen=True)
-class by_gate:  # noqa: N801 - likewise
+class by_gate:  # noqa: N801 - as above
     """A rule for each of the gates that lie side by side along the outputs."""
 
     rule: Rule
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        """The initializer of them together."""
-        init, found = drawn(self.rule, leaf), cell(leaf)
-        if found is None or found.gates == 1:
+        """The initializer of all gates together."""
+        init, own = drawn(self.rule, leaf), cell(leaf)
+        if own is None or own.gates == 1:
             return init
-        return side_by_side(leaf, init, found.gates)
+        return side_by_side(leaf, init, own.gates)
 
 
 def remembering(leaf: Leaf) -> Initializer:
-    """1 for a forget gate, its bias fused or apart; 0 for other biases.
+    """1 for the forget gate, 0 for other biases.
 
-    0 as well where the layer adds 1 by itself, and for the second of two biases.
+    All are 0 if the layer adds 1 by itself. If inputs and state have a bias each, only
+    the bias of the state gets the 1.
     """
-    found = cell(leaf)
-    if found is None or found.adds_one or _is_second(leaf, found):
+    own = cell(leaf)
+    if own is None or own.adds_one or _is_second(leaf, own):
         return zeros
-    if found.gate == "f":
+    if own.gate == "f":
         return ones
-    return forget_gate_bias() if found.gates == 4 else zeros
+    return forget_gate_bias() if own.gates == 4 else zeros
 
 
-def _is_second(leaf: Leaf, found: Cell) -> bool:
-    """Whether a bias is of the inputs' module, and the state's has one too."""
-    is_beside = beside(leaf.path, "") == beside(found.state.path, "")
-    return not is_beside and bias_beside(found.state) is not None
+def _is_second(leaf: Leaf, own: Cell) -> bool:
+    """Whether a bias is of the inputs, and the state has one too."""
+    is_of_state = beside(leaf.path, "") == beside(own.state.path, "")
+    return not is_of_state and bias_beside(own.state) is not None

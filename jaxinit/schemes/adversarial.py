@@ -83,8 +83,8 @@ def stylegan(mapping_rate: Share = 0.01) -> Rules:
 
     - kernel: `N(0, 1)`; the forward pass multiplies it by `sqrt(2 / fan_in)`, in
       StyleGAN2 by `1 / sqrt(fan_in)`
-    - kernel of the mapping network: `N(0, 1 / mapping_rate**2)`, multiplied by
-      `mapping_rate` besides
+    - kernel of the mapping network: `N(0, 1 / mapping_rate**2)`; the forward pass
+      multiplies it by `mapping_rate` too
     - bias of a style 1, other biases 0; strength of the noise 0; learned input
       `N(0, 1)`, as in StyleGAN2
 
@@ -92,8 +92,8 @@ def stylegan(mapping_rate: Share = 0.01) -> Rules:
     improving the image quality of StyleGAN" (2020).
 
     Args:
-        mapping_rate: learning rate of the mapping network relative to the others',
-            greater than zero.
+        mapping_rate: learning rate of the mapping network, relative to the other
+            layers; greater than zero.
 
     Returns:
         The rules.

@@ -1,7 +1,7 @@
-"""What schemes are made of: laws that look at the leaf, factors by depth, the build."""
+"""What schemes are made of: rules that look at the leaf, and factors by depth."""
 
-# A rule that looks at the leaf is a class, which compares and pickles by its settings,
-# but is used, and therefore spelled, as a function.
+# Rules that look at the leaf are dataclasses, so that they compare and pickle by their
+# settings. They are used, and therefore spelled, as functions.
 # ruff: noqa: N801
 
 import functools
@@ -36,41 +36,42 @@ from jaxinit.schemes.parts import (
     axes,
 )
 
-Rule = Initializer | Callable[[Leaf], Any]  # an initializer, or one that is keyed
+Rule = Initializer | Callable[[Leaf], Any]  # the function may also return a `keyed`
 Factor = Callable[[Leaf], float]
 _P = ParamSpec("_P")
 AFFINE: dict[Part, Rule] = {SCALE: ones, BIAS: zeros}
 
 
 def scheme(function: Callable[_P, Rules]) -> Callable[_P, Rules]:
-    """A function that returns rules: they get its name, and remember its arguments.
+    """Marks a function that returns rules as a scheme.
 
-    Arguments whose types have checks are checked.
+    Its arguments are checked if their types have checks, and its rules get its name and
+    remember the call.
     """
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> Rules:
         given = checked(function, *args, **kwargs)
         rules = function(*given.args, **given.kwargs)
-        made = Rules(rules, name=f"scheme {function.__name__}")
-        made.parts = (made,)
-        made.call = call, given.arguments
-        return made
+        named = Rules(rules, name=f"scheme {function.__name__}")
+        named.parts = (named,)
+        named.call = call, given.arguments
+        return named
 
     call.__signature__ = plain_signature(function)  # pyright: ignore - inspect's own
     return call
 
 
 def complete(rules: Mapping[Part, Rule], required: Sequence[Part] = ()) -> Rules:
-    """Rules of which only some must match, and which leave out no scale or bias.
+    """These rules, and ones for scales (ones) and biases (zeros) if they have none.
 
-    Norms start as the identity and biases at zero unless `rules` say otherwise.
+    Only the patterns in `required` must match a leaf.
     """
     return Rules({**rules, **_missing(rules)}, required=required)
 
 
 def transformer(out: Rule, others: Mapping[Part, Rule]) -> Rules:
-    """Rules with one for the two kernels of a block that end on the stream."""
+    """Rules for blocks; `out` is for the two kernels that write to the stream."""
     ends = (ATTENTION_OUT, MLP_OUT)
     return complete({**dict.fromkeys(ends, out), **others}, ends)
 
@@ -84,7 +85,7 @@ Axes = Callable[[Leaf], Mapping[str, int | tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class by_fan:
-    """`variance_scaling`, its axes those of the leaf, fused projections split."""
+    """`variance_scaling` with the axes of the leaf; fused projections are split."""
 
     scale: float
     mode: Mode
@@ -105,7 +106,7 @@ def fan_in(leaf: Leaf) -> float:
 def side_by_side(
     leaf: Leaf, init: Initializer | Sequence[Initializer], sections: int
 ) -> Initializer:
-    """Parts of equal size along the outputs: gates, or query, key and value."""
+    """Sections of equal size along the outputs: gates, or query, key and value."""
     axis = axes(leaf)["out_axis"]
     init = init if isinstance(init, Initializer) else tuple(init)
     return split(init, sections, axis if isinstance(axis, int) else -1)
@@ -118,7 +119,7 @@ def drawn(rule: Rule, leaf: Leaf) -> Any:
 
 @dataclass(frozen=True)
 class times:
-    """What a rule draws, times a factor that may depend on the leaf."""
+    """The initializer of a rule, times a factor that may depend on the leaf."""
 
     rule: Rule
     factor: Factor | float
@@ -131,7 +132,7 @@ class times:
 
 @dataclass(frozen=True)
 class by_depth:
-    """The factor `1 / sqrt(2 (l + 1))` of layer `l`, from 0, of some layers."""
+    """The factor `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers."""
 
     layers: int
 
@@ -153,7 +154,7 @@ def layer(leaf: Leaf, layers: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class of_layers:
-    """A rule for leaves of one of `layers` layers, where their path has a number."""
+    """A rule that refuses leaves with a layer number of `layers` or more."""
 
     layers: int
     rule: Rule
@@ -176,7 +177,7 @@ class refuse:
 
 @dataclass(frozen=True)
 class by_width:
-    """The law `N(0, (factor / sqrt(width))**2)` of an embedding."""
+    """The distribution `N(0, (factor / sqrt(width))**2)` for an embedding."""
 
     factor: float = 1.0
 
@@ -185,9 +186,13 @@ class by_width:
 
 
 def around_blocks(kernel: Rule) -> dict[Part, Rule]:
-    """What a vision transformer has beside its blocks; `kernel` for all the rest."""
-    parts: dict[Part, Rule] = {POSITION: kernel, TOKEN: kernel}
-    return {**parts, PATCHES: lecun_normal(), HEAD: zeros, **everywhere(kernel)}
+    """Rules for a vision transformer outside its blocks; `kernel` for all the rest."""
+    return {
+        **dict.fromkeys((POSITION, TOKEN), kernel),
+        PATCHES: lecun_normal(),
+        HEAD: zeros,
+        **everywhere(kernel),
+    }
 
 
 def everywhere(kernel: Rule, embedding: Rule | None = None) -> dict[Part, Rule]:

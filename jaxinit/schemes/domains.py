@@ -1,4 +1,4 @@
-"""What practice recommends, by kind of model."""
+"""Recommended initializations by kind of model."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ def vision() -> Rules:
     - head: `N(0, 0.01**2)`
     - norm scale 1, bias 0
 
-    Of residual networks with norms `zero_gamma` also starts the blocks as the identity.
+    For residual networks with norms, `zero_gamma` also starts blocks as the identity.
     He et al., "Delving deep into rectifiers" (2015).
 
     Returns:
@@ -57,10 +57,10 @@ def vision() -> Rules:
 
 @scheme
 def language(layers: Count) -> Rules:
-    """Transformers of language: Glorot's law, narrower where the stream is written.
+    """Transformers of language: Glorot, narrower where a block writes to the stream.
 
-    - kernel: Glorot uniform, of fused projections each by itself
-    - attention and feed-forward output: the same divided by `sqrt(2 layers)`
+    - kernel: Glorot uniform; fused projections each for itself
+    - attention and feed-forward output: the same, divided by `sqrt(2 layers)`
     - embedding, position: `N(0, 0.02**2)`
     - norm scale 1, bias 0
 
@@ -87,11 +87,11 @@ def language(layers: Count) -> Rules:
 def recurrent() -> Rules:
     """LSTMs, GRUs and simple recurrent networks.
 
-    - recurrent kernel: orthogonal, each gate by itself; of a convolution with the
-      window among the inputs
-    - input and other kernels: Glorot uniform, each gate by itself
-    - bias: 1 for the forget gate of an LSTM or minimal gated unit; 0 for the others,
-      and for all where the layer itself adds 1, as in Haiku and `ConvLSTMCell`
+    - recurrent kernel: orthogonal, each gate for itself; the window of a convolution
+      counts as inputs
+    - input and other kernels: Glorot uniform, each gate for itself
+    - bias: 1 for the forget gate of an LSTM or minimal gated unit, 0 for the others; 0
+      for all if the layer itself adds 1, as in Haiku and `ConvLSTMCell`
     - embedding: `N(0, 1 / width)`
     - norm scale 1
 
@@ -145,7 +145,7 @@ def _by_rows(leaf: Leaf) -> Initializer:
 def mlp(activation: Nonlinearity) -> Rules:
     """Dense and convolutional networks with one activation.
 
-    - kernel: that of `jaxinit.for_activation`, such as He normal for "relu"
+    - kernel: as by `jaxinit.for_activation`, such as He normal for "relu"
     - norm scale 1, bias 0
 
     Args:
@@ -156,19 +156,19 @@ def mlp(activation: Nonlinearity) -> Rules:
 
     Raises:
         ValueError: if the name is unknown, or the function's gain is not finite.
-        TypeError: if `activation` is no such function.
+        TypeError: if `activation` is not such a function.
 
     >>> mlp("relu").name
     'scheme mlp'
     """
     init = for_activation(activation).initializer
-    assert isinstance(init, variance_scaling)  # all of its table are
+    assert isinstance(init, variance_scaling)  # as for all activations
     return complete({KERNEL: _with_axes(init)}, [KERNEL])
 
 
 @dataclass(frozen=True)
 class _with_axes:  # noqa: N801 - used, and therefore spelled, as a function
-    """An initializer, its axes those of the leaf."""
+    """An initializer, with the axes of the leaf."""
 
     init: variance_scaling
 

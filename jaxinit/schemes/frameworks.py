@@ -1,4 +1,4 @@
-"""What the layers of other libraries start from, by themselves."""
+"""The default initializations of layers of other libraries."""
 
 import math
 from collections.abc import Sequence
@@ -63,19 +63,19 @@ def flax() -> Rules:
     """The layers of Flax, Linen and NNX.
 
     - kernel: LeCun normal, variance `1 / fan_in`; of attention, over all heads
-    - recurrent kernel: orthogonal, the gates of NNX's fused one together; of
-      `ConvLSTMCell` LeCun normal
+    - recurrent kernel: orthogonal, with the fused gates of NNX as one matrix; of
+      `ConvLSTMCell`, LeCun normal
     - embedding: `N(0, 1 / width)`
     - LoRA: `lora_a` He uniform, `lora_b` 0
     - norm scale 1, slope of a PReLU 0.01
     - bias: 1 for the forget gate of an `MGUCell`, else 0, also in LSTMs
 
-    Linen's `WeightNorm` and `SpectralNorm` divide a kernel by its norms, also the one
-    that they return first: here it has LeCun's law before that.
+    Linen's `WeightNorm` and `SpectralNorm` normalise a kernel before `init` returns it;
+    here it is LeCun normal, not yet normalised.
 
-    The outputs of a kernel of three axes or more are those of the bias beside it; one
-    without a bias that is no attention's counts as a convolution's, and so does that of
-    an `Einsum`, told by its name.
+    A kernel of three axes or more has the outputs that the bias of its layer has.
+    Without a bias, outside an attention, it is taken for a convolution, and so is the
+    kernel of an `Einsum`, known by its name.
 
     Returns:
         The rules.
@@ -106,10 +106,10 @@ _LORA_OUT = Part("second matrix of LoRA", "array", "lora_b")
 
 
 def _flax_axes(leaf: Leaf) -> dict:
-    """As Flax takes them: it knows neither its einsums nor transposed kernels."""
-    found = axes(leaf)
-    is_plain = found["in_axis"] == -1 or "einsum" in described(leaf)[1]
-    return {"in_axis": -2, "out_axis": -1} if is_plain else found
+    """The axes that Flax assumes, also for its einsums and for transposed kernels."""
+    true = axes(leaf)
+    is_plain = true["in_axis"] == -1 or "einsum" in described(leaf)[1]
+    return {"in_axis": -2, "out_axis": -1} if is_plain else true
 
 
 _FLAX_KERNEL = by_fan(1.0, "fan_in", "truncated_normal", _flax_axes)
@@ -125,7 +125,7 @@ def torch() -> Rules:
 
     - kernel and bias: `U(+-1 / sqrt(fan_in))`
     - recurrent layers, all four arrays: `U(+-1 / sqrt(units))`
-    - query, key and value: Glorot uniform of the three together,
+    - query, key and value: Glorot uniform of the three as one matrix,
       `U(+-sqrt(6 / (4 width)))`; biases of attention 0
     - embedding: `N(0, 1)`
     - norm scale 1, bias 0
@@ -139,8 +139,8 @@ def torch() -> Rules:
     1.0
     """
     attention = by_fan(0.5, "fan_in", "uniform")
-    parts = dict.fromkeys((QUERY_KEY, VALUE, FUSED), attention)
-    return complete({**parts, _ATTENTION_BIAS: zeros, **_bounded_by_fan()})
+    projections = dict.fromkeys((QUERY_KEY, VALUE, FUSED), attention)
+    return complete({**projections, _ATTENTION_BIAS: zeros, **_bounded_by_fan()})
 
 
 @scheme
@@ -151,7 +151,7 @@ def equinox() -> Rules:
     - recurrent layers, all arrays: `U(+-1 / sqrt(units))`
     - embedding: `N(0, 1)`
     - norm scale 1, norm bias 0, slope of a PReLU 0.25
-    - `g` of a weight norm: the norms of the weight that these rules draw beside it
+    - `g` of a weight norm: the norms of the weight that these rules draw for it
 
     Returns:
         The rules.
@@ -166,7 +166,7 @@ def equinox() -> Rules:
 
 
 class _BesideLayer(Part):
-    """An array beside a module that has a weight."""
+    """An array of a module that wraps a `layer` with a weight."""
 
     def __call__(self, leaf: Leaf) -> bool:
         return super().__call__(leaf) and _weight_of(leaf) in leaf.leaves
@@ -187,7 +187,7 @@ def _norm_of_weight(leaf: Leaf) -> keyed:
 
 @dataclass(frozen=True)
 class _Norms:
-    """Norms of what `init` draws in a shape, over the axes that have size 1."""
+    """Norms of a weight that `init` draws, over the axes that have size 1 here."""
 
     init: Initializer
     shape: tuple[int, ...]
@@ -212,14 +212,14 @@ def _bounded_by_fan() -> dict[Part, Rule]:
 
 
 def _by_units(leaf: Leaf) -> Initializer:
-    found = cell(leaf)
-    return _bounded(found.units if found else fan_in(leaf))
+    own = cell(leaf)
+    return _bounded(own.units if own else fan_in(leaf))
 
 
 def _bounded_bias(leaf: Leaf) -> Initializer:
-    found, kernel = cell(leaf), kernel_beside(leaf)
-    if found:
-        return _bounded(found.units)
+    own, kernel = cell(leaf), kernel_beside(leaf)
+    if own:
+        return _bounded(own.units)
     return _bounded(fan_in(kernel)) if kernel else zeros
 
 
@@ -232,9 +232,9 @@ def keras() -> Rules:
     """The layers of Keras.
 
     - kernel: Glorot uniform, `U(+-sqrt(6 / (fan_in + fan_out)))`
-    - recurrent kernel: orthogonal, fused gates together
-    - bias of an LSTM: 1 for the forget gate, 0 for the others, or 0 for all where the
-      layer itself adds 1, as in Haiku; other biases 0
+    - recurrent kernel: orthogonal, with fused gates as one matrix
+    - bias of an LSTM: 1 for the forget gate, 0 for the others; 0 for all if the layer
+      itself adds 1, as in Haiku; other biases 0
     - embedding: `U(+-0.05)`
     - norm scale 1
 
@@ -263,13 +263,13 @@ _GLOROT = by_fan(1.0, "fan_avg", "uniform")
 def haiku() -> Rules:
     """The layers of Haiku.
 
-    - kernel: `N(0, 1 / fan_in)` cut at two sigmas and not widened, so that the
+    - kernel: `N(0, 1 / fan_in)` cut at two sigmas and not widened, so that the standard
       deviation is `0.8796 / sqrt(fan_in)`
-    - kernels of GRUs: LeCun normal, deviation `1 / sqrt(fan_in)`
+    - kernels of GRUs: LeCun normal, standard deviation `1 / sqrt(fan_in)`
     - embedding: `N(0, 1)` cut at two sigmas, not widened
     - norm scale 1, bias 0
 
-    Its attention asks for an initializer, and has the law of other kernels here.
+    Haiku's attention has no default; here it has the rule of other kernels.
 
     Returns:
         The rules.

@@ -1,4 +1,4 @@
-"""Attention whose products start near the identity: kernels that are drawn together."""
+"""Attention whose products start near the identity: kernels that are drawn jointly."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def mimetic(
 ) -> Rules:
     """Self-attention that starts as trained vision transformers end up.
 
-    With `Z` of entries `N(0, 1 / width)`, other ones for each product:
+    With entries of `Z` from `N(0, 1 / width)`, drawn anew for each product:
 
     - query and key: `W_q W_k.T` of each head is the best approximation, of the rank of
       the head, to `0.7 Z + 0.7 I`
@@ -40,11 +40,11 @@ def mimetic(
     - other kernels, position, class token: `N(0, 0.02**2)` cut at two sigmas, not
       widened; patch embedding LeCun normal; head 0; norm scale 1, bias 0
 
-    Both factors of a product share the square roots of its singular values. They are
-    leaves of their own, drawn with the key of the attention around them, so that each
-    finds the same product: that is one decomposition of a width by width matrix for
-    each head, in queries and again in keys. Kernels may be fused, `(width, 3 width)`.
-    No formula for the moments of their entries is known here, so that
+    Both factors of a product get the square roots of its singular values. They are
+    separate leaves, drawn with the key of the attention around them, so that each
+    computes the same product: this takes one decomposition of a width by width matrix
+    for each head, in queries and again in keys. Kernels may be fused, `(width, 3
+    width)`. There is no formula for the moments of their entries, so that
     `jaxinit.testing.assert_moments` refuses them.
 
     Trockman and Kolter, "Mimetic initialization of self-attention layers" (2023), who
@@ -54,15 +54,15 @@ def mimetic(
     Args:
         heads: number of heads, at least 1.
         query_key: factors of `Z` and `I` in the product of queries and keys.
-        value_out: those in the product of values and output.
+        value_out: factors of `Z` and `I` in the product of values and output.
 
     Returns:
         The rules.
 
     Raises:
         ValueError: if `heads` is out of range or the factors are not two finite
-            numbers; in a plan, if an attention is not of `heads` heads that are as wide
-            together as its input.
+            numbers; in a plan, if an attention does not have `heads` heads that are
+            together as wide as its input.
 
     >>> mimetic(heads=12).name
     'scheme mimetic'
@@ -98,14 +98,15 @@ class _Product:
     heads: int
 
     def factor(self, key: jax.Array, width: int, side: str, dtype: Any) -> jax.Array:
-        """The `width` columns of one factor, those of a head side by side."""
+        """The `width` columns of one factor, head after head."""
 
         def of_head(key):
             key, key_of_signs = jax.random.split(key)
             noise = jax.random.normal(key, (width, width), dtype) / math.sqrt(width)
             product = self.noise * noise + self.identity * jnp.eye(width, dtype=dtype)
             left, values, right = jnp.linalg.svd(product)
-            # The signs of singular vectors are free: both factors take the same, drawn.
+            # Singular vectors are unique up to signs. Random signs replace the ones of
+            # the library, the same in both factors.
             own = jnp.where(jnp.sum(left, axis=0) < 0, -1, 1)
             signs = own * jax.random.rademacher(key_of_signs, (width,), dtype)
             vectors = left if side == "left" else right.T
@@ -131,8 +132,8 @@ class _Kernel:
 
     def __call__(self, key: Any, shape: Sequence[int], dtype: Any = jnp.float32):
         wide = jnp.promote_types(dtype, jnp.float32)
-        parts = [x.product.factor(key, self.width, x.side, wide) for x in self.factors]
-        kernel = jnp.concatenate(parts, axis=1)
+        drawn = [x.product.factor(key, self.width, x.side, wide) for x in self.factors]
+        kernel = jnp.concatenate(drawn, axis=1)
         kernel = kernel.T if self.transposed else kernel
         return kernel.reshape(shape).astype(dtype)
 
@@ -144,7 +145,7 @@ class _Kernel:
 
 @dataclass(frozen=True)
 class _together:  # noqa: N801 - used, and therefore spelled, as a function
-    """A kernel of an attention, drawn with the key that all its kernels share."""
+    """A kernel of an attention, drawn with the key that all kernels of it share."""
 
     factors: tuple[_Factor, ...]
     heads: int

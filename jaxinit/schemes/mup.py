@@ -1,18 +1,18 @@
 """muP, the maximal update parametrization: settings of a narrow model fit a wide one.
 
 Yang et al., "Tensor programs V: tuning large neural networks via zero-shot
-hyperparameter transfer" (2022), in the form of its table 8. With the fan in of a kernel
-`m` times, and its fan out `n` times, those of the base model:
+hyperparameter transfer" (2022), in the form of its table 8. For a kernel whose fan in
+is `m` times, and whose fan out is `n` times, as large as in the base model:
 
-| kernel of | deviation | Adam's learning rate | SGD's learning rate |
+| kernel of | standard deviation | Adam's learning rate | SGD's learning rate |
 | --- | --- | --- | --- |
 | inputs (only outputs grow), biases, norms | as at the base | 1 | n |
 | hidden layers (both grow) | base / sqrt(m) | 1 / m | n / m |
 | the output (only inputs grow) | as at the base | 1 | m |
 
-The weight decay of a leaf is multiplied by one over its learning rate's multiplier, so
-that their product is the same at every width. The forward pass has two numbers of its
-own: `output_multiplier` and `attention_scale`.
+The weight decay of a leaf is divided by the multiplier of its learning rate, so that
+their product is the same at every width. The forward pass needs two numbers:
+`output_multiplier` and `attention_scale`.
 """
 
 import math
@@ -38,7 +38,7 @@ Kind = Literal["fixed", "input", "hidden", "output"]
 
 
 class Multipliers(NamedTuple):
-    """What the learning rate of a leaf is multiplied by.
+    """Factors for the learning rate of a leaf.
 
     Attributes:
         adam: under Adam and AdamW.
@@ -55,9 +55,9 @@ class Scaling:
 
     Attributes:
         base: the leaf of the base model.
-        target: the leaf of the model that is to be trained.
-        fan_in: growth of its inputs, 1 of biases, norms and embeddings.
-        fan_out: growth of its outputs; of a vector, of its size.
+        target: the leaf of the model to be trained.
+        fan_in: growth of its inputs; 1 for biases, norms and embeddings.
+        fan_out: growth of its outputs; for a vector, of its size.
     """
 
     base: Leaf
@@ -67,28 +67,26 @@ class Scaling:
 
     @property
     def kind(self) -> Kind:
-        """Whose kernel it is; "input" is any leaf that grows by its outputs alone."""
+        """The kind of layer; "input" for any leaf whose inputs do not grow."""
         if self.fan_in == 1:
             return "fixed" if self.fan_out == 1 else "input"
         return "output" if self.fan_out == 1 else "hidden"
 
     @property
     def multipliers(self) -> Multipliers:
-        """What its learning rate is multiplied by; 1 of a leaf of the same size."""
+        """The factors for its learning rate; 1 for a leaf of the same size."""
         if self.kind == "output":
             return Multipliers(1.0, self.fan_in)
         return Multipliers(1 / self.fan_in, self.fan_out / self.fan_in)
 
     def initializer(self, rules: Rules, position: int) -> Initializer:
-        """The law of the base leaf, narrower in a hidden layer."""
-        (_, wanted), (own, found) = (
-            _with_std(rules.initializer(position, leaf), leaf)
-            for leaf in (self.base, self.target)
-        )
+        """An initializer with the deviation of the base leaf, less in hidden layers."""
+        _, wanted = _with_std(rules.initializer(position, self.base), self.base)
+        own, std = _with_std(rules.initializer(position, self.target), self.target)
         if self.kind == "hidden":
             wanted /= math.sqrt(self.fan_in)
-        same = math.isclose(found, wanted, rel_tol=1e-9, abs_tol=0.0)
-        return own if same or not found else scaled(own, wanted / found)
+        is_same = math.isclose(std, wanted, rel_tol=1e-9, abs_tol=0.0)
+        return own if is_same or not std else scaled(own, wanted / std)
 
 
 def _with_std(initializer: Any, leaf: Leaf) -> tuple[Initializer, float]:
@@ -115,20 +113,19 @@ Amount = Annotated[float, amount]
 
 
 def widths(base: Any, target: Any) -> Mapping[str, Scaling]:
-    """How every leaf grows from a base model to the model that is to be trained.
+    """How every leaf grows from a base model to the model to be trained.
 
     Args:
         base: pytree of arrays or `jax.ShapeDtypeStruct`s, of the width at which the
-            settings were, or will be, found.
+            settings are tuned.
         target: the same model at another width.
 
     Returns:
         `Scaling` by path.
 
     Raises:
-        PlanError: naming every leaf that only one of them has, that has another number
-            of axes, or that grows along an axis that is neither its kernel's inputs nor
-            its outputs.
+        PlanError: naming every leaf that only one of them has, whose number of axes
+            differs, or that grows along an axis of neither inputs nor outputs.
 
     >>> def shapes(width):
     ...     dense = jax.ShapeDtypeStruct((width, width), "float32")
@@ -141,19 +138,19 @@ def widths(base: Any, target: Any) -> Mapping[str, Scaling]:
         {leaf.path: leaf for leaf in leaf_contexts(leaf_paths(tree))}
         for tree in (base, target)
     ]
-    found, problems = {}, []
+    scalings, problems = {}, []
     for path in dict.fromkeys([*leaves[0], *leaves[1]]):
         if path not in leaves[0] or path not in leaves[1]:
             which = "base" if path in leaves[0] else "target"
             problems.append(f"{path}: only the {which} model has it")
             continue
         try:
-            found[path] = _scaling(leaves[0][path], leaves[1][path])
+            scalings[path] = _scaling(leaves[0][path], leaves[1][path])
         except ValueError as error:
             problems.append(f"{path}: {error}")
     if problems:
         raise PlanError(problems_message("the pair of models", problems))
-    return found
+    return scalings
 
 
 def _scaling(base: Leaf, target: Leaf) -> Scaling:
@@ -167,14 +164,11 @@ def _scaling(base: Leaf, target: Leaf) -> Scaling:
                 "must be the same"
             )
         return Scaling(base, target, 1.0, growth)
-    named = axes(target)
-    old, new = fans(base.shape, **named), fans(target.shape, **named)
-    window = [
-        axis
-        for axis, sizes in enumerate(zip(base.shape, target.shape, strict=True))
-        if sizes[0] != sizes[1] and axis not in _named(named, len(target.shape))
-    ]
-    if window:
+    in_and_out = axes(target)
+    old, new = fans(base.shape, **in_and_out), fans(target.shape, **in_and_out)
+    may_grow = _from_the_front(in_and_out, len(target.shape))
+    sizes = zip(base.shape, target.shape, strict=True)
+    if any(a != b and axis not in may_grow for axis, (a, b) in enumerate(sizes)):
         raise ValueError(
             f"its window has grown, from {base.shape} to {target.shape}: only inputs "
             "and outputs may"
@@ -182,21 +176,22 @@ def _scaling(base: Leaf, target: Leaf) -> Scaling:
     return Scaling(base, target, new.fan_in / old.fan_in, new.fan_out / old.fan_out)
 
 
-def _named(axes: Mapping[str, Any], ndim: int) -> set[int]:
-    """All axes of inputs and outputs, counted from the front."""
+def _from_the_front(axes: Mapping[str, Any], ndim: int) -> set[int]:
+    """All axes of inputs and outputs, as numbers that are not negative."""
     groups = (x if isinstance(x, tuple) else (x,) for x in axes.values())
     return {axis % ndim for group in groups for axis in group}
 
 
 @with_checks
 def rules(standard: Any, grown: Widths) -> Rules:
-    """Rules of the standard parametrization, as muP has them at the target's width.
+    """Rules of the standard parametrization, changed to muP at the width of the target.
 
-    At the base model's own width they are the same. The paper advises an output kernel
-    of zeros, so that wide models start as the narrow one does: put such a rule first.
+    At the width of the base model they stay the same. The paper advises an output
+    kernel of zeros, so that wide models start as the narrow one does: put such a rule
+    first.
 
     Args:
-        standard: rules, such as `jaxinit.schemes.flax()`, of initializers of jaxinit.
+        standard: rules with initializers of jaxinit, such as `jaxinit.schemes.flax()`.
         grown: what `widths` returned.
 
     Returns:
@@ -222,7 +217,7 @@ def rules(standard: Any, grown: Widths) -> Rules:
 
 @dataclass(frozen=True)
 class _at_width:  # noqa: N801 - used, and therefore spelled, as a function
-    """One of the standard rules, as muP has it."""
+    """One of the standard rules, changed to muP."""
 
     standard: Rules
     grown: Widths
@@ -248,7 +243,7 @@ def scale_by_width(
 ) -> optax.GradientTransformation:
     """Multiplies updates by muP's multipliers of the learning rate.
 
-    To go before `optax.add_decayed_weights`, which then decays at the same pace at
+    It goes before `optax.add_decayed_weights`, so that the pace of decay is the same at
     every width, and, for SGD, before `optax.trace`.
 
     Args:
@@ -284,10 +279,10 @@ def adam(
 ) -> optax.GradientTransformation:
     """Adam under muP: `optax.adam` at the base width.
 
-    Gradients are smaller the wider the model, so `eps` must be far below them.
+    The wider the model, the smaller are gradients, so `eps` must be far below them.
 
     Args:
-        learning_rate: that of the base model, a number or a schedule.
+        learning_rate: of the base model, a number or a schedule.
         grown: what `widths` returned.
         **moments: arguments of `optax.scale_by_adam`.
 
@@ -295,8 +290,8 @@ def adam(
         The optimizer.
 
     Raises:
-        ValueError: if a number is negative or none.
-        TypeError: if `grown` is not of `widths`.
+        ValueError: if a number is negative or not a number.
+        TypeError: if `grown` is not what `widths` returned.
     """
     return adamw(learning_rate, grown, weight_decay=0.0, **moments)
 
@@ -315,9 +310,9 @@ def adamw(
     The decay of a step is `learning_rate * weight_decay` at every width.
 
     Args:
-        learning_rate: that of the base model, a number or a schedule.
+        learning_rate: of the base model, a number or a schedule.
         grown: what `widths` returned.
-        weight_decay: that of the base model.
+        weight_decay: of the base model.
         mask: which leaves decay, as in `optax.adamw`.
         **moments: arguments of `optax.scale_by_adam`.
 
@@ -325,8 +320,8 @@ def adamw(
         The optimizer.
 
     Raises:
-        ValueError: if a number is negative or none.
-        TypeError: if `grown` is not of `widths`.
+        ValueError: if a number is negative or not a number.
+        TypeError: if `grown` is not what `widths` returned.
     """
     return optax.chain(
         optax.scale_by_adam(**moments),
@@ -345,21 +340,21 @@ def sgd(
     nesterov: Flag = False,
     weight_decay: Amount = 0.0,
 ) -> optax.GradientTransformation:
-    """SGD under muP: `optax.sgd` at the base width, if nothing decays.
+    """SGD under muP: `optax.sgd` at the base width, if there is no decay.
 
     Args:
-        learning_rate: that of the base model, a number or a schedule.
+        learning_rate: of the base model, a number or a schedule.
         grown: what `widths` returned.
         momentum: how much of the last step is kept.
         nesterov: whether momentum is Nesterov's.
-        weight_decay: that of the base model, added to gradients.
+        weight_decay: of the base model; added to gradients.
 
     Returns:
         The optimizer.
 
     Raises:
-        ValueError: if a number is negative or none.
-        TypeError: if `grown` is not of `widths`.
+        ValueError: if a number is negative or not a number.
+        TypeError: if `grown` is not what `widths` returned.
     """
     return optax.chain(
         scale_by_width(grown, "sgd"),
@@ -371,13 +366,13 @@ def sgd(
 
 @with_checks
 def output_multiplier(base_width: Share, width: Share) -> float:
-    """What the forward pass multiplies logits by: `base_width / width`.
+    """The factor for logits in the forward pass: `base_width / width`.
 
-    Logits of a tied embedding too.
+    It is for the logits of a tied embedding too.
 
     Args:
-        base_width: width of what the output layer reads in the base model.
-        width: the same in the model that is trained.
+        base_width: width of the input of the output layer in the base model.
+        width: the same in the model to be trained.
 
     Returns:
         The number.
@@ -393,14 +388,14 @@ def output_multiplier(base_width: Share, width: Share) -> float:
 
 @with_checks
 def attention_scale(base_head_dim: Share, head_dim: Share) -> float:
-    """What queries times keys are multiplied by: `sqrt(base_head_dim) / head_dim`.
+    """The factor for queries times keys: `sqrt(base_head_dim) / head_dim`.
 
-    One over the size of a head, not over its root; at the base size that is the usual
-    `1 / sqrt(head_dim)`.
+    It falls with the size of a head, not with its root; at the base size it is the
+    usual `1 / sqrt(head_dim)`.
 
     Args:
         base_head_dim: size of a head in the base model.
-        head_dim: size of a head in the model that is trained.
+        head_dim: size of a head in the model to be trained.
 
     Returns:
         The number.

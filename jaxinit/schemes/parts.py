@@ -1,4 +1,4 @@
-"""Parts of models: which leaf is what, told by the names that libraries give."""
+"""Parts of models: which leaf is what, by the names that libraries use."""
 
 import dataclasses
 import re
@@ -8,8 +8,8 @@ import jax
 
 from jaxinit._tree.leaf import Leaf
 
-# What a leaf is, by the last segment of its path; whose it is, by the one before. The
-# names on the right stand for themselves.
+# The kind of a leaf, by the last segment of its path; the segment before it names the
+# module.
 _KINDS = {
     **dict.fromkeys(("kernel", "weight", "weights", "w"), "kernel"),
     **dict.fromkeys(("scale", "gamma"), "scale"),
@@ -22,15 +22,17 @@ _TORCH_LAYOUT = ("weight", "weight_ih", "weight_hh")  # (outputs, inputs, window
 
 @dataclass(frozen=True)
 class Part:
-    """The leaves that play a part in a model: a pattern of rules.
+    """The leaves that play one part in a model: a pattern of rules.
 
     Attributes:
-        words: what they are.
+        words: what they are, for errors.
         kinds: kinds of leaf, separated by spaces: kernel, scale, bias, embedding, or
             array for any other.
-        names: names of the module, or of a bare array itself, as they are or before
-            the number that Flax gives, as in `Dense_0`; none means any.
-        inside: parts of names, one of which a module around it must have.
+        names: names of the module, or of the array itself if its kind is array,
+            separated by spaces. A number at the end, as in Flax's `Dense_0`, is
+            ignored. None means any name.
+        inside: substrings, separated by spaces; the path of the modules around must
+            have one of them.
         ndim: the fewest axes of such an array.
     """
 
@@ -58,7 +60,7 @@ class Part:
 
 
 def described(leaf: Leaf) -> tuple[str, str, str]:
-    """Kind of a leaf, name of its module or of itself, and the path around that."""
+    """Kind of a leaf, name of its module (or its own if bare), path around that."""
     *around, last = leaf.path.lower().split("/")
     if last in _CELL_KERNELS:
         return "kernel", last, "/".join(around)
@@ -74,7 +76,7 @@ def described(leaf: Leaf) -> tuple[str, str, str]:
 
 
 def _is_affine(leaf: Leaf) -> bool:
-    """Whether a bias beside it has its shape, as in a norm over several axes."""
+    """Whether it has a bias of its own shape, as in a norm over several axes."""
     bias = bias_beside(leaf)
     return bias is not None and bias.shape == leaf.shape
 
@@ -133,10 +135,10 @@ def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
     """`in_axis` and `out_axis` of a kernel, by the layout of its library.
 
     Kernels named `weight` have torch's and Equinox's order, outputs first; others have
-    Flax's, outputs last. Flax's attention has three axes: (inputs, heads, size) and,
-    at its output, (heads, size, outputs). A bias beside a kernel tells its outputs:
-    several axes, as of Flax's `DenseGeneral`, or the last but one, as of transposed
-    convolutions in Haiku and Keras.
+    Flax's, outputs last. Flax's attention has three axes: (inputs, heads, size), and
+    (heads, size, outputs) at its output. The bias of a layer has the shape of its
+    outputs: these can be several axes, as in Flax's `DenseGeneral`, or the last but
+    one, as in transposed convolutions of Haiku and Keras.
     """
     if outputs_first(leaf):
         return {"in_axis": 1, "out_axis": 0}
@@ -155,8 +157,8 @@ def _axes_by_bias(leaf: Leaf) -> dict[str, int | tuple[int, ...]] | None:
         return {"in_axis": -1, "out_axis": -2}
     for outputs in range(len(bias.shape), 1, -1):
         batch = len(bias.shape) - outputs  # axes that inputs and outputs share
-        found = leaf.shape[:batch] + leaf.shape[ndim - outputs :]
-        if found == bias.shape and len(bias.shape) < ndim:
+        expected = leaf.shape[:batch] + leaf.shape[ndim - outputs :]
+        if expected == bias.shape and len(bias.shape) < ndim:
             first = ndim - outputs
             return {"in_axis": _axis(0, first), "out_axis": _axis(first, ndim)}
     return None
@@ -178,12 +180,12 @@ def bias_beside(leaf: Leaf) -> jax.ShapeDtypeStruct | None:
 
 
 def kernel_beside(leaf: Leaf) -> Leaf | None:
-    """The kernel of the layer that a bias belongs to; None beside a norm's scale."""
+    """The kernel of the layer that a bias belongs to; None for the bias of a norm."""
     for name in leaf.siblings:
         if _KINDS.get(name) == "kernel":
-            found = at(leaf, beside(leaf.path, name))
-            if described(found)[0] == "kernel" and len(found.shape) > 1:
-                return found
+            sibling = at(leaf, beside(leaf.path, name))
+            if described(sibling)[0] == "kernel" and len(sibling.shape) > 1:
+                return sibling
     return None
 
 
@@ -193,31 +195,31 @@ def beside(path: str, name: str) -> str:
 
 
 def at(leaf: Leaf, path: str) -> Leaf:
-    """Another leaf of the same tree; of its siblings those with names known here."""
-    found = leaf.leaves[path]
+    """Another leaf of the same tree, with only the siblings that `_KINDS` names."""
+    other = leaf.leaves[path]
     names = {name: beside(path, name) for name in (path.rpartition("/")[2], *_KINDS)}
     return dataclasses.replace(
         leaf,
         path=path,
-        shape=tuple(found.shape),
-        dtype=found.dtype,
+        shape=tuple(other.shape),
+        dtype=other.dtype,
         siblings={x: leaf.leaves[y] for x, y in names.items() if y in leaf.leaves},
     )
 
 
 def stack(leaf: Leaf) -> str | None:
-    """Whether a leaf is of the encoder or of the decoder; None if no name says so.
+    """Which of "encoder" and "decoder" a leaf is in; None if its path does not tell.
 
     The first segment that has one of the words, and not both, decides: in a decoder,
-    `encoder_attention` is of the decoder.
+    `encoder_attention` belongs to the decoder.
     """
     for segment in leaf.path.split("/"):
         words = (
             x.lower() for x in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", segment)
         )
-        found = {m[1] for x in words if (m := re.fullmatch(_STACK, x))}
-        if len(found) == 1:
-            return found.pop()
+        stacks = {m[1] for x in words if (m := re.fullmatch(_STACK, x))}
+        if len(stacks) == 1:
+            return stacks.pop()
     return None
 
 
@@ -225,16 +227,16 @@ _STACK = r"(encoder|decoder)(?:s|blocks?|layers?)?"
 
 
 def place_in_block(leaf: Leaf) -> tuple[int, int] | None:
-    """Position of a layer among its like in a residual block, from 0, and their number.
+    """Position of a layer among the like layers of its block, from 0, and their number.
 
     Layers are alike if their names differ only in a number at the end, such as `bn1`
-    and `bn2`, or `Conv_0` and `Conv_1`. A block is a module that is numbered itself.
-    None outside a block.
+    and `bn2`, or `Conv_0` and `Conv_1`. A block is a module with a number of its own.
+    None for a leaf outside any block.
     """
-    found = re.fullmatch(r"((?:.*/)?[^/]*\d/[^/]*?)(\d+)(/[^/]+)", leaf.path)
-    if not found:
+    match = re.fullmatch(r"((?:.*/)?[^/]*\d/[^/]*?)(\d+)(/[^/]+)", leaf.path)
+    if not match:
         return None
-    stem, number, last = found[1], int(found[2]), found[3]
+    stem, number, last = match[1], int(match[2]), match[3]
     first = end = number
     while f"{stem}{first - 1}{last}" in leaf.leaves:
         first -= 1

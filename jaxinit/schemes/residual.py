@@ -22,13 +22,13 @@ _HE = by_fan(2.0, "fan_out", "normal")
 
 
 def _is_last(leaf: Leaf) -> bool:
-    """Whether it is of the last of several layers of its kind in a block."""
+    """Whether a leaf is in the last of several like layers of a block."""
     place = place_in_block(leaf)
     return place is not None and 1 < place[1] == place[0] + 1
 
 
 class _Last(Part):
-    """The last of several such layers in a numbered module."""
+    """Leaves of the last of several like layers in a block."""
 
     def __call__(self, leaf: Leaf) -> bool:
         return super().__call__(leaf) and _is_last(leaf)
@@ -46,10 +46,10 @@ def zero_gamma() -> Rules:
     - kernel: He by `fan_out`, `N(0, 2 / fan_out)`; head `N(0, 0.01**2)`
     - bias 0
 
-    The last norm is the one with the greatest number among several that differ only in
-    it, as `bn2` or `BatchNorm_1`, in a module that is numbered, as `layer1_0`. Goyal et
-    al., "Accurate, large minibatch SGD" (2017), for scale and head; He et al., "Delving
-    deep into rectifiers" (2015), for kernels.
+    The last norm of a block is the one with the greatest number among norms whose names
+    differ only in it, such as `bn2` or `BatchNorm_1`; a block is a numbered module,
+    such as `layer1_0`. Goyal et al., "Accurate, large minibatch SGD" (2017), for scale
+    and head; He et al., "Delving deep into rectifiers" (2015), for kernels.
 
     Returns:
         The rules.
@@ -70,9 +70,9 @@ def fixup(blocks: Count) -> Rules:
     - head: 0; other kernels: He by `fan_out`
     - scalar multipliers 1 (`scale`), scalar and other biases 0
 
-    Kernels of a block are those that differ only in a number, as `conv1` and `conv2`,
-    in a module that is numbered; a projection of the shortcut has another name. A
-    norm's scale is refused. Zhang et al., "Fixup initialization: residual learning
+    The kernels of a block have names that differ only in a number, such as `conv1` and
+    `conv2`, in a numbered module; a projection in the shortcut has another name. The
+    scale of a norm is refused. Zhang et al., "Fixup initialization: residual learning
     without normalization" (2019).
 
     Args:
@@ -94,7 +94,7 @@ def fixup(blocks: Count) -> Rules:
 
 @dataclass(frozen=True)
 class _in_block:  # noqa: N801 - used, and therefore spelled, as a function
-    """He's law, narrower for each of the kernels of a residual block."""
+    """He's rule, narrower for the several kernels of a residual block."""
 
     blocks: int
 
@@ -117,9 +117,9 @@ def gated(value: float, rest: Rules | None) -> Rules:
 
 @scheme
 def rezero(rest: Rest = None) -> Rules:
-    """ReZero: `x + gate f(x)`, the gate 0.
+    """ReZero: `x + gate f(x)`, with gate 0.
 
-    Gates are parameters by the name of `gate`, `alpha`, `rezero` or the like.
+    Gates are parameters named `gate`, `alpha`, `rezero` or the like.
     Bachlechner et al., "ReZero is all you need" (2020).
 
     Args:
@@ -136,7 +136,7 @@ def rezero(rest: Rest = None) -> Rules:
 
 @scheme
 def skip_init(rest: Rest = None) -> Rules:
-    """SkipInit: `x + gate f(x)`, the gate 0; He's law by `fan_in` for kernels.
+    """SkipInit: `x + gate f(x)`, with gate 0; kernels He normal by `fan_in`.
 
     De and Smith, "Batch normalization biases residual blocks towards the identity
     function in deep networks" (2020).
@@ -157,7 +157,7 @@ def skip_init(rest: Rest = None) -> Rules:
 
 @scheme
 def layer_scale(layers: Count, rest: Rest = None) -> Rules:
-    """LayerScale: `x + gate * f(x)`, a gate for each channel, by depth.
+    """LayerScale: `x + gate * f(x)`, with a gate for each channel, set by depth.
 
     - gate: 0.1 up to 18 layers, 1e-5 up to 24, 1e-6 beyond
 
@@ -176,5 +176,6 @@ def layer_scale(layers: Count, rest: Rest = None) -> Rules:
     >>> layer_scale(layers=24).name
     'scheme layer_scale'
     """
-    value = 0.1 if layers <= 18 else 1e-5 if layers <= 24 else 1e-6
-    return gated(value, rest)
+    if layers <= 18:
+        return gated(0.1, rest)
+    return gated(1e-5 if layers <= 24 else 1e-6, rest)

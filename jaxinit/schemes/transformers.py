@@ -1,4 +1,4 @@
-"""Transformers: small kernels, smaller still where they end on the residual stream."""
+"""Transformers: small kernels, smaller where they write to the residual stream."""
 
 import math
 from collections.abc import Mapping
@@ -76,11 +76,11 @@ def gpt2(layers: Count, stddev: Deviation = 0.02) -> Rules:
 def bert(stddev: Deviation = 0.02) -> Rules:
     """BERT: `N(0, stddev**2)` cut at two sigmas and not widened, everywhere.
 
-    - kernel, embedding, position: truncated, deviation `0.8796 stddev`
+    - kernel, embedding, position: truncated, standard deviation `0.8796 stddev`
     - norm scale 1, bias 0
 
-    Devlin et al., "BERT: pre-training of deep bidirectional transformers" (2018). Its
-    copy in Hugging Face's library does not truncate.
+    Devlin et al., "BERT: pre-training of deep bidirectional transformers" (2018). The
+    version in Hugging Face's library does not truncate.
 
     Args:
         stddev: standard deviation before truncation, zero or greater.
@@ -103,8 +103,8 @@ def bert(stddev: Deviation = 0.02) -> Rules:
 def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
     """Vision transformers, as in DeiT, residual kernels narrower by depth as in BEiT.
 
-    - kernel, position, class token: `N(0, stddev**2)`, cut at -2 and 2 as values, as
-      timm does, so that next to nothing is cut
+    - kernel, position, class token: `N(0, stddev**2)`, cut at the values -2 and 2, as
+      in timm, so that next to nothing is cut
     - attention and feed-forward output of layer `l` (from 0): divided by
       `sqrt(2 (l + 1))`
     - patch embedding: LeCun normal; head: 0
@@ -112,7 +112,7 @@ def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
 
     Dosovitskiy et al., "An image is worth 16x16 words" (2021), for the head and, by
     their program, patches; Touvron et al., "Training data-efficient image transformers"
-    (2021); Bao et al., "BEiT" (2022), for the division alone: its program cuts at one
+    (2021); Bao et al., "BEiT" (2022), for the division only: its program cuts at one
     sigma.
 
     Args:
@@ -130,7 +130,7 @@ def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
     """
     cut = truncated_normal(stddev, low=-2.0, high=2.0) if stddev else zeros
     out = times(cut, by_depth(layers))
-    # MLP_OUT is first, so that a feed-forward `fc` is no head
+    # MLP_OUT comes first, so that an `fc` of a feed-forward is not taken for a head.
     return transformer(out, {MLP_IN: cut, **around_blocks(cut)})
 
 
@@ -140,10 +140,10 @@ def small_init(width: Count) -> Rules:
 
     - norm scale 1, bias 0
 
-    Nguyen and Salazar, "Transformers without tears" (2019), draw the kernels of
-    attention so: as narrow as Glorot's law has those of a feed-forward from `width` to
-    `4 width`, `2 / (width + 4 width)`. Black et al., "GPT-NeoX-20B" (2022), draw all
-    others so as well.
+    Nguyen and Salazar, "Transformers without tears" (2019), use this for the kernels of
+    attention. It is the variance of Glorot normal for a feed-forward from `width` to
+    `4 width`, `2 / (width + 4 width)`. Black et al., "GPT-NeoX-20B" (2022), use it for
+    all others too.
 
     Args:
         width: width of the residual stream, at least 1.
@@ -167,10 +167,10 @@ def _small(width: int) -> Initializer:
 
 @scheme
 def wang(layers: Count, width: Count) -> Rules:
-    """`small_init`, and kernels that end on the residual stream narrower.
+    """`small_init`, with narrower kernels where they write to the residual stream.
 
     - kernel and embedding: `N(0, 2 / (5 width))`
-    - attention and feed-forward output: deviation `2 / (layers sqrt(width))`
+    - attention and feed-forward output: standard deviation `2 / (layers sqrt(width))`
     - norm scale 1, bias 0
 
     Black et al., "GPT-NeoX-20B" (2022), after Wang and Komatsuzaki's GPT-J (2021).
@@ -196,15 +196,15 @@ def wang(layers: Count, width: Count) -> Rules:
 
 @scheme
 def mitchell(layers: Count, width: Count) -> Rules:
-    """OLMo's: by fan in, narrower with depth, cut at three sigmas and not widened.
+    """OLMo: by fan in, narrower with depth, cut at three sigmas and not widened.
 
     - kernel: `1 / sqrt(fan_in)`; embedding: `1 / sqrt(width)`
     - attention and feed-forward output of layer `l` (from 0):
       `1 / sqrt(2 fan_in (l + 1))`
     - norm scale 1, bias 0
 
-    These are deviations before the cut, which takes 1.3 % away. Groeneveld et al.,
-    "OLMo: accelerating the science of language models" (2024).
+    These are standard deviations before the cut, which lowers them by 1.3 %. Groeneveld
+    et al., "OLMo: accelerating the science of language models" (2024).
 
     Args:
         layers: number of blocks, at least 1.
@@ -235,7 +235,7 @@ def _cut_at_three(stddev: float) -> Initializer:
 
 @scheme
 def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> Rules:
-    """DeepNorm: Glorot normal, narrower by `beta` where the stream is written.
+    """DeepNorm: Glorot normal, times `beta` in kernels that write to the stream.
 
     - value, attention output, feed-forward: Glorot normal times `beta`
     - query, key, other kernels: Glorot normal
@@ -250,10 +250,11 @@ def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -
     Wang et al., "DeepNet: scaling transformers to 1,000 layers" (2022).
 
     Args:
-        encoder_layers: blocks under "encoder", if there is a decoder too; else all
-            blocks. The first path segment decides that has one of the two words, as
-            `encoder`, `TransformerEncoder_0` or `decoder_blocks_3` do.
-        decoder_layers: likewise.
+        encoder_layers: number of blocks in the encoder; of all blocks, if there is no
+            decoder. The first path segment with one of the two words decides, such as
+            `encoder`, `TransformerEncoder_0` or `decoder_blocks_3`.
+        decoder_layers: number of blocks in the decoder; of all blocks, if there is no
+            encoder.
 
     Returns:
         The rules.
@@ -274,7 +275,7 @@ def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -
 
 @scheme
 def sub_ln(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> Rules:
-    """Magneto's: Glorot normal, wider by `gamma` where the stream is written.
+    """Magneto: Glorot normal, times `gamma` in kernels that write to the stream.
 
     - value, attention output, feed-forward: Glorot normal times `gamma`
     - query, key, other kernels: Glorot normal
@@ -288,7 +289,7 @@ def sub_ln(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> 
 
     Args:
         encoder_layers: as in `deepnorm`.
-        decoder_layers: likewise.
+        decoder_layers: as in `deepnorm`.
 
     Returns:
         The rules.
@@ -317,15 +318,15 @@ def t_fixup(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) ->
     - query, key, other kernels: Glorot uniform
     - embedding: `N(0, 1 / width)` times `(9 M)**(-1/4)`, or, without a decoder, times
       `(9 N)**(-1/4)`
-    - bias 0; a norm's scale is refused
+    - bias 0; the scale of a norm is refused
 
-    The paper's program also multiplies values by `sqrt(2)`, since its library draws
-    them narrower than Glorot's law by as much. Huang et al., "Improving transformer
+    The paper's program also multiplies values by `sqrt(2)`, because its library draws
+    them that much narrower than Glorot uniform. Huang et al., "Improving transformer
     optimization through better initialization" (2020).
 
     Args:
         encoder_layers: as in `deepnorm`.
-        decoder_layers: likewise.
+        decoder_layers: as in `deepnorm`.
 
     Returns:
         The rules.
@@ -338,10 +339,13 @@ def t_fixup(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) ->
     """
     n, m = _at_least_one(encoder_layers, decoder_layers)
     encoder, decoder = 0.67 * max(n, 1) ** -0.25, (9 * max(m, 1)) ** -0.25
-    both = (encoder, decoder) if n and m else (encoder if n else decoder,)
+    if n and m:
+        factor = _by_stack(encoder, decoder)
+    else:
+        factor = _by_stack(encoder if n else decoder)
     no_norm = refuse("it is the scale of a norm: T-Fixup is for models without norms")
-    factor, narrower = _by_stack(*both), (9 * (m or n)) ** -0.25
-    return _rescaled(factor, "uniform", {SCALE: no_norm}, narrower)
+    embedding_factor = (9 * (m or n)) ** -0.25
+    return _rescaled(factor, "uniform", {SCALE: no_norm}, embedding_factor)
 
 
 def _at_least_one(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
@@ -355,7 +359,7 @@ def _at_least_one(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _by_stack:  # noqa: N801 - used, and therefore spelled, as a function
-    """A factor for each stack, told by the path; a single one needs no such path."""
+    """A factor by stack, which the path tells; a single factor needs no such path."""
 
     encoder: float
     decoder: float | None = None
@@ -378,7 +382,7 @@ def _rescaled(
     others: Mapping[Part, Rule] | None = None,
     embedding_factor: float = 1.0,
 ) -> Rules:
-    """Glorot's law, times a factor where the stream is written, values included."""
+    """Glorot, times a factor in values and in kernels that write to the stream."""
     glorot = by_fan(1.0, "fan_avg", law)
     changed = times(glorot, factor)
     embedding = by_width(embedding_factor)
@@ -395,8 +399,8 @@ def _rescaled(
 
 
 @dataclass(frozen=True)
-class _fused:  # noqa: N801 - likewise
-    """Query, key and value side by side, of which the value alone is changed."""
+class _fused:  # noqa: N801 - as above
+    """Query, key and value side by side; only the value is changed."""
 
     law: Distribution
     factor: Factor
