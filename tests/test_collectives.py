@@ -63,7 +63,7 @@ SOME = (
     *("corrected", "sparse", "fourier_features", "chrono", "exact_shape", "constant"),
     *("hadamard", "bilinear", "stft", "sinusoidal", "hippo", "s4d_inv", "looks_linear"),
     *("orthogonal", "narrowing_delta", "zero_init", "grouped_dirac", "recurrent"),
-    *("mirrored", "split_in_five", "split_of_two", "stacked", "layers_apart"),
+    *("mirrored", "split_in_five", "stacked", "layers_apart"),
 )
 
 
