@@ -36,6 +36,7 @@ RULES = {name: init for name, (init, _, _) in LEAVES.items()}
 # Smaller trees for what compiles everything anew.
 SOME = ("half", "complex", "square")
 FEW = ("he", "half")
+ONE = ("half",)
 BATCHED = ("half", "square")  # a draw, and a factorisation
 
 
@@ -93,14 +94,17 @@ def assert_placed(params, plan):
 
 MESHES = {
     "1": ((1,), AUTO, FEW),
-    "2x4 explicit": ((2, 4), EXPLICIT, tuple(LEAVES)),
-    "4x2": ((4, 2), AUTO, ("he", "conv", "layers", "bias")),
+    "2x4 explicit": ((2, 4), EXPLICIT, ("he", "complex", "square", "layers", "zeros")),
+    "2x4 explicit, every kind of leaf": ((2, 4), EXPLICIT, tuple(LEAVES)),
+    "4x2": ((4, 2), AUTO, ("he", "conv", "bias")),
     "8": ((8,), AUTO, ("half", "unitary", "bias")),
     "8, every kind of leaf": ((8,), AUTO, tuple(LEAVES)),
 }
 
 
-@pytest.mark.parametrize("name", sampled(MESHES, ["8, every kind of leaf"]))
+@pytest.mark.parametrize(
+    "name", sampled(MESHES, [name for name in MESHES if "every kind" in name])
+)
 def test_every_mesh_has_the_values_of_one_device(name):
     shape, kind, names = MESHES[name]
     plan = plan_of(specs(mesh_of(shape, kind)), names)
@@ -130,11 +134,11 @@ def test_specs_mean_the_mesh_in_use(kind):
     mesh = mesh_of((4, 2), kind)
     shardings = jaxinit.ShardingRules({"**": P("x", "y")})
     with jax.set_mesh(mesh):
-        plan = plan_of(shardings, FEW)
+        plan = plan_of(shardings, ONE)
         inside = plan.init(KEY)
-        traced = jax.jit(lambda key: plan_of(shardings, FEW).init(key))(KEY)
+        traced = jax.jit(lambda key: plan_of(shardings, ONE).init(key))(KEY)
     for params in (inside, traced, plan.init(KEY)):
-        assert_same(params, part(expected(), FEW))
+        assert_same(params, part(expected(), ONE))
         assert_placed(params, plan)
     assert all(leaf.sharding == NamedSharding(mesh, P("x", "y")) for leaf in plan)
 
@@ -142,14 +146,14 @@ def test_specs_mean_the_mesh_in_use(kind):
 @pytest.mark.parametrize("kind", sampled([AUTO, EXPLICIT], [EXPLICIT]))
 def test_key_may_be_on_the_mesh(kind):
     mesh = mesh_of((8,), kind)
-    plan = plan_of(specs(mesh), FEW)
+    plan = plan_of(specs(mesh), ONE)
     with jax.set_mesh(mesh):
         made = jax.random.key(1729)  # on the mesh, and of its type
     assert made.sharding.device_set == set(jax.devices())
     raw = jax.device_put(jax.random.key_data(KEY), NamedSharding(mesh, P()))
     for key in (made, raw):
         params = plan.init(key)
-        assert_same(params, part(expected(), FEW))
+        assert_same(params, part(expected(), ONE))
         assert_placed(params, plan)
     assert_placed(jax.jit(plan.init)(made), plan)
 
@@ -301,7 +305,7 @@ def test_structure_sees_what_is_sent_and_held():
     init = jaxinit.normal()
 
     def centred(key):
-        x = init(key, (256, 512))
+        x = init(key, (64, 64))
         return x - jnp.sort(x, axis=0)[::-1]
 
     draw = jax.jit(centred, out_shardings=sharding).lower(KEY).compile()
@@ -492,7 +496,7 @@ def test_out_sharding_and_measures_on_a_mesh_with_explicit_axes(in_use, key):
     mesh = jax.make_mesh((2, 4), ("data", "model"))
     place = jax.NamedSharding(mesh, jax.P("data", "model"))
     init = jaxinit.he_normal()
-    whole = init(key, (16, 8))
+    whole = np.asarray(init(key, (16, 8)))
     with jax.set_mesh(mesh) if in_use else contextlib.nullcontext():
         x = init(key, (16, 8), out_sharding=place)
         assert x.sharding == place
