@@ -263,8 +263,7 @@ def test_explicit_axes_in_use_change_nothing():
 def test_a_plan_without_shardings_has_its_numbers_on_every_mesh():
     shapes = {"w": jax.ShapeDtypeStruct((33, 12), "float32")}
     plan = jaxinit.plan(shapes, {"w": jaxinit.normal(0.02)})
-    keys = jax.random.split(KEY, 2)
-    want, many = plan.init(KEY), jax.jit(jax.vmap(plan.init))(keys)
+    want = plan.init(KEY)
     mesh = mesh_of((2, 4), EXPLICIT)
     with jax.set_mesh(mesh):
         for got in (
@@ -275,6 +274,15 @@ def test_a_plan_without_shardings_has_its_numbers_on_every_mesh():
         ):
             assert_same(got, want)
             assert got["w"].sharding.is_equivalent_to(NamedSharding(mesh, P()), 2)
+
+
+@pytest.mark.exhaustive
+def test_ensembles_without_shardings_have_their_numbers_on_every_mesh():
+    shapes = {"w": jax.ShapeDtypeStruct((33, 12), "float32")}
+    plan = jaxinit.plan(shapes, {"w": jaxinit.normal(0.02)})
+    keys = jax.random.split(KEY, 2)
+    many = jax.jit(jax.vmap(plan.init))(keys)
+    with jax.set_mesh(mesh_of((2, 4), EXPLICIT)):
         assert_same(jax.jit(jax.vmap(plan.init))(keys), many)
         assert_same(jax.vmap(plan.init)(keys), many)
 
