@@ -33,7 +33,7 @@ BEYOND |= {f"{name}_{law}" for name in ("glorot", "lecun") for law in LAWS}
 SHAPED = {
     f"{case}, {shape}": (case, shape) for case in CASES for shape in pair(case)[2]
 }
-MORE_SHAPES = {"normal, (33, 17)", "truncated_normal, ()", "he_normal, (129, 65)"}
+MORE_SHAPES = {"normal, (33, 17)", "truncated_normal, ()"}
 
 
 def is_beyond(case, shape):
@@ -81,7 +81,7 @@ def test_eager_float32_bits_are_those_of_jit(key, case):
 
 
 @pytest.mark.parametrize(
-    "case", sampled(COMPLEX, ["delta_orthogonal", "fan_in_normal"])
+    "case", sampled(COMPLEX, ["delta_orthogonal", "fan_in_normal", "glorot_uniform"])
 )
 def test_complex64_bits_are_those_of_jax(key, case):
     ours, theirs, (shape, *_) = pair(case)
@@ -111,7 +111,7 @@ def test_vmapped_bits_are_those_of_jax(key, case):
     assert_same_bits(jax.jit(draw)(keys), wanted)
 
 
-@pytest.mark.parametrize("name", ["zeros", "ones"])
+@pytest.mark.parametrize("name", sampled(["zeros", "ones"], ["ones"]))
 def test_zeros_and_ones(key, name):
     ours, theirs = getattr(jaxinit, name), getattr(reference, name)
     for dtype in (None, jnp.bfloat16, jnp.complex64, jnp.int32, jnp.bool):
@@ -120,7 +120,9 @@ def test_zeros_and_ones(key, name):
     assert getattr(jaxinit, f"{name}_init")() == ours
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize(
+    "impl", sampled(["threefry2x32", "rbg", "unsafe_rbg"], ["unsafe_rbg"])
+)
 @pytest.mark.parametrize("case", sampled(["normal", "orthogonal"], ["orthogonal"]))
 def test_keys_of_every_implementation(impl, case):
     ours, theirs, (shape, *_) = pair(case)
@@ -141,7 +143,8 @@ NARROW = [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn, jnp.float8_e5m2]
 
 @pytest.mark.parametrize("dtype", sampled(NARROW, [jnp.float16, jnp.float8_e4m3fn]))
 @pytest.mark.parametrize(
-    "case", sampled(["normal_set", "axes", "orthogonal_set"], ["axes"])
+    "case",
+    sampled(["normal_set", "axes", "orthogonal_set"], ["axes", "orthogonal_set"]),
 )
 def test_narrow_draws_are_float32_draws_rounded_once(key, case, dtype):
     init, _, (shape, *_) = pair(case)
@@ -207,7 +210,7 @@ PLACED = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(PLACED, ["low_high", "delta_orthogonal"]))
+@pytest.mark.parametrize("name", sampled(PLACED, ["low_high", "orthogonal"]))
 def test_sharded_values_are_the_same(key, name):
     init, shape = PLACED[name], (2, 16, 16)
     wanted = init(key, shape)

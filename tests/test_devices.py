@@ -223,9 +223,9 @@ def structure(compiled) -> tuple[bool, float]:
     return talks, memory.temp_size_in_bytes / memory.output_size_in_bytes
 
 
-def large_plan(sharding):
-    shapes = {n: jax.ShapeDtypeStruct((256, 512), d) for n, (_, d) in LARGE.items()}
-    rules = {name: init for name, (init, _) in LARGE.items()}
+def large_plan(sharding, names=tuple(LARGE)):
+    shapes = {n: jax.ShapeDtypeStruct((256, 512), LARGE[n][1]) for n in names}
+    rules = {name: LARGE[name][0] for name in names}
     return jaxinit.plan(shapes, rules, shardings=sharding)
 
 
@@ -247,7 +247,7 @@ def test_nothing_is_sent_and_nothing_held_twice(cut):
 def test_explicit_axes_in_use_change_nothing():
     mesh = mesh_of((2, 4), EXPLICIT)
     with jax.set_mesh(mesh):
-        plan = large_plan(P("x", "y"))
+        plan = large_plan(P("x", "y"), ("truncated", "complex"))
         key = jax.random.key(1729)
         compiled = [*programs(plan, key), jax.jit(plan.init).lower(key).compile()]
         plain = jax.jit(
@@ -345,7 +345,7 @@ TRANSFORMS = {
     "pmap": (jax.pmap, BATCHED),
     "shard_map": (over_shards, BATCHED),
 }
-BEYOND = ["vmap of complex draws too", "jit of vmap"]
+BEYOND = ["vmap of complex draws too", "jit of vmap", "pmap"]
 
 
 @pytest.mark.parametrize("name", sampled(TRANSFORMS, BEYOND))
@@ -377,6 +377,7 @@ def test_replicated_pmap():
     assert_same(copies[7], copies[0])
 
 
+@pytest.mark.exhaustive
 def test_replicated_shard_map():
     plan = plan_of(None, BATCHED)
     init = jax.shard_map(plan.init, mesh=mesh_of((8,)), in_specs=P(), out_specs=P())

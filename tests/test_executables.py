@@ -188,7 +188,9 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(SHARED, ["two sums of a product"]))
+@pytest.mark.parametrize(
+    "name", sampled(SHARED, ["two sums of a product", "one product"])
+)
 def test_floats_that_several_small_leaves_are_made_of(name):
     """XLA rounds a product once more where it is an output beside its sum."""
     want, got = (jax.tree.leaves(f(SHARED[name])(KEY)) for f in (jax.jit, jaxinit.jit))

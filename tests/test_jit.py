@@ -287,6 +287,7 @@ def assert_same(got, want):
 BEYOND = ("equinox", "haiku raw key", "linen raw key", "linen remat", "linen scan")
 BEYOND += ("linen shared weights", "linen with output", "named tuple", "rejection")
 BEYOND += ("samplers", "unsafe_rbg", "haiku", "depth dependent")
+BEYOND += ("scan that carries a key",)
 UNDER_JIT = ("linen", "keys returned", "data dependent", "rbg", "dtypes", "many equal")
 UNDER_JIT += ("sums of draws", "rejection", "orthogonal")
 BEYOND_UNDER_JIT = ("linen", "rbg", "dtypes", "rejection", "orthogonal")
@@ -345,13 +346,18 @@ def test_inside_other_transformations():
     one = jax.jit(only_drawn)
     want = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *map(one, keys))
     assert_same(jax.jit(jax.vmap(lambda k: ours(k)[0]))(keys), want)
-    by_device = jax.pmap(lambda k: ours(k)[0])(keys)
-    for x, y in zip(by_device, want, strict=True):
-        np.testing.assert_array_equal(x, y)
     captured = jax.jit(lambda: ours(KEY)[0])()
     want, *_ = of_jax("keys returned")
     assert_same(captured, want)
     assert jax.eval_shape(ours, KEY) == jax.eval_shape(lists_and_keys, KEY)
+
+
+@pytest.mark.exhaustive
+def test_inside_pmap():
+    ours, keys = jaxinit.jit(only_drawn), jax.random.split(KEY, 8)
+    singles = map(jax.jit(only_drawn), keys)
+    for got, *want in zip(jax.pmap(ours)(keys), *singles, strict=True):
+        np.testing.assert_array_equal(got, np.stack(want))
 
 
 def test_nested():
