@@ -136,9 +136,12 @@ def test_keys_of_an_array_that_is_cut():
 
 def test_keys_are_followed_through_large_arrays():
     def init(key):
-        return [normal(k, (3, 16)) for k in jax.random.split(key, 64)[::8]]
+        return [normal(k, (3,)) for k in jax.random.split(key, 64)[::21]]
 
-    assert len(jaxinit.jit(init).programs(KEY)) == 1
+    ours = jaxinit.jit(init)
+    assert len(ours.programs(KEY)) == 1
+    for a, b in zip(ours(KEY), jax.jit(init)(KEY), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_literals_that_python_takes_for_equal():

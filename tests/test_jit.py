@@ -191,6 +191,15 @@ def scan_that_carries_a_key(key):
     return jax.lax.scan(body, key, None, length=4)
 
 
+def scan_backwards(key):
+    def body(state, key):
+        bits = jax.random.bits(key, (3,))
+        return state ^ bits, state
+
+    keys = jax.random.split(key, 3)
+    return jax.lax.scan(body, jnp.zeros(3, jnp.uint32), keys, reverse=True)
+
+
 def sums_of_draws(key):
     """Where XLA contracts depends on what it fuses: bits that are easily lost."""
     x, y = (jax.random.normal(k, (33,)) for k in jax.random.split(key))
@@ -261,6 +270,7 @@ CASES = {
     "dtypes": (many_dtypes, KEY),
     "while loop": (while_loop, KEY),
     "scan that carries a key": (scan_that_carries_a_key, KEY),
+    "scan backwards": (scan_backwards, KEY),
     "sums of draws": (sums_of_draws, KEY),
     "samplers": (samplers, KEY),
     "rejection": (rejection, KEY),
