@@ -7,6 +7,7 @@ without starting others, on devices of its own.
 """
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -75,6 +76,21 @@ def nnx_model(rngs):
 def placed_plan(mesh, laws=LAWS, shapes=SHAPES, specs=SPECS):
     shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
     return jaxinit.plan(shapes, laws, shardings=shardings)
+
+
+def plan_of_all(mesh):
+    """A plan of every kind of leaf, or on a small mesh of those unlike each other."""
+    tables = LAWS, SHAPES, SPECS
+    if mesh.size <= 4:
+        left_out = ("complex64", "square")
+        tables = [{k: t[k] for k in t if k not in left_out} for t in tables]
+    return placed_plan(mesh, *tables)
+
+
+def drawn(mesh) -> dict[str, jax.Array]:
+    """All of them, by the programs that measuring compiles."""
+    with jax.set_mesh(mesh):
+        return plan_of_all(mesh).init(jax.random.key(0))
 
 
 def doors(mesh, key) -> Results:
@@ -161,10 +177,9 @@ def call_with(function, argument):
 def measuring(mesh, thorough: bool) -> Results:
     """Everything that measures arrays, on arrays that are spread over a mesh."""
     each = SHAPES if thorough else ("float32", "whole")
-    plan = placed_plan(mesh)
+    plan = plan_of_all(mesh)
     params = plan.init(jax.random.key(0))
     wrong = {**params, "whole": 9 * params["whole"]}
-    weights = [params["square"]] * 3
     x = np.asarray(jax.random.normal(jax.random.key(5), (8, 24)))
     layers = [lambda w, x: jax.nn.relu(x @ w)] * 3
     for name in each:
@@ -192,6 +207,7 @@ def measuring(mesh, thorough: bool) -> Results:
     yield "assert_bounds", lambda: testing.assert_bounds(params, -9, 9)
     yield "fingerprint", lambda: jaxinit.fingerprint(params)
     if thorough:
+        weights = [params["square"]] * 3
         yield (
             "propagate",
             lambda: [
@@ -252,11 +268,11 @@ def disagreement(mesh, odd: bool) -> Results:
     yield "settings", with_x64
     with jax.set_mesh(mesh):
         yield "seed, mesh in use", lambda: check(plan, jax.random.key(int(odd)))
-    params = plan.init(key)
-    own = {**params, "own": np.full(3, np.nan if odd else 1.0)}
+    spread = drawn(mesh)["float32"]
+    own = {"spread": spread, "own": np.full(3, np.nan if odd else 1.0)}
     yield "an array of its own", lambda: testing.assert_finite(own)
     folded = {
-        "spread": params["float32"],
+        "spread": spread,
         "a0": np.zeros(3),
         "a1": np.full(3, 1.0 * odd),
     }
@@ -281,7 +297,7 @@ def values_that_differ(mesh) -> Results:
 
 def saving(mesh, folder: Path) -> Results:
     """Checkpoints written together, by one process alone, and not at all."""
-    params = placed_plan(mesh).init(jax.random.key(0))
+    params = drawn(mesh)
     mixed = {"spread": params, "own": jnp.arange(3.0), "key": jax.random.key(1)}
     process = jax.process_index()
     yield "together", lambda: checkpoint.save(folder / "together", mixed)
@@ -314,6 +330,18 @@ def saving(mesh, folder: Path) -> Results:
             checkpoint.writer = writer
 
     yield "full disk", save_and_fail
+
+
+def example(odd: bool) -> Results:
+    """What the example prints where all processes agree, and where one does not."""
+
+    def said(seed: int) -> list[str]:
+        with contextlib.redirect_stdout(io.StringIO()) as text:
+            multihost.main(seed)
+        return text.getvalue().splitlines()
+
+    yield "one seed", lambda: said(3)
+    yield "another seed", lambda: said(3 + odd)
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -358,6 +386,7 @@ def main(process: int, processes: int, coordinator: str, folder: Path) -> None:
             "disagreement": disagreement(mesh, process == 1),
             "values": values_that_differ(mesh),
             "saving": saving(mesh, folder),
+            "example": example(process == 1),
         }
     )
     (folder / f"{process}.json").write_text(json.dumps(found))

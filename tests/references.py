@@ -13,7 +13,7 @@ import jaxinit
 # needs five times as long to compile a draw of jax with four axes as one with two.
 SMALL = [(3, 5)]
 MANY = [(3, 5), (129, 65), (3, 2, 8, 16)]
-VECTORS = [(33, 17), (), (7,)]
+VECTORS = [(7,), (33, 17), ()]
 MATRICES = [(3, 5), (2, 4, 6)]
 SCALINGS = [
     ("fan_in", "normal"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 from references import CATALOGUE, assert_same_bits, pair
+from sampling import sampled
 from scipy import stats
 
 import jaxinit
@@ -81,7 +82,7 @@ def together(kind: str) -> dict[str, jax.Array]:
     """All of them in one program."""
     match kind:
         case "vmap":
-            return jax.jit(jax.vmap(draw))(KEYS)
+            return jax.device_get(jax.jit(jax.vmap(draw))(KEYS))
         case "bfloat16":
             return jax.jit(lambda key: draw(key, jnp.bfloat16))(KEYS[0])
         case "sharded":
@@ -96,7 +97,7 @@ def test_jit_of_vmap_has_the_bits_of_single_eager_draws(name):
     slices = together("vmap")[name]
     for number in range(2):
         assert_same_bits(slices[number], drawn(name, number))
-    assert (name in RANDOM) == (np.asarray(slices[0]) != slices[1]).any()
+    assert (name in RANDOM) == (slices[0] != slices[1]).any()
 
 
 @pytest.mark.parametrize("name", BITS)
@@ -208,7 +209,9 @@ def test_random_arrays_have_the_law(name):
     np.testing.assert_allclose(law.cdf(some), below(law, some), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["orthogonal", "looks_linear", "split"])
+@pytest.mark.parametrize(
+    "name", sampled(["orthogonal", "looks_linear", "split"], ["split"])
+)
 def test_one_entry_of_many_matrices_has_the_law(name):
     init, shape = {**TABLE, "orthogonal": (jaxinit.orthogonal(), (5, 3))}[name]
     draw = jax.jit(jax.vmap(lambda key: init(key, shape).ravel()[-1]))

@@ -58,6 +58,13 @@ def cuts(shape) -> list[P]:
 
 ENTRIES = {**CATALOGUE, **OTHERS}
 ENTRIES = {name: entry for name, entry in ENTRIES.items() if cuts(entry[1])}
+# Of each kind: draws, tables, matrices that are made whole, and what is made of parts.
+SOME = (
+    *("corrected", "sparse", "fourier_features", "chrono", "exact_shape", "constant"),
+    *("hadamard", "bilinear", "stft", "sinusoidal", "hippo", "s4d_inv", "looks_linear"),
+    *("orthogonal", "narrowing_delta", "zero_init", "grouped_dirac", "recurrent"),
+    *("mirrored", "split_in_five", "stacked", "layers_apart"),
+)
 
 
 def talkers(entries, turn=0) -> set[str]:
@@ -89,11 +96,12 @@ def test_the_table_is_whole():
 
 
 def test_no_device_talks():
-    assert talkers(ENTRIES) == set(TALKATIVE)
+    some = {name: ENTRIES[name] for name in SOME}
+    assert talkers(some) == set(TALKATIVE) & set(some)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("turn", [1, 2, 3])
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
 def test_no_device_talks_however_arrays_are_cut(turn):
     assert talkers(ENTRIES, turn) == set(TALKATIVE)
 
@@ -109,5 +117,5 @@ def test_what_talks_is_seen():
         order = jnp.broadcast_to(jnp.arange(shape[0])[:, None], shape)
         return jax.random.permutation(key, order, 0, independent=True)
 
-    naive = {"mirrored": (mirrored, (64, 128)), "ranks": (ranks, (64, 128))}
-    assert talkers(naive | {"fine": (jaxinit.normal(), (64, 128))}, 1) == set(naive)
+    naive = {"mirrored": (mirrored, (8, 16)), "ranks": (ranks, (8, 16))}
+    assert talkers(naive | {"fine": (jaxinit.normal(), (8, 16))}, 1) == set(naive)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from sampling import sampled
 
 import jaxinit
 from jaxinit._compile.exact import Kind
@@ -125,7 +126,7 @@ def test_keys_of_an_array_that_is_cut():
     """Their words are whole on every device, however the array of keys is cut."""
 
     def init(keys):
-        return [normal(keys[i], (3, 16)) for i in range(8)]
+        return [normal(keys[i], (3, 16)) for i in (0, 3, 7)]
 
     keys = jax.random.split(KEY, 8)
     cut = jax.device_put(keys, NamedSharding(MESH, PartitionSpec("x")))
@@ -135,9 +136,12 @@ def test_keys_of_an_array_that_is_cut():
 
 def test_keys_are_followed_through_large_arrays():
     def init(key):
-        return [normal(k, (3, 16)) for k in jax.random.split(key, 64)[::8]]
+        return [normal(k, (3,)) for k in jax.random.split(key, 64)[::21]]
 
-    assert len(jaxinit.jit(init).programs(KEY)) == 1
+    ours = jaxinit.jit(init)
+    assert len(ours.programs(KEY)) == 1
+    for a, b in zip(ours(KEY), jax.jit(init)(KEY), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_literals_that_python_takes_for_equal():
@@ -187,7 +191,9 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize(
+    "name", sampled(SHARED, ["two sums of a product", "one product"])
+)
 def test_floats_that_several_small_leaves_are_made_of(name):
     """XLA rounds a product once more where it is an output beside its sum."""
     want, got = (jax.tree.leaves(f(SHARED[name])(KEY)) for f in (jax.jit, jaxinit.jit))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from references import assert_refuses
+from sampling import sampled
 
 import jaxinit
 
@@ -88,7 +89,7 @@ def test_a_network_that_looks_linear_is():
     assert (np.abs(plain / norms - 1) > 0.1).all(), "negative control"
 
 
-@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("axis", sampled([0, -1], [0]))
 def test_sparse_has_as_many_zeros_everywhere_along_its_axis(axis):
     x = draw(jaxinit.sparse(0.33, axis=axis), 10, 6, 8)
     zeros = (x == 0).sum(axis)
@@ -275,6 +276,6 @@ def test_absolute_bounds_far_out_have_no_entries_on_them():
     """One uniform draw in 2**23 is at an end, where the inverse error is infinite."""
     shape = (2**24,)
     far = jaxinit.truncated_normal(0.02, low=-2.0, high=2.0)(KEY, shape)
-    assert float(jnp.abs(far).max()) < 5.3 * 0.02
+    assert np.abs(far).max() < 5.3 * 0.02
     as_jax = jaxinit.truncated_normal(0.02, lower=-100.0, upper=100.0)(KEY, shape)
-    assert float(jnp.abs(as_jax).max()) > 1.9, "negative control"
+    assert np.abs(as_jax).max() > 1.9, "negative control"

@@ -3,9 +3,9 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from sampling import sampled
 
 import jaxinit
 from jaxinit import Fans, einsum_axes, explain, fans
@@ -32,22 +32,26 @@ def test_fans_of_torch(shape, fan_in, fan_out):
     assert fans(tuple(shape), in_axis=1, out_axis=0) == Fans(fan_in, fan_out)
 
 
-@pytest.mark.parametrize(("shape", "axes"), [c[:2] for c in FANS.values()], ids=FANS)
-def test_fans_are_those_that_jax_scales_by(shape, axes):
+@pytest.mark.parametrize(
+    "name", sampled(FANS, ["dense", "torch_order", "vector", "batch_pair"])
+)
+def test_fans_are_those_that_jax_scales_by(name):
+    shape, axes, _ = FANS[name]
     # what jax multiplies a standard normal draw by is 1 / sqrt(fan), with any key;
     # draws of this kind compile quickly
     key = jax.random.key(0, impl="rbg")
 
     @jax.jit
-    def factor(key):
-        draws = [
+    def draw(key):
+        inits = [
             jax.nn.initializers.variance_scaling(1.0, mode, "normal", **axes)
             for mode in ("fan_in", "fan_out")
         ]
         standard = jax.nn.initializers.normal(1.0)(key, shape)
-        return [jnp.median(draw(key, shape) / standard) for draw in draws]
+        return [init(key, shape) for init in inits], standard
 
-    measured = 1 / np.asarray(factor(key), np.float64) ** 2
+    draws, standard = jax.device_get(draw(key))
+    measured = [1 / np.float64(np.median(x / standard)) ** 2 for x in draws]
     assert fans(shape, **axes) == pytest.approx(measured, rel=1e-5)
 
 
@@ -94,9 +98,9 @@ def test_einsum_axes_keep_the_variance_of_the_output(key, equation):
 
     def second_moment(**axes):
         init = jaxinit.lecun_normal(**axes)
-        kernels = jax.vmap(lambda key: init(key, shape[1]))(keys)
-        draw = jax.vmap(lambda kernel: jnp.einsum(equation, x, kernel))(kernels)
-        return float((draw**2).mean())
+        kernels = np.asarray(jax.vmap(lambda key: init(key, shape[1]))(keys))
+        outputs = [np.einsum(equation, x, kernel, optimize=True) for kernel in kernels]
+        return float(np.square(outputs).mean())
 
     assert second_moment(**einsum_axes(equation)) == pytest.approx(1, abs=0.2)
     assert second_moment() != pytest.approx(1, abs=0.2)  # jax's default axes

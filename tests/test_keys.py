@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sampling import sampled
 
 from jaxinit._compile.key_tree import KeyTree, key_words, seed_words
 from jaxinit._kernel.threefry import with_fused_bits
@@ -81,14 +82,18 @@ WORDS = itertools.product(
     [(), (1,), (5,), (4, 33), (2, 3, 16), (0,)], ["uint32", "uint64"]
 )
 PARTS = itertools.product([(5,), (4, 33)], ["uint8", "uint16"])
+BITS = {f"{dtype}{list(shape)}": (shape, dtype) for shape, dtype in (*WORDS, *PARTS)}
+BEYOND = ["uint64[]", "uint32[1]", "uint64[1]", "uint64[5]", "uint32[4, 33]"]
+BEYOND += ["uint64[2, 3, 16]", "uint64[0]", "uint16[5]", "uint8[4, 33]"]
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [*WORDS, *PARTS])
-def test_fused_bits_are_those_of_jax(shape, dtype):
+@pytest.mark.parametrize("name", sampled(BITS, BEYOND))
+def test_fused_bits_are_those_of_jax(name):
+    shape, dtype = BITS[name]
     with jax.enable_x64(dtype == "uint64"):
         key = jax.random.key(3)
         want = jax.random.bits(key, shape, dtype)
-        got = jax.random.bits(with_fused_bits(key), shape, dtype)
+        got = jax.jit(lambda: jax.random.bits(with_fused_bits(key), shape, dtype))()
         assert got.dtype == want.dtype == dtype
         np.testing.assert_array_equal(got, want)
 
@@ -96,4 +101,5 @@ def test_fused_bits_are_those_of_jax(shape, dtype):
 def test_fused_bits_of_another_key_differ():
     """Negative control."""
     fused, other = with_fused_bits(jax.random.key(3)), jax.random.key(4)
-    assert (jax.random.bits(fused, (64,)) != jax.random.bits(other, (64,))).all()
+    fused, other = (np.asarray(jax.random.bits(key, (5,))) for key in (fused, other))
+    assert (fused != other).all()

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
 
 import jaxinit
 from examples import multihost
@@ -27,6 +28,7 @@ from tests import processes
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 100
+DIFFERENT = "processes would draw different values"
 
 
 def run(
@@ -56,35 +58,6 @@ def run(
                 print(*child.communicate(), sep="\n")  # pytest shows it on failure
     outputs, errors = ("\n".join(part) for part in zip(*texts, strict=True))
     return [child.returncode for child in children], outputs, errors
-
-
-def example(*options: str) -> tuple[list[int], str, str]:
-    return run([["examples/multihost.py", *options]])
-
-
-def test_each_process_holds_its_shards_of_the_same_arrays():
-    processes = 2
-    codes, output, errors = example("--processes", str(processes), "--seed", "3")
-    assert codes == [0], errors
-    assert "which is that of one device alone" in output
-    shapes, key = multihost.shapes(), jax.random.key(3)
-    expected = jaxinit.fingerprint(jaxinit.init_tree(key, shapes, multihost.RULES))
-    found = re.findall(r"process (\d) of \d holds ([\d,]+) of ([\d,]+) bytes", output)
-    assert sorted(number for number, _, _ in found) == list("0123"[:processes])
-    assert (
-        re.findall(r"fingerprint ([0-9a-f]{16})", output) == [expected] * processes
-    ), errors
-    whole = 2 * sum(x.size * 4 for x in jax.tree.leaves(shapes) if x.ndim == 1)
-    for _, held, total in found:
-        held, total = (int(text.replace(",", "")) for text in (held, total))
-        assert held == (total - whole // 2) // processes + whole
-
-
-def test_process_with_another_seed_is_detected_by_all():
-    codes, output, errors = example("--processes", "3", "--odd-one-out", "1")
-    assert codes == [1]
-    assert "fingerprint" not in output
-    assert errors.count("key: processes 0, 2 against 1") == 3, errors
 
 
 def run_processes(count: int, folder: Path) -> None:
@@ -120,23 +93,69 @@ def of(many, part: str) -> list[dict]:
     return [found[part] for found in many[0]]
 
 
+def mesh_alone(count: int, axes=AxisType.Explicit):
+    """The mesh of so many processes, of devices of this process alone."""
+    return jax.make_mesh((count, 2), ("data", "model"), axis_types=(axes,) * 2)
+
+
 def alone(part, many) -> dict:
     """The same of this process alone, on the same mesh of its own devices."""
     count = len(many[0])
-
-    def mesh_of(axes):
-        return jax.make_mesh((count, 2), ("data", "model"), axis_types=(axes,) * 2)
-
-    calls = dict(part(mesh_of, count > 2))
+    calls = dict(part(functools.partial(mesh_alone, count), count > 2))
     return json.loads(json.dumps(processes.run({"": iter(calls.items())})[""]))
+
+
+def test_each_process_holds_its_shards_of_the_same_arrays(many):
+    said = [line for found in of(many, "example") for line in found["one seed"]]
+    assert_holds_shards(said, len(many[0]))
+
+
+def assert_holds_shards(said: list[str], processes: int) -> None:
+    """That the lines are those of processes that share the arrays of seed 3."""
+    assert "which is that of one device alone" in said
+    shapes, key = multihost.shapes(), jax.random.key(3)
+    expected = jaxinit.fingerprint(jaxinit.init_tree(key, shapes, multihost.RULES))
+    pattern = r"process (\d) of \d holds ([\d,]+) of ([\d,]+) bytes"
+    found = re.findall(pattern, "\n".join(said))
+    assert sorted(number for number, _, _ in found) == list("0123"[:processes])
+    prints = re.findall(r"fingerprint ([0-9a-f]{16})", "\n".join(said))
+    assert prints == [expected] * processes
+    whole = 2 * sum(x.size * 4 for x in jax.tree.leaves(shapes) if x.ndim == 1)
+    for _, held, total in found:
+        held, total = (int(text.replace(",", "")) for text in (held, total))
+        assert held == (total - whole // 2) // processes + whole
+
+
+def test_process_with_another_seed_is_detected_by_all(many):
+    found = [found["another seed"] for found in of(many, "example")]
+    sides = "processes 0, 2, 3" if len(found) == 4 else "processes 0"
+    for said in found:
+        assert said.startswith(f"ValueError: {DIFFERENT}")
+        assert f"key: {sides} against 1" in said
+
+
+@pytest.mark.exhaustive
+def test_the_example_starts_processes():
+    codes, output, errors = run([["examples/multihost.py", "--seed", "3"]])
+    assert codes == [0], errors
+    assert_holds_shards(output.splitlines(), 2)
+
+
+@pytest.mark.exhaustive
+def test_the_example_ends_if_one_process_has_another_seed():
+    odd = ["--processes", "3", "--odd-one-out", "1"]
+    codes, output, errors = run([["examples/multihost.py", *odd]])
+    assert codes == [1]
+    assert "fingerprint" not in output
+    assert errors.count("key: processes 0, 2 against 1") == 3, errors
 
 
 def test_every_door_draws_the_same_arrays_on_every_mesh(many):
     first, *others = of(many, "doors")
     assert [*others] == [first] * len(others)
     key, x = jax.random.key(0), jax.ShapeDtypeStruct((1, 8), "float32")
-    plan = processes.placed_plan(jax.make_mesh((1, 1), ("data", "model")))
-    pair = {name: plan.init(key)[name] for name in ("float32", "whole")}
+    params = processes.drawn(mesh_alone(len(many[0])))
+    pair = {name: params[name] for name in ("float32", "whole")}
     mesh = jax.make_mesh((1, 1), ("data", "model"))
     state = nnx.state(nnx_door.create(processes.nnx_model, key, mesh=mesh))
     nets = {
@@ -181,7 +200,6 @@ def close(found, expected, case: str):
         assert found == expected, case
 
 
-DIFFERENT = "processes would draw different values"
 MINOR = {
     "same": None,
     "seed": "key",
@@ -238,8 +256,7 @@ def test_checkpoints_are_written_together(many):
     folder = many[1]
     found = of(many, "saving")
     assert [each["together"] for each in found] == [None] * len(found)
-    mesh = jax.make_mesh((1, 1), ("data", "model"))
-    params = processes.placed_plan(mesh).init(jax.random.key(0))
+    params = processes.drawn(mesh_alone(len(many[0])))
     key = jax.random.key_data(jax.random.key(1))
     mixed = {"spread": params, "own": np.arange(3, dtype=np.float32), "key": key}
     with ocp.StandardCheckpointer() as checkpointer:

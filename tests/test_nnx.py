@@ -10,6 +10,7 @@ from flax import nnx
 from jax.extend import core
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from sampling import sampled
 
 import jaxinit
 from jaxinit import nnx as door
@@ -138,13 +139,16 @@ def reference(fun, *args, **streams):
     return jax.jit(lambda: nnx.split(fun(nnx.Rngs(*args, **streams))))()
 
 
-@pytest.mark.parametrize("name", MODULES)
+BEYOND = ["attention", "dropout", "lstm", "nested", "vmapped over split", "scanned"]
+
+
+@pytest.mark.parametrize("name", sampled(MODULES, BEYOND))
 def test_modules_equal_those_of_nnx(name):
     fun = functools.partial(Layers, MODULES[name])
     assert_equal(nnx.split(door.create(fun, 0)), reference(fun, 0))
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", sampled(STREAMS, ["key", "streams"]))
 def test_streams_equal_those_of_nnx(name):
     args, streams = STREAMS[name]
     assert_equal(
@@ -167,12 +171,12 @@ def test_model_works_and_its_streams_are_plain_ones():
     model = door.create(KeepsRngs, 0, dropout=1)
     assert type(model.rngs) is nnx.Rngs
     assert all(type(s) is nnx.RngStream for _, s in model.stacked.items())
-    twin = KeepsRngs(nnx.Rngs(0, dropout=1))
+    twin = nnx.merge(*reference(KeepsRngs, 0, dropout=1))
     assert model.rngs() == twin.rngs()
     assert model.rngs.default.count[...] == twin.rngs.default.count[...]
     block = door.create(Block, 0)
     x = jnp.ones((8, 3))
-    a, b = block(x), block(x)
+    a, b = np.asarray(block(x)), np.asarray(block(x))
     assert a.shape == (8, 3)
     assert (a == 0).any()
     assert (a != b).any()
@@ -192,7 +196,8 @@ def test_second_call_traces_nothing():
 
     models = [door.create(make, seed) for seed in range(3)]
     assert len(traces) == 1
-    assert (models[0].kernel[...] != models[1].kernel[...]).all()
+    first, second, _ = (np.asarray(model.kernel[...]) for model in models)
+    assert (first != second).all()
 
 
 def test_inside_jit_and_vmap():
@@ -299,10 +304,13 @@ def assert_placed(model, mesh):
 @functools.cache
 def expected_of_cut():
     with jax.set_mesh(mesh_of()):
-        return nnx.split(Cut(nnx.Rngs(0)))[0], reference(Cut, 0)[1]
+        graph, _ = nnx.split(nnx.eval_shape(lambda: Cut(nnx.Rngs(0))))
+        return graph, reference(Cut, 0)[1]
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    "kind", sampled([AxisType.Auto, AxisType.Explicit], [AxisType.Auto])
+)
 def test_metadata_place_arrays_on_a_mesh(kind):
     mesh, expected = mesh_of(kind), expected_of_cut()
     model = door.create(Cut, 0, mesh=mesh)
