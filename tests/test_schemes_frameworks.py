@@ -447,11 +447,10 @@ def keras_params(key, beyond):
     layers = {
         x.Embedding(80, 40): (1, 4),
         x.LayerNormalization(): (1, 40),
-        x.LSTM(80): (1, 4, 40),
         x.Dense(80): (1, 40),
     }
     if beyond:
-        layers[x.Conv2D(40, 3)] = (1, 8, 8, 40)
+        layers |= {x.LSTM(80): (1, 4, 40), x.Conv2D(40, 3): (1, 8, 8, 40)}
     for layer, shape in layers.items():
         layer.build(shape)
     attention = x.MultiHeadAttention(4, 10)
