@@ -15,6 +15,7 @@ from jaxinit import signal
 from jaxinit._signal import measure
 from jaxinit._signal.recorder import Recorder
 from jaxinit._signal.verdict import judge
+from tests.probes import probe
 
 WIDTH, BATCH = 256, 64
 
@@ -107,11 +108,11 @@ def test_dead_units_are_found_and_a_head_of_zeros_is_none():
     def layer(bias, x):
         return jax.nn.relu(x + bias)
 
-    dead = signal.propagate([layer] * 3, [0.0, -10.0, 0.0], batch())
+    dead = signal.propagate([layer] * 3, [0.0, -10.0, 0.0], batch(), probe)
     assert (dead.verdict.name, dead.verdict.layer) == ("dead", "1")
     weights = drawn(jaxinit.he_normal(), 2)
     head = signal.propagate(
-        [relu, linear], [weights[0], jnp.zeros_like(weights[1])], batch()
+        [relu, linear], [weights[0], jnp.zeros_like(weights[1])], batch(), probe
     )
     assert head.layers[-1].dead == 1
     assert head.verdict.name == "healthy"
@@ -123,7 +124,8 @@ def test_the_gradient_alone_can_vanish():
         return x
 
     quiet.defjvp(lambda x, t: (x[0], t[0] * 0.1))
-    found = signal.propagate([lambda _, x: quiet(x + 0)] * 4, [None] * 4, batch())
+    model = [lambda _, x: quiet(x + 0)] * 4
+    found = signal.propagate(model, [None] * 4, batch(), probe)
     assert (found.verdict.name, found.verdict.layer) == ("vanishing", "1")
     assert "gradient" in found.verdict.text
 
@@ -324,7 +326,7 @@ def test_what_is_inside_transformations_is_seen_from_outside():
             return linen.Dense(WIDTH)(linen.remat(Net)(depth=2, name="inner")(x))
 
     x = batch()
-    found = signal.propagate(Remat(), initial(Remat(), x), x)
+    found = signal.propagate(Remat(), initial(Remat(), x), x, probe)
     assert [layer.name for layer in found.layers] == ["Dense_0 input", "Dense_0"]
 
 
@@ -338,7 +340,7 @@ def test_a_layer_that_is_called_again_is_numbered():
             return x
 
     x = batch()
-    found = signal.propagate(Loop(), initial(Loop(), x), x)
+    found = signal.propagate(Loop(), initial(Loop(), x), x, probe)
     assert [layer.name for layer in found.layers] == [
         f"cell ({i})" for i in range(1, 6)
     ]
@@ -371,7 +373,7 @@ def test_residual_blocks_may_scale_what_they_add():
             block = params[f"Block_{i}"]
             down = {**block["down"], "kernel": block["down"]["kernel"] * stddev}
             scaled[f"Block_{i}"] = {**block, "down": down}
-        return signal.propagate(Residual(), {"params": scaled}, x)
+        return signal.propagate(Residual(), {"params": scaled}, x, probe)
 
     found = with_deviations(*np.float32([0.001, 0.0, 0.0, 1e-5]))
     assert found.verdict.name == "healthy"
@@ -391,7 +393,7 @@ def test_a_model_is_compiled_once():
     model, x = [layer] * 2, batch()
     weights = jax.device_get(drawn(jaxinit.normal(1.0), 2))
     for scale in (0.1, 0.2, 0.3):
-        signal.propagate(model, [np.float32(scale) * w for w in weights], x)
+        signal.propagate(model, [np.float32(scale) * w for w in weights], x, probe)
     # traced for its shapes and for its gradient, in one compilation
     assert len(calls) == 4
 
@@ -406,7 +408,8 @@ def test_a_model_that_does_not_hash():
 
     model, x = Unhashable(np.array([WIDTH])), batch()
     variables = initial(model, x)
-    assert signal.propagate(model, variables, x).layers[0].shape == (BATCH, WIDTH)
+    found = signal.propagate(model, variables, x, probe)
+    assert found.layers[0].shape == (BATCH, WIDTH)
 
 
 # bad input
@@ -471,7 +474,7 @@ def test_a_model_without_parameters():
         def __call__(self, x):
             return jnp.tanh(x)
 
-    found = signal.propagate(Plain(), initial(Plain(), batch()), batch())
+    found = signal.propagate(Plain(), initial(Plain(), batch()), batch(), probe)
     [layer] = found.layers
     assert layer.name == "Plain"
     assert math.isnan(layer.parameter_gradient_std)
@@ -617,7 +620,7 @@ def test_message(name):
 
 def test_the_table():
     weights = drawn(jaxinit.glorot_normal(), 10)
-    found = signal.propagate([relu] * 10, weights, batch())
+    found = signal.propagate([relu] * 10, weights, batch(), probe)
     text, html = str(found), found._repr_html_()
     head, *rows, verdict = text.splitlines()
     assert head.split()[:5] == ["layer", "kind", "shape", "mean", "std"]

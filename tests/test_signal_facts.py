@@ -9,6 +9,7 @@ import pytest
 
 import jaxinit
 from jaxinit import signal
+from tests.probes import probe
 
 WIDTH, BATCH = 256, 64
 # Standard errors allowed: at five, a right value fails once in two million tests.
@@ -31,12 +32,12 @@ def drawn(init, depth, width=WIDTH, dtype=jnp.float32):
 
 
 def batch(width=WIDTH, size=BATCH):
-    return jax.random.normal(jax.random.key(0), (size, width))
+    return np.random.default_rng(0).normal(size=(size, width)).astype(np.float32)
 
 
 def signal_of(layer, init, depth=10, x=None):
     x = batch() if x is None else x
-    return signal.propagate([layer] * depth, drawn(init, depth), x)
+    return signal.propagate([layer] * depth, drawn(init, depth), x, probe)
 
 
 def second_moments(found):
@@ -136,7 +137,8 @@ def test_orthogonal_keeps_the_norm_over_many_steps(steps, less):
     [weight] = map(np.asarray, drawn(jaxinit.orthogonal(), 1))
 
     def ran(factor):
-        return signal.propagate([LINEAR] * steps, [factor * weight] * steps, batch())
+        weights = [factor * weight] * steps
+        return signal.propagate([LINEAR] * steps, weights, batch(), probe)
 
     kept = ran(np.float32(1))
     norms = second_moments(kept) / second_moments(kept)[0]
@@ -159,7 +161,7 @@ def test_bfloat16_draws_of_jax_die_where_4096_are_summed_and_ours_do_not():
         draw = jax.jit(init.he_normal(), static_argnums=(1, 2))
         keys = jax.random.split(jax.random.key(1), depth)
         weights = [draw(key, (inputs, units), jnp.bfloat16) for key in keys]
-        found = signal.propagate([copied] * depth, weights, batch(inputs))
+        found = signal.propagate([copied] * depth, weights, batch(inputs), probe)
         moments = second_moments(found)
         ends[name] = moments[-1] / moments[0]
     # seven layers: off by at most sqrt(7 * 5 / 256) = 37 %
@@ -194,7 +196,7 @@ def test_prediction_agrees_with_wide_networks(fn, width):
     depth, narrow = 3, width // 4
     init = jaxinit.normal(1.5 / math.sqrt(width))
     found = signal.propagate(
-        [layer_of(fn)] * depth, drawn(init, depth, width), batch(width)
+        [layer_of(fn)] * depth, drawn(init, depth, width), batch(width), probe
     )
     expected = signal.predict(fn, init, [width] * (depth + 1))
     # Relative standard errors of a variance: at most sqrt(depth * (k - 1) / width), k
