@@ -69,6 +69,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_table_a_verdict_and_pictures(folder, capsys):
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "depth.png").touch()  # pictures may be drawn again
     argv = ["signal", "netfile:Net", "--input", "64x16:float32", "--out", "pictures"]
     assert cli.main(argv) == 0
     out, err = capsys.readouterr()
@@ -79,16 +81,15 @@ def test_a_table_a_verdict_and_pictures(folder, capsys):
     assert "use he_normal" in verdict
     assert "hello" in err
     assert "hello" not in out
-    written = sorted(path.name for path in (folder / "pictures").iterdir())
-    assert written == [
+    written = sorted((folder / "pictures").iterdir())
+    assert all(path.stat().st_size > 1000 for path in written)
+    assert [path.name for path in written] == [
         "activations.png",
         "activations.svg",
         "depth.png",
         "depth.svg",
     ]
     assert lines[-1].startswith("wrote ")
-    assert cli.main(argv) == 0  # pictures may be drawn again
-    assert capsys.readouterr().out == out
 
 
 def test_no_line_wraps_in_a_narrow_terminal(folder, capsys, monkeypatch):

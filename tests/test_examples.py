@@ -219,6 +219,7 @@ TAUGHT = {
 def test_signal_depth_draws_what_is_taught(topic, tmp_path, monkeypatch, capsys):
     """Those topics that the README shows; test_signal_facts has all of them."""
     monkeypatch.setattr(signal_depth, "TOPICS", (getattr(signal_depth, topic),))
+    monkeypatch.setattr(signal_depth, "BATCH", 64)
     signal_depth.main(tmp_path / "new")
     verdicts = dict(re.findall(r"^(.+?): (\w+)", capsys.readouterr().out, re.MULTILINE))
     assert verdicts == TAUGHT[topic]

@@ -184,7 +184,7 @@ HAVE_IT = {
     "he, with zeros beside the borders": lambda: (
         convolution,
         drawn(jaxinit.he_normal(), 18, NARROW),
-        batch(8, 4, 4, WIDTH),
+        batch(4, 4, 4, WIDTH),
         "vanishing",
         ["he_normal already", "make a factor of 0.873 of that (3x3 kernels on 4x4"],
         ["use he_normal"],
@@ -192,7 +192,7 @@ HAVE_IT = {
     "too small, and wrapped": lambda: (
         WRAPPED,
         drawn(jaxinit.scaled(jaxinit.he_normal(), 0.3), 4, NARROW),
-        batch(8, 4, 4, WIDTH),
+        batch(4, 4, 4, WIDTH),
         "vanishing",
         ["use he_normal"],
         ["borders"],
@@ -210,7 +210,7 @@ HAVE_IT = {
         drawn(jaxinit.lecun_normal(), 5),
         None,
         "vanishing",
-        ["have the deviation of lecun_normal already", "weights by 1.99"],
+        ["have the deviation of lecun_normal already", "weights by 1.98"],
         ["narrow", "he_normal"],
     ),
     "of any size": lambda: (
