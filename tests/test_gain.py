@@ -155,7 +155,9 @@ def test_gain_equals_a_fine_riemann_sum(fn):
         z = np.linspace(-12, 12, 100_001)
         weight = np.exp(-z * z / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
         both = jax.jit(lambda z: (fn(z), jax.vmap(jax.grad(fn))(z)))
-        forward, backward = (float((x**2 * weight).sum()) for x in map(np.asarray, both(z)))
+        forward, backward = (
+            float((x**2 * weight).sum()) for x in map(np.asarray, both(z))
+        )
     assert gain(fn) == pytest.approx(forward**-0.5, rel=1e-9)
     assert gain(fn, "backward") == pytest.approx(backward**-0.5, rel=1e-9)
 

@@ -101,9 +101,7 @@ def test_variance(name):
 
 LAWS = {"he": HE, "uniform": jaxinit.uniform(0.1)}
 LAW_DTYPES = [
-    (name, dtype)
-    for name in LAWS
-    for dtype in ("float32", "bfloat16", "float8_e4m3fn")
+    (name, dtype) for name in LAWS for dtype in ("float32", "bfloat16", "float8_e4m3fn")
 ]
 
 
@@ -272,9 +270,7 @@ def replaced(tree, path, value):
 
 @pytest.mark.parametrize(
     "dtype",
-    sampled(
-        ["float32", "bfloat16", "float8_e4m3fn"], ["bfloat16", "float8_e4m3fn"]
-    ),
+    sampled(["float32", "bfloat16", "float8_e4m3fn"], ["bfloat16", "float8_e4m3fn"]),
 )
 def test_moments_of_what_a_plan_draws(dtype):
     made, params = planned(dtype)
@@ -403,9 +399,7 @@ def test_moments_of_a_flax_model_sharded():
     state = jax.tree.map(lambda x: sharded(x) if x.ndim == 2 else x, made.init(KEY))
     testing.assert_moments(state, made)
     with pytest.raises(AssertionError, match=r"kernel, .*mean: "):
-        testing.assert_moments(
-            jax.tree.map(lambda x: 0.1 + np.asarray(x), state), made
-        )
+        testing.assert_moments(jax.tree.map(lambda x: 0.1 + np.asarray(x), state), made)
 
 
 REFUSED = {
