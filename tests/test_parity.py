@@ -152,8 +152,10 @@ def keras():
 
 # Those of the same law as another that is compared.
 LIKE_OTHERS = {
-    "keras": ["Ones", "TruncatedNormal", "GlorotNormal", "LecunUniform", "LecunNormal"]
-    + ["HeUniform", "HeNormal"],
+    "keras": [
+        *("Ones", "TruncatedNormal", "GlorotNormal"),
+        *("LecunUniform", "LecunNormal", "HeUniform", "HeNormal"),
+    ],
     "haiku": ["RandomNormal", "TruncatedNormal", "UniformScaling"],
 }
 

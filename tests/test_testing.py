@@ -196,8 +196,8 @@ def test_orthogonal_by_default_and_not_off_the_centre():
     with pytest.raises(AssertionError):
         testing.assert_orthogonal(drawn(jaxinit.normal(1.0), (3, 3)))
     init, shape = ORTHOGONAL["delta"]
+    x = with_entry(drawn(init, shape), (0, 0, 0, 0), 1e-6)
     with pytest.raises(AssertionError):
-        x = with_entry(drawn(init, shape), (0, 0, 0, 0), 1e-6)
         testing.assert_orthogonal(x, init)
     zeros = jaxinit.orthogonal(0.0)
     assert defect(jnp.zeros((3, 3)), zeros).error == 0
