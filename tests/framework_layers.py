@@ -390,6 +390,14 @@ SEEDS = 4
 
 
 @functools.cache
+def shapes(framework: str, case: str):
+    """Shapes and dtypes of the parameters of a layer; compiles nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return jax.eval_shape(TABLES[framework][case], jax.random.key(0))
+
+
+@functools.cache
 def drawn(framework: str, case: str) -> list:
     """Parameters of a layer, from some seeds."""
     with warnings.catch_warnings():

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file
+from sampling import sampled
 
 from jaxinit import cli
 from jaxinit._cli import arguments
@@ -140,7 +141,11 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("name", TARGETS)
+# Each is like another but for one thing more.
+BEYOND = ["linen init", "linen class and call", "two inputs", "nnx class and arguments"]
+
+
+@pytest.mark.parametrize("name", sampled(TARGETS, BEYOND))
 def test_targets(name, folder, capsys):
     argv, parameters, others = TARGETS[name]
     result = run_json(capsys, *argv.split())

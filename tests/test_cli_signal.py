@@ -4,7 +4,9 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from sampling import sampled
 
 from jaxinit import cli
 from jaxinit._cli import signal
@@ -32,10 +34,10 @@ class Words(nn.Module):
 class Pair(nn.Module):
     @nn.compact
     def __call__(self, x, y):
-        return nn.Embed(10, 3)(x) + nn.Embed(10, 3)(y)
+        return nn.Embed(10, 16)(x) + nn.Embed(10, 16)(y)
 
 class Model(nnx.Module):
-    def __init__(self, rngs, width=16):
+    def __init__(self, rngs, width=4):
         self.linear = nnx.Linear(16, width, rngs=rngs)
 
     def __call__(self, x, scale=1):
@@ -46,7 +48,7 @@ class Switched(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        return nn.Dense(self.width)(x) if train else nn.Conv(5, (1,))(x)
+        return nn.Dense(self.width)(x) if train else nn.Conv(16, (1,))(x)
 
 made = Model(nnx.Rngs(0))
 
@@ -67,6 +69,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_table_a_verdict_and_pictures(folder, capsys):
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "depth.png").touch()  # pictures may be drawn again
     argv = ["signal", "netfile:Net", "--input", "64x16:float32", "--out", "pictures"]
     assert cli.main(argv) == 0
     out, err = capsys.readouterr()
@@ -77,16 +81,15 @@ def test_a_table_a_verdict_and_pictures(folder, capsys):
     assert "use he_normal" in verdict
     assert "hello" in err
     assert "hello" not in out
-    written = sorted(path.name for path in (folder / "pictures").iterdir())
-    assert written == [
+    written = sorted((folder / "pictures").iterdir())
+    assert all(path.stat().st_size > 1000 for path in written)
+    assert [path.name for path in written] == [
         "activations.png",
         "activations.svg",
         "depth.png",
         "depth.svg",
     ]
     assert lines[-1].startswith("wrote ")
-    assert cli.main(argv) == 0  # pictures may be drawn again
-    assert capsys.readouterr().out == out
 
 
 def test_no_line_wraps_in_a_narrow_terminal(folder, capsys, monkeypatch):
@@ -111,7 +114,7 @@ def test_pictures_that_cannot_be_written(folder, capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.mkdir", full)
-    argv = ["signal", "netfile:Net", "--input", "4x16:float32", "--out", "pictures"]
+    argv = ["signal", "netfile:Net", "--input", "64x16:float32", "--out", "pictures"]
     assert cli.main(argv) == 1
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith("jaxinit: could not write ")
@@ -119,9 +122,10 @@ def test_pictures_that_cannot_be_written(folder, capsys, monkeypatch):
 
 
 def test_nnx_and_integers(folder, capsys):
-    assert cli.main(["signal", "netfile:Model", "--input", "4x16:float32"]) == 0
+    argv = ["signal", "netfile:Model", "--arg", "width=16", "--input", "64x16:float32"]
+    assert cli.main(argv) == 0
     assert "linear" in capsys.readouterr().out
-    words = ["signal", "netfile:Words", "--input", "64x4:int32", "--below"]
+    words = ["signal", "netfile:Words", "--input", "16x4:int32", "--below"]
     assert cli.main([*words, "5"]) == 0
     assert "verdict: healthy" in capsys.readouterr().out
     assert cli.main([*words, "6"]) == 0  # beyond the vocabulary
@@ -146,29 +150,29 @@ def sent(monkeypatch, *argv):
 
 def test_what_is_sent(folder, monkeypatch):
     """Weights by one half of the seed's key, inputs by keys of the other half."""
-    argv = ["--input", "64x4:int32", "--input", "64x4:int32", "--seed", "7"]
+    argv = ["--input", "16x4:int32", "--input", "16x4:int32", "--seed", "7"]
     variables, (first, second) = sent(monkeypatch, *argv)
     from netfile import Pair  # pyright: ignore[reportMissingImports]
 
     key, data = jax.random.split(jax.random.key(7))
     expected = jax.jit(Pair().init)(key, first, second)
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, variables, expected))
-    drawn = [jax.random.randint(k, (64, 4), 0, 10) for k in jax.random.split(data)]
-    assert jnp.array_equal(first, drawn[0])
-    assert jnp.array_equal(second, drawn[1])
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
+    drawn = [jax.random.randint(k, (16, 4), 0, 10) for k in jax.random.split(data)]
+    assert np.array_equal(first, drawn[0])
+    assert np.array_equal(second, drawn[1])
 
 
 ARGUMENTS = {
-    "linen call": ("netfile:Switched --arg train=false", "Conv_0", "4x5"),
+    "linen call": ("netfile:Switched --arg train=false", "Conv_0", "64x16"),
     "linen class and call": (
-        "netfile:Switched --arg train=True --arg width=7",
+        "netfile:Switched --arg train=True --arg width=16",
         "Dense_0",
-        "4x7",
+        "64x16",
     ),
     "nnx class and call": (
-        "netfile:Model --arg width=6 --arg scale=2",
+        "netfile:Model --arg width=16 --arg scale=2",
         "linear",
-        "4x6",
+        "64x16",
     ),
 }
 
@@ -176,7 +180,7 @@ ARGUMENTS = {
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_arguments(name, folder, capsys):
     argv, layer, shape = ARGUMENTS[name]
-    assert cli.main(["signal", *argv.split(), "--input", "4x16:float32"]) == 0
+    assert cli.main(["signal", *argv.split(), "--input", "64x16:float32"]) == 0
     row = capsys.readouterr().out.splitlines()[1].split()
     assert (row[0], row[2]) == (layer, shape)
 
@@ -184,7 +188,7 @@ def test_arguments(name, folder, capsys):
 def test_the_batch_is_drawn_as_said():
     dtypes = (jnp.float32, jnp.int32, bool)
     wanted = [jax.ShapeDtypeStruct((4000,), dtype) for dtype in dtypes]
-    real, whole, flags = _batch(jax.random.key(0), wanted, 7)
+    real, whole, flags = map(np.asarray, _batch(jax.random.key(0), wanted, 7))
     assert abs(float(real.mean())) < 5 / 4000**0.5
     assert abs(float(real.var()) - 1) < 5 * (2 / 4000) ** 0.5
     assert (int(whole.min()), int(whole.max())) == (0, 6)
@@ -225,7 +229,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("name", sampled(FAILURES, ["too large"]))
 def test_failure_is_one_line(folder, capsys, name):
     command, expected = FAILURES[name]
     assert cli.main(["signal", *command.split()]) == (1 if "running" in expected else 2)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 from references import assert_refuses, assert_same_bits
+from sampling import sampled
 
 import jaxinit
+from jaxinit._signal import normalize
 from jaxinit.data_dependent import lsuv, metainit, weight_norm
 
 DEPTH, WIDTH, BATCH = 20, 16, 64
+FEW = 3  # layers, of models of Flax
 
 
 def first(weight, x):
@@ -27,9 +30,14 @@ def affine(layer, x):
     return x @ layer["kernel"] + layer["bias"]
 
 
-def drawn(init, depth, shape=(WIDTH, WIDTH)):
+@functools.cache
+def _drawn(init, depth, shape):
     keys = jax.random.split(jax.random.key(1), depth)
     return [init(key, shape) for key in keys]
+
+
+def drawn(init, depth, shape=(WIDTH, WIDTH)):
+    return list(_drawn(init, depth, shape))
 
 
 @functools.cache
@@ -51,20 +59,30 @@ def forward(layers, params, x):
 
 
 class Deep(linen.Module):
+    depth: int
+
     @linen.compact
     def __call__(self, x):
         x = linen.Dense(WIDTH, kernel_init=jaxinit.glorot_normal())(x)
-        for _ in range(DEPTH - 1):
+        for _ in range(self.depth - 1):
             x = linen.relu(x)
             x = linen.Dense(WIDTH, kernel_init=jaxinit.glorot_normal())(x)
         return x
+
+
+def kernel_of_zeros(key, shape, dtype):
+    """To be set later; compiles nothing."""
+    return np.zeros(shape, dtype)
+
+
+RNGS = nnx.Rngs(0)
 
 
 class DeepNNX(nnx.Module):
     def __init__(self, weights):
         self.layers = nnx.List()
         for weight in weights:
-            layer = nnx.Linear(WIDTH, WIDTH, rngs=nnx.Rngs(0))
+            layer = nnx.Linear(WIDTH, WIDTH, kernel_init=kernel_of_zeros, rngs=RNGS)
             layer.kernel.set_value(weight)
             self.layers.append(layer)
 
@@ -75,19 +93,19 @@ class DeepNNX(nnx.Module):
 
 
 @functools.cache
-def twenty_layers(kind):
+def corrected(kind, depth=DEPTH):
     """The kernels of a deep network before and after LSUV, and the log."""
-    weights = drawn(jaxinit.glorot_normal(), DEPTH)
+    weights = drawn(jaxinit.glorot_normal(), DEPTH)[:depth]
     if kind == "list":
-        new, log = lsuv([first] + [later] * (DEPTH - 1), weights, batch())
+        new, log = lsuv([first] + [later] * (depth - 1), weights, batch())
         return weights, new, log
     if kind == "linen":
-        names = [f"Dense_{i}" for i in range(DEPTH)]
-        bias = jnp.zeros(WIDTH)
+        names = [f"Dense_{i}" for i in range(depth)]
+        bias = np.zeros(WIDTH, np.float32)
         layers = {
             n: {"kernel": w, "bias": bias} for n, w in zip(names, weights, strict=True)
         }
-        new, log = lsuv(Deep().apply, {"params": layers}, batch())
+        new, log = lsuv(Deep(depth).apply, {"params": layers}, batch())
         assert set(new) == {"params"}
         return weights, [new["params"][name]["kernel"] for name in names], log
     model = DeepNNX(weights)
@@ -96,30 +114,38 @@ def twenty_layers(kind):
     return weights, [layer.kernel.get_value() for layer in model.layers], log
 
 
-@pytest.mark.parametrize("kind", ["list", "linen", "nnx"])
-def test_every_layer_of_twenty_has_variance_one(kind):
-    before, after, log = twenty_layers(kind)
-    layers = [first] + [later] * (DEPTH - 1)
+@pytest.mark.parametrize(
+    ("kind", "depth"),
+    [
+        ("list", DEPTH),
+        ("nnx", FEW),  # Linen's are normalised below
+        pytest.param("linen", DEPTH, marks=pytest.mark.exhaustive),
+        pytest.param("nnx", DEPTH, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_every_layer_has_variance_one(kind, depth):
+    before, after, log = corrected(kind, depth)
+    layers = [first] + [later] * (depth - 1)
     old, new = (
         [x.var() for x in forward(layers, params, batch())]
         for params in (before, after)
     )
-    assert old[-1] < 1e-3  # what is mended
+    assert old[-1] < 1e-3 if depth == DEPTH else max(old) > 1.5  # what is mended
     assert np.abs(np.array(new) - 1).max() < 0.1
     np.testing.assert_allclose(log.before.variance, old, rtol=1e-4)
     np.testing.assert_allclose(log.after.variance, new, rtol=1e-4)
     assert bool(log.after.is_right.all())
-    assert len(log.layers) == DEPTH
+    assert len(log.layers) == depth
     assert log.unseen == ()
     assert log.passes == 3  # one measures, one corrects, one finds nothing left
     for a, b in zip(before, after, strict=True):
-        ratio = np.asarray(b / a)
+        ratio = np.asarray(b) / np.asarray(a)
         np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
         assert ratio[0, 0] > 0
 
 
 def test_what_is_right_stays_bit_for_bit():
-    _, weights, _ = twenty_layers("list")
+    _, weights, _ = corrected("list")
     again, log = lsuv([first] + [later] * (DEPTH - 1), weights, batch())
     assert_same_bits(again, weights)
     assert log.passes == 1
@@ -145,16 +171,20 @@ def test_biases_stay_and_are_reckoned_with():
     assert_same_bits([x["bias"] for x in new], [x["bias"] for x in params])
 
 
-def test_the_same_under_jit_and_for_each_of_many():
-    params, many = two(), jax.tree.map(lambda *x: jnp.stack(x), two(), two(0.5))
-    run = functools.partial(lsuv, TWO, batch=batch())
-    alone, _ = run(params)
+def test_the_same_under_jit():
+    run, params = functools.partial(lsuv, [affine], batch=batch()), two()[:1]
     under_jit, _ = jax.jit(lambda params: run(params))(params)
-    assert_same_bits(under_jit, alone)
+    assert_same_bits(under_jit, run(params)[0])
+
+
+def test_the_same_for_each_of_many():
+    run, params = functools.partial(lsuv, [affine], batch=batch()), two()[:1]
+    many = jax.tree.map(lambda *x: np.stack(x), params, two(0.5)[:1])
     new, log = jax.vmap(lambda params: run(params))(many)
-    one = jax.tree.map(lambda x: x[0], new)
+    alone, _ = run(params)
+    one = jax.tree.map(lambda x: np.asarray(x)[0], new)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), one, alone)
-    assert bool(log.after.is_right.all())
+    assert np.all(log.after.is_right)
 
 
 def test_a_second_model_of_equal_shapes_compiles_nothing():
@@ -223,8 +253,9 @@ class Normed(linen.Module):
 
 def units(x, axes=1):
     """Means and variances of the units that the last axes number."""
+    x = np.asarray(x)
     over = tuple(range(x.ndim - axes))
-    return np.asarray(x.mean(over)), np.asarray(x.var(over))
+    return x.mean(over), x.var(over)
 
 
 @functools.cache
@@ -282,32 +313,40 @@ def test_weight_norm_of_a_list_with_gains():
 # MetaInit
 
 HIDDEN = 32
+QUICK = jax.random.key(3, impl="unsafe_rbg")  # to compile
 PLAIN = [lambda w, x: jax.nn.relu(x @ w)] * 2 + [first]
 
 
 def test_metainit_brings_the_gradient_quotient_of_a_bad_start_below_one():
     init = jaxinit.variance_scaling(8.0, "fan_in", "normal")  # He's would have 2
     before = [*drawn(init, 2, (HIDDEN, HIDDEN)), *drawn(init, 1, (HIDDEN, 4))]
-    after, log = metainit(PLAIN, before, batch(BATCH, HIDDEN), key=jax.random.key(3))
+    after, log = metainit(PLAIN, before, batch(BATCH, HIDDEN), key=QUICK)
     assert log.quotients.shape == (501,)
     assert log.quotients[0] > 10
     assert np.median(log.quotients[-20:]) < 1
-    assert bool(np.isfinite(log.quotients).all())
+    assert np.isfinite(np.asarray(log.quotients)).all()
     for a, b, norm in zip(before, after, log.after, strict=True):
-        np.testing.assert_allclose(jnp.linalg.norm(b), norm, rtol=1e-5)
-        ratio = np.asarray(b / a)
+        np.testing.assert_allclose(np.linalg.norm(b), norm, rtol=1e-5)
+        ratio = np.asarray(b) / np.asarray(a)
         np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)
     assert "gradient quotient" in str(log)
 
 
+def square(y):
+    """A loss, of slope 2 y and Hessian 2; the default compiles for long."""
+    return jnp.sum(y**2)
+
+
 def test_metainit_does_the_same_to_modules():
     (weight,) = drawn(jaxinit.normal(), 1, (WIDTH, 3))
-    run = functools.partial(metainit, batch=batch(), steps=2)
+    run = functools.partial(metainit, batch=batch(), loss=square, steps=2)
     (expected,), _ = run([first], [weight])
     dense = linen.Dense(3, use_bias=False)
     new, _ = run(dense, {"params": {"kernel": weight}})
     np.testing.assert_allclose(new["params"]["kernel"], expected, rtol=1e-5)
-    linear = nnx.Linear(WIDTH, 3, use_bias=False, rngs=nnx.Rngs(0))
+    linear = nnx.Linear(
+        WIDTH, 3, use_bias=False, kernel_init=kernel_of_zeros, rngs=RNGS
+    )
     linear.kernel.set_value(weight)
     new, _ = run(linear, None)
     np.testing.assert_allclose(new["kernel"].get_value(), expected, rtol=1e-5)
@@ -317,14 +356,11 @@ def test_metainit_does_the_same_to_modules():
 def test_metainit_by_hand():
     weight, x = jnp.asarray([[3.0, 4.0]]), jnp.ones((1, 1))
 
-    def loss(y):  # of slope 2 y and Hessian 2
-        return jnp.sum(y**2)
-
-    (new,), log = metainit([first], [weight], x, loss, where="*", steps=1)
+    (new,), log = metainit([first], [weight], x, square, where="*", steps=1)
     np.testing.assert_allclose(log.quotients[0], 2, rtol=1e-4)  # (g - 2 g) / g - 1
     assert abs(np.linalg.norm(new) - 5) == pytest.approx(0.1, rel=1e-4)
     assert log.before == 5
-    (nothing,), log = metainit([first], [0 * weight], x, loss, where="0", steps=1)
+    (nothing,), log = metainit([first], [0 * weight], x, square, where="0", steps=1)
     assert_same_bits(nothing, 0 * weight)
     assert log.weights == ("0",)
 
@@ -333,9 +369,6 @@ def test_metainit_by_hand_beyond_zero():
     """Of a norm whose slope is positive: 5 - 7, and on, with half of that, by 10.5."""
     weight, x = jnp.asarray([[3.0, 4.0]]), jnp.ones((1, 1))
     settings = {"learning_rate": 7.0, "momentum": 0.5, "epsilon": 0.1}
-
-    def square(y):
-        return jnp.sum(y**2)
 
     (new,), log = metainit([first], [weight], x, square, steps=1, **settings)
     np.testing.assert_allclose(new, -0.4 * weight, rtol=1e-5)
@@ -359,10 +392,9 @@ def difference(weight, inputs):
 
 def test_metainit_draws_every_input_of_every_step_anew():
     weights, inputs = drawn(jaxinit.normal(), 1), [batch(), batch()]
-    logs = [
-        metainit([difference], weights, inputs, key=jax.random.key(3), steps=n)[1]
-        for n in (1, 2)
-    ]
+    run = functools.partial(metainit, [difference], weights, inputs, square, key=QUICK)
+    # Steps that change next to nothing, so that what is drawn makes the difference.
+    logs = [run(steps=n, learning_rate=1e-6)[1] for n in (1, 2)]
     np.testing.assert_allclose(logs[0].quotients, logs[1].quotients[:2], rtol=1e-5)
     assert np.ptp(logs[1].quotients) > 1e-3
     assert abs(logs[0].quotients[0] - 1) > 1e-3  # that of a gradient of zero
@@ -371,7 +403,7 @@ def test_metainit_draws_every_input_of_every_step_anew():
 def test_logs_are_tables_in_notebooks():
     weights = drawn(jaxinit.normal(), 1)
     _, normalized = lsuv([first], weights, batch())
-    _, descent = metainit([first], weights, batch(), steps=1)
+    _, descent = metainit([first], weights, batch(), square, steps=1)
     for log, text in ((normalized, "3 passes"), (descent, "gradient quotient")):
         html = log._repr_html_()
         assert html.count("<tr") == 2
@@ -402,13 +434,26 @@ def test_units_that_are_constant_on_the_batch_stay_and_are_told(name):
         assert not any(p["bias"].any() for p in new)
 
 
+def test_one_correction_after_another():
+    """As of the pass that corrects what the one before it has left."""
+    one, two = (
+        normalize._Correction(np.float32(scale), np.float32(shift))
+        for scale, shift in ((2.0, 3.0), (-0.5, 7.0))
+    )
+    x = np.float32([1.0, -4.0])
+    after = normalize._corrected(normalize._corrected(x, one), two)
+    both = normalize._corrected(x, normalize._then(one, two))
+    assert np.asarray(both).tolist() == np.asarray(after).tolist() == [4.5, 9.5]
+
+
 def test_some_units_are_constant():
     params = two()[:1]
     params[0]["kernel"] = params[0]["kernel"].at[:, 3:7].set(0)
     (new,), log = weight_norm([affine], params, batch())
     assert "0.25 of the units are constant on the batch" in str(log)
     assert_same_bits(new["kernel"][:, 3:7], params[0]["kernel"][:, 3:7])
-    np.testing.assert_allclose(units(affine(new, batch()))[1][7:], 1, rtol=1e-4)
+    outputs = affine(*jax.device_get((new, batch())))
+    np.testing.assert_allclose(units(outputs)[1][7:], 1, rtol=1e-4)
     many, _ = lsuv([affine], [jax.tree.map(jnp.zeros_like, params[0])], batch())
     assert not np.any(many[0]["kernel"])
 
@@ -421,7 +466,7 @@ def test_metainit_says_where_nothing_is_learned():
     _, log = metainit([first], weights, batch(), steps=1)
     assert "no norm changed" not in str(log)
     roots = [lambda w, x: jnp.sqrt(x @ w)]
-    _, log = metainit(roots, weights, batch(), steps=1)
+    _, log = metainit(roots, weights, batch(), square, steps=1)
     assert "not finite from step 0 on" in str(log)
 
 
@@ -449,7 +494,11 @@ def given(function, params=None, x=None):
     return lambda: function([first], params, batch() if x is None else x)
 
 
-ALL = {function.__name__: function for function in (lsuv, weight_norm, metainit)}
+ALL = {
+    "lsuv": lsuv,
+    "weight_norm": weight_norm,
+    "metainit": functools.partial(metainit, steps=1),
+}
 
 
 def one(**settings):
@@ -491,7 +540,7 @@ REFUSED = {
         ["no layer whose weights", "scan"],
     ),
     "wrong shape": (
-        lambda: lsuv([first], drawn(jaxinit.normal(), 1, (3, 3)), batch()),
+        lambda: lsuv([first], [np.ones((3, 3), np.float32)], batch()),
         ["layer '0' (first) fails", "[64, 16]"],
     ),
     "where": (one(where="**/kernel"), ["where='**/kernel'", "0"]),
@@ -516,6 +565,6 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", sampled(REFUSED, ["weight_norm, NaN in the batch"]))
 def test_refused(name):
     assert_refuses(*REFUSED[name])

@@ -9,30 +9,28 @@ ROOT = Path(__file__).parents[1]
 REPORT = """
 import json, sys
 before = set(sys.modules)
-{code}
-from jax._src import xla_bridge
-packages = {{name.partition(".")[0] for name in set(sys.modules) - before}}
-started = xla_bridge.backends_are_initialized()
-print(json.dumps([sorted(packages - sys.stdlib_module_names), started]))
+for code in sys.argv[1:]:
+    exec(code)
+    from jax._src import xla_bridge
+    packages = {name.partition(".")[0] for name in set(sys.modules) - before}
+    started = xla_bridge.backends_are_initialized()
+    print(json.dumps([sorted(packages - sys.stdlib_module_names), started]))
 """
 
 
-def loaded(code: str) -> tuple[set[str], bool]:
-    """Packages outside Python's own that `code` loads; whether it starts a backend."""
-    command = [sys.executable, "-c", REPORT.format(code=code)]
+def loaded(*codes: str) -> list[tuple[set[str], bool]]:
+    """Packages outside Python's own, and whether a backend runs, after each code."""
+    command = [sys.executable, "-c", REPORT, *codes]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
-    packages, started = json.loads(done.stdout)
-    return set(packages), started
+    after = map(json.loads, done.stdout.splitlines())
+    return [(set(packages), started) for packages, started in after]
 
 
 def test_import_loads_jax_and_numpy_and_starts_nothing():
-    expected, _ = loaded("import jax, numpy")
-    packages, started = loaded("import jaxinit")
+    (expected, _), (packages, started), more = loaded(
+        "import jax, numpy", "import jaxinit", "import rich; jax.devices()"
+    )
     assert packages == expected | {"jaxinit"}
     assert not started
-
-
-def test_the_checks_see_more():
-    packages, started = loaded("import jaxinit, rich, jax; jax.devices()")
-    assert "rich" in packages
-    assert started
+    assert "rich" in more[0], "negative control"
+    assert more[1], "negative control"

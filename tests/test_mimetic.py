@@ -1,18 +1,17 @@
 """Mimetic initialisation: products of kernels that are leaves of their own."""
 
+import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import pytest
+from sampling import sampled
 from scipy import stats
 
 import jaxinit
 from jaxinit import schemes
 from tests.scheme_models import leaf
-
-KEY = jax.random.key(5)
-
 
 SPLIT = {
     "attn": {
@@ -29,32 +28,37 @@ FLAT = {
 TORCH = {"attn": {"qkv": {"weight": leaf(96, 32)}, "out": {"weight": leaf(32, 32)}}}
 
 
-def attention(tree, heads, key=KEY):
+LAYOUTS = {"split": SPLIT, "flat": FLAT, "torch": TORCH}
+
+
+@functools.cache
+def attention(layout, heads, seed=5):
     """Query, key, value and output of mimetic initialisation, as matrices."""
+    tree, key = LAYOUTS[layout], jax.random.key(seed)
     rules = jaxinit.Rules(schemes.mimetic(heads), required=[])
     drawn = jaxinit.init_tree(key, tree, rules)["attn"]
     if "qkv" in drawn:
-        parts = jnp.split(drawn["qkv"]["weight"].T, 3, axis=1)
-        return [*map(np.asarray, parts), np.asarray(drawn["out"]["weight"].T)]
+        parts = np.split(np.asarray(drawn["qkv"]["weight"]).T, 3, axis=1)
+        return [*parts, np.asarray(drawn["out"]["weight"]).T]
     names = ("query", "key", "value", "out")
     return [np.asarray(drawn[name]["kernel"]).reshape(32, 32) for name in names]
 
 
 def test_mimetic_products_are_noise_and_identity():
     """Level 1e-4 each; a kernel drawn with another key is no factor of the product."""
-    query, key, value, out = attention(FLAT, 1)
+    query, key, value, out = attention("flat", 1)
     for product, noise, identity in (
         (query @ key.T, 0.7, 0.7),
         (value @ out, 0.4, -0.4),
     ):
         entries = (product - identity * np.eye(32)) * math.sqrt(32) / noise
         assert stats.kstest(entries.ravel(), "norm").pvalue > 1e-4
-    stranger = attention(FLAT, 1, jax.random.key(6))[1]
+    stranger = attention("flat", 1, seed=6)[1]
     assert abs(np.trace(query @ stranger.T) / 32) < 0.3 < np.trace(query @ key.T) / 32
 
 
 def test_mimetic_heads_are_best_approximations():
-    query, key, _, _ = attention(SPLIT, 4)
+    query, key, _, _ = attention("split", 4)
     random = np.random.default_rng(0)
     matrices = 0.7 * (random.normal(size=(400, 32, 32)) / math.sqrt(32) + np.eye(32))
     expected = np.linalg.svd(matrices, compute_uv=False)[:, :8]
@@ -68,7 +72,7 @@ def test_mimetic_heads_are_best_approximations():
     assert abs(query.mean()) < 5 * query.std() / 32  # the signs of vectors are drawn
 
 
-def test_mimetic_is_the_same_in_every_layout():
-    for a, b, c in zip(*(attention(t, 4) for t in (SPLIT, FLAT, TORCH)), strict=True):
+@pytest.mark.parametrize("layout", sampled(["flat", "torch"], ["flat"]))
+def test_mimetic_is_the_same_in_every_layout(layout):
+    for a, b in zip(attention("split", 4), attention(layout, 4), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-        np.testing.assert_allclose(a, c, atol=1e-5)

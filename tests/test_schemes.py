@@ -4,7 +4,7 @@ import math
 import re
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxinit
@@ -366,9 +366,9 @@ CELLS = {
 def test_gates_of_a_fused_recurrent_kernel_are_each_orthogonal(library, key):
     plan = jaxinit.plan({"cell": CELLS[library]}, schemes.recurrent())
     state, inputs = sorted(plan, key=lambda x: 8 not in x.shape)
-    x = state.draw(key)
+    x = np.asarray(state.draw(key))
     gate = x[:, :8] if library == "flax" else x[:8]
-    assert jnp.allclose(gate.T @ gate, jnp.eye(8), atol=1e-5)
+    assert np.allclose(gate.T @ gate, np.eye(8), atol=1e-5)
     assert inputs.std == pytest.approx(glorot(5, 8))
 
 

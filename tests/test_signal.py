@@ -15,6 +15,7 @@ from jaxinit import signal
 from jaxinit._signal import measure
 from jaxinit._signal.recorder import Recorder
 from jaxinit._signal.verdict import judge
+from tests.probes import probe
 
 WIDTH, BATCH = 256, 64
 
@@ -28,6 +29,11 @@ def relu(weight, x):
 
 
 def drawn(init, depth):
+    return list(_drawn(init, depth))
+
+
+@functools.cache
+def _drawn(init, depth):
     keys = jax.random.split(jax.random.key(1), depth)
     return [init(key, (WIDTH, WIDTH)) for key in keys]
 
@@ -40,7 +46,12 @@ def batch(width=WIDTH):
 # each statistic
 
 
-def only(layer, x, params=None, loss=None):
+def total(y):
+    """A loss that compiles soon, where gradients are not asked for."""
+    return jnp.sum(jnp.real(y))
+
+
+def only(layer, x, params=None, loss=total):
     return signal.propagate([layer], [params], x, loss).layers[0]
 
 
@@ -89,18 +100,19 @@ def test_sigmoid_saturates_at_both_ends():
 
     assert only(sigmoid, batch(), 100.0).saturated > 0.9
     assert only(sigmoid, batch(), 1.0).saturated < 0.05
-    assert only(relu, batch() / 100, jnp.eye(WIDTH)).saturated == 0
+    x, eye = np.asarray(batch()) / 100, np.eye(WIDTH, dtype=np.float32)
+    assert only(relu, x, eye).saturated == 0
 
 
 def test_dead_units_are_found_and_a_head_of_zeros_is_none():
     def layer(bias, x):
         return jax.nn.relu(x + bias)
 
-    dead = signal.propagate([layer] * 3, [0.0, -10.0, 0.0], batch())
+    dead = signal.propagate([layer] * 3, [0.0, -10.0, 0.0], batch(), probe)
     assert (dead.verdict.name, dead.verdict.layer) == ("dead", "1")
     weights = drawn(jaxinit.he_normal(), 2)
     head = signal.propagate(
-        [relu, linear], [weights[0], jnp.zeros_like(weights[1])], batch()
+        [relu, linear], [weights[0], jnp.zeros_like(weights[1])], batch(), probe
     )
     assert head.layers[-1].dead == 1
     assert head.verdict.name == "healthy"
@@ -112,7 +124,8 @@ def test_the_gradient_alone_can_vanish():
         return x
 
     quiet.defjvp(lambda x, t: (x[0], t[0] * 0.1))
-    found = signal.propagate([lambda _, x: quiet(x + 0)] * 4, [None] * 4, batch())
+    model = [lambda _, x: quiet(x + 0)] * 4
+    found = signal.propagate(model, [None] * 4, batch(), probe)
     assert (found.verdict.name, found.verdict.layer) == ("vanishing", "1")
     assert "gradient" in found.verdict.text
 
@@ -310,10 +323,10 @@ def test_what_is_inside_transformations_is_seen_from_outside():
     class Remat(linen.Module):
         @linen.compact
         def __call__(self, x):
-            return linen.Dense(4)(linen.remat(Net)(depth=2, name="inner")(x))
+            return linen.Dense(WIDTH)(linen.remat(Net)(depth=2, name="inner")(x))
 
     x = batch()
-    found = signal.propagate(Remat(), initial(Remat(), x), x)
+    found = signal.propagate(Remat(), initial(Remat(), x), x, probe)
     assert [layer.name for layer in found.layers] == ["Dense_0 input", "Dense_0"]
 
 
@@ -327,7 +340,7 @@ def test_a_layer_that_is_called_again_is_numbered():
             return x
 
     x = batch()
-    found = signal.propagate(Loop(), initial(Loop(), x), x)
+    found = signal.propagate(Loop(), initial(Loop(), x), x, probe)
     assert [layer.name for layer in found.layers] == [
         f"cell ({i})" for i in range(1, 6)
     ]
@@ -337,32 +350,36 @@ def test_a_layer_that_is_called_again_is_numbered():
 
 def test_residual_blocks_may_scale_what_they_add():
     class Block(linen.Module):
-        stddev: float
-
         @linen.compact
         def __call__(self, x):
             inner = linen.LayerNorm()(x)
             inner = linen.gelu(linen.Dense(WIDTH, name="up")(inner))
-            init = jaxinit.normal(self.stddev)
+            init = jaxinit.normal(1.0)
             return x + linen.Dense(WIDTH, kernel_init=init, name="down")(inner)
 
     class Residual(linen.Module):
-        stddevs: tuple[float, ...]
-
         @linen.compact
         def __call__(self, x):
-            for stddev in self.stddevs:
-                x = Block(stddev)(x)
+            for _ in range(4):
+                x = Block()(x)
             return linen.Dense(WIDTH, kernel_init=jaxinit.zeros, name="head")(x)
 
     x = batch() / 50  # as of an embedding
-    calm = Residual((0.001, 0.0, 0.0, 1e-5))
-    found = signal.propagate(calm, initial(calm, x), x)
+    params = jax.device_get(initial(Residual(), x)["params"])
+
+    def with_deviations(*stddevs):
+        scaled = dict(params)
+        for i, stddev in enumerate(stddevs):
+            block = params[f"Block_{i}"]
+            down = {**block["down"], "kernel": block["down"]["kernel"] * stddev}
+            scaled[f"Block_{i}"] = {**block, "down": down}
+        return signal.propagate(Residual(), {"params": scaled}, x, probe)
+
+    found = with_deviations(*np.float32([0.001, 0.0, 0.0, 1e-5]))
     assert found.verdict.name == "healthy"
     inside = [layer.std for layer in found.layers if layer.name.endswith("down")]
     assert inside[0] > 10 * inside[-1]
-    wild = Residual((0.01, 0.1, 1.0, 10.0))
-    found = signal.propagate(wild, initial(wild, x), x)
+    found = with_deviations(*np.float32([0.01, 0.1, 1.0, 10.0]))
     assert (found.verdict.name, found.verdict.layer) == ("exploding", "Block_1")
 
 
@@ -374,8 +391,9 @@ def test_a_model_is_compiled_once():
         return jnp.tanh(x @ weight)
 
     model, x = [layer] * 2, batch()
+    weights = jax.device_get(drawn(jaxinit.normal(1.0), 2))
     for scale in (0.1, 0.2, 0.3):
-        signal.propagate(model, drawn(jaxinit.normal(scale), 2), x)
+        signal.propagate(model, [np.float32(scale) * w for w in weights], x, probe)
     # traced for its shapes and for its gradient, in one compilation
     assert len(calls) == 4
 
@@ -390,7 +408,8 @@ def test_a_model_that_does_not_hash():
 
     model, x = Unhashable(np.array([WIDTH])), batch()
     variables = initial(model, x)
-    assert signal.propagate(model, variables, x).layers[0].shape == (BATCH, WIDTH)
+    found = signal.propagate(model, variables, x, probe)
+    assert found.layers[0].shape == (BATCH, WIDTH)
 
 
 # bad input
@@ -400,37 +419,39 @@ def test_not_finite_numbers_are_reported_with_their_first_layer():
     functions = [relu, lambda _, x: jnp.log(x - 1), lambda _, x: x * 2]
     weights = [*drawn(jaxinit.he_normal(), 1), None, None]
     with jax.debug_nans(True):
-        found = signal.propagate(functions, weights, batch())
+        found = signal.propagate(functions, weights, batch(), total)
     assert (found.verdict.name, found.verdict.layer) == ("not finite", "1")
     assert found.layers[0].nonfinite == 0
     assert 0 < found.layers[1].nonfinite <= WIDTH * BATCH
     assert "not finite from 1 on" in str(found)
 
 
-def broken_at_entry(x, value=jnp.nan):
-    return x.at[0, 0].set(value)
+def broken_at_entry(x, value=np.nan):
+    x = np.array(x)
+    x[0, 0] = value
+    return x
 
 
 def test_what_was_not_finite_before_the_model_ran_is_told():
     [weight] = drawn(jaxinit.he_normal(), 1)
-    eye = jnp.eye(WIDTH)
+    eye = np.eye(WIDTH, dtype=np.float32)
     given = {
         "the batch": ([eye, weight], broken_at_entry(batch()), "0", BATCH),
         "params 1": ([eye, broken_at_entry(weight, jnp.inf)], batch(), "1", WIDTH),
     }
     for name, (weights, x, layer, rows) in given.items():
-        verdict = signal.propagate([relu] * 2, weights, x).verdict
+        verdict = signal.propagate([relu] * 2, weights, x, total).verdict
         assert (verdict.name, verdict.layer) == ("not finite", layer)
         count = f"1 of the {rows * WIDTH} entries of {name} are NaN or infinite"
         assert count in verdict.cure
-    found = signal.propagate([lambda _, x: jnp.log(x)], [None], batch())
+    found = signal.propagate([lambda _, x: jnp.log(x)], [None], batch(), total)
     assert "log, sqrt" in found.verdict.cure
     assert "entries of" not in str(found)
 
 
 def test_of_many_arrays_that_are_not_finite_some_are_named():
-    bad = jnp.full((WIDTH, WIDTH), jnp.nan)
-    cure = signal.propagate([relu] * 5, [bad] * 5, batch()).verdict.cure
+    bad = np.full((WIDTH, WIDTH), np.nan, np.float32)
+    cure = signal.propagate([relu] * 5, [bad] * 5, batch(), total).verdict.cure
     assert all(f"entries of params {i}" in cure for i in range(3))
     assert "and some of 2 other arrays" in cure.replace(", some", ", and some")
 
@@ -442,7 +463,7 @@ def test_a_mask_may_be_infinite():
 
 def test_gradients_that_are_not_finite():
     two = [lambda _, x: x * 0, lambda _, x: jnp.sqrt(x)]
-    found = signal.propagate(two, [None] * 2, batch())
+    found = signal.propagate(two, [None] * 2, batch(), total)
     assert (found.verdict.name, found.verdict.layer) == ("not finite", "0")
     assert "gradients" in found.verdict.text
 
@@ -453,14 +474,14 @@ def test_a_model_without_parameters():
         def __call__(self, x):
             return jnp.tanh(x)
 
-    found = signal.propagate(Plain(), initial(Plain(), batch()), batch())
+    found = signal.propagate(Plain(), initial(Plain(), batch()), batch(), probe)
     [layer] = found.layers
     assert layer.name == "Plain"
     assert math.isnan(layer.parameter_gradient_std)
     assert found.verdict.name == "healthy"
 
 
-def test_one_sample_integers_and_other_dtypes():
+def test_integers_and_other_dtypes():
     class Lookup(linen.Module):
         @linen.compact
         def __call__(self, ids):
@@ -470,7 +491,10 @@ def test_one_sample_integers_and_other_dtypes():
     found = signal.propagate(Lookup(), initial(Lookup(), ids), ids)
     assert [layer.name for layer in found.layers] == ["Embed_0", "Dense_0"]
     assert found.layers[1].shape == (16, 4, WIDTH)
-    single = only(lambda _, x: x * 2, jnp.arange(256.0))
+
+
+def test_one_sample_and_complex_numbers():
+    single = only(lambda _, x: x * 2, np.arange(256, dtype=np.float32))
     assert single.shape == (256,)
     assert single.rank == 0
     waves = only(lambda _, x: jnp.exp(1j * x), batch(WIDTH // 2))
@@ -558,7 +582,7 @@ WRONG = {
         ["loss", "one real number", f"[{BATCH}, {WIDTH}]"],
     ),
     "integer output": (
-        lambda: only(lambda _, x: x.astype(int), batch()),
+        lambda: only(lambda _, x: x.astype(int), batch(), loss=None),
         TypeError,
         ["no floating-point array"],
     ),
@@ -596,7 +620,7 @@ def test_message(name):
 
 def test_the_table():
     weights = drawn(jaxinit.glorot_normal(), 10)
-    found = signal.propagate([relu] * 10, weights, batch())
+    found = signal.propagate([relu] * 10, weights, batch(), probe)
     text, html = str(found), found._repr_html_()
     head, *rows, verdict = text.splitlines()
     assert head.split()[:5] == ["layer", "kind", "shape", "mean", "std"]
