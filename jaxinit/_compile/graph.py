@@ -8,7 +8,7 @@ Take
         a, b = jax.random.split(key)
         return jax.random.bits(a, (2,)), jax.random.bits(b, (2,))
 
-which is traced to
+which jax 0.10 traces to (later versions have one `unstack` in place of lines d to g)
 
     c:key[2] = random_split[shape=(2,)] key
     d:key[1] = slice[start_indices=(0,) limit_indices=(1,)] c
@@ -20,7 +20,7 @@ which is traced to
 
 The walk gives the argument the name 0 in a `KeyTree`; `random_split` makes the names
 `[1, 2]`, children 0 and 1 of it; `slice` and `squeeze` move these names about as NumPy
-moves integers. None of the five becomes a node. What is left is two nodes, equal but
+moves integers. No line from c to g becomes a node. What is left is two nodes, equal but
 for their input:
 
     Node(random_bits, inputs=(Keys(1),))    Node(random_bits, inputs=(Keys(2),))

@@ -84,7 +84,7 @@ def judge(layers: Sequence[LayerSignal], again: Again, origin: str = "") -> Verd
 
 
 def _not_finite(layers: Sequence[LayerSignal], origin: str) -> Iterator[Verdict]:
-    cure = "Look for a division, a log, a sqrt, or numbers beyond its dtype in it"
+    cure = "Look for a division, log, sqrt, or numbers beyond its dtype"
     if origin:
         cure = f"It was given numbers that are not finite: {origin}; fix that first"
     for layer in layers:
