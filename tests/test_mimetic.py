@@ -53,6 +53,7 @@ def test_mimetic_products_are_noise_and_identity():
     ):
         entries = (product - identity * np.eye(32)) * math.sqrt(32) / noise
         assert stats.kstest(entries.ravel(), "norm").pvalue > 1e-4
+        assert abs(np.trace(product) / 32 - identity) < 5 * noise / 32
     stranger = attention("flat", 1, seed=6)[1]
     assert abs(np.trace(query @ stranger.T) / 32) < 0.3 < np.trace(query @ key.T) / 32
 
