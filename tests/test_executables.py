@@ -64,6 +64,10 @@ KINDS = {
     "a loop over moves": (scanned(joined), Kind.WHOLE),
     "a loop over sums": (scanned(used_twice), Kind.WHOLE),
     "a reduction": (lambda key: normal(key, SHAPE).sum(), Kind.WHOLE),
+    "a short last axis": (
+        lambda key: normal(key, (64, 4)),
+        Kind.SHARED if jax.__version_info__ >= (0, 11) else Kind.FUSED,
+    ),
 }
 
 

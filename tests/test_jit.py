@@ -191,6 +191,13 @@ def scan_that_carries_a_key(key):
     return jax.lax.scan(body, key, None, length=4)
 
 
+def words_of_two_keys(key):
+    """A key made of the first word of one key and the second of another."""
+    words = jax.random.key_data(jax.random.split(key)).reshape(4)
+    mixed = jax.random.wrap_key_data(jax.lax.slice(words, (0,), (4,), (3,)))
+    return jax.random.bits(mixed, (3,))
+
+
 def scan_backwards(key):
     def body(state, key):
         bits = jax.random.bits(key, (3,))
@@ -271,6 +278,7 @@ CASES = {
     "while loop": (while_loop, KEY),
     "scan that carries a key": (scan_that_carries_a_key, KEY),
     "scan backwards": (scan_backwards, KEY),
+    "words of two keys": (words_of_two_keys, KEY),
     "sums of draws": (sums_of_draws, KEY),
     "samplers": (samplers, KEY),
     "rejection": (rejection, KEY),
