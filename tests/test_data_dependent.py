@@ -442,7 +442,7 @@ def test_one_correction_after_another():
     )
     x = np.float32([1.0, -4.0])
     after = normalize._corrected(normalize._corrected(x, one), two)
-    both = normalize._corrected(x, normalize._then(one, two))
+    both = normalize._corrected(x, normalize._composed(one, two))
     assert np.asarray(both).tolist() == np.asarray(after).tolist() == [4.5, 9.5]
 
 
