@@ -121,6 +121,7 @@ def test_pictures_that_cannot_be_written(folder, capsys, monkeypatch):
     assert err.endswith("No space left on device")
 
 
+@pytest.mark.exhaustive
 def test_nnx_and_integers(folder, capsys):
     argv = ["signal", "netfile:Model", "--arg", "width=16", "--input", "64x16:float32"]
     assert cli.main(argv) == 0

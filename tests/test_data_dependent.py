@@ -117,7 +117,8 @@ def corrected(kind, depth=DEPTH):
 @pytest.mark.parametrize(
     ("kind", "depth"),
     [
-        ("list", DEPTH),
+        ("list", FEW),
+        pytest.param("list", DEPTH, marks=pytest.mark.exhaustive),
         ("nnx", FEW),  # Linen's are normalised below
         pytest.param("linen", DEPTH, marks=pytest.mark.exhaustive),
         pytest.param("nnx", DEPTH, marks=pytest.mark.exhaustive),
@@ -177,6 +178,7 @@ def test_the_same_under_jit():
     assert_same_bits(under_jit, run(params)[0])
 
 
+@pytest.mark.exhaustive
 def test_the_same_for_each_of_many():
     run, params = functools.partial(lsuv, [affine], batch=batch()), two()[:1]
     many = jax.tree.map(lambda *x: np.stack(x), params, two(0.5)[:1])
@@ -458,6 +460,7 @@ def test_some_units_are_constant():
     assert not np.any(many[0]["kernel"])
 
 
+@pytest.mark.exhaustive
 def test_metainit_says_where_nothing_is_learned():
     weights = drawn(jaxinit.normal(), 1)
     new, log = metainit([first], weights, 0 * batch(), steps=1)

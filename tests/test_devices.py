@@ -103,7 +103,10 @@ MESHES = {
 
 
 @pytest.mark.parametrize(
-    "name", sampled(MESHES, [name for name in MESHES if "every kind" in name])
+    "name",
+    sampled(
+        MESHES, [name for name in MESHES if name.startswith(("8", "2x4 explicit,"))]
+    ),
 )
 def test_every_mesh_has_the_values_of_one_device(name):
     shape, kind, names = MESHES[name]

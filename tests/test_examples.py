@@ -85,6 +85,7 @@ def logits_of(params, tokens):
     return TINY.apply({"params": params}, tokens)
 
 
+@pytest.mark.exhaustive
 def test_gpt2_is_causal():
     tokens = np.arange(12, dtype=np.int32).reshape(1, 12)
     changed = np.where(tokens == 7, 63, tokens).astype(np.int32)
@@ -95,6 +96,7 @@ def test_gpt2_is_causal():
     assert (a[:, 7:] != b[:, 7:]).any(axis=-1).all()
 
 
+@pytest.mark.exhaustive
 def test_gpt2_in_nnx_computes_what_linen_computes():
     model = door.create(tiny_nnx, 0)
     tokens = np.arange(12, dtype=np.int32).reshape(1, 12)

@@ -657,6 +657,7 @@ def test_what_is_kept_is_bounded():
     assert len(ours._cuts) == 64
 
 
+@pytest.mark.exhaustive
 def test_threads_and_settings():
     """Settings belong to a thread: one under x64 beside one that is not."""
     ours, outcomes = jaxinit.jit(mixed), {}

@@ -95,6 +95,7 @@ def test_shape_stands_for_zeros():
     assert_same(door.init(Model(), KEY, jax.ShapeDtypeStruct(X.shape, X.dtype)))
 
 
+@pytest.mark.exhaustive
 def test_streams_and_options():
     streams = {"params": KEY, "dropout": jax.random.key(1)}
     want = jax.jit(lambda rngs: Model().init(rngs, X, train=True))(streams)

@@ -139,7 +139,8 @@ def reference(fun, *args, **streams):
     return jax.jit(lambda: nnx.split(fun(nnx.Rngs(*args, **streams))))()
 
 
-BEYOND = ["attention", "dropout", "lstm", "nested", "vmapped over split", "scanned"]
+BEYOND = ["attention", "dropout", "lstm", "nested", "vmapped"]
+BEYOND += ["vmapped over split", "scanned"]
 
 
 @pytest.mark.parametrize("name", sampled(MODULES, BEYOND))

@@ -132,6 +132,7 @@ def test_activations_has_a_panel_for_every_layer():
     assert figure.get_supylabel() == "percent of entries"
 
 
+@pytest.mark.exhaustive
 def test_activations_of_many_layers_and_of_none_to_draw():
     many = found(depth=23)
     assert len(plots.activations(many).axes) == 20

@@ -281,6 +281,7 @@ def test_linen_layers_in_the_order_they_run():
     assert found.layers[-1].gradient_std == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.exhaustive
 def test_linen_options_and_streams():
     x, model = batch(), Net()
     variables = initial(model, x)
@@ -330,6 +331,7 @@ def test_what_is_inside_transformations_is_seen_from_outside():
     assert [layer.name for layer in found.layers] == ["Dense_0 input", "Dense_0"]
 
 
+@pytest.mark.exhaustive
 def test_a_layer_that_is_called_again_is_numbered():
     class Loop(linen.Module):
         @linen.compact
@@ -348,6 +350,7 @@ def test_a_layer_that_is_called_again_is_numbered():
     assert found.verdict.name == "vanishing"
 
 
+@pytest.mark.exhaustive
 def test_residual_blocks_may_scale_what_they_add():
     class Block(linen.Module):
         @linen.compact
