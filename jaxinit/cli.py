@@ -1,4 +1,4 @@
-"""The command line: `python -m jaxinit init module:name`, and `signal` likewise."""
+"""The command line: `python -m jaxinit init module:name`, and `signal`."""
 
 import argparse
 import contextlib

@@ -58,7 +58,7 @@ def lsuv(
             list.
         batch: what the model is called on, its first axis the samples, or a tuple of
             such.
-        where: pattern of the weights that may change, as those of `jaxinit.Rules`:
+        where: pattern of the weights that may change, as in `jaxinit.Rules`:
             `"**/kernel"` leaves embeddings alone.
         tolerance: how far a variance may be from one, greater than zero.
         tries: the most passes that change weights, at least 1.
@@ -155,11 +155,11 @@ def _chosen(params: Any, where: Any) -> frozenset[int]:
     """The positions of the parameters that a pattern matches."""
     matches = matcher(where)
     leaves = leaf_contexts(leaf_paths(params))
-    found = frozenset(i for i, leaf in enumerate(leaves) if matches(leaf))
-    if leaves and not found:
+    chosen = frozenset(i for i, leaf in enumerate(leaves) if matches(leaf))
+    if leaves and not chosen:
         paths = ", ".join(leaf.path for leaf in leaves)
         raise ValueError(f"where={where!r} matches none of the parameters: {paths}.")
-    return found
+    return chosen
 
 
 @functools.partial(

@@ -28,7 +28,7 @@ _MAX_SIZE = 2**32
 
 
 class Words(NamedTuple):
-    """Arithmetic on 32-bit words that wraps: that of JAX, or of NumPy."""
+    """Arithmetic on 32-bit words that wraps around, by JAX or by NumPy."""
 
     add: Callable[[Any, Any], Any]
     xor: Callable[[Any, Any], Any]

@@ -152,7 +152,7 @@ def _operands(equation: Any) -> tuple[str, str, str]:
     inputs, comma, kernel = operands.partition(",")
     problem = None
     if not arrow or not comma or "," in kernel:
-        problem = "it has not two operands and an output"
+        problem = "it does not have two operands and an output"
     elif not all(_OPERAND.fullmatch(part) for part in (inputs, kernel, output)):
         problem = "an operand has other signs than letters and one ellipsis"
     elif "..." in kernel:

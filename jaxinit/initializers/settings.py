@@ -155,7 +155,7 @@ _UNABLE = {
     "float8_e8m0fnu": "has neither a zero nor a sign, being made for scale factors",
     "int1": "holds 0 and -1 alone, and XLA cannot compile it everywhere",
     "uint1": "is one that XLA cannot compile",
-    "complex32": "is one that jax has not",
+    "complex32": "does not exist in jax",
 }
 
 

@@ -58,7 +58,7 @@ class identity(_Matrix):
         dtype: default dtype, float or complex.
 
     Raises:
-        ValueError: if `scale` is not finite or, in a call, the shape has not two axes.
+        ValueError: if `scale` is not finite or, in a call, the shape has no two axes.
 
     >>> import jax
     >>> identity(0.5)(jax.random.key(0), (2, 3))
@@ -119,7 +119,7 @@ class hadamard(_Matrix):
         dtype: default dtype, float or complex.
 
     Raises:
-        ValueError: if `scale` is not finite or, in a call, the shape has not two axes.
+        ValueError: if `scale` is not finite or, in a call, the shape has no two axes.
 
     >>> import jax
     >>> hadamard(2.0)(jax.random.key(0), (4, 2))
@@ -184,7 +184,7 @@ class zero_init(_Matrix):
         dtype: default dtype, float or complex.
 
     Raises:
-        ValueError: in a call, if the shape has not two axes.
+        ValueError: in a call, if the shape does not have two axes.
 
     >>> import jax
     >>> zero_init()(jax.random.key(0), (2, 4))
@@ -301,7 +301,7 @@ class bilinear(FromShape):
         dtype: default dtype, float.
 
     Raises:
-        ValueError: in a call, if the shape has not a window, inputs and outputs.
+        ValueError: in a call, if the shape lacks a window, inputs or outputs.
 
     >>> import jax
     >>> bilinear()(jax.random.key(0), (4, 1, 1)).ravel()
