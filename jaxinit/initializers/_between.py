@@ -34,8 +34,7 @@ def draw_between(
     """
     if law.low == law.high:
         return jnp.full(shape, law.low, dtype)
-    start, width = law.tail if law.side else (0.0, (law.high - law.low) / law.stddev)
-    if width * (start + width) < float(jnp.finfo(dtype).eps):  # the density is flat
+    if law.slope < float(jnp.finfo(dtype).eps):  # the density is flat
         drawn = _draw_flat(key, shape, dtype, law)
     elif law.side:
         distance = _draw_tail(key, shape, dtype, *law.tail, law.stddev)

@@ -78,22 +78,25 @@ class NormalBetween(Law):
 
     @property
     def tail(self) -> tuple[float, float]:
-        """Where a law beside its mean starts, and its width, in deviations."""
+        """Where it starts, 0 around its mean, and its width, in deviations."""
         start = abs(self.origin - self.mean) / self.stddev
         return min(start, _FAR), (self.high - self.low) / self.stddev
 
     @property
+    def slope(self) -> float:
+        """About how much the density changes between its bounds, relative to itself."""
+        start, width = self.tail
+        return width * (start + width)
+
+    @property
     def _flat(self) -> Uniform | None:
         """What it is to rounding error where its bounds are near to each other."""
-        start, width = self.tail
-        start = start if self.side else 0.0
-        is_flat = width * (start + width) < _FLAT
-        return Uniform(self.low, self.high) if is_flat else None
+        return Uniform(self.low, self.high) if self.slope < _FLAT else None
 
     def moments(self) -> Moments:
         """Moments after truncation."""
-        if self._flat:
-            return self._flat.moments()
+        if flat := self._flat:
+            return flat.moments()
         standard = _truncated(*self._distances())
         moments = affine(standard, self.stddev * (self.side or 1), self.origin)
         return point_if_flat(moments._replace(low=self.low, high=self.high))
@@ -113,8 +116,8 @@ class NormalBetween(Law):
         return 0.0, *ends.tolist()
 
     def cdf(self, x):
-        if self._flat:
-            return self._flat.cdf(x)
+        if flat := self._flat:
+            return flat.cdf(x)
         x = np.clip(np.asarray(x, np.float64), self.low, self.high)
         if not self.side:
             below, above = _around([self.low, self.high], self.stddev, self.mean)
