@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table as TextTable
 from rich.text import Text
 
-from jaxinit._basics.table import Table
+from jaxinit._basics.table import Table, printable
 from jaxinit._rows import Row as Row
 from jaxinit._rows import rows
 from jaxinit._tree.plan import Plan, checked_plan
@@ -138,7 +138,9 @@ def _table(rows: Sequence[Row], width: int) -> TextTable:
         texts = [cells[name][i] for name in shown]
         if marks:
             texts.append(marks.get(i, ""))
-        result.add_row(*map(Text, texts), style="bold red" if i in marks else "")
+        result.add_row(
+            *map(Text, map(printable, texts)), style="bold red" if i in marks else ""
+        )
     return result
 
 

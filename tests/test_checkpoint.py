@@ -103,6 +103,7 @@ REFUSED = {
         "w: safetensors has no",
     ),
     "uint4, folder": ("a", {"w": jnp.ones(2, "uint4")}, "w: Orbax has no uint4"),
+    "no arrays": ("a", {"w": None}, "Orbax writes no tree without arrays"),
     "no entries": ("a", {"w": jnp.ones((0, 2))}, "w: Orbax writes no arrays without"),
 }
 

@@ -2,6 +2,9 @@
 
 from html.parser import HTMLParser
 
+import numpy as np
+
+from jaxinit import report
 from jaxinit._basics.table import Table, Tabular
 
 
@@ -91,3 +94,8 @@ def test_control_characters_are_escaped():
     table = Table(["leaf", "n"], [["a\nb\x1b", "1"]], marks={0: "x\ty"})
     assert table.text().splitlines() == ["leaf      n", "a\\nb\\x1b  1  x\\ty"]
     assert "a\\nb\\x1b" in table.html()
+
+
+def test_reports_escape_them_too():
+    shown = str(report.report({"a\nb": np.ones(3)}))
+    assert [line.split()[0] for line in shown.splitlines()] == ["leaf", "a\\nb"]

@@ -59,7 +59,7 @@ class Table:
         if self.marks:
             marks = ["", *(self.marks.get(i, "") for i in range(len(self.rows)))]
             lines = [[*line, mark] for line, mark in zip(lines, marks, strict=True)]
-        return [[*map(_printable, line)] for line in lines]
+        return [[*map(printable, line)] for line in lines]
 
     def _is_left(self, column: int) -> bool:
         return column in self.left or column == len(self.head)
@@ -75,7 +75,7 @@ class Table:
         return f"<tr{colour}>{filled}</tr>"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text with line breaks and other control characters escaped."""
     if text.isprintable():
         return text

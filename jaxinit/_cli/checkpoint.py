@@ -207,6 +207,8 @@ def _orbax() -> Callable[[Path, Any], None]:
     import orbax.checkpoint as ocp
 
     def write(path: Path, params: Any) -> None:
+        if not jax.tree.leaves(params):
+            raise ValueError("Orbax writes no tree without arrays, and params has none")
         hook = sys.unraisablehook
         sys.unraisablehook = _ignoring_closed_loops(hook)
         for name, is_kept in _FILTERS.items():
