@@ -132,3 +132,12 @@ def test_disabled_jit(key):
     with jax.disable_jit():
         x = jaxinit.he_normal()(key, SHAPE)
     np.testing.assert_allclose(x, jaxinit.he_normal()(key, SHAPE), rtol=1e-5)
+
+
+@pytest.mark.parametrize("guard", ["disallow", "disallow_explicit"])
+def test_initializers_transfer_nothing(guard):
+    key, init = jax.random.key(1729), jaxinit.normal(0.3)
+    expected = np.asarray(init(key, (3, 5)))
+    with jax.transfer_guard(guard):
+        drawn = init(key, (3, 5))
+    np.testing.assert_array_equal(drawn, expected)

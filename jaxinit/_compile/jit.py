@@ -37,7 +37,6 @@ from jaxinit._compile.placement import (
     flat_shardings,
     inside_auto_axes,
     is_split,
-    is_tracing,
     on_mesh,
     placement_of,
     with_auto_axes,
@@ -45,7 +44,7 @@ from jaxinit._compile.placement import (
 from jaxinit._compile.programs import Programs
 from jaxinit._compile.recent import Recent
 from jaxinit._compile.statics import Statics
-from jaxinit._kernel.options import setting
+from jaxinit._kernel.options import is_tracing, setting
 
 if TYPE_CHECKING:
     from jaxinit._compile.leaf_plan import LeafPlan

@@ -24,10 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
-from jax import lax
 from jax.core import Tracer
-from jax.extend.core import get_opaque_trace_state
 from jax.sharding import (
     AbstractMesh,
     Mesh,
@@ -38,7 +35,7 @@ from jax.sharding import (
 )
 
 from jaxinit._arrays.spread import automatic, on_automatic_mesh
-from jaxinit._kernel.options import setting
+from jaxinit._kernel.options import is_tracing, setting
 
 
 @dataclass(frozen=True)
@@ -267,16 +264,3 @@ def axis_names(entry: Any) -> tuple[str, ...]:
     """The mesh axes in one entry of a `PartitionSpec`."""
     names = entry if isinstance(entry, tuple) else (entry,)
     return tuple(name for name in names if isinstance(name, str))
-
-
-with jax.ensure_compile_time_eval():
-    _EAGER = get_opaque_trace_state()
-
-
-def is_tracing() -> bool:
-    """Whether operations now become part of an outer program."""
-    if get_opaque_trace_state() == _EAGER:
-        return False
-    # Under an eager jax.vmap, say, operations on no traced value are still computed.
-    with jax.transfer_guard("allow"), jax.no_tracing(False):
-        return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)

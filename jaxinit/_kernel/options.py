@@ -1,10 +1,14 @@
-"""How a kernel that draws is compiled."""
+"""How a kernel that draws is compiled, and under which settings and traces of jax."""
 
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jax.extend.core import get_opaque_trace_state
 
 _UNROLLS = jax.__version_info__ >= (0, 11)
 _UNROLLED = 8  # at most 5 were seen
@@ -14,6 +18,19 @@ _WIDE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
 def setting(name: str) -> Any:
     """The value of a setting of jax, in this thread, by name."""
     return getattr(jax.config, name)
+
+
+with jax.ensure_compile_time_eval():
+    _EAGER = get_opaque_trace_state()
+
+
+def is_tracing() -> bool:
+    """Whether operations now become part of an outer program."""
+    if get_opaque_trace_state() == _EAGER:
+        return False
+    # Under an eager jax.vmap, say, operations on no traced value are still computed.
+    with jax.transfer_guard("allow"), jax.no_tracing(False):
+        return isinstance(lax.add(np.int32(0), np.int32(0)), Tracer)
 
 
 def is_unrolled(shape: Sequence[int]) -> bool:

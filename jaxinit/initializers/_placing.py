@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxinit._kernel.options import is_tracing
 
 Shape = tuple[int, ...]
 Placement = NamedSharding | PartitionSpec | None
@@ -41,9 +41,9 @@ def in_mesh_of(placement: Placement) -> contextlib.AbstractContextManager[Any]:
     """Puts a mesh in use that has Explicit axes, which mean nothing outside it."""
     mesh = getattr(placement, "mesh", None)
     is_explicit = isinstance(mesh, Mesh) and AxisType.Explicit in mesh.axis_types
-    return (
-        jax.set_mesh(mesh) if is_explicit and is_eager() else contextlib.nullcontext()
-    )
+    if is_explicit and not is_tracing():
+        return jax.set_mesh(mesh)
+    return contextlib.nullcontext()
 
 
 def _mesh_named_by(placement: NamedSharding | PartitionSpec) -> AbstractMesh | Mesh:
@@ -56,8 +56,3 @@ def _mesh_named_by(placement: NamedSharding | PartitionSpec) -> AbstractMesh | M
             f"PartitionSpec, got {placement!r}."
         )
     return mesh
-
-
-def is_eager() -> bool:
-    """Whether operations run at once, and not as part of a trace."""
-    return not isinstance(jnp.asarray(0), Tracer)

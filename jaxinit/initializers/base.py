@@ -14,10 +14,10 @@ from jax.core import Tracer
 
 from jaxinit._basics.integers import checked_shape
 from jaxinit._basics.keys import check_key
-from jaxinit._kernel.options import compiler_options, is_unrolled
+from jaxinit._kernel.options import compiler_options, is_tracing, is_unrolled
 from jaxinit.initializers import settings
 from jaxinit.initializers._makers import forgotten_call, refuse_drawing, refuse_shape
-from jaxinit.initializers._placing import Placement, Shape, in_mesh_of, is_eager, placed
+from jaxinit.initializers._placing import Placement, Shape, in_mesh_of, placed
 from jaxinit.laws import Law, Moments, Uniform
 
 _CONSTANTS = ("dtype_kinds", "draws", "rounds", "entries_independent")
@@ -372,9 +372,7 @@ def _top_level(platform: str):
 
 
 def _is_traced(key: Any) -> bool:
-    if key is None or isinstance(key, Tracer):
-        return True
-    return not is_eager()
+    return key is None or isinstance(key, Tracer) or is_tracing()
 
 
 def _platform(key: Any) -> str:
