@@ -1,0 +1,260 @@
+"""Roles: what a leaf is for, as values."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxinit._basics.table import Table, Tabular
+
+KINDS = (
+    "kernel",
+    "convolution",
+    "embedding",
+    "scale",
+    "bias",
+    "position",
+    "gate",
+    "statistic",
+    "unused",
+    "unknown",
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of an axis of a leaf that has a purpose of its own.
+
+    Attributes:
+        axis: the axis.
+        blocks: where, as runs of indices from a start to before a stop.
+        part: what it is in its model, such as "query" or "forget gate"; None if that is
+            not known.
+        function: name of the function that follows; None if there is none.
+        gain: `1 / sqrt(E[f(z)**2])` of that function, `z` standard normal.
+    """
+
+    axis: int
+    blocks: tuple[tuple[int, int], ...]
+    part: str | None = None
+    function: str | None = None
+    gain: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of indices."""
+        return sum(stop - start for start, stop in self.blocks)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place of the computation where a leaf is used.
+
+    Axes are those of the leaf, in increasing order.
+
+    Attributes:
+        kind: as in `Role`.
+        in_axis: axes that are summed over; of an embedding, the one that is looked up;
+            of a position, the positions.
+        out_axis: axes of features that the output has.
+        batch_axis: axes with a kernel of its own at each index: experts, ensembles.
+        stack_axis: axes of which a loop over layers, or an index, takes one place.
+        spatial_axis: the window of a convolution.
+        fan_in: number of terms in one output.
+        fan_out: number of outputs that one input reaches.
+        groups: groups of features of a convolution.
+        transposed: whether it is a transposed convolution.
+        multiplier: number that the leaf, or its output, is multiplied by.
+        offset: number added to a scale before it multiplies.
+        function: name of the elementwise function that follows; None if not known.
+        gain: `1 / sqrt(E[f(z)**2])` of that function, `z` standard normal.
+        residual: number among the writers of a residual stream, and their total, None
+            if a loop's length is not known; None for what writes to no stream.
+        recurrent: whether it is its own ancestor through a loop over time.
+        head: whether no contraction follows.
+        part: what it is in its model, such as "query"; None if that is not known, or
+            differs along an axis.
+        sections: parts that differ along an axis.
+        of: paths of the kernels that a bias is added behind.
+        reason: a sentence that says why.
+    """
+
+    kind: str
+    in_axis: tuple[int, ...] = ()
+    out_axis: tuple[int, ...] = ()
+    batch_axis: tuple[int, ...] = ()
+    stack_axis: tuple[int, ...] = ()
+    spatial_axis: tuple[int, ...] = ()
+    fan_in: float = 0
+    fan_out: float = 0
+    groups: int = 1
+    transposed: bool = False
+    multiplier: float = 1.0
+    offset: float = 0.0
+    function: str | None = None
+    gain: float | None = None
+    residual: tuple[int, int | None] | None = None
+    recurrent: bool = False
+    head: bool = False
+    part: str | None = None
+    sections: tuple[Section, ...] = ()
+    of: tuple[str, ...] = ()
+    reason: str = field(default="", compare=False)
+
+
+_SINGLE = [name for name in Use.__dataclass_fields__ if name not in ("kind", "reason")]
+
+
+@dataclass(frozen=True)
+class Role:
+    """What one leaf is for.
+
+    Every attribute of a `Use` is one of a role too, if all its uses agree on it.
+
+    Attributes:
+        path: path of the leaf.
+        shape: shape of the array.
+        dtype: its dtype.
+        uses: one for each place of the computation where it is used.
+        reason: a sentence that says why.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    uses: tuple[Use, ...]
+    reason: str
+
+    @property
+    def kind(self) -> str:
+        """What the leaf is.
+
+        "kernel" and "convolution" are contracted with activations, an "embedding" is
+        looked up by inputs or is a learned token, a "scale" multiplies activations and
+        a "bias" is added to them, a "position" is added or looked up by position, a
+        "gate" scales one branch of a residual stream, a "statistic" is a running mean
+        or variance, and what is "unused" does not reach the output. "unknown" is
+        anything else. A tied embedding, which is a kernel too, is an "embedding".
+        """
+        kinds = dict.fromkeys(use.kind for use in self.uses)
+        if not kinds:
+            return "unused"
+        if len(kinds) == 1:
+            return next(iter(kinds))
+        if "unknown" not in kinds and "embedding" in kinds:
+            return "embedding"
+        return "unknown"
+
+    @property
+    def tied(self) -> bool:
+        """Whether it is an embedding and a kernel."""
+        return {"embedding", "kernel"} <= {use.kind for use in self.uses}
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _SINGLE:
+            raise AttributeError(f"a role has no attribute {name!r}")
+        values = list(dict.fromkeys(getattr(use, name) for use in self.uses))
+        if len(values) == 1:
+            return values[0]
+        if not values:
+            raise ValueError(
+                f"{self.path} has no {name}: the output does not depend on it."
+            )
+        raise ValueError(
+            f"{self.path} has no single {name}: its {len(self.uses)} uses have "
+            f"{' and '.join(map(repr, values))}. Look at role.uses."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in lists, dictionaries, numbers and text."""
+        return {
+            "path": self.path,
+            "shape": list(self.shape),
+            "dtype": str(self.dtype),
+            "kind": self.kind,
+            "reason": self.reason,
+            "uses": [_plain(asdict(use)) for use in self.uses],
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Roles(Mapping[str, Role], Tabular):
+    """The roles of the leaves of a model, by path, in the order of the tree.
+
+    Attributes:
+        notes: what should be known about the inputs that they were found with.
+    """
+
+    def __init__(self, roles: Sequence[Role], notes: Sequence[str] = ()):
+        self._roles = {role.path: role for role in roles}
+        self.notes = tuple(notes)
+
+    def __getitem__(self, path: str) -> Role:
+        try:
+            return self._roles[path]
+        except KeyError:
+            raise KeyError(
+                f"no leaf has the path {path!r}; there are {', '.join(self._roles)}"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._roles)
+
+    def __len__(self) -> int:
+        return len(self._roles)
+
+    def __repr__(self) -> str:
+        return f"<Roles of {len(self)} leaves>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Roles) and self._roles == other._roles
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._roles.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in lists, dictionaries, numbers and text."""
+        roles = [role.as_json() for role in self.values()]
+        return {"roles": roles, "notes": list(self.notes)}
+
+    def _table(self) -> Table:
+        rows = [
+            [
+                role.path if i == 0 else "",
+                "x".join(map(str, role.shape)) if i == 0 else "",
+                use.kind if use else "unused",
+                _what(use),
+                _fans(use),
+                use.reason if use else role.reason,
+            ]
+            for role in self.values()
+            for i, use in enumerate(role.uses or (None,))
+        ]
+        head = ["leaf", "shape", "kind", "part", "fans", "why"]
+        return Table(head, rows, (0, 1, 2, 3, 5), self.notes)
+
+
+def _what(use: Use | None) -> str:
+    if use is None:
+        return ""
+    words = [use.part] if use.part else [s.part for s in use.sections if s.part]
+    words += ["recurrent"] * use.recurrent + ["head"] * use.head
+    if use.residual:
+        place, total = use.residual
+        words.append(f"residual {place + 1} of {total or '?'}")
+    return ", ".join(words)
+
+
+def _fans(use: Use | None) -> str:
+    if use is None or not use.fan_in:
+        return ""
+    return f"{use.fan_in:g}, {use.fan_out:g}"
