@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jaxinit._roles.atoms import _groups
-from jaxinit._roles.flow import Flow, batch_and_free, contracted_axes, output_axes
+from jaxinit._roles.flow import (
+    PRODUCT,
+    Flow,
+    batch_and_free,
+    contracted_axes,
+    output_axes,
+)
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import COPIES, ELEMENTWISE
+from jaxinit._roles.primitives import COPIES, ELEMENTWISE, REDUCTIONS
 
 _NORMALIZERS = ("exp", "exp2", "logistic")
 
@@ -38,12 +44,30 @@ class Attention:
 
 
 def find_attention(flow: Flow, kernels: set[int]) -> list[Attention]:
-    """Every attention in a graph, in order."""
+    """Every attention in a graph, in order.
+
+    Args:
+        flow: what is known.
+        kernels: indices of contractions with leaves. One with a product of leaves may
+            be that of learned queries, which are not yet known to be activations.
+    """
     found = []
+    if flow.products:
+        kernels = {i for i in kernels if not _is_of_products(flow, i)}
     for node in flow.graph.nodes:
         if node.op == "dot_general" and node.index not in kernels:
             found += list(_of_output(flow, node, kernels))[:1]
     return found
+
+
+def _is_of_products(flow: Flow, index: int) -> bool:
+    carried = [
+        item
+        for value in flow.graph.nodes[index].inputs[:2]
+        if flow.from_leaves(value)
+        for item in flow.fact(value).carried.values()
+    ]
+    return any(item.opaque == PRODUCT for item in carried)
 
 
 def _of_output(flow: Flow, node: Node, kernels: set[int]) -> Iterator[Attention]:
@@ -60,6 +84,8 @@ def _of_output(flow: Flow, node: Node, kernels: set[int]) -> Iterator[Attention]
                 free = batch_and_free(scores, key)[1]
                 if axis in [output_axes(scores, key)[i] for i in free]:
                     query = 1 - key
+                    if flow.from_leaves(scores.inputs[key]):
+                        continue
                     others = batch_and_free(scores, query)[1]
                     yield Attention(
                         scores,
@@ -121,6 +147,16 @@ def axis_before(node: Node, value: Value, axis: int) -> list[tuple[Value, int]]:
         return [(node.inputs[0], [i for i in range(rank) if i not in gone][axis])]
     if node.op in ("concatenate", "pad", "slice", "dynamic_update_slice"):
         return [(v, axis) for v in node.inputs if len(v.shape) == len(value.shape)]
+    if node.op == "tile":
+        same = node.params["reps"][axis] == 1
+        return [(node.inputs[0], axis)] if same else []
     if node.op == "branches":
         return [(v, axis) for v in node.inputs]
+    if node.op == "split" and axis != node.params["axis"]:
+        return [(node.inputs[0], axis)]
+    if node.op in REDUCTIONS and "axes" in node.params:
+        rank = len(node.inputs[0].shape)
+        gone = {int(i) % rank for i in node.params["axes"]}
+        kept = [i for i in range(rank) if i not in gone]
+        return [(node.inputs[0], kept[axis])] if len(kept) > axis else []
     return []

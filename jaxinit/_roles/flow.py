@@ -34,6 +34,11 @@ from jaxinit._roles.primitives import (
 )
 
 
+ROOTS = ("`rsqrt`", "`sqrt`")  # what hides a running variance
+PRODUCT = "a product of weights"
+CONSTANT = "a product with a constant array"  # what hides a masked kernel
+
+
 @dataclass(frozen=True, slots=True)
 class Carried:
     """A leaf inside a value that is computed from leaves alone.
@@ -138,15 +143,20 @@ class Flow:
         for value in graph.leaves:
             known = self.is_data if value.leaf in self.tokens else self.has_leaves
             known[value.index] = True
+        carries = [node for node in graph.nodes if node.op == "carry"]
         changed = True
         while changed:
-            changed = False
             for node in graph.nodes:
                 for known in (self.is_data, self.has_leaves):
                     if any(known[value.index] for value in node.sources()):
                         for value in node.outputs:
-                            changed |= node.op == "carry" and not known[value.index]
                             known[value.index] = True
+            changed = any(
+                known[node.back.index] > known[node.output.index]
+                for node in carries
+                for known in (self.is_data, self.has_leaves)
+                if node.back is not None
+            )
 
     def _first(self, value: Value) -> Fact:
         if value.leaf is not None and value.leaf not in self.tokens:
@@ -213,7 +223,7 @@ class Flow:
         first = {leaf: items[0] for leaf, items in carried.items()}
         if node.op in CONTRACTIONS:
             self.products.append(node)
-            hidden = {k: hide(c, "a product of weights") for k, c in first.items()}
+            hidden = {k: hide(c, PRODUCT) for k, c in first.items()}
             return [replace(self._contracted(node), carried=hidden)]
         if node.op in ELEMENTWISE:
             fact = _merged(self, node)
@@ -247,8 +257,8 @@ class Flow:
             )
         if several and node.op in PRODUCTS:
             return self._product(node)
-        if numbers and number is None and node.op in (*SUMS, *PRODUCTS):
-            return lambda c: hide(c, f"`{node.op}` with a constant array")
+        if numbers and number is None and node.op in PRODUCTS and not inverse:
+            return lambda c: hide(c, CONSTANT)
         return lambda c: hide(c, f"`{node.op}`")
 
     def _product(self, node: Node) -> Callable[[Carried], Carried]:
@@ -294,7 +304,7 @@ def hide(carried: Carried, by: str) -> Carried:
 
 def _is_deviation(carried: Carried) -> bool:
     """Whether a leaf is under a root, as a running variance is."""
-    return carried.opaque in ("`rsqrt`", "`sqrt`")
+    return carried.opaque in ROOTS
 
 
 def _none(value: Value) -> Axes:
@@ -375,6 +385,13 @@ def batch_and_free(node: Node, side: int) -> tuple[tuple[int, ...], tuple[int, .
     return (*map(int, batch[side]), *groups), tuple(free)
 
 
+def looked_up_axes(node: Node) -> list[int]:
+    """Axes of the operand of `gather` of which indices choose places."""
+    shape, sizes = node.inputs[0].shape, node.params["slice_sizes"]
+    places = map(int, node.params["dimension_numbers"].start_index_map)
+    return [i for i in places if sizes[i] != shape[i]]
+
+
 def _dot_numbers(node: Node):
     if node.op == "ragged_dot_general":
         return node.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
@@ -428,6 +445,21 @@ def _broadcast(node, fact):
             axes[j] = fact.axes[i]
         else:
             gone += [atom for atom in fact.axes[i] if atom.size == 1]
+    return tuple(axes), gone
+
+
+def _tile(node, fact):
+    axes, gone = [], []
+    sizes = zip(fact.axes, node.inputs[0].shape, node.params["reps"], strict=True)
+    for axis, size, times in sizes:
+        if times == 1:
+            axes.append(axis)
+        elif size == 1:
+            axes.append(())
+            gone += axis
+        else:
+            whole = (atom for atom in axis if atom.span == size)
+            axes.append(tuple(replace(atom, span=size * times) for atom in whole))
     return tuple(axes), gone
 
 
@@ -530,7 +562,7 @@ def _gather(flow: Flow, node: Node, carried) -> list[Fact]:
     for i, j in zip(kept, numbers.offset_dims, strict=True):
         if node.params["slice_sizes"][i] == node.inputs[0].shape[i]:
             axes[j] = fact.axes[i]
-    taken = {(a.leaf, a.axis) for i in numbers.start_index_map for a in fact.axes[i]}
+    taken = {(a.leaf, a.axis) for i in looked_up_axes(node) for a in fact.axes[i]}
     single = np.prod(node.inputs[1].shape[:-1]) == 1
     if single:
         return [Fact(tuple(axes), fact.fixed, _with_stack(carried, taken))]
@@ -578,6 +610,7 @@ _MOVES: dict[str, Callable[[Flow, Node, dict[int, Carried]], list[Fact]]] = {
     "reshape": _simple(_reshape),
     "squeeze": _simple(_squeeze),
     "broadcast_in_dim": _simple(_broadcast),
+    "tile": _simple(_tile),
     "rev": _simple(_rev),
     "slice": _simple(_slice),
     "pad": _simple(_pad),

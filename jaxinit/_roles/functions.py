@@ -155,10 +155,10 @@ class Function:
 
     @functools.cached_property
     def is_gate(self) -> bool:
-        """Whether it goes from 0 to 1, as a sigmoid does."""
+        """Whether it goes from 0 to 1, as a sigmoid does, or from 1 to 0."""
         with np.errstate(all="ignore"):
             low, high = np.asarray(self._call(np.array([-60.0, 60.0])), float)
-        return abs(low) < 1e-6 and abs(high - 1) < 1e-6
+        return np.allclose(sorted([low, high]), [0, 1], atol=1e-6)
 
     def _mean(self, transform) -> float:
         with np.errstate(all="ignore"):
@@ -174,14 +174,24 @@ class Function:
 
 
 def _name(values: Array) -> str | None:
+    """The name of a function, whatever positive number multiplies it."""
     for name, function in NAMED.items():
         with np.errstate(all="ignore"):
-            if np.allclose(values, function(_PROBES), rtol=1e-5, atol=1e-6):
+            wanted = function(_PROBES)
+            factor = values[-1] / wanted[-1] if name in ("identity", "relu") else 1.0
+            if factor > 0 and np.allclose(
+                values, factor * wanted, rtol=1e-5, atol=1e-6
+            ):
                 return name.partition(" (")[0]
-    slope = values[_PROBES < 0] / _PROBES[_PROBES < 0]
-    linear = np.allclose(values[_PROBES > 0], _PROBES[_PROBES > 0], rtol=1e-5)
+    negative, positive = values[_PROBES < 0], values[_PROBES > 0]
+    slope = negative / _PROBES[_PROBES < 0]
+    linear = np.allclose(positive, _PROBES[_PROBES > 0], rtol=1e-5)
     if linear and np.allclose(slope, slope[0]) and 0 < slope[0] < 1:
         return "leaky_relu"
+    if np.all((values > 0) & (values < 1)):  # a sigmoid of a shifted argument
+        logits = np.log(values) - np.log1p(-values)
+        if np.allclose(logits - _PROBES, logits[0] - _PROBES[0], rtol=1e-3, atol=1e-3):
+            return "sigmoid"
     return None
 
 

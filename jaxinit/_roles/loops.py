@@ -67,6 +67,15 @@ class Loops:
             for _, loop in self._paths(node, data)
         )
 
+    def is_state(self, value: Value) -> bool:
+        """Whether a loop over time carries a value."""
+        node = value.node
+        return (
+            node is not None
+            and node.op == "carry"
+            and self._is_over_time(node.loops[-1])
+        )
+
     def carries_into(self, value: Value, carry: Node) -> bool:
         """Whether a value is computed from what a loop carries, in the same round."""
         return bool(self._from_carries[value.index] >> self.carries.index(carry) & 1)

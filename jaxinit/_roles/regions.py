@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from jaxinit._roles.flow import Flow
+from jaxinit._roles.flow import ROOTS, Flow
 from jaxinit._roles.functions import FUNCTIONS, Function, plain_params, replayed
 from jaxinit._roles.graph import Node, Value, ancestor
 from jaxinit._roles.primitives import (
@@ -27,7 +27,7 @@ from jaxinit._roles.primitives import (
 
 # All numbers of a value, in other places.
 _WHOLE = frozenset(
-    "transpose reshape squeeze expand_dims broadcast_in_dim pad rev stacked branches".split()
+    "transpose reshape squeeze expand_dims broadcast_in_dim pad rev tile stacked branches".split()
 )
 _PARTS = frozenset("slice split unstack dynamic_slice gather".split())
 
@@ -53,10 +53,10 @@ class End:
 
 def follow(flow: Flow, start: Value, is_residual: Callable[[Node], bool]) -> list[End]:
     """All ends of what follows a value."""
-    return list(_follow(flow, start, is_residual, {start.index: 0}, [], start))
+    return list(_follow(flow, start, is_residual, {start.index: 0}, []))
 
 
-def _follow(flow, start, is_residual, region, steps, origin) -> Iterator[End]:
+def _follow(flow, start, is_residual, region, steps) -> Iterator[End]:
     """The ends of one root.
 
     Args:
@@ -65,7 +65,6 @@ def _follow(flow, start, is_residual, region, steps, origin) -> Iterator[End]:
         is_residual: whether a node adds a branch to a residual stream.
         region: position in the results of `steps` of each value, by its index.
         steps: what was done on the way to the root.
-        origin: where the first root began.
     """
     queue: list[int] = []
     nodes: dict[int, Node] = {}
@@ -80,7 +79,8 @@ def _follow(flow, start, is_residual, region, steps, origin) -> Iterator[End]:
         if value.is_output:
             taken.setdefault(value.index, (value, []))
 
-    push(start)
+    for index in list(region):
+        push(flow.graph.values[index])
     while queue:
         node = nodes[heapq.heappop(queue)]
         inside = [v for v in node.inputs if v.index in region]
@@ -90,10 +90,10 @@ def _follow(flow, start, is_residual, region, steps, origin) -> Iterator[End]:
             position = region[node.inputs[0].index]
             for part in node.outputs:
                 if part.users or part.is_output:
-                    inner = {part.index: position}
-                    yield from _follow(flow, part, is_residual, inner, [*steps], origin)
+                    inner = {scaled(flow, part)[0].index: position}
+                    yield from _follow(flow, part, is_residual, inner, [*steps])
             continue
-        position = _position(flow, node, region, steps, is_residual, origin)
+        position = _position(flow, node, region, steps, is_residual, start)
         if position is None:
             for value in inside:
                 taken.setdefault(value.index, (value, []))[1].append(node)
@@ -108,7 +108,7 @@ def _follow(flow, start, is_residual, region, steps, origin) -> Iterator[End]:
         yield End(start, value, function, tuple(takers), hidden.get(index, ""))
 
 
-def _position(flow, node, region, steps, is_residual, origin) -> int | None:
+def _position(flow, node, region, steps, is_residual, start) -> int | None:
     """Where the result of a node is, if it is one of functions of the root."""
     if node.op in COPIES or node.op in _WHOLE:
         if node.op == "optimization_barrier" and len(node.inputs) > 1:
@@ -130,7 +130,7 @@ def _position(flow, node, region, steps, is_residual, origin) -> int | None:
             continue
         number = flow.number(value)
         if number is None:
-            number = _neutral(flow, node, value, region, steps, origin)
+            number = _neutral(flow, node, value, steps, start)
         if number is None:
             return None
         operands.append(float(number))
@@ -168,9 +168,11 @@ def _is_filler(flow: Flow, value: Value) -> bool:
     return flow.number(value) is not None
 
 
-def _neutral(flow, node, value, region, steps, origin) -> float | None:
+def _neutral(flow, node, value, steps, start) -> float | None:
     """What stands for an operand that is not of this root; None if nothing may."""
     if flow.from_leaves(value):
+        if any(c.opaque in ROOTS for c in flow.fact(value).carried.values()):
+            return None  # a normalization with running statistics
         if node.op in SUMS:
             return 0.0
         if node.op == "mul" or (node.op == "div" and value is node.inputs[1]):
@@ -180,7 +182,7 @@ def _neutral(flow, node, value, region, steps, origin) -> float | None:
         return 0.0 if node.op in SUMS and is_mask(value) else None
     if node.op in PRODUCTS and is_mask(value):
         return 1.0
-    if node.op in ("add", "add_any") and not steps and not ancestor(origin, value):
+    if node.op in ("add", "add_any") and not steps and not ancestor(start, value):
         return 0.0
     return None
 

@@ -12,12 +12,14 @@ What holds:
   addition counts only in a stream that has a plain addition too.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.loops import Loops
 from jaxinit._roles.primitives import COPIES, CONTRACTIONS, PRODUCTS
 from jaxinit._roles.regions import nearest_contractions, stripped
 
@@ -54,13 +56,17 @@ class Residuals:
         places: for the index of each writing contraction, its number and the total.
     """
 
-    def __init__(self, flow: Flow, kernels: set[int], values: dict[int, Value]):
+    def __init__(
+        self, flow: Flow, kernels: set[int], values: dict[int, Value], loops: Loops
+    ):
         """Args:
         flow: what is known.
         kernels: indices of contractions with leaves.
         values: for the index of an attention's output, the operand to look behind.
+        loops: what loops carry: a state carried over time is no residual stream.
         """
         self._flow, self._kernels, self._values = flow, kernels, values
+        self._loops = loops
         self.additions: dict[int, Addition] = {}
         for node in flow.graph.nodes:
             if node.op in _ADDITIONS and all(map(flow.data, node.inputs)):
@@ -81,6 +87,8 @@ class Residuals:
             return None
         for skip, branch in ((a, b), (b, a)):
             for root in self._roots(skip):
+                if self._loops.is_state(root):
+                    continue
                 if self._depth(root, branch) >= 1:
                     return Addition(node, skip, branch, root, False)
         for skip, branch in ((a, b), (b, a)):
@@ -108,7 +116,7 @@ class Residuals:
 
     def _depth(self, root: Value, branch: Value) -> int:
         """Most kernels on a path from one value to another; -1 if there is none."""
-        if root.node is None and root not in self._flow.graph.inputs:
+        if not self._flow.data(root):
             return -1
         first = -1 if root.node is None else root.node.index
         between = _between(branch, first)
@@ -138,10 +146,12 @@ class Residuals:
 
     def _above(self, addition: Addition) -> Addition | None:
         """The addition before this one in its stream."""
-        pending, seen = [addition.skip], set()
+        pending = [(addition.skip, not addition.projected)]
+        seen: set[int] = set()
         best: Addition | None = None
         while pending:
-            node = pending.pop().node
+            value, crossed = pending.pop()
+            node = value.node
             if node is None or node.index in seen:
                 continue
             seen.add(node.index)
@@ -149,8 +159,12 @@ class Residuals:
             if found and found is not addition:
                 if best is None or found.node.index > best.node.index:
                     best = found
-            elif node.op not in CONTRACTIONS or addition.projected:
-                pending += [v for v in node.inputs if self._flow.data(v)]
+                continue
+            if node.op in CONTRACTIONS:
+                if crossed:
+                    continue
+                crossed = True
+            pending += [(v, crossed) for v in node.inputs if self._flow.data(v)]
         return best
 
     def _writers(self, addition: Addition) -> list[Node]:
@@ -178,22 +192,26 @@ class Residuals:
         Args:
             excluded: contractions that steer a branch and do not write it.
         """
-        totals: dict[int, int | None] = {}
-        places: dict[int, tuple[int, int]] = {}
+        streams: dict[int, list[Node]] = {}
         for addition in sorted(self.additions.values(), key=lambda x: x.node.index):
             kept = [w for w in addition.writers if w.index not in excluded]
-            for writer in kept or addition.writers:
-                if writer.index in places:
-                    continue
-                total = totals.get(addition.stream, 0)
-                places[writer.index] = (total or 0, addition.stream)
-                lengths = [loop.length for loop in writer.loops]
-                known = None not in lengths and total is not None
-                rounds = math.prod(filter(None, lengths))
-                totals[addition.stream] = total + rounds if known else None
-        return {
-            index: (place, totals[stream]) for index, (place, stream) in places.items()
-        }
+            writers = streams.setdefault(addition.stream, [])
+            writers += [w for w in kept or addition.writers if w not in writers]
+        places: dict[int, tuple[int, int | None]] = {}
+        for writers in streams.values():
+            total = sum(map(_rounds, writers)) if all(map(_rounds, writers)) else None
+            before = 0  # rounds of what precedes the loop that a writer is in
+            for _, together in itertools.groupby(writers, lambda w: w.loops[:1]):
+                together = list(together)
+                for i, writer in enumerate(together):
+                    places[writer.index] = (before + i, total)
+                before += sum(map(_rounds, together))
+        return places
+
+
+def _rounds(node: Node) -> int:
+    """How often a node runs; 0 if that is not known."""
+    return math.prod(loop.length or 0 for loop in node.loops)
 
 
 def _unscaled(flow: Flow, value: Value) -> Value:

@@ -1,6 +1,6 @@
 """Meetings turned into uses: what each leaf is for where it meets activations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,16 @@ import numpy as np
 from jaxinit._roles import atoms
 from jaxinit._roles.attention import Attention, axis_before
 from jaxinit._roles.contractions import axes_of, convolution_use, dot_use, stack_axes
-from jaxinit._roles.flow import Flow, Meeting, output_axes
+from jaxinit._roles.flow import (
+    CONSTANT,
+    ROOTS,
+    Flow,
+    Meeting,
+    batch_and_free,
+    contracted_axes,
+    looked_up_axes,
+    output_axes,
+)
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.loops import Loops
 from jaxinit._roles.primitives import (
@@ -45,11 +54,12 @@ class Uses:
         self._kernels = kernel_nodes(flow)
         self._loops = Loops(flow, self._kernels)
         values = {a.output.index: a.value for a in attentions}
-        self._residuals = Residuals(flow, self._kernels, values)
+        self._residuals = Residuals(flow, self._kernels, values, self._loops)
         self._members = list(self._find_members())
         self._drafts: list[tuple[Meeting, Use]] = [
             (meeting, self._drafted(meeting)) for meeting in flow.meetings
         ]
+        self._find_batches()
         self._ends: dict[int, list[End]] = {}
         self._starts: dict[int, tuple[Value, float]] = {}
         for node in flow.graph.nodes:
@@ -65,9 +75,10 @@ class Uses:
         self._gates = self._branch_gates()
         self.by_leaf: dict[int, list[Use]] = {}
         for meeting, use in self._drafts:
-            self.by_leaf.setdefault(meeting.leaf, []).append(
-                self._finished(meeting, use)
-            )
+            uses = self.by_leaf.setdefault(meeting.leaf, [])
+            use = self._finished(meeting, use)
+            if not (meeting.carried.looked_up and use in uses):  # looked up once
+                uses.append(use)
         for leaf in sorted(flow.tokens):
             self.by_leaf.setdefault(leaf, []).insert(0, self._token(leaf))
 
@@ -92,9 +103,10 @@ class Uses:
         if node.op not in LISTED:
             return unknown(f"behind `{node.op}`, which is not followed")
         if carried.opaque and self._is_statistic(meeting):
-            return self._elementwise(
-                meeting, "statistic", "a variance: its root divides"
-            )
+            use = self._elementwise(meeting, "statistic", "its root divides")
+            return replace(use, multiplier=1.0, offset=0.0)
+        if carried.opaque == CONSTANT and node.op == "mul":
+            return self._multiplied(meeting)
         if carried.opaque:
             return unknown(f"what meets the activations is behind {carried.opaque}")
         if node.op == "conv_general_dilated":
@@ -149,13 +161,13 @@ class Uses:
             stack_axis=stack_axes(meeting, shape),
             fan_in=1,
             fan_out=int(np.prod([shape[i] for i in outside])),
-            multiplier=meeting.carried.multiplier,
+            multiplier=meeting.carried.multiplier * scaled(self._flow, node.output)[1],
             reason="looked up by inputs",
         )
 
     def _looked_up_places(self, node: Node) -> list[int]:
         if node.op == "gather":
-            return list(map(int, node.params["dimension_numbers"].start_index_map))
+            return looked_up_axes(node)
         sizes = zip(node.inputs[0].shape, node.output.shape, strict=True)
         return [i for i, (before, after) in enumerate(sizes) if before != after]
 
@@ -191,7 +203,7 @@ class Uses:
         )
 
     def _is_statistic(self, meeting: Meeting) -> bool:
-        hidden = meeting.carried.opaque in ("`rsqrt`", "`sqrt`")
+        hidden = meeting.carried.opaque in ROOTS
         return hidden and meeting.node.op in PRODUCTS
 
     def _multiplied(self, meeting: Meeting) -> Use:
@@ -217,7 +229,8 @@ class Uses:
         kernels = self._behind(other)
         features = self._features(meeting, kernels)
         if kernels:
-            of = sorted({self._names[k] for n in kernels for k in self._leaves_of(n)})
+            leaves = {k for node in kernels for k in self._leaves_of(node)}
+            of = sorted(self._names[k] for k in self._beside(meeting, leaves))
             places = tuple(a for a in use.out_axis if a not in features)
             if not places:
                 return replace(
@@ -233,11 +246,12 @@ class Uses:
                 reason="added, with a value for each position",
             )
         if self._is_score(other):
+            heads = self._heads(meeting)
             return replace(
                 use,
                 kind="position",
-                in_axis=use.out_axis,
-                out_axis=(),
+                in_axis=tuple(a for a in use.out_axis if a not in heads),
+                out_axis=heads,
                 reason="added to the scores of an attention",
             )
         if self._is_normalized(other):
@@ -267,9 +281,24 @@ class Uses:
             [
                 i
                 for i, axis in enumerate(other.axes)
-                if any(atom.leaf in leaves for atom in axis)
+                if any(atom.leaf in leaves and atom.size > 1 for atom in axis)
             ],
         )
+
+    def _beside(self, meeting: Meeting, leaves: set[int]) -> set[int]:
+        """Those of some kernels whose outputs a bias is added to."""
+        found = {
+            theirs.leaf
+            for axis, other in zip(
+                meeting.axes, self._flow.fact(self._other(meeting)).axes, strict=False
+            )
+            for ours in axis
+            for theirs in other
+            if theirs.leaf in leaves
+            and ours.offset < theirs.offset + theirs.span
+            and theirs.offset < ours.offset + ours.span
+        }
+        return found or leaves
 
     def _leaves_of(self, node: Node) -> Iterator[int]:
         for value in node.inputs[:2]:
@@ -288,7 +317,7 @@ class Uses:
             if node.index in self._kernels:
                 found[node.index] = node
             elif self._residuals.contains(node):
-                continue
+                pending.append(self._residuals.additions[node.index].branch)
             elif node.op in SUMS or node.op in (
                 "slice",
                 "split",
@@ -317,6 +346,24 @@ class Uses:
             if node.op in (*SUMS, *PRODUCTS, "select_n", "tanh"):
                 pending += [v for v in node.inputs if self._flow.data(v)]
         return False
+
+    def _heads(self, meeting: Meeting) -> tuple[int, ...]:
+        """Axes of a leaf along which the scores that it is added to are batches."""
+        scores = {attention.scores.index for attention in self._attentions}
+        places = []
+        for place in range(len(meeting.axes)):
+            pending = [(self._other(meeting), place)]
+            while pending:
+                value, axis = pending.pop()
+                node = value.node
+                if node is None:
+                    continue
+                if node.index in scores:
+                    if axis < len(batch_and_free(node, 0)[0]):
+                        places.append(place)
+                    break
+                pending += axis_before(node, value, axis)
+        return axes_of(meeting, places)
 
     def _is_normalized(self, value: Value) -> bool:
         """Whether a value comes out of a normalization, scaled by leaves at most."""
@@ -374,9 +421,73 @@ class Uses:
 
     def _is_deviation_of_leaves(self, value: Value) -> bool:
         carried = self._flow.fact(value).carried.values()
-        return any(item.opaque in ("`rsqrt`", "`sqrt`") for item in carried)
+        return any(item.opaque in ROOTS for item in carried)
 
     # What a meeting is among the others.
+
+    def _find_batches(self) -> None:
+        """Turns outputs that are batches of later kernels into batches themselves.
+
+        In an ensemble, the first kernels share their input, so that the axis of the
+        ensemble looks like one of features until a later kernel takes it as a batch.
+        """
+        marked: set[tuple[int, int]] = set()  # a value and its axis
+        for meeting, use in self._drafts:
+            node = meeting.node
+            if use.kind == "kernel" and use.batch_axis:
+                ours = batch_and_free(node, meeting.position)[0]
+                theirs = batch_and_free(node, 1 - meeting.position)[0]
+                places = output_axes(node, meeting.position)
+                marked |= {(node.output.index, places[i]) for i in ours if i in places}
+                data = self._other_operand(meeting)
+                for axis in theirs:
+                    marked |= set(self._axis_origins(data, axis))
+        for i, (meeting, use) in enumerate(self._drafts if marked else ()):
+            shape = self._flow.graph.leaves[meeting.leaf].shape
+            for axis in use.out_axis:
+                if use.kind != "embedding" and self._is_batch(meeting, axis, marked):
+                    use = replace(
+                        use,
+                        out_axis=tuple(a for a in use.out_axis if a != axis),
+                        batch_axis=tuple(sorted((*use.batch_axis, axis))),
+                        fan_out=use.fan_out // shape[axis],
+                    )
+            self._drafts[i] = meeting, use
+
+    def _axis_origins(self, value: Value, axis: int) -> Iterator[tuple[int, int]]:
+        """Outputs of contractions with leaves that an axis comes from, and the axes."""
+        pending, seen = [(value, axis)], set()
+        while pending:
+            value, axis = pending.pop()
+            node = value.node
+            if node is None or (value.index, axis) in seen:
+                continue
+            seen.add((value.index, axis))
+            if node.index in self._kernels:
+                yield value.index, axis
+            else:
+                pending += axis_before(node, value, axis)
+
+    def _is_batch(self, meeting: Meeting, axis: int, marked) -> bool:
+        """Whether an axis of a leaf lies on one of batches."""
+        node = meeting.node
+        places = [
+            i
+            for i, found in enumerate(meeting.axes)
+            if any(atom.axis == axis for atom in found)
+        ]
+        if node.index in self._kernels:
+            outputs = output_axes(node, meeting.position)
+            return any(
+                (node.output.index, outputs.get(i, -1)) in marked for i in places
+            )
+        if len(node.inputs) != 2:
+            return False
+        return any(
+            origin in marked
+            for i in places
+            for origin in self._axis_origins(self._other(meeting), i)
+        )
 
     def _find_members(self) -> Iterator[tuple[str, set[int]]]:
         """For each operand of an attention, the values that it is made of."""
@@ -404,7 +515,7 @@ class Uses:
     def _find_parts(self) -> dict[int, str]:
         """For the identity of an end, what it is in its model."""
         parts: dict[int, str] = {}
-        owners: dict[int, list[tuple[Node, End]]] = {}
+        self._owners = owners = dict[int, list[tuple[Node, End]]]()
         for index, ends in self._ends.items():
             node = self._flow.graph.nodes[index]
             for end in ends:
@@ -425,8 +536,13 @@ class Uses:
                     if part:
                         parts[id(end)] = part
         for index, ends in self._ends.items():
+            node = self._flow.graph.nodes[index]
+            data = [v for v in node.inputs[:2] if self._flow.data(v)]
+            after = any(map(self._is_after_attention, data))
             for end in ends:
-                if id(end) not in parts and self._is_router(end):
+                if id(end) not in parts and after:
+                    parts[id(end)] = "attention output"
+                elif id(end) not in parts and self._is_router(end):
                     parts[id(end)] = "router"
         return parts
 
@@ -438,12 +554,15 @@ class Uses:
             other = [v for v in node.inputs if v is not end.value]
             if len(other) != 1 or not self._flow.data(other[0]) or is_mask(other[0]):
                 continue
+            theirs = [
+                e.function
+                for _, e in _owners_of(other[0], owners)
+                if e.function is not None and not e.function.is_identity
+            ]
             if not end.function.is_identity:
-                return "gate"
-            if any(
-                e.function is not None and not e.function.is_identity
-                for _, e in owners.get(stripped(other[0]).index, ())
-            ):
+                wins = end.function.is_gate and not any(f.is_gate for f in theirs)
+                return "gate" if wins or not theirs else None
+            if theirs:
                 return "up"
         return None
 
@@ -538,48 +657,47 @@ class Uses:
         return use
 
     def _bias_of_kernel(self, meeting: Meeting, use: Use) -> Use:
+        start = scaled(self._flow, meeting.node.output)[0]
+        kernels = {node.index for node in self._behind(self._other(meeting))}
         ends = [
             end
-            for node in self._behind(self._other(meeting))
-            for end in self._ends[node.index]
+            for after in follow(self._flow, start, self._residuals.contains)
+            for node, end in self._owners.get(after.value.index, ())
+            if node.index in kernels
         ]
+        nearest = [end for index in sorted(kernels) for end in self._ends[index]]
+        ends = self._own_ends(meeting, ends or nearest)
+        part, sections = self._divided(meeting, ends)
+        if len({section.part for section in sections}) < 2:
+            sections = ()
+        plain = (replace(section, function=None, gain=None) for section in sections)
+        return replace(use, part=part, sections=tuple(plain))
+
+    def _divided(
+        self, meeting: Meeting, ends: Sequence[End]
+    ) -> tuple[str | None, tuple[Section, ...]]:
+        """The part that a leaf is, and its sections if it has several."""
         parts = {self._parts.get(id(end)) for end in ends}
-        if len(parts) == 1:
-            return replace(use, part=parts.pop())
-        sections = self._sections(meeting, ends)
-        return replace(
-            use, sections=tuple(replace(s, function=None, gain=None) for s in sections)
-        )
+        names = {_function_name(end) for end in ends}
+        sections: tuple[Section, ...] = ()
+        if len(parts) > 1 or len(names) > 1:
+            sections = self._sections(meeting, ends)
+        if len(sections) > 1:
+            shared = {section.part for section in sections}
+            return shared.pop() if len(shared) == 1 else None, sections
+        return ", ".join(sorted(part for part in parts if part)) or None, ()
 
     def _kernel(self, meeting: Meeting, use: Use) -> Use:
         node = meeting.node
-        ends = self._ends[node.index]
+        ends = self._own_ends(meeting, self._ends[node.index])
         data = self._other_operand(meeting)
         weights = node.inputs[meeting.position]
         recurrent = self._loops.is_recurrent(node, data, weights)
         residual = self._places.get(node.index)
-        functions = {
-            end.function.name if end.function and not end.hidden else None
-            for end in ends
-        }
-        parts = {self._parts.get(id(end)) for end in ends}
-        parts |= (
-            {"attention output"}
-            if parts <= {None} and self._is_after_attention(data)
-            else set()
-        )
-        parts -= {None} if len(parts) > 1 and "attention output" in parts else set()
-        sections: tuple[Section, ...] = ()
-        if len(parts) > 1 or len(functions) > 1:
-            sections = self._sections(meeting, ends)
-            if len(sections) < 2:
-                sections = ()
-        one = ends[0].function if len(functions) == 1 and functions != {None} else None
-        if not sections and len(functions) > 1:
-            one = self._first_function(ends)
-        part = parts.pop() if len(parts) == 1 else None
-        if not sections and parts and part is None:
-            part = ", ".join(sorted(p for p in parts if p)) or None
+        part, sections = self._divided(meeting, ends)
+        one = None if sections else self._first_function(ends)
+        if len({section.function for section in sections}) == 1:
+            one = ends[0].function
         inputs = self._input_sections(meeting, data) if recurrent else ()
         use = replace(
             use,
@@ -593,6 +711,16 @@ class Uses:
             sections=(*inputs, *sections),
         )
         return replace(use, reason=self._why(meeting, use, ends, data))
+
+    def _own_ends(self, meeting: Meeting, ends: Sequence[End]) -> Sequence[End]:
+        """The ends of the part of an output that one of several kernels makes."""
+        own = [
+            end
+            for end in ends
+            for fact in [self._flow.fact(end.root)]
+            if any(a.leaf == meeting.leaf for x in (*fact.axes, fact.fixed) for a in x)
+        ]
+        return own or ends
 
     def _first_function(self, ends: Sequence[End]):
         """The function up to the first value that is taken."""
@@ -732,6 +860,12 @@ class Uses:
         return ", ".join(words)
 
 
+def _owners_of(value: Value, owners) -> list[tuple[Node, End]]:
+    """The ends that a value is, or is a copy of."""
+    found = owners.get(value.index, ())
+    return list(found or owners.get(stripped(value).index, ()))
+
+
 def kernel_nodes(flow: Flow) -> set[int]:
     """Indices of the contractions of activations with leaves."""
     return {
@@ -757,6 +891,10 @@ def _is_root(flow: Flow, node: Node) -> bool:
     return node.op == "pow" and flow.number(node.inputs[1]) in (-0.5, 0.5)
 
 
+def _function_name(end: End) -> str | None:
+    return end.function.name if end.function is not None and not end.hidden else None
+
+
 def _users_behind_copies(value: Value) -> Iterator[Node]:
     pending = [value]
     while pending:
@@ -778,8 +916,13 @@ def token_leaves(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
         if node.op == "conv_general_dilated":
             found |= _only_plain(flow, node.inputs[0])
     for attention in attentions:
-        if flow.from_leaves(attention.query) and attention.query_axis is not None:
-            found |= _owners(flow, attention.query, attention.query_axis)
+        if flow.from_leaves(attention.query):
+            node = attention.scores
+            side = node.inputs.index(attention.query)
+            features = _owners(flow, attention.query, contracted_axes(node, side))
+            queries = _owners(flow, attention.query, batch_and_free(node, side)[1])
+            if len(queries - features) == 1:
+                found |= queries - features
     return found
 
 
@@ -789,10 +932,10 @@ def _only_plain(flow: Flow, value: Value) -> set[int]:
     return plain if len(plain) == len(carried) == 1 else set()
 
 
-def _owners(flow: Flow, value: Value, axis: int) -> set[int]:
-    """The leaf that an axis of a value computed from leaves alone comes from."""
+def _owners(flow: Flow, value: Value, axes: Iterable[int]) -> set[int]:
+    """The leaves that axes of a value computed from leaves alone come from."""
     found: set[int] = set()
-    pending, seen = [(value, axis)], set()
+    pending, seen = [(value, axis) for axis in axes], set()
     while pending:
         value, axis = pending.pop()
         if (value.index, axis) in seen:
@@ -810,4 +953,4 @@ def _owners(flow: Flow, value: Value, axis: int) -> set[int]:
                         pending.append((node.inputs[side], i))
         else:
             pending += axis_before(node, value, axis)
-    return found if len(found) == 1 else set()
+    return found
