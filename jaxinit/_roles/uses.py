@@ -668,7 +668,7 @@ class Uses:
         nearest = [end for index in sorted(kernels) for end in self._ends[index]]
         ends = self._own_ends(meeting, ends or nearest)
         part, sections = self._divided(meeting, ends)
-        if len({section.part for section in sections}) < 2:
+        if len({section.part for section in sections}) < 2 and part is None:
             sections = ()
         plain = (replace(section, function=None, gain=None) for section in sections)
         return replace(use, part=part, sections=tuple(plain))
@@ -677,6 +677,7 @@ class Uses:
         self, meeting: Meeting, ends: Sequence[End]
     ) -> tuple[str | None, tuple[Section, ...]]:
         """The part that a leaf is, and its sections if it has several."""
+        ends = _first_ends(ends)
         parts = {self._parts.get(id(end)) for end in ends}
         names = {_function_name(end) for end in ends}
         sections: tuple[Section, ...] = ()
@@ -685,7 +686,35 @@ class Uses:
         if len(sections) > 1:
             shared = {section.part for section in sections}
             return shared.pop() if len(shared) == 1 else None, sections
-        return ", ".join(sorted(part for part in parts if part)) or None, ()
+        part = ", ".join(sorted(part for part in parts if part)) or None
+        function = self._first_function(ends)
+        return part, tuple(
+            Section(
+                axis,
+                blocks,
+                part,
+                function and function.name,
+                function and function.gain,
+            )
+            for axis, blocks in self._cut(meeting)
+        )
+
+    def _cut(
+        self, meeting: Meeting
+    ) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:
+        """Axes of a leaf of which only some places are used here, and those places."""
+        shape = self._flow.graph.leaves[meeting.leaf].shape
+        standing = {atom.axis for axis in meeting.axes for atom in axis}
+        for axis in sorted(standing - set(stack_axes(meeting, shape))):
+            own = [
+                atom
+                for found in (*meeting.axes, meeting.fixed)
+                for atom in found
+                if atom.axis == axis
+            ]
+            places = atoms.indices(own, shape[axis])
+            if len(places) < shape[axis]:
+                yield axis, atoms.blocks(places)
 
     def _kernel(self, meeting: Meeting, use: Use) -> Use:
         node = meeting.node
@@ -697,7 +726,7 @@ class Uses:
         part, sections = self._divided(meeting, ends)
         one = None if sections else self._first_function(ends)
         if len({section.function for section in sections}) == 1:
-            one = ends[0].function
+            one = _first_ends(ends)[0].function
         inputs = self._input_sections(meeting, data) if recurrent else ()
         use = replace(
             use,
@@ -889,6 +918,14 @@ def is_one_hot(value: Value) -> bool:
 def _is_root(flow: Flow, node: Node) -> bool:
     """Whether a node is a power of one half."""
     return node.op == "pow" and flow.number(node.inputs[1]) in (-0.5, 0.5)
+
+
+def _first_ends(ends: Sequence[End]) -> list[End]:
+    """Of the ends of each root the first: what follows is made of it."""
+    first: dict[int, End] = {}
+    for end in sorted(ends, key=lambda end: end.value.index):
+        first.setdefault(end.root.index, end)
+    return list(first.values())
 
 
 def _function_name(end: End) -> str | None:
