@@ -1,6 +1,8 @@
 """Starting parameters for JAX programs: the right values, fast, and provable."""
 
 from jaxinit._compile.jit import jit as jit
+from jaxinit._roles.role import Role as Role
+from jaxinit._roles.role import Roles as Roles
 from jaxinit._tree.agreement import check_processes as check_processes
 from jaxinit._tree.fingerprint import fingerprint as fingerprint
 from jaxinit._tree.leaf import Leaf as Leaf
@@ -11,6 +13,7 @@ from jaxinit._tree.plan import Plan as Plan
 from jaxinit._tree.plan import PlanError as PlanError
 from jaxinit._tree.plan import init_tree as init_tree
 from jaxinit._tree.plan import plan as plan
+from jaxinit._tree.roles import roles as roles
 from jaxinit._tree.rules import Rules as Rules
 from jaxinit._tree.rules import keyed as keyed
 from jaxinit._tree.shardings import ShardingRules as ShardingRules

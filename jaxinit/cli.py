@@ -1,4 +1,4 @@
-"""The command line: `python -m jaxinit init module:name`, and `signal`."""
+"""The command line: `python -m jaxinit init module:name`, `roles` and `signal`."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import jax
 
-from jaxinit._cli import init, signal
+from jaxinit._cli import init, roles, signal
 from jaxinit._cli.errors import CommandError, UsageError, discard_output, writing
 from jaxinit._cli.target import TargetError
 
@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True)
     init.add(commands)
+    roles.add(commands)
     signal.add(commands)
     return parser
 

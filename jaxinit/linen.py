@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.core import DenyList
 from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec, Sharding
 
@@ -22,6 +23,8 @@ from jaxinit._compile.placement import (
     named_sharding,
     with_auto_axes,
 )
+from jaxinit._roles.role import Roles
+from jaxinit._tree import roles as reading
 from jaxinit._tree.plan import PlanError, problems_message
 from jaxinit._tree.shardings import boxed_shardings
 
@@ -86,6 +89,52 @@ def init(
         shapes = jax.eval_shape(function, key, arrays)
         shardings = _shardings(shapes, mesh, rules)
         return jitted(function, shardings)(key, arrays)
+
+
+def roles(model: nn.Module, *inputs: Any, method: Any = None, **options: Any) -> Roles:
+    """What each parameter of a module is for, read from what the module computes.
+
+    The shapes of its variables come from `model.init`, traced; nothing is computed.
+    Every collection other than "params", such as batch statistics, is taken as given.
+
+    Args:
+        model: the module.
+        *inputs: what the module is called on: arrays or `jax.ShapeDtypeStruct`s.
+        method: the method that is called, as in `model.apply`; None means `__call__`.
+        **options: keyword arguments of the call; values other than arrays are static.
+
+    Returns:
+        The roles, by path inside the collection "params".
+
+    Raises:
+        TypeError: if `model` is no Linen module, or has no parameters.
+
+    >>> x = jax.ShapeDtypeStruct((5, 6), jnp.float32)
+    >>> found = roles(nn.Sequential([nn.Dense(24), nn.relu, nn.Dense(6)]), x)
+    >>> role = found["layers_0/kernel"]
+    >>> role.kind, role.fan_in, role.function
+    ('kernel', 6, 'relu')
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a flax.linen.Module, got {model!r}.")
+    if method is not None:
+        options = {**options, "method": method}
+    function, arrays = _split_arguments(model, inputs, options)
+    variables = jax.eval_shape(function, jax.random.key(0), arrays)
+    others = {name: tree for name, tree in variables.items() if name != "params"}
+
+    def apply(params, others, *inputs, **options):
+        outputs, _ = model.apply(
+            {"params": params, **others},
+            *inputs,
+            rngs={"params": jax.random.key(0)},  # stands in for every stream
+            mutable=DenyList("params"),
+            **options,
+        )
+        return outputs
+
+    params = variables.get("params", {})
+    return reading.roles(apply, params, others, *inputs, **options)
 
 
 def _split_arguments(model, inputs, options) -> tuple[Callable, list[Any]]:

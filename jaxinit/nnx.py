@@ -23,6 +23,8 @@ from jaxinit._compile.placement import (
     named_sharding,
     with_auto_axes,
 )
+from jaxinit._roles.role import Roles
+from jaxinit._tree import roles as reading
 from jaxinit._tree.plan import PlanError, problems_message
 from jaxinit._tree.shardings import boxed_shardings
 
@@ -184,6 +186,45 @@ def _sharding(leaf: Any, mesh: Any) -> Sharding | None:
     spec = nnx.get_partition_spec(leaf)
     spec = spec.get_value() if _is_variable(spec) else spec
     return named_sharding(own.get("mesh") or mesh, spec)
+
+
+def roles(model: Any, *inputs: Any, **options: Any) -> Roles:
+    """What each `nnx.Param` of a model is for, read from what the model computes.
+
+    Nothing is computed. All other state, such as batch statistics and the counts of
+    streams, is taken as given.
+
+    Args:
+        model: the module, or a function of an `nnx.Rngs` that returns one.
+        *inputs: what the module is called on: arrays or `jax.ShapeDtypeStruct`s.
+        **options: keyword arguments of the call; values other than arrays are static.
+
+    Returns:
+        The roles, by path in `nnx.state(model, nnx.Param)`.
+
+    Raises:
+        TypeError: if `model` is neither, or has no `nnx.Param`.
+
+    Examples:
+        >>> from flax import nnx
+        >>> x = jax.ShapeDtypeStruct((5, 2), "float32")
+        >>> found = roles(lambda rngs: nnx.Linear(2, 3, rngs=rngs), x)
+        >>> found["bias"].of
+        ('kernel',)
+    """
+    if not isinstance(model, nnx.Module):
+        if not callable(model):
+            raise TypeError(
+                f"model must be an nnx.Module, or a function of nnx.Rngs that returns "
+                f"one, got {model!r}"
+            )
+        model = nnx.eval_shape(lambda: model(nnx.Rngs(0)))
+    graph, params, others = nnx.split(model, nnx.Param, ...)
+
+    def apply(params, others, *inputs, **options):
+        return nnx.merge(graph, params, others)(*inputs, **options)
+
+    return reading.roles(apply, params, others, *inputs, **options)
 
 
 def collections(fun: Callable[[nnx.Rngs], Any]) -> Callable[[jax.Array], dict]:

@@ -24,7 +24,13 @@ ROUNDED_TO = (
 
 
 def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
-    """Adds `--input`, `--arg` and `--seed`.
+    """Adds `--input`, `--arg` and `--seed`; the arguments are those of `add_call`."""
+    add_call(parser, what, **options)
+    parser.add_argument("--seed", type=seed, default=0, help="an integer (default: 0)")
+
+
+def add_call(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
+    """Adds `--input` and `--arg`.
 
     Args:
         parser: the parser of a command.
@@ -51,7 +57,6 @@ def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None
         "else of its call, such as train=true: a literal of Python, or else text; "
         "once per argument",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="an integer (default: 0)")
 
 
 class _Keywords(argparse.Action):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._compile.jit import jit
+from jaxinit._roles.role import Roles
 from jaxinit._tree.paths import leaf_paths
 from jaxinit._tree.plan import Plan, leaf_contexts, plan
 from jaxinit._tree.rules import Rules
@@ -153,8 +154,39 @@ def model(
         module = create(lambda rngs: target(rngs=rngs, **own), key)
         _check_call(module, inputs, options)
         return module, None, options
+    raise _no_model(target)
+
+
+def roles_of(
+    target: Any,
+    inputs: Sequence[jax.ShapeDtypeStruct],
+    keywords: Mapping[str, Any] = MappingProxyType({}),
+) -> Roles:
+    """The roles of a model's parameters; the arguments are those of `model`.
+
+    Raises:
+        TargetError: if `target` is no model, or does not take these arguments.
+    """
+    target = _owner(target)
+    if _has_init_and_apply(target):
+        from jaxinit import linen
+
+        module, options = _linen_module(target, keywords)
+        _check_call(module, inputs, options)
+        return linen.roles(module, *inputs, **options)
+    _refuse_drawn(target)
+    if callable(target) and "rngs" in _signature(target).parameters:
+        from jaxinit import nnx
+
+        own, options = _divided(target, keywords)
+        _check_constructor(target, own)
+        return nnx.roles(lambda rngs: target(rngs=rngs, **own), *inputs, **options)
+    raise _no_model(target)
+
+
+def _no_model(target: Any) -> TargetError:
     name = getattr(target, "__name__", f"a value of type {type(target).__name__}")
-    raise TargetError(
+    return TargetError(
         f"{name} is no model that can be run: name a Flax Linen module, or what makes "
         "a Flax NNX module of rngs"
     )

@@ -178,10 +178,10 @@ def _neutral(flow, node, value, steps, start) -> float | None:
         if node.op == "mul" or (node.op == "div" and value is node.inputs[1]):
             return 1.0
         return None
-    if not flow.data(value):
-        return 0.0 if node.op in SUMS and is_mask(value) else None
     if node.op in PRODUCTS and is_mask(value):
         return 1.0
+    if not flow.data(value):
+        return 0.0 if node.op in SUMS and is_mask(value) else None
     if node.op in ("add", "add_any") and not steps and not ancestor(start, value):
         return 0.0
     return None

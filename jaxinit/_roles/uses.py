@@ -343,6 +343,8 @@ class Uses:
             seen.add(node.index)
             if node.index in scores:
                 return True
+            if self._residuals.contains(node):
+                continue
             if node.op in (*SUMS, *PRODUCTS, "select_n", "tanh"):
                 pending += [v for v in node.inputs if self._flow.data(v)]
         return False
