@@ -6,6 +6,9 @@
 from zoo import attention as attention
 from zoo import depth as depth
 from zoo import fused as fused
+from zoo import linen_attention as linen_attention
+from zoo import linen_basics as linen_basics
+from zoo import linen_images as linen_images
 from zoo import loops as loops
 from zoo import mixing as mixing
 from zoo import mlps as mlps
