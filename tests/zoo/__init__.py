@@ -5,13 +5,16 @@
 
 from zoo import attention as attention
 from zoo import depth as depth
+from zoo import equinox_models as equinox_models
 from zoo import fused as fused
+from zoo import haiku_models as haiku_models
 from zoo import linen_attention as linen_attention
 from zoo import linen_basics as linen_basics
 from zoo import linen_images as linen_images
 from zoo import loops as loops
 from zoo import mixing as mixing
 from zoo import mlps as mlps
+from zoo import nnx_models as nnx_models
 from zoo import weights as weights
 from zoo.truths import ANY as ANY
 from zoo.truths import MODELS as MODELS

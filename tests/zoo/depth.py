@@ -26,28 +26,9 @@ from zoo.truths import (
     position,
     scale,
     shift,
+    stacked,
 )
 from zoo.truths import layer_norm as normed
-
-
-def stacked_truth(stack, total):
-    """One layer's truth, for weights with an axis of layers at `stack`."""
-
-    def moved(axes):
-        return tuple(axis + (axis >= stack) for axis in axes)
-
-    def stacked(use):
-        return use.__class__(
-            **{
-                **vars(use),
-                "in_axis": moved(use.in_axis),
-                "out_axis": moved(use.out_axis),
-                "stack_axis": (stack,),
-                "sections": [(*moved((cut[0],)), *cut[1:]) for cut in use.sections],
-            }
-        )
-
-    return {path: stacked(use) for path, use in block_truth(total).items()}
 
 
 @model
@@ -65,18 +46,20 @@ def scan_over_layers() -> Model:
         x, _ = jax.lax.scan(step, x, p["layers"])
         return normed(x, p["norm"]) @ p["head"]
 
-    stacked = jax.tree.map(lambda leaf: floats(layers, *leaf.shape), block_params())
+    def outer(leaf):
+        return floats(layers, *leaf.shape)
+
     params = {
         "embed": floats(VOCABULARY, WIDTH),
         "position": floats(LENGTH, WIDTH),
-        "layers": stacked,
+        "layers": jax.tree.map(outer, block_params()),
         "norm": vector(),
         "head": floats(WIDTH, VOCABULARY),
     }
     truth = {
         "embed": embedding(WIDTH),
         "position": position(),
-        **every("layers/", 1, stacked_truth(0, 2 * layers)),
+        **every("layers/", 1, stacked(block_truth(2 * layers))),
         **norm("norm"),
         "head": kernel(WIDTH, VOCABULARY, head=True),
     }
@@ -91,8 +74,8 @@ def scan_over_inner_axis() -> Model:
     def apply(p, x):
         x = linear(x, p["embed"])
         x = block(p["first"], x)
-        stacked = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), p["layers"])
-        x, _ = jax.lax.scan(lambda x, layer: (block(layer, x), None), x, stacked)
+        moved = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), p["layers"])
+        x, _ = jax.lax.scan(lambda x, layer: (block(layer, x), None), x, moved)
         return linear(x, p["head"])
 
     def inner(leaf):
@@ -109,7 +92,7 @@ def scan_over_inner_axis() -> Model:
         path: use
         if use.residual is None
         else use.__class__(**{**vars(use), "residual": (use.residual[0] + 2, total)})
-        for path, use in stacked_truth(1, total).items()
+        for path, use in stacked(block_truth(total), 1).items()
     }
     truth = {
         "embed/w": kernel(9, WIDTH),

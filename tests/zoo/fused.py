@@ -21,6 +21,8 @@ from zoo.truths import (
     ANY,
     Model,
     bias,
+    bias_cut,
+    cut,
     embedding,
     every,
     floats,
@@ -36,14 +38,6 @@ from zoo.truths import (
 from zoo.truths import layer_norm as normed
 
 PARTS = ("query", "key", "value")
-CUT = ((0, INNER), (INNER, 2 * INNER), (2 * INNER, 3 * INNER))
-
-
-def cuts(axis, function="identity"):
-    """Query, key and value one after another."""
-    return [
-        (axis, (run,), part, function) for run, part in zip(CUT, PARTS, strict=True)
-    ]
 
 
 def feed_forward(total, index=1):
@@ -85,8 +79,8 @@ def block(p, x):
 def block_truth(total):
     return {
         **norm("ln_1"),
-        "qkv/w": kernel(WIDTH, 3 * INNER, sections=cuts(1)),
-        "qkv/b": bias("qkv/w", sections=cuts(0, None)),
+        "qkv/w": kernel(WIDTH, 3 * INNER, sections=cut(1, INNER, PARTS)),
+        "qkv/b": bias("qkv/w", sections=bias_cut(INNER, PARTS)),
         "proj/w": kernel(INNER, WIDTH, residual=(0, total), part="attention output"),
         "proj/b": bias("proj/w", part="attention output"),
         **norm("ln_2"),
@@ -160,7 +154,9 @@ def vision_registers() -> Model:
     first = {
         **norm("norm"),
         # Only the queries are scaled, which a single multiplier cannot say.
-        "qkv": kernel(WIDTH, 3 * INNER, 1, 0, sections=cuts(0), multiplier=ANY),
+        "qkv": kernel(
+            WIDTH, 3 * INNER, 1, 0, sections=cut(0, INNER, PARTS), multiplier=ANY
+        ),
         "score_bias": position((1, 2), 0),
         "proj": kernel(INNER, WIDTH, 1, 0, residual=(0, 2), part="attention output"),
     }

@@ -17,6 +17,7 @@ from zoo.truths import (
     position,
     scale,
     shift,
+    stacked,
 )
 
 BATCH, LENGTH, WIDTH, HIDDEN, OUTPUTS = 2, 5, 12, 15, 4
@@ -163,19 +164,10 @@ def scan_with_remat() -> Model:
     }
     truth = {
         **dense("embed", 7, WIDTH),
-        **below("blocks/", {path: _stacked(use) for path, use in single.items()}),
+        **below("blocks/", stacked(single)),
         **dense("logits", WIDTH, OUTPUTS, head=True),
     }
     return of_linen(Net(), [floats(BATCH, LENGTH, 7)], truth)
-
-
-def _stacked(use):
-    """`use` of a leaf that has layers before its other axes."""
-    axes = {
-        name: tuple(axis + 1 for axis in getattr(use, name))
-        for name in ("in_axis", "out_axis")
-    }
-    return use.__class__(**{**vars(use), **axes, "stack_axis": (0,)})
 
 
 @model

@@ -3,7 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from zoo.truths import ANY, Model, bias, embedding, floats, integers, kernel, model
+from zoo.truths import (
+    ANY,
+    Model,
+    bias,
+    bias_cut,
+    cut,
+    embedding,
+    floats,
+    integers,
+    kernel,
+    model,
+)
 
 BATCH, LENGTH, INPUTS, STATE, OUTPUTS = 3, 5, 7, 10, 4
 GATES = 4 * STATE
@@ -16,20 +27,6 @@ def over_time(step, carry, x):
 
 def zeros(width=STATE):
     return jnp.zeros((BATCH, width))
-
-
-def gates(axis, order, function=True):
-    """Sections of the four gates of an LSTM along `axis`."""
-    functions = {"cell": "tanh"}
-    return [
-        (
-            axis,
-            ((i * STATE, (i + 1) * STATE),),
-            part,
-            functions.get(part, "sigmoid") if function else None,
-        )
-        for i, part in enumerate(order)
-    ]
 
 
 @model
@@ -92,9 +89,9 @@ def fused_lstm() -> Model:
             GATES,
             function=ANY,
             recurrent=True,
-            sections=rows_cut + gates(1, order),
+            sections=rows_cut + cut(1, STATE, order),
         ),
-        "bias": bias("kernel", sections=gates(0, order, function=False)),
+        "bias": bias("kernel", sections=bias_cut(STATE, order)),
         "out/kernel": kernel(STATE, OUTPUTS, head=True),
         "out/bias": bias("out/kernel"),
     }
@@ -134,13 +131,16 @@ def torch_lstm() -> Model:
     order = ("input gate", "forget gate", "cell", "output gate")
 
     def layer_truth(name, inputs):
-        cut = {"sections": gates(0, order), "function": ANY}
-        bias_cut = gates(0, order, function=False)
+        own = {"sections": cut(0, STATE, order), "function": ANY}
         return {
-            f"{name}/weight_ih": kernel(inputs, GATES, 1, 0, **cut),
-            f"{name}/weight_hh": kernel(STATE, GATES, 1, 0, recurrent=True, **cut),
-            f"{name}/bias_ih": bias(f"{name}/weight_ih", sections=bias_cut),
-            f"{name}/bias_hh": bias(f"{name}/weight_hh", sections=bias_cut),
+            f"{name}/weight_ih": kernel(inputs, GATES, 1, 0, **own),
+            f"{name}/weight_hh": kernel(STATE, GATES, 1, 0, recurrent=True, **own),
+            f"{name}/bias_ih": bias(
+                f"{name}/weight_ih", sections=bias_cut(STATE, order)
+            ),
+            f"{name}/bias_hh": bias(
+                f"{name}/weight_hh", sections=bias_cut(STATE, order)
+            ),
         }
 
     params = {

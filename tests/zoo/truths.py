@@ -255,6 +255,53 @@ def _later(use: Use, index: int, count: int) -> Use:
     return dataclasses.replace(use, residual=(first + index * (total // count), total))
 
 
+def stacked(truth: Mapping[str, Use], axis: int = 0) -> dict[str, Use]:
+    """The truth of one layer, for leaves that have an axis of layers at `axis`."""
+
+    def moved(axes):
+        return tuple(old + (old >= axis) for old in axes)
+
+    return {
+        path: dataclasses.replace(
+            use,
+            in_axis=moved(use.in_axis),
+            out_axis=moved(use.out_axis),
+            stack_axis=axis,
+            sections=[(*moved(cut[:1]), *cut[1:]) for cut in use.sections],
+        )
+        for path, use in truth.items()
+    }
+
+
+FUNCTIONS = {
+    **dict.fromkeys(("input gate", "forget gate", "output gate"), "sigmoid"),
+    **dict.fromkeys(("update gate", "reset gate"), "sigmoid"),
+    **dict.fromkeys(("cell", "candidate"), "tanh"),
+    **dict.fromkeys(("query", "key", "value"), "identity"),
+}
+
+
+def cut(axis: int, size: int, parts, **functions) -> list[tuple]:
+    """Sections of `size` along `axis`, one after another.
+
+    Args:
+      axis: The axis that is cut.
+      size: Of each section.
+      parts: Names of the parts, in their order.
+      **functions: Where a part's function is not the usual one.
+    """
+    functions = FUNCTIONS | functions
+    return [
+        (axis, ((i * size, (i + 1) * size),), part, functions[part])
+        for i, part in enumerate(parts)
+    ]
+
+
+def bias_cut(size: int, parts) -> list[tuple]:
+    """Sections of a fused kernel's bias, which have no functions."""
+    return [(0, *section[1:3], None) for section in cut(0, size, parts)]
+
+
 def floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
