@@ -1,0 +1,25 @@
+"""Models whose roles are known: the truths were written by hand, before any run.
+
+`MODELS` has a function without arguments for each; its `Model` has only shapes.
+"""
+
+from zoo import attention as attention
+from zoo import depth as depth
+from zoo import equinox_models as equinox_models
+from zoo import fused as fused
+from zoo import haiku_models as haiku_models
+from zoo import linen_attention as linen_attention
+from zoo import linen_basics as linen_basics
+from zoo import linen_images as linen_images
+from zoo import loops as loops
+from zoo import mixing as mixing
+from zoo import mlps as mlps
+from zoo import nnx_models as nnx_models
+from zoo import weights as weights
+from zoo.truths import ANY as ANY
+from zoo.truths import MODELS as MODELS
+from zoo.truths import UNNAMED as UNNAMED
+from zoo.truths import WRITES as WRITES
+from zoo.truths import Model as Model
+from zoo.truths import Use as Use
+from zoo.truths import differences as differences
