@@ -20,11 +20,10 @@ What holds:
 - Nodes that no output needs are not there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from jax.extend import core
 
 # Calls, whose bodies take the place of the call.
@@ -87,6 +86,7 @@ class Node:
         outputs: values that it makes.
         params: parameters of the primitive.
         loops: the loops around it, the outermost first.
+        primitive: the primitive; None for one of the names above.
         back: for a `carry`, what the loop hands on.
     """
 
@@ -96,6 +96,7 @@ class Node:
     outputs: tuple[Value, ...]
     params: Mapping[str, Any]
     loops: tuple[Loop, ...]
+    primitive: Any = None
     back: Value | None = None
 
     @property
@@ -180,7 +181,8 @@ class Graph:
         if name == "cond":
             return self._cond(eqn, inputs, loops)
         outputs = [self._value(var.aval) for var in eqn.outvars]
-        self._node(name, inputs, outputs, eqn.params, loops)
+        node = self._node(name, inputs, outputs, eqn.params, loops)
+        node.primitive = eqn.primitive
         return outputs
 
     def _scan(self, eqn, inputs, loops) -> Sequence[Value]:
@@ -277,30 +279,6 @@ def _scan_operands(eqn: core.JaxprEqn, body: core.Jaxpr) -> tuple[int, int]:
     return equal(eqn.invars, body.invars) - carried, carried
 
 
-def is_small(constant: Any) -> bool:
-    """Whether a constant is one number."""
-    return constant is not None and np.size(constant) == 1
-
-
-def upstream(value: Value, stops: Mapping[int, Any] | set[int] = frozenset()):
-    """Nodes from which a value is made, nearest first, without back edges.
-
-    Args:
-        value: where to begin.
-        stops: indices of nodes that are given but not looked behind.
-    """
-    seen: set[int] = set()
-    pending = [value.node] if value.node else []
-    while pending:
-        node = pending.pop()
-        if node.index in seen:
-            continue
-        seen.add(node.index)
-        yield node
-        if node.index not in stops:
-            pending += [v.node for v in node.inputs if v.node]
-
-
 def ancestor(early: Value, late: Value) -> bool:
     """Whether `late` is computed from `early`, by no back edge."""
     if early is late:
@@ -319,11 +297,3 @@ def ancestor(early: Value, late: Value) -> bool:
             if value.node:
                 pending.append(value.node)
     return False
-
-
-def iterate_users(value: Value) -> Iterator[tuple[Node, int]]:
-    """Nodes that take a value, with the position of the input."""
-    for node in value.users:
-        for i, taken in enumerate(node.inputs):
-            if taken is value:
-                yield node, i
