@@ -15,8 +15,11 @@ from zoo import loops as loops
 from zoo import mixing as mixing
 from zoo import mlps as mlps
 from zoo import nnx_models as nnx_models
+from zoo import others as others
 from zoo import weights as weights
+from zoo import windows as windows
 from zoo.truths import ANY as ANY
+from zoo.truths import FIELDS as FIELDS
 from zoo.truths import MODELS as MODELS
 from zoo.truths import UNNAMED as UNNAMED
 from zoo.truths import WRITES as WRITES

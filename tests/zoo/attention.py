@@ -28,9 +28,12 @@ BATCH, LENGTH, WIDTH, HEADS, SIZE, HIDDEN, VOCABULARY = 2, 5, 12, 3, 7, 20, 17
 INNER = HEADS * SIZE
 
 
-def attend(q, k, v, factor=1.0):
+def attend(q, k, v, factor=1.0, causal=False):
     """Weighted sum of values; all (batch, length, heads, size)."""
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * factor
+    if causal:
+        seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+        scores = jnp.where(seen, scores, -1e9)
     return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v)
 
 
@@ -133,7 +136,8 @@ def _einsum_truth() -> dict:
 def grouped_queries() -> Model:
     """Llama and Qwen 3: RMSNorm, norms of queries and keys, rotary positions, SwiGLU.
 
-    Two key heads serve four query heads; the norms are 1 + w, as in Gemma.
+    Two key heads serve four query heads; the norms are 1 + w, as in Gemma. All that is
+    computed is in bfloat16, but for the logits.
     """
     groups, repeats, size = 2, 2, 6
     heads = groups * repeats
@@ -144,7 +148,7 @@ def grouped_queries() -> Model:
         k = rms_norm(split_heads(h @ p["k_proj"], size), p["k_norm"])
         v = split_heads(h @ p["v_proj"], size)
         k, v = (jnp.repeat(a, repeats, axis=2) for a in (rotated(k), v))
-        h = attend(rotated(q), k, v, size**-0.5)
+        h = attend(rotated(q), k, v, size**-0.5, causal=True)
         x = x + merge_heads(h) @ p["o_proj"]
         h = rms_norm(x, 1 + p["post_norm"])
         h = jax.nn.silu(h @ p["gate_proj"]) * (h @ p["up_proj"])
@@ -156,13 +160,17 @@ def grouped_queries() -> Model:
         angles = jnp.arange(x.shape[1])[:, None] * rates
         angles = jnp.concatenate([angles, angles], -1)[None, :, None, :]
         turned = jnp.concatenate([-x[..., half:], x[..., :half]], -1)
-        return x * jnp.cos(angles) + turned * jnp.sin(angles)
+        rotation = jnp.cos(angles), jnp.sin(angles)
+        cosines, sines = (wave.astype(x.dtype) for wave in rotation)
+        return x * cosines + turned * sines
 
     def apply(p, tokens):
+        p = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), p)
         x = jnp.take(p["embed_tokens"], tokens, axis=0)
         for index in range(2):
             x = block(p[f"layers_{index}"], x)
-        return rms_norm(x, 1 + p["norm"]) @ p["lm_head"].T
+        logits = rms_norm(x, 1 + p["norm"]) @ p["lm_head"].T
+        return logits.astype(jnp.float32)
 
     layer = {
         "input_norm": floats(WIDTH),

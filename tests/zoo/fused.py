@@ -70,7 +70,7 @@ def block_params():
 
 def block(p, x):
     q, k, v = jnp.split(linear(normed(x, p["ln_1"]), p["qkv"]), 3, axis=-1)
-    h = attend(*map(split_heads, (q, k, v)), factor=SIZE**-0.5)
+    h = attend(*map(split_heads, (q, k, v)), factor=SIZE**-0.5, causal=True)
     x = x + linear(merge_heads(h), p["proj"])
     h = jax.nn.gelu(linear(normed(x, p["ln_2"]), p["up"]))
     return x + linear(h, p["down"])

@@ -115,7 +115,8 @@ def map_head() -> Model:
             scaled=True,
         ),
         **norm("MAPHead_0/LayerNorm_0"),
-        **feed_forward_truth("MAPHead_0/Dense_0", "MAPHead_0/Dense_1", (0, 1)),
+        # The outer layer is made before the inner one, and so is the first by name.
+        **feed_forward_truth("MAPHead_0/Dense_1", "MAPHead_0/Dense_0", (0, 1)),
         **dense("query", WIDTH, OUTPUTS, head=True),
     }
     return of_linen(Net(), [floats(BATCH, 6, 7)], truth)

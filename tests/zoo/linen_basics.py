@@ -107,18 +107,14 @@ def one_kernel_for_each_source() -> Model:
     truth = {
         "DenseGeneral_0/kernel": kernel(7, WIDTH, 1, 2, "elu", batch_axis=0),
         "DenseGeneral_0/bias": bias("DenseGeneral_0/kernel", 1, batch_axis=0),
-        # The axis of experts is the second of each leaf.
-        **below(
-            "experts/",
-            {
-                "Dense_0/kernel": kernel(
-                    WIDTH, HIDDEN, 0, 2, "leaky_relu", batch_axis=1
-                ),
-                "Dense_0/bias": bias("Dense_0/kernel", 0, batch_axis=1),
-                "Dense_1/kernel": kernel(HIDDEN, WIDTH, 0, 2, batch_axis=1),
-                "Dense_1/bias": bias("Dense_1/kernel", 0, batch_axis=1),
-            },
+        # The axis of experts is the second of each leaf. The outer layer is made before
+        # the inner one, and so is the first by name.
+        "experts/Dense_1/kernel": kernel(
+            WIDTH, HIDDEN, 0, 2, "leaky_relu", batch_axis=1
         ),
+        "experts/Dense_1/bias": bias("experts/Dense_1/kernel", 0, batch_axis=1),
+        "experts/Dense_0/kernel": kernel(HIDDEN, WIDTH, 0, 2, batch_axis=1),
+        "experts/Dense_0/bias": bias("experts/Dense_0/kernel", 0, batch_axis=1),
         **dense("Dense_0", WIDTH, OUTPUTS, head=True),
     }
     return of_linen(Net(), [floats(sources, BATCH, 7)], truth)
