@@ -8,7 +8,7 @@ under a standard normal `z` is 0.3558, so the gain is 1.6766.
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -128,8 +128,8 @@ class Function:
         name: its usual name, or the operations that it is made of.
         gain: `1 / sqrt(E[f(z)**2])`, `z` standard normal; NaN if that is not finite.
         mean: `E[f(z)]`.
-        odd: whether it is one of odd numbers, as the identity and tanh are.
-        bounded: its limits if it goes from one to the other, as a sigmoid does.
+        is_linear: whether it is the identity, multiplied or shifted at most.
+        second_moment: `E[f(z)**2]`.
     """
 
     def __init__(self, call: Callable[[Array], Array], text: str):
@@ -137,8 +137,7 @@ class Function:
         with np.errstate(all="ignore"):
             values = np.asarray(call(_PROBES), float)
         self.name = _name(values) or text
-        self.is_identity = self.name == "identity"
-        self._values = values
+        self.is_linear = self.name == "identity"
 
     @functools.cached_property
     def gain(self) -> float:
@@ -174,11 +173,14 @@ class Function:
 
 
 def _name(values: Array) -> str | None:
-    """The name of a function, whatever positive number multiplies it."""
+    """The name of a function; of a multiple or a shift of the identity the same."""
+    slopes = np.diff(values) / np.diff(_PROBES)
+    if np.allclose(slopes, slopes[0], rtol=1e-5) and slopes[0] > 0:
+        return "identity"
     for name, function in NAMED.items():
         with np.errstate(all="ignore"):
             wanted = function(_PROBES)
-            factor = values[-1] / wanted[-1] if name in ("identity", "relu") else 1.0
+            factor = values[-1] / wanted[-1] if name == "relu" else 1.0
             if factor > 0 and np.allclose(
                 values, factor * wanted, rtol=1e-5, atol=1e-6
             ):
@@ -218,8 +220,3 @@ def replayed(steps: tuple) -> Function:
 def plain_params(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """The parameters that `FUNCTIONS` look at."""
     return tuple((k, params[k]) for k in ("y",) if k in params)
-
-
-def names(functions: Sequence[Function]) -> str:
-    """Names of functions, each once."""
-    return ", ".join(dict.fromkeys(function.name for function in functions))

@@ -10,6 +10,7 @@ function of the new one. A carried value that the gates themselves are computed 
 the state of a GRU: `h = (1 - z) * n + z * h`, with update gate `z` and candidate `n`.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ class Loops:
         self._from_carries = self._gathered(bits)
         self._from_kernels = self._gathered(own)
         self._own = own
+        self._over_time: dict[Loop, bool] = {}
         backs = [self._from_carries[node.back.index] for node in self.carries]
         self._reaches = _closure(backs)
 
@@ -76,6 +78,11 @@ class Loops:
             and self._is_over_time(node.loops[-1])
         )
 
+    def rounds_of_depth(self, node: Node) -> int:
+        """How often a node runs in loops that are not over time; 0 if not known."""
+        depth = (loop for loop in node.loops if not self._is_over_time(loop))
+        return math.prod(loop.length or 0 for loop in depth)
+
     def carries_into(self, value: Value, carry: Node) -> bool:
         """Whether a value is computed from what a loop carries, in the same round."""
         return bool(self._from_carries[value.index] >> self.carries.index(carry) & 1)
@@ -91,6 +98,11 @@ class Loops:
 
     def _is_over_time(self, loop: Loop) -> bool:
         """Whether each round of a loop takes data of its own."""
+        if loop not in self._over_time:
+            self._over_time[loop] = self._takes_data(loop)
+        return self._over_time[loop]
+
+    def _takes_data(self, loop: Loop) -> bool:
         for node in self._flow.graph.nodes:
             if loop not in node.loops or not self._flow.data(
                 node.inputs[0] if node.inputs else node.output

@@ -29,6 +29,7 @@ from jaxinit._roles.primitives import (
 _WHOLE = frozenset(
     "transpose reshape squeeze expand_dims broadcast_in_dim pad rev tile stacked branches".split()
 )
+SCATTERED = ("scatter-add", "scatter_add")  # sums of rows, as of the edges of a graph
 _PARTS = frozenset("slice split unstack dynamic_slice gather".split())
 
 
@@ -115,6 +116,8 @@ def _position(flow, node, region, steps, is_residual, start) -> int | None:
             return None
         inside = {region[v.index] for v in node.inputs if v.index in region}
         return inside.pop() if len(inside) == 1 else None
+    if node.op in SCATTERED and not flow.data(node.inputs[0]):
+        return region.get(node.inputs[2].index)
     if node.op not in ELEMENTWISE or node.op not in FUNCTIONS:
         return None
     if is_residual(node):

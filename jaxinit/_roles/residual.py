@@ -13,12 +13,11 @@ What holds:
 """
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jaxinit._roles.flow import Flow
-from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.graph import Node, Value, ancestor
 from jaxinit._roles.loops import Loops
 from jaxinit._roles.primitives import COPIES, CONTRACTIONS, PRODUCTS
 from jaxinit._roles.regions import nearest_contractions, stripped
@@ -92,7 +91,7 @@ class Residuals:
                 if self._depth(root, branch) >= 1:
                     return Addition(node, skip, branch, root, False)
         for skip, branch in ((a, b), (b, a)):
-            root = self._behind_shortcut(skip)
+            root = self._behind_shortcut(skip, branch)
             if root is not None and self._depth(root, branch) >= 2:
                 return Addition(node, skip, branch, root, True)
         return None
@@ -107,9 +106,12 @@ class Residuals:
                 return
             skip = above.skip
 
-    def _behind_shortcut(self, skip: Value) -> Value | None:
+    def _behind_shortcut(self, skip: Value, branch: Value) -> Value | None:
+        """What a contraction beside a branch, and not in it, takes."""
         found = nearest_contractions(self._flow, skip, self.contains)
         if len(found) != 1 or found[0].index not in self._kernels:
+            return None
+        if ancestor(found[0].output, branch):
             return None
         data = [v for v in found[0].inputs[:2] if self._flow.data(v)]
         return stripped(data[0]) if len(data) == 1 else None
@@ -183,7 +185,11 @@ class Residuals:
             elif node.index in self._values:
                 pending.append(self._values[node.index])
             elif not self.contains(node) and node.op != "carry":
-                pending += [v for v in node.inputs if self._flow.data(v)]
+                data = [v for v in node.inputs if self._flow.data(v)]
+                if node.op in PRODUCTS and len(data) > 1:  # what modulates a branch
+                    own = [v for v in data if ancestor(addition.root, v)]
+                    data = own or data
+                pending += data
         return [found[i] for i in sorted(found)]
 
     def number(self, excluded: set[int]) -> dict[int, tuple[int, int | None]]:
@@ -199,19 +205,15 @@ class Residuals:
             writers += [w for w in kept or addition.writers if w not in writers]
         places: dict[int, tuple[int, int | None]] = {}
         for writers in streams.values():
-            total = sum(map(_rounds, writers)) if all(map(_rounds, writers)) else None
+            rounds = {w.index: self._loops.rounds_of_depth(w) for w in writers}
+            total = sum(rounds.values()) if all(rounds.values()) else None
             before = 0  # rounds of what precedes the loop that a writer is in
             for _, together in itertools.groupby(writers, lambda w: w.loops[:1]):
                 together = list(together)
                 for i, writer in enumerate(together):
                     places[writer.index] = (before + i, total)
-                before += sum(map(_rounds, together))
+                before += sum(rounds[w.index] for w in together)
         return places
-
-
-def _rounds(node: Node) -> int:
-    """How often a node runs; 0 if that is not known."""
-    return math.prod(loop.length or 0 for loop in node.loops)
 
 
 def _unscaled(flow: Flow, value: Value) -> Value:

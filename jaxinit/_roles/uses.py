@@ -29,7 +29,7 @@ from jaxinit._roles.primitives import (
     REDUCTIONS,
     SUMS,
 )
-from jaxinit._roles.regions import End, follow, is_mask, scaled, stripped
+from jaxinit._roles.regions import SCATTERED, End, follow, is_mask, scaled, stripped
 from jaxinit._roles.residual import Residuals, branch_scales
 from jaxinit._roles.role import Section, Use
 
@@ -319,6 +319,8 @@ class Uses:
             elif self._residuals.contains(node):
                 pending.append(self._residuals.additions[node.index].branch)
             elif node.op in SUMS or node.op in (
+                *SCATTERED,
+                *SCATTERED,
                 "slice",
                 "split",
                 "stacked",
@@ -559,9 +561,9 @@ class Uses:
             theirs = [
                 e.function
                 for _, e in _owners_of(other[0], owners)
-                if e.function is not None and not e.function.is_identity
+                if e.function is not None and not e.function.is_linear
             ]
-            if not end.function.is_identity:
+            if not end.function.is_linear:
                 wins = end.function.is_gate and not any(f.is_gate for f in theirs)
                 return "gate" if wins or not theirs else None
             if theirs:
