@@ -81,7 +81,7 @@ def kernel_outputs(name):
             (fan_in,) = {use.fan_in for use in uses}
             (factor,) = {meeting.carried.multiplier}
             outputs = _outputs(flow, meeting)
-            yield roles[meeting.leaf].path, factor / math.sqrt(fan_in), outputs
+            yield roles[meeting.leaf].path, 1 / (factor * math.sqrt(fan_in)), outputs
 
 
 KERNELS = ("kernel", "convolution")
@@ -163,6 +163,6 @@ def test_fans_give_outputs_of_unit_variance(name):
 
 
 def test_other_fans_do_not():
-    found = deviations("attention.einsum_kernels", 1.25)
+    found = deviations("attention.einsum_kernels", 2.0)
     assert found
     assert all(x > SIGMAS for x in found.values())

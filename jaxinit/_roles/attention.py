@@ -76,7 +76,7 @@ def _of_output(flow: Flow, node: Node, kernels: set[int]) -> Iterator[Attention]
         if not flow.data(weights):
             continue
         for axis in contracted_axes(node, side):
-            origin = _traced(weights, axis, kernels)
+            origin = _traced(flow, weights, axis, kernels)
             if origin is None:
                 continue
             scores, axis = origin
@@ -97,7 +97,9 @@ def _of_output(flow: Flow, node: Node, kernels: set[int]) -> Iterator[Attention]
                     )
 
 
-def _traced(weights: Value, axis: int, kernels: set[int]) -> tuple[Node, int] | None:
+def _traced(
+    flow: Flow, weights: Value, axis: int, kernels: set[int]
+) -> tuple[Node, int] | None:
     """The contraction that has an axis, if a softmax is between, and the axis there."""
     seen: set[tuple[int, int, bool]] = set()
     pending = [(weights, axis, False)]
@@ -108,7 +110,8 @@ def _traced(weights: Value, axis: int, kernels: set[int]) -> tuple[Node, int] | 
             continue
         seen.add((value.index, axis, normalized))
         if node.op == "dot_general":
-            if normalized and node.index not in kernels:
+            data = any(map(flow.data, node.inputs))
+            if normalized and data and node.index not in kernels:
                 return node, axis
             continue
         normalized |= node.op in _NORMALIZERS

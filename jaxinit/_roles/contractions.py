@@ -31,8 +31,9 @@ def dot_use(meeting: Meeting, shape: Sequence[int]) -> Use:
     value = node.inputs[side]
     contracted = contracted_axes(node, side)
     batch, free = batch_and_free(node, side)
-    inside = axes_of(meeting, contracted)
-    outside = tuple(a for a in axes_of(meeting, free) if a not in inside)
+    inside, outside = axes_of(meeting, contracted), axes_of(meeting, free)
+    if set(inside) & set(outside):
+        return Use("unknown", reason="one of its axes has both inputs and outputs")
     grouped = axes_of(meeting, batch)
     return Use(
         "kernel",

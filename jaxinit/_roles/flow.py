@@ -108,9 +108,15 @@ class Flow:
         products: contractions of two values that are computed from leaves alone.
     """
 
-    def __init__(self, graph: Graph, tokens: Iterable[int] = ()):
+    def __init__(self, graph: Graph, signals: Iterable[int] = ()):
+        """Args:
+        graph: the graph.
+        signals: indices of values that are activations though no input is in them:
+            learned tokens, and constants such as sinusoids of the position.
+        """
         self.graph = graph
-        self.tokens = frozenset(tokens)
+        self.signals = frozenset(signals)
+        self.tokens = [x.leaf for x in graph.leaves if x.index in self.signals]
         self._find_dependencies()
         self.facts = [self._first(value) for value in graph.values]
         self.meetings: list[Meeting] = []
@@ -141,8 +147,9 @@ class Flow:
         for value in graph.inputs:
             self.is_data[value.index] = True
         for value in graph.leaves:
-            known = self.is_data if value.leaf in self.tokens else self.has_leaves
-            known[value.index] = True
+            self.has_leaves[value.index] = value.index not in self.signals
+        for index in self.signals:
+            self.is_data[index] = True
         carries = [node for node in graph.nodes if node.op == "carry"]
         changed = True
         while changed:
@@ -159,7 +166,7 @@ class Flow:
             )
 
     def _first(self, value: Value) -> Fact:
-        if value.leaf is not None and value.leaf not in self.tokens:
+        if value.leaf is not None and value.index not in self.signals:
             axes = atoms.whole(value.leaf, value.shape)
             return Fact(axes, (), {value.leaf: Carried()})
         number = None
@@ -221,6 +228,8 @@ class Flow:
                 carried.setdefault(leaf, []).append(item)
         several = len(carried) > 1 or any(len(items) > 1 for items in carried.values())
         first = {leaf: items[0] for leaf, items in carried.items()}
+        if node.op == "dot_general" and any(map(is_one_hot, node.inputs)):
+            return [self._rows(node, first)]
         if node.op in CONTRACTIONS:
             self.products.append(node)
             hidden = {k: hide(c, PRODUCT) for k, c in first.items()}
@@ -233,6 +242,13 @@ class Flow:
             hidden = {k: hide(c, "a loop") for k, c in first.items()}
             return [Fact(_none(node.output), carried=hidden)]
         return self._moved(node, first)
+
+    def _rows(self, node: Node, carried: dict[int, Carried]) -> Fact:
+        """Rows of leaves chosen by a constant one-hot: those of fixed positions."""
+        side = next(i for i, v in enumerate(node.inputs) if self.has_leaves[v.index])
+        axes = self.fact(node.inputs[side]).axes
+        taken = {(a.leaf, a.axis) for i in contracted_axes(node, side) for a in axes[i]}
+        return replace(self._contracted(node), carried=_with_lookup(carried, taken))
 
     def _change(self, node: Node, several: bool) -> Callable[[Carried], Carried]:
         """What an elementwise operation on leaves alone does to each of them."""
@@ -396,6 +412,30 @@ def _dot_numbers(node: Node):
     if node.op == "ragged_dot_general":
         return node.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
     return node.params["dimension_numbers"]
+
+
+def is_one_hot(value: Value) -> bool:
+    """Whether a value says of each index whether it is that of another value."""
+    while value.node is not None and value.node.op in (*COPIES, *_SAME):
+        value = value.node.inputs[0]
+    if value.node is None or value.node.op != "eq":
+        return False
+    return any(map(_is_count, value.node.inputs))
+
+
+_SAME = ("broadcast_in_dim", "reshape", "transpose", "squeeze")
+
+
+def _is_count(value: Value) -> bool:
+    """Whether a value counts from 0 along an axis."""
+    while value.node is not None and value.node.op in (*COPIES, *_SAME):
+        value = value.node.inputs[0]
+    if value.node is not None:
+        return value.node.op == "iota"
+    if value.constant is None or np.size(value.constant) < 2:
+        return False
+    found = np.asarray(value.constant).reshape(-1)
+    return bool(np.array_equal(found, np.arange(found.size)))
 
 
 # Rules for operations that move numbers: what their outputs carry, and where.
@@ -566,13 +606,16 @@ def _gather(flow: Flow, node: Node, carried) -> list[Fact]:
     single = np.prod(node.inputs[1].shape[:-1]) == 1
     if single:
         return [Fact(tuple(axes), fact.fixed, _with_stack(carried, taken))]
-    changed = {
+    return [Fact(tuple(axes), fact.fixed, _with_lookup(carried, taken))]
+
+
+def _with_lookup(carried, taken):
+    return {
         leaf: replace(
             item, looked_up=item.looked_up | {axis for of, axis in taken if of == leaf}
         )
         for leaf, item in carried.items()
     }
-    return [Fact(tuple(axes), fact.fixed, changed)]
 
 
 def _each(flow: Flow, node: Node, carried) -> list[Fact]:
@@ -601,6 +644,18 @@ def _branches(flow: Flow, node: Node, carried) -> list[Fact]:
     return [replace(_merged(flow, node), carried=carried)]
 
 
+def _scattered(flow: Flow, node: Node, carried) -> list[Fact]:
+    numbers, updates = node.params["dimension_numbers"], flow.fact(node.inputs[2])
+    gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    kept = [i for i in range(len(node.output.shape)) if i not in gone]
+    axes: list[atoms.Axis] = [()] * len(node.output.shape)
+    for i, j in zip(kept, numbers.update_window_dims, strict=True):
+        if node.output.shape[i] == node.inputs[2].shape[j]:
+            axes[i] = updates.axes[j]
+    hidden = {k: hide(c, f"`{node.op}`") for k, c in carried.items()}
+    return [Fact(tuple(axes), updates.fixed, hidden)]
+
+
 def _data_carry(flow: Flow, node: Node, carried) -> list[Fact]:
     return [Fact(_none(node.output))]
 
@@ -624,4 +679,6 @@ _MOVES: dict[str, Callable[[Flow, Node, dict[int, Carried]], list[Fact]]] = {
     "stack": _stack,
     "branches": _branches,
     "carry": _data_carry,
+    "scatter-add": _scattered,
+    "scatter_add": _scattered,
 }

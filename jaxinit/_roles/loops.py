@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
-from jaxinit._roles.primitives import COPIES, ELEMENTWISE
+from jaxinit._roles.primitives import CONTRACTIONS, COPIES, ELEMENTWISE, MOVES
 from jaxinit._roles.regions import End, stripped
 
 # Values that a function of what precedes gives, with the contractions that it follows.
@@ -83,6 +83,18 @@ class Loops:
         depth = (loop for loop in node.loops if not self._is_over_time(loop))
         return math.prod(loop.length or 0 for loop in depth)
 
+    def comes_from_its_past(self, value: Value, node: Node) -> bool:
+        """Whether a value is computed from what a contraction made a round before."""
+        before = self._from_carries[value.index]
+        return any(self._reaches[j] & before for j, _ in self._written(node))
+
+    def _written(self, node: Node) -> Iterator[tuple[int, Loop]]:
+        """What loops around a contraction carry of its output."""
+        for j, carry in enumerate(self.carries):
+            inside = _own_loop(carry) in node.loops
+            if inside and self._from_kernels[carry.back.index] & self._own[node.index]:
+                yield j, _own_loop(carry)
+
     def carries_into(self, value: Value, carry: Node) -> bool:
         """Whether a value is computed from what a loop carries, in the same round."""
         return bool(self._from_carries[value.index] >> self.carries.index(carry) & 1)
@@ -90,11 +102,9 @@ class Loops:
     def _paths(self, node: Node, data: Value) -> Iterator[tuple[int, Loop]]:
         """Loop values that a contraction's output flows into, and on to its input."""
         before = self._from_carries[data.index]
-        for j, carry in enumerate(self.carries):
-            inside = _own_loop(carry) in node.loops
-            if inside and self._from_kernels[carry.back.index] & self._own[node.index]:
-                if self._reaches[j] & before:
-                    yield j, _own_loop(carry)
+        for j, loop in self._written(node):
+            if self._reaches[j] & before:
+                yield j, loop
 
     def _is_over_time(self, loop: Loop) -> bool:
         """Whether each round of a loop takes data of its own."""
@@ -177,28 +187,38 @@ class Loops:
         )
 
     def _of_gru(self, carry, addition, owners) -> Iterator[tuple[End, str]]:
-        update = {
-            id(end): end
-            for value in addition.inputs
-            for pair in [_factors(value)]
-            if pair
-            for _, end in _owned(pair, owners, gate=True)
+        """The gates of `h = (1 - z) * n + z * h`, or of `n + z * (h - n)`."""
+        ends = [
+            (node, end)
+            for found in owners.values()
+            for node, end in found
+            if self._is_of_cell(node, carry, addition)
+        ]
+        pairs = [pair for value in addition.inputs if (pair := _factors(value))]
+        update = [end for pair in pairs for _, end in _owned(pair, owners, gate=True)]
+        yield from ((end, "update gate") for end in update)
+        updated = {end.root.index for end in update}
+        new = {stripped(value).index for value in addition.inputs}
+        for pair in pairs:
+            for value in pair:
+                new.add(stripped(value).index)
+                if _is_difference_with(value, carry):
+                    new |= {stripped(v).index for v in stripped(value).node.inputs}
+        new.discard(carry.output.index)
+        others = [(n, end) for n, end in ends if end.root.index not in updated]
+        candidates = [end for _, end in others if not _is_gate(end)]
+        candidates = [end for end in candidates if _leads(end.value, new)]
+        yield from ((end, "candidate") for end in candidates)
+        made = {end.root.index for end in candidates} | {
+            node.output.index
+            for node, end in others
+            if any(end is candidate for candidate in candidates)
         }
-        updated = {end.root.index for end in update.values()}
-        yield from ((end, "update gate") for end in update.values())
-        for index, found in owners.items():
-            for node, end in found:
-                inside = _own_loop(carry) in node.loops
-                if not inside or end.root.index in updated:
-                    continue
-                if not self.carries_of_same_cell(node, carry, addition):
-                    continue
-                if end.function is not None and end.function.is_gate:
-                    yield end, "reset gate"
-                else:
-                    yield end, "candidate"
+        for _, end in others:
+            if _is_gate(end) and _leads(end.value, new | made, across=True):
+                yield end, "reset gate"
 
-    def carries_of_same_cell(self, node: Node, carry: Node, addition: Node) -> bool:
+    def _is_of_cell(self, node: Node, carry: Node, addition: Node) -> bool:
         """Whether a contraction's output flows into the state in the same round."""
         return (
             bool(self._from_kernels[addition.output.index] & self._own[node.index])
@@ -275,6 +295,35 @@ def _is_difference_with(value: Value, carry: Node) -> bool:
         and node.op == "sub"
         and any(stripped(v) is carry.output for v in node.inputs)
     )
+
+
+def _leads(value: Value, targets: set[int], across: bool = False) -> bool:
+    """Whether elementwise operations lead to one of some values.
+
+    Args:
+        value: where to begin.
+        targets: indices of the values.
+        across: whether one contraction may be on the way.
+    """
+    pending, seen = [(value, across)], set()
+    while pending:
+        value, across = pending.pop()
+        if value.index in targets:
+            return True
+        if (value.index, across) in seen:
+            continue
+        seen.add((value.index, across))
+        for node in value.users:
+            contracted = node.op in CONTRACTIONS
+            if (
+                node.op in ELEMENTWISE
+                or node.op in COPIES
+                or node.op in MOVES - {"carry"}
+            ):
+                pending += [(output, across) for output in node.outputs]
+            elif contracted and across:
+                pending.append((node.output, False))
+    return False
 
 
 def _functions_of(value: Value) -> Iterator[Value]:

@@ -43,7 +43,8 @@ MIXING = frozenset(
     """
     sort top_k approx_top_k cumsum cumprod cummax cummin cumlogsumexp reduce_window
     reduce_window_sum reduce_window_max reduce_window_min select_and_gather_add
-    select_and_scatter_add scatter scatter-add scatter_add scatter_mul scatter_min
+    select_and_scatter_add scatter scatter-add scatter_add scatter-mul scatter_mul scatter-min scatter_min
+    scatter-max
     scatter_max scatter_sub dynamic_update_slice fft iota random_bits random_wrap
     random_unwrap random_seed random_fold_in random_split random_gamma threefry2x32
     rng_bit_generator rng_uniform clz

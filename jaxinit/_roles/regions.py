@@ -138,6 +138,8 @@ def _position(flow, node, region, steps, is_residual, start) -> int | None:
             return None
         operands.append(float(number))
     inside = [x for x in operands if isinstance(x, int)]
+    if node.op == "sub" and operands[0] == 0.0 and flow.data(node.inputs[0]):
+        return inside[0]  # the other term of a difference: as good as that of a sum
     if len(inside) == 1 and len(operands) == 2 and _keeps(node.op, operands):
         return inside[0]
     steps.append((node.op, plain_params(node.params), tuple(operands)))
@@ -185,7 +187,7 @@ def _neutral(flow, node, value, steps, start) -> float | None:
         return 1.0
     if not flow.data(value):
         return 0.0 if node.op in SUMS and is_mask(value) else None
-    if node.op in ("add", "add_any") and not steps and not ancestor(start, value):
+    if node.op in SUMS and not steps and not ancestor(start, value):
         return 0.0
     return None
 

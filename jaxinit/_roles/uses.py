@@ -10,11 +10,13 @@ from jaxinit._roles.attention import Attention, axis_before
 from jaxinit._roles.contractions import axes_of, convolution_use, dot_use, stack_axes
 from jaxinit._roles.flow import (
     CONSTANT,
+    PRODUCT,
     ROOTS,
     Flow,
     Meeting,
     batch_and_free,
     contracted_axes,
+    is_one_hot,
     looked_up_axes,
     output_axes,
 )
@@ -256,7 +258,10 @@ class Uses:
             )
         if self._is_normalized(other):
             return replace(use, reason="the shift of a normalization")
-        if len(use.out_axis) > 1:
+        if node.output.is_output and not node.output.users and use.multiplier != 1:
+            reason = "a running average that is handed out"
+            return replace(use, kind="statistic", multiplier=1.0, reason=reason)
+        if len(use.out_axis) > 1 and set(use.out_axis) != set(features):
             outside = features or use.out_axis[-1:]
             return replace(
                 use,
@@ -321,6 +326,7 @@ class Uses:
             elif node.op in SUMS or node.op in (
                 *SCATTERED,
                 *SCATTERED,
+                "gather",
                 "slice",
                 "split",
                 "stacked",
@@ -445,7 +451,11 @@ class Uses:
                 marked |= {(node.output.index, places[i]) for i in ours if i in places}
                 data = self._other_operand(meeting)
                 for axis in theirs:
-                    marked |= set(self._axis_origins(data, axis))
+                    marked |= {
+                        (value.index, i)
+                        for value, i in self._axis_origins(data, axis)
+                        if self._is_always_batch(value, i)
+                    }
         for i, (meeting, use) in enumerate(self._drafts if marked else ()):
             shape = self._flow.graph.leaves[meeting.leaf].shape
             for axis in use.out_axis:
@@ -458,7 +468,7 @@ class Uses:
                     )
             self._drafts[i] = meeting, use
 
-    def _axis_origins(self, value: Value, axis: int) -> Iterator[tuple[int, int]]:
+    def _axis_origins(self, value: Value, axis: int) -> Iterator[tuple[Value, int]]:
         """Outputs of contractions with leaves that an axis comes from, and the axes."""
         pending, seen = [(value, axis)], set()
         while pending:
@@ -468,9 +478,38 @@ class Uses:
                 continue
             seen.add((value.index, axis))
             if node.index in self._kernels:
-                yield value.index, axis
+                yield value, axis
             else:
                 pending += axis_before(node, value, axis)
+
+    def _is_always_batch(self, value: Value, axis: int) -> bool:
+        """Whether every kernel that follows takes an axis as a batch.
+
+        Heads of an attention over a graph are batches of its scores, and features of
+        what comes after.
+        """
+        pending, seen = [(value, axis)], set()
+        while pending:
+            value, axis = pending.pop()
+            if (value.index, axis) in seen:
+                continue
+            seen.add((value.index, axis))
+            for node in value.users:
+                if node.index in self._kernels:
+                    side = node.inputs.index(value)
+                    if axis not in batch_and_free(node, side)[0]:
+                        return False
+                    continue
+                after = [
+                    (output, i)
+                    for output in node.outputs
+                    for i in range(len(output.shape))
+                    if (value, axis) in axis_before(node, output, i)
+                ]
+                if not after and node.op == "reshape":
+                    return False
+                pending += after
+        return True
 
     def _is_batch(self, meeting: Meeting, axis: int, marked) -> bool:
         """Whether an axis of a leaf lies on one of batches."""
@@ -488,9 +527,9 @@ class Uses:
         if len(node.inputs) != 2:
             return False
         return any(
-            origin in marked
+            (value.index, j) in marked
             for i in places
-            for origin in self._axis_origins(self._other(meeting), i)
+            for value, j in self._axis_origins(self._other(meeting), i)
         )
 
     def _find_members(self) -> Iterator[tuple[str, set[int]]]:
@@ -771,14 +810,11 @@ class Uses:
             seen.add(node.index)
             if node.index in outputs:
                 return True
-            plain = node.op in ELEMENTWISE or node.op in (
-                "slice",
-                "squeeze",
-                "concatenate",
-                "reduce_sum",
-            )
-            if plain and not self._residuals.contains(node):
-                pending += [v for v in node.inputs if self._flow.data(v)]
+            data = [v for v in node.inputs if self._flow.data(v)]
+            plain = node.op in ELEMENTWISE and not (node.op in SUMS and len(data) > 1)
+            moved = node.op in ("slice", "squeeze", "concatenate", "reduce_sum")
+            if plain or moved:
+                pending += data
         return False
 
     def _is_head(self, node: Node, residual, recurrent: bool) -> bool:
@@ -836,20 +872,14 @@ class Uses:
         node = stripped(data).node
         if node is None or node.op != "concatenate":
             return ()
-        axes = [i for i, axis in enumerate(meeting.axes) if axis]
         along = node.params["dimension"]
-        del axes
         sizes = [value.shape[along] for value in node.inputs]
         inside = self._contracted_leaf_axis(meeting, sum(sizes))
         if inside is None:
             return ()
         sections, start = [], 0
         for value, size in zip(node.inputs, sizes, strict=True):
-            past = any(
-                self._loops.carries_into(value, carry)
-                for carry in self._loops.carries
-                if carry.loops[-1] in meeting.node.loops
-            )
+            past = self._loops.comes_from_its_past(value, meeting.node)
             name = "recurrent" if past else "input"
             sections.append(Section(inside, ((start, start + size),), name))
             start += size
@@ -910,15 +940,6 @@ def kernel_nodes(flow: Flow) -> set[int]:
     }
 
 
-def is_one_hot(value: Value) -> bool:
-    """Whether a value says of each index whether it is that of an input."""
-    node = stripped(value).node
-    if node is None or node.op != "eq":
-        return False
-    nodes = [stripped(v).node for v in node.inputs]
-    return any(n is not None and n.op == "iota" for n in nodes)
-
-
 def _is_root(flow: Flow, node: Node) -> bool:
     """Whether a node is a power of one half."""
     return node.op == "pow" and flow.number(node.inputs[1]) in (-0.5, 0.5)
@@ -946,48 +967,46 @@ def _users_behind_copies(value: Value) -> Iterator[Node]:
                 yield node
 
 
-def token_leaves(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
-    """Leaves that are contracted with other leaves and are activations themselves.
+def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
+    """Values that are activations though they are computed from leaves, or constant.
 
-    These are what a convolution of leaves moves over, and the leaf that has the axis of
-    the queries where a query is computed from leaves alone.
+    These are what a convolution moves over, and what the axis of the queries comes
+    from where a query is computed from leaves alone; the same of keys and constants.
+    Whatever the axis that is summed over comes from is a kernel.
     """
     found: set[int] = set()
-    for node in flow.products:
-        if node.op == "conv_general_dilated":
-            found |= _only_plain(flow, node.inputs[0])
-    for attention in attentions:
-        if flow.from_leaves(attention.query):
-            node = attention.scores
-            side = node.inputs.index(attention.query)
-            features = _owners(flow, attention.query, contracted_axes(node, side))
-            queries = _owners(flow, attention.query, batch_and_free(node, side)[1])
-            if len(queries - features) == 1:
-                found |= queries - features
+    for node in [*flow.products, *(meeting.node for meeting in flow.meetings)]:
+        if node.op == "conv_general_dilated" and flow.from_leaves(node.inputs[0]):
+            places = node.params["dimension_numbers"].lhs_spec[2:]
+            found |= {v.index for v in _owners(flow, node.inputs[0], places)}
+    scores = {a.scores.index: a.scores for a in attentions}
+    for meeting in flow.meetings:
+        node = meeting.node
+        learned = node.index in scores
+        if node.op != "dot_general" or meeting.carried.opaque != PRODUCT:
+            continue
+        value = node.inputs[meeting.position]
+        features = _owners(flow, value, contracted_axes(node, meeting.position))
+        free = batch_and_free(node, meeting.position)[1]
+        others = _owners(flow, value, free) - features
+        if len(others) == 1 and (learned or others.copy().pop().leaf is None):
+            found |= {value.index for value in others}
     return found
 
 
-def _only_plain(flow: Flow, value: Value) -> set[int]:
-    carried = flow.fact(value).carried
-    plain = {leaf for leaf, item in carried.items() if not item.opaque}
-    return plain if len(plain) == len(carried) == 1 else set()
-
-
-def _owners(flow: Flow, value: Value, axes: Iterable[int]) -> set[int]:
-    """The leaves that axes of a value computed from leaves alone come from."""
-    found: set[int] = set()
+def _owners(flow: Flow, value: Value, axes: Iterable[int]) -> set[Value]:
+    """The leaves and constants that axes of a value come from."""
+    found: set[Value] = set()
     pending, seen = [(value, axis) for axis in axes], set()
     while pending:
         value, axis = pending.pop()
         if (value.index, axis) in seen:
             continue
         seen.add((value.index, axis))
-        if value.leaf is not None:
-            found.add(value.leaf)
         node = value.node
-        if node is None:
-            continue
-        if node.op == "dot_general":
+        if node is None or not flow.has_leaves[value.index]:
+            found.add(value)
+        elif node.op == "dot_general":
             for side in (0, 1):
                 for i, j in output_axes(node, side).items():
                     if j == axis:

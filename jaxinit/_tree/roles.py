@@ -10,7 +10,7 @@ from jaxinit._roles.attention import find_attention
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Graph
 from jaxinit._roles.role import Role, Roles, Use
-from jaxinit._roles.uses import Uses, kernel_nodes, token_leaves
+from jaxinit._roles.uses import Uses, kernel_nodes, signals
 from jaxinit._tree.paths import joined, leaf_paths
 
 _PASSES = 3  # until all learned tokens are found
@@ -93,14 +93,14 @@ def roles(apply: Callable[..., Any], params: Any, *inputs: Any, **kwargs: Any) -
 def _read(closed, names: Sequence[str]) -> Uses:
     """The uses of all leaves; learned tokens are found first, as they are inputs."""
     graph = Graph(closed, len(names))
-    tokens: set[int] = set()
+    found: set[int] = set()
     for _ in range(_PASSES):
-        flow = Flow(graph, tokens)
+        flow = Flow(graph, found)
         attentions = find_attention(flow, kernel_nodes(flow))
-        more = token_leaves(flow, attentions) - tokens
+        more = signals(flow, attentions) - found
         if not more:
             break
-        tokens |= more
+        found |= more
     return Uses(flow, attentions, names)
 
 
