@@ -153,6 +153,18 @@ def axis_before(node: Node, value: Value, axis: int) -> list[tuple[Value, int]]:
     if node.op == "tile":
         same = node.params["reps"][axis] == 1
         return [(node.inputs[0], axis)] if same else []
+    if node.op == "gather":
+        numbers = node.params["dimension_numbers"]
+        gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+        kept = [i for i in range(len(node.inputs[0].shape)) if i not in gone]
+        pairs = dict(zip(numbers.offset_dims, kept, strict=True))
+        return [(node.inputs[0], pairs[axis])] if axis in pairs else []
+    if node.op in ("scatter-add", "scatter_add"):
+        numbers = node.params["dimension_numbers"]
+        gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+        kept = [i for i in range(len(value.shape)) if i not in gone]
+        pairs = dict(zip(kept, numbers.update_window_dims, strict=True))
+        return [(node.inputs[2], pairs[axis])] if axis in pairs else []
     if node.op == "branches":
         return [(v, axis) for v in node.inputs]
     if node.op == "split" and axis != node.params["axis"]:

@@ -48,6 +48,7 @@ class Carried:
         offset: the number that was added.
         stack: axes of the leaf of which a loop or an index took one place.
         looked_up: axes of the leaf that were looked up at fixed positions.
+        lookup: number of the node that did so; -1 if none did.
         opaque: what else was done to it; "" if nothing.
     """
 
@@ -55,6 +56,7 @@ class Carried:
     offset: float = 0.0
     stack: frozenset[int] = frozenset()
     looked_up: frozenset[int] = frozenset()
+    lookup: int = -1
     opaque: str = ""
 
 
@@ -248,7 +250,9 @@ class Flow:
         side = next(i for i, v in enumerate(node.inputs) if self.has_leaves[v.index])
         axes = self.fact(node.inputs[side]).axes
         taken = {(a.leaf, a.axis) for i in contracted_axes(node, side) for a in axes[i]}
-        return replace(self._contracted(node), carried=_with_lookup(carried, taken))
+        return replace(
+            self._contracted(node), carried=_with_lookup(node, carried, taken)
+        )
 
     def _change(self, node: Node, several: bool) -> Callable[[Carried], Carried]:
         """What an elementwise operation on leaves alone does to each of them."""
@@ -606,13 +610,15 @@ def _gather(flow: Flow, node: Node, carried) -> list[Fact]:
     single = np.prod(node.inputs[1].shape[:-1]) == 1
     if single:
         return [Fact(tuple(axes), fact.fixed, _with_stack(carried, taken))]
-    return [Fact(tuple(axes), fact.fixed, _with_lookup(carried, taken))]
+    return [Fact(tuple(axes), fact.fixed, _with_lookup(node, carried, taken))]
 
 
-def _with_lookup(carried, taken):
+def _with_lookup(node, carried, taken):
     return {
         leaf: replace(
-            item, looked_up=item.looked_up | {axis for of, axis in taken if of == leaf}
+            item,
+            looked_up=item.looked_up | {axis for of, axis in taken if of == leaf},
+            lookup=node.index,
         )
         for leaf, item in carried.items()
     }

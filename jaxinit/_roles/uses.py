@@ -76,11 +76,13 @@ class Uses:
         self._places = self._residuals.number(self._steering())
         self._gates = self._branch_gates()
         self.by_leaf: dict[int, list[Use]] = {}
+        looked_up: set[tuple[int, int]] = set()
         for meeting, use in self._drafts:
             uses = self.by_leaf.setdefault(meeting.leaf, [])
-            use = self._finished(meeting, use)
-            if not (meeting.carried.looked_up and use in uses):  # looked up once
-                uses.append(use)
+            lookup = meeting.leaf, meeting.carried.lookup
+            if meeting.carried.lookup < 0 or lookup not in looked_up:
+                uses.append(self._finished(meeting, use))
+                looked_up.add(lookup)
         for leaf in sorted(flow.tokens):
             self.by_leaf.setdefault(leaf, []).insert(0, self._token(leaf))
 
@@ -526,11 +528,12 @@ class Uses:
             )
         if len(node.inputs) != 2:
             return False
-        return any(
-            (value.index, j) in marked
+        origins = [
+            (value.index, j)
             for i in places
             for value, j in self._axis_origins(self._other(meeting), i)
-        )
+        ]
+        return bool(origins) and set(origins) <= marked
 
     def _find_members(self) -> Iterator[tuple[str, set[int]]]:
         """For each operand of an attention, the values that it is made of."""
