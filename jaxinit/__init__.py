@@ -13,6 +13,7 @@ from jaxinit._tree.plan import Plan as Plan
 from jaxinit._tree.plan import PlanError as PlanError
 from jaxinit._tree.plan import init_tree as init_tree
 from jaxinit._tree.plan import plan as plan
+from jaxinit._tree.role_pattern import role as role
 from jaxinit._tree.roles import roles as roles
 from jaxinit._tree.rules import Rules as Rules
 from jaxinit._tree.rules import keyed as keyed

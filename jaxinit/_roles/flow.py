@@ -289,7 +289,10 @@ class Flow:
             for leaf, item in self.fact(value).carried.items()
             if _is_deviation(item)
         ]
-        leaves = {k for value in node.inputs for k in self.fact(value).carried}
+        found = [k for value in node.inputs for k in self.fact(value).carried]
+        leaves = set(found)
+        if len(leaves) < len(found):  # a leaf times a function of itself
+            return lambda c: hide(c, "a product with another function of it")
         others = leaves - set(deviations)
         if len(others) == 1 and len(leaves) == len(deviations) + 1:
             return lambda c: c

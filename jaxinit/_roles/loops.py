@@ -72,11 +72,10 @@ class Loops:
     def is_state(self, value: Value) -> bool:
         """Whether a loop over time carries a value."""
         node = value.node
-        return (
-            node is not None
-            and node.op == "carry"
-            and self._is_over_time(node.loops[-1])
-        )
+        return node is not None and node.op == "carry" and self._is_state_of_time(node)
+
+    def _is_state_of_time(self, carry: Node) -> bool:
+        return self._is_over_time(_own_loop(carry))
 
     def rounds_of_depth(self, node: Node) -> int:
         """How often a node runs in loops that are not over time; 0 if not known."""
@@ -149,7 +148,7 @@ class Loops:
 
     def gates(self, owners: Owners) -> Iterator[tuple[End, str]]:
         """The ends of kernels that are gates of recurrent cells, and their names."""
-        for carry in self.carries:
+        for carry in filter(self._is_state_of_time, self.carries):
             addition = _handed_on(carry)
             if addition is None or addition.op not in ("add", "add_any"):
                 continue

@@ -13,7 +13,7 @@ What holds:
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jaxinit._roles.flow import Flow
@@ -36,6 +36,8 @@ class Addition:
         root: what the branch is computed from.
         projected: whether a contraction is on the shortcut.
         stream: number of its stream.
+        above: the addition before it in its stream.
+        writers: the contractions whose output the branch is.
     """
 
     node: Node
@@ -44,6 +46,7 @@ class Addition:
     root: Value
     projected: bool
     stream: int = -1
+    above: "Addition | None" = None
     writers: list[Node] = field(default_factory=list)
 
 
@@ -134,7 +137,7 @@ class Residuals:
         """Numbers the streams; additions of none that is plain are left out."""
         streams: list[list[Addition]] = []
         for addition in self.additions.values():
-            above = self._above(addition)
+            above = addition.above = self._above(addition)
             if above is None:
                 addition.stream = len(streams)
                 streams.append([])
@@ -142,9 +145,23 @@ class Residuals:
                 addition.stream = above.stream
             streams[addition.stream].append(addition)
         for stream in streams:
-            if all(addition.projected for addition in stream):
-                for addition in stream:
+            plain = [addition for addition in stream if not addition.projected]
+            for addition in stream:
+                if addition.projected and not (
+                    plain and self._goes_on(addition, stream)
+                ):
                     del self.additions[addition.node.index]
+
+    def _goes_on(self, addition: Addition, stream: Sequence[Addition]) -> bool:
+        """Whether a stream goes on behind an addition with a projected shortcut.
+
+        A sum of two maps of the same input is no such addition if another one adds to
+        that input itself, as around an attention whose queries have an adapter.
+        """
+        if any(other.above is addition for other in stream):
+            return True
+        beside = [x for x in stream if x.above is addition.above and x is not addition]
+        return addition.above is not None and not beside
 
     def _above(self, addition: Addition) -> Addition | None:
         """The addition before this one in its stream."""
@@ -184,13 +201,18 @@ class Residuals:
                 found[node.index] = node
             elif node.index in self._values:
                 pending.append(self._values[node.index])
-            elif not self.contains(node) and node.op != "carry":
+            elif self._is_inside(node, addition) and node.op != "carry":
                 data = [v for v in node.inputs if self._flow.data(v)]
                 if node.op in PRODUCTS and len(data) > 1:  # what modulates a branch
                     own = [v for v in data if ancestor(addition.root, v)]
                     data = own or data
                 pending += data
         return [found[i] for i in sorted(found)]
+
+    def _is_inside(self, node: Node, addition: Addition) -> bool:
+        """Whether a node is no addition, or one of a stream inside the branch."""
+        own = self.additions.get(node.index)
+        return own is None or own.stream != addition.stream
 
     def number(self, excluded: set[int]) -> dict[int, tuple[int, int | None]]:
         """For the index of each writer, its number in the stream, and their total.

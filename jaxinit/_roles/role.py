@@ -73,6 +73,7 @@ class Use:
         residual: number among the writers of a residual stream, and their total, None
             if a loop's length is not known; None for what writes to no stream.
         recurrent: whether it is its own ancestor through a loop over time.
+        first: whether no contraction precedes.
         head: whether no contraction follows.
         part: what it is in its model, such as "query"; None if that is not known, or
             differs along an axis.
@@ -97,6 +98,7 @@ class Use:
     gain: float | None = None
     residual: tuple[int, int | None] | None = None
     recurrent: bool = False
+    first: bool = False
     head: bool = False
     part: str | None = None
     sections: tuple[Section, ...] = ()
@@ -151,6 +153,23 @@ class Role:
     def tied(self) -> bool:
         """Whether it is an embedding and a kernel."""
         return {"embedding", "kernel"} <= {use.kind for use in self.uses}
+
+    @property
+    def kernels(self) -> tuple[Use, ...]:
+        """The uses in which it is contracted with activations."""
+        kinds = ("kernel", "convolution")
+        return tuple(use for use in self.uses if use.kind in kinds)
+
+    @property
+    def summary(self) -> str:
+        """Its kind and part in a few words."""
+        words = {
+            **dict.fromkeys(word for use in self.uses for word in _words(use)),
+            "tied": None,
+        }
+        if not self.tied:
+            del words["tied"]
+        return ", ".join([self.kind, *words])
 
     def __getattr__(self, name: str) -> Any:
         if name not in _SINGLE:
@@ -246,12 +265,21 @@ class Roles(Mapping[str, Role], Tabular):
 def _what(use: Use | None) -> str:
     if use is None:
         return ""
-    words = [use.part] if use.part else [s.part for s in use.sections if s.part]
-    words += ["recurrent"] * use.recurrent + ["head"] * use.head
+    words = _words(use)
     if use.residual:
         place, total = use.residual
-        words.append(f"residual {place + 1} of {total or '?'}")
+        words[words.index("residual")] = f"residual {place + 1} of {total or '?'}"
     return ", ".join(words)
+
+
+def _words(use: Use) -> list[str]:
+    words = [use.part] if use.part else [s.part for s in use.sections if s.part]
+    marks = {
+        "recurrent": use.recurrent and "recurrent" not in words,
+        "head": use.head,
+        "residual": use.residual is not None,
+    }
+    return [*words, *(word for word, is_so in marks.items() if is_so)]
 
 
 def _fans(use: Use | None) -> str:

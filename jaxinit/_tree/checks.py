@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._roles.role import Role
 from jaxinit._tree.folding import fold
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import Path, joined, layer_index
@@ -27,7 +28,7 @@ def initializers_of(
         leaves: its leaves.
         allow_unused: patterns of rules that need not match any leaf.
     """
-    positions, raised = _rules_of(rules, leaves)
+    positions, raised = rules_of(rules, leaves)
     problems = [f"{path}: {text}" for path, text in raised.items()]
     without = [x.path for x, i in zip(leaves, positions, strict=True) if i is None]
     problems += _unmatched(shapes, [path for path in without if path not in raised])
@@ -36,7 +37,7 @@ def initializers_of(
     return initializers, [*problems, *wrong]
 
 
-def _rules_of(
+def rules_of(
     rules: Rules, leaves: Sequence[Leaf]
 ) -> tuple[list[int | None], dict[str, str]]:
     """The position of each leaf's rule; by path, what predicates of the user raise."""
@@ -93,14 +94,23 @@ _LEAVE_OUT = (
 )
 
 
-def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
+def leaf_contexts(
+    flat: Sequence[tuple[Path, Any]], roles: Mapping[str, Role] | None = None
+) -> list[Leaf]:
     """For every leaf, what rules may look at.
 
+    Args:
+        flat: the leaves of a tree, with their paths.
+        roles: the roles of a model's leaves, by path.
+
     Raises:
-        PlanError: naming every leaf that is no array of numbers.
+        PlanError: naming every leaf that is no array of numbers, has no role, or has
+            the role of a leaf of another shape.
     """
     problems = [(joined(path), unplannable(leaf)) for path, leaf in flat]
     lines = [f"{path or 'the whole'}: {text}" for path, text in problems if text]
+    if roles is not None and not lines:
+        lines = _of_another_model(flat, roles)
     if lines:
         raise PlanError(problems_message("the tree", lines))
     # By the path as text, so that a flat tree with keys such as `layers/0/bias` is
@@ -119,9 +129,36 @@ def leaf_contexts(flat: Sequence[tuple[Path, Any]]) -> list[Leaf]:
             siblings[joined(path).rpartition("/")[0]],
             layer_index(path),
             leaves,
+            None if roles is None else roles[joined(path)],
+            roles or {},
         )
         for path, leaf in flat
     ]
+
+
+def _of_another_model(
+    flat: Sequence[tuple[Path, Any]], roles: Mapping[str, Role]
+) -> list[str]:
+    """A problem for each leaf whose role is not there, or is of another shape."""
+    lines = []
+    for path, leaf in flat:
+        name, shape = joined(path), tuple(leaf.shape)
+        if name not in roles:
+            known = [
+                x for x in roles if x.endswith(f"/{name}") or name.endswith(f"/{x}")
+            ]
+            hint = (
+                f"; there is {known[0]!r}, of a tree that begins elsewhere"
+                if known
+                else ""
+            )
+            lines.append(f"{name}: roles has no such leaf{hint}")
+        elif roles[name].shape != shape:
+            lines.append(
+                f"{name}: of shape {shape}, but roles are of a model where it is "
+                f"{roles[name].shape}"
+            )
+    return lines
 
 
 def _checked_initializers(

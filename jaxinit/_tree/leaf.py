@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
 
+from jaxinit._roles.role import Role
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.fans import fans
 
@@ -24,6 +25,10 @@ class Leaf:
         index: the layer number: from the first segment of the path that is a number or
             ends in one; None if there is none.
         leaves: all leaves of the tree, by path.
+        role: what the leaf is for, read from the model's computation; None if the plan
+            is made from shapes alone.
+        roles: the roles of all leaves of the model, by path; empty without a
+            computation.
     """
 
     path: str
@@ -32,6 +37,8 @@ class Leaf:
     siblings: Mapping[str, jax.ShapeDtypeStruct]
     index: int | None
     leaves: Mapping[str, jax.ShapeDtypeStruct]
+    role: Role | None = None
+    roles: Mapping[str, Role] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class PlannedLeaf:
         initializer: what draws it.
         sharding: where it goes; None leaves it to jax.
         words: two 32-bit words that are folded into the root key to get its key.
+        taken_for: what the leaf was taken for, and why: its role, or the part of a
+            scheme that its name is one of; "" if neither was asked.
     """
 
     path: str
@@ -53,6 +62,7 @@ class PlannedLeaf:
     initializer: Callable[..., jax.Array]
     sharding: jax.sharding.Sharding | None
     words: tuple[int, int]
+    taken_for: str = field(default="", compare=False)
 
     @property
     def bytes(self) -> int:

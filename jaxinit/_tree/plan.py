@@ -10,6 +10,7 @@ from jaxinit._basics.keys import check_key
 from jaxinit._basics.table import Tabular
 from jaxinit._compile.jit import JittedInit, Programs, jit
 from jaxinit._compile.placement import whole_on_explicit_mesh
+from jaxinit._roles.role import Roles
 from jaxinit._tree.checks import initializers_of, leaf_contexts
 from jaxinit._tree.leaf import Leaf, PlannedLeaf
 from jaxinit._tree.paths import (
@@ -20,7 +21,7 @@ from jaxinit._tree.paths import (
 )
 from jaxinit._tree.plan_table import plan_table
 from jaxinit._tree.problems import PlanError, problems_message
-from jaxinit._tree.rules import Rules, checked_patterns, keyed
+from jaxinit._tree.rules import Rules, checked_patterns, keyed, taken_for
 from jaxinit._tree.shardings import leaf_shardings
 
 
@@ -174,6 +175,7 @@ def plan(
     shapes: Any,
     rules: Any,
     *,
+    roles: Roles | None = None,
     shardings: Any = None,
     allow_unused: Sequence[Any] = (),
 ) -> Plan:
@@ -183,7 +185,9 @@ def plan(
         shapes: pytree of arrays or `jax.ShapeDtypeStruct`s, as of
             `jax.eval_shape(model.init, key, x)`; None leaves are kept as they are.
         rules: `Rules`, or what makes them: a mapping from patterns to initializers. The
-            first pattern that matches a path decides.
+            first pattern that matches a leaf decides.
+        roles: what each leaf is for, as `jaxinit.roles` reads it from the model. Rules
+            and schemes that ask for roles then go by them, and not by names.
         shardings: where leaves go: None, a sharding, a pytree of them that is a prefix
             of `shapes`, or `ShardingRules`. A `PartitionSpec` refers to the mesh of
             `jax.set_mesh`.
@@ -196,9 +200,9 @@ def plan(
         PlanError: naming every leaf that no rule matches, every required rule that
             matches no leaf, leaves that are not arrays of numbers, leaves whose paths
             are the same text or would give the same key, initializers that cannot make
-            their leaf or draw values that its dtype cannot hold, and shardings that do
-            not fit.
-        TypeError: if `rules` are not rules.
+            their leaf or draw values that its dtype cannot hold, shardings that do not
+            fit, and roles of another model.
+        TypeError: if `rules` are not rules, or `roles` not roles.
 
     >>> import jax, jaxinit
     >>> shapes = {"kernel": jax.ShapeDtypeStruct((8, 4), "float32")}
@@ -212,7 +216,7 @@ def plan(
     allow_unused = checked_patterns("allow_unused", allow_unused)
     flat = leaf_paths(shapes)
     treedef = jax.tree.structure(shapes)
-    contexts = leaf_contexts(flat)
+    contexts = leaf_contexts(flat, _checked_roles(roles))
     paths = {leaf.path: path for leaf, (path, _) in zip(contexts, flat, strict=True)}
     problems = [
         f"{' and '.join(group)}: their hashes are equal, so the same key; rename one"
@@ -224,12 +228,22 @@ def plan(
     if problems:
         owner = f"the plan by {rules.name}" if rules.name else "the plan"
         raise PlanError(problems_message(owner, problems))
-    triples = zip(contexts, initializers, placed, strict=True)
-    return Plan([_planned(*triple, paths) for triple in triples], treedef)
+    taken = [taken_for(rules, leaf) for leaf in contexts]
+    rows = zip(contexts, initializers, placed, taken, strict=True)
+    return Plan([_planned(*row, paths) for row in rows], treedef)
+
+
+def _checked_roles(value: Any) -> Roles | None:
+    if value is None or isinstance(value, Roles):
+        return value
+    raise TypeError(
+        "roles must be what jaxinit.roles(apply, params, *inputs) returns, or None, got "
+        f"{value!r}."
+    )
 
 
 def _planned(
-    leaf: Leaf, initializer: Any, place: Any, paths: Mapping[str, Path]
+    leaf: Leaf, initializer: Any, place: Any, taken: str, paths: Mapping[str, Path]
 ) -> PlannedLeaf:
     path = leaf.path
     if isinstance(initializer, keyed):
@@ -237,19 +251,29 @@ def _planned(
     # The tree tells where segments end, which text with slashes in names does not. A
     # path of `keyed` that no leaf has is only text.
     words = path_words(paths.get(path, tuple(path.split("/"))))
-    return PlannedLeaf(leaf.path, leaf.shape, leaf.dtype, initializer, place, words)
+    return PlannedLeaf(
+        leaf.path, leaf.shape, leaf.dtype, initializer, place, words, taken
+    )
 
 
-def init_tree(key: jax.Array, shapes: Any, rules: Any, *, shardings: Any = None) -> Any:
+def init_tree(
+    key: jax.Array,
+    shapes: Any,
+    rules: Any,
+    *,
+    roles: Roles | None = None,
+    shardings: Any = None,
+) -> Any:
     """Draws a parameter tree by rules: `plan(shapes, rules).init(key)`.
 
     Args:
         key: root key.
         shapes: as in `plan`.
         rules: as in `plan`.
+        roles: as in `plan`.
         shardings: as in `plan`.
 
     Returns:
         Pytree of the structure of `shapes`.
     """
-    return plan(shapes, rules, shardings=shardings).init(key)
+    return plan(shapes, rules, roles=roles, shardings=shardings).init(key)

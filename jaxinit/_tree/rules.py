@@ -1,5 +1,6 @@
 """Rules: ordered pairs of a pattern and what to draw where it matches."""
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,6 +81,11 @@ class Patterns:
         """The pairs of pattern and value, in order."""
         return iter(self._pairs)
 
+    @property
+    def patterns(self) -> tuple[Any, ...]:
+        """The patterns, in order."""
+        return tuple(pattern for pattern, _ in self._pairs)
+
     def find(self, leaf: Leaf) -> int | None:
         """The position of the rule for a leaf; None if no pattern matches."""
         hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
@@ -104,6 +110,7 @@ class Patterns:
             for i, (pattern, _) in enumerate(self._pairs)
             if i not in used and pattern in self.required and pattern not in allowed
             if not self._is_left_over(i, leaves)
+            if not self._is_provided(i, leaves, positions)
         ]
 
     def _why(
@@ -128,6 +135,32 @@ class Patterns:
         if isinstance(self._pairs[position][0], str | re.Pattern):
             return False
         return any(_matches(self._matchers[position], leaf) for leaf in leaves)
+
+    def _is_provided(
+        self, position: int, leaves: Sequence[Leaf], positions: Sequence[int | None]
+    ) -> bool:
+        """Whether a rule of one's own took a leaf that may be this part of a scheme.
+
+        It may be if it is of the right kind, and its name is of no other part that the
+        scheme requires.
+        """
+        could_be = getattr(self._pairs[position][0], "could_be", None)
+        if could_be is None:
+            return False
+        return any(
+            earlier is not None
+            and earlier < position
+            and not hasattr(self._pairs[earlier][0], "could_be")
+            and could_be(leaf)
+            and not any(
+                _matches(matches, leaf)
+                for (pattern, _), matches in zip(
+                    self._pairs, self._matchers, strict=True
+                )
+                if hasattr(pattern, "could_be") and pattern in self.required
+            )
+            for leaf, earlier in zip(leaves, positions, strict=True)
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Patterns):
@@ -279,6 +312,27 @@ def _restored(pairs, required, name, parts, call) -> Rules:
     rules = Rules(pairs, required=required, name=name)
     rules.parts, rules.call = parts or (rules,), call
     return rules
+
+
+def taken_for(rules: Rules, leaf: Leaf) -> str:
+    """What a leaf was taken for, and why; "" if the rules ask for neither."""
+    position = rules.find(leaf)
+    pattern = None if position is None else rules.patterns[position]
+    words = getattr(pattern, "words", "")
+    if leaf.role is None:
+        return f"{words}, by name" if words else ""
+    said = _by_name(rules, leaf) if words else words
+    other = f"; its name says {said}" if said != words else ""
+    return f"{leaf.role.summary}: {leaf.role.reason}{other}"
+
+
+def _by_name(rules: Rules, leaf: Leaf) -> str:
+    """The part of a scheme that a leaf would be by its name; "" if none."""
+    try:
+        position = rules.find(dataclasses.replace(leaf, role=None))
+    except Exception:  # a predicate of the user that needs the role
+        return ""
+    return "" if position is None else getattr(rules.patterns[position], "words", "")
 
 
 def checked_patterns(name: str, value: Any) -> tuple[Any, ...]:

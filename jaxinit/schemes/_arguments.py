@@ -85,7 +85,16 @@ def rate(name: str, value: Any) -> Any:
     return value if callable(value) else amount(name, value)
 
 
+def _or_none(check: Check) -> Check:
+    @functools.wraps(check)
+    def checked(name: str, value: Any) -> Any:
+        return None if value is None else check(name, value)
+
+    return checked
+
+
 Count = Annotated[int, _count(1)]
+Found = Annotated[int | None, _or_none(_count(1))]  # None: read from the computation
 CountOrNone = Annotated[int, _count(0)]
 Deviation = Annotated[float, _no_bool(nonnegative)]
 Share = Annotated[float, _no_bool(positive)]

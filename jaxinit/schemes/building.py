@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
+from jaxinit._roles.role import Use
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers.base import Initializer
@@ -93,13 +94,41 @@ class by_fan:
     axes: Axes = field(default=axes, repr=False)
 
     def __call__(self, leaf: Leaf) -> Initializer:
+        if leaf.role is not None and leaf.role.kernels:
+            return self._by_role(leaf)
         init = variance_scaling(self.scale, self.mode, self.law, **self.axes(leaf))
         is_fused = FUSED(leaf) and self.mode != "fan_in"
         return side_by_side(leaf, init, 3) if is_fused else init
 
+    def _by_role(self, leaf: Leaf) -> Initializer:
+        """The variance that the fans of the computation ask for.
+
+        They differ from those of the shape in a transposed convolution, and where
+        several kernels lie side by side.
+        """
+        use = _kernel_use(leaf)
+        along = self.axes(leaf)
+        parts = max(1, len({x.part for x in use.sections if x.axis in use.out_axis}))
+        wanted = _by_mode(self.mode, use.fan_in, use.fan_out / parts)
+        shaped = _by_mode(self.mode, *fans(leaf.shape, **along))
+        scale = self.scale * shaped / wanted if wanted else self.scale
+        return variance_scaling(scale, self.mode, self.law, **along)
+
+
+def _by_mode(mode: Mode, fan_in: float, fan_out: float) -> float:
+    return {"fan_in": fan_in, "fan_out": fan_out}.get(mode, (fan_in + fan_out) / 2)
+
+
+def _kernel_use(leaf: Leaf) -> Use:
+    """The first use of a leaf as a kernel."""
+    assert leaf.role is not None
+    return leaf.role.kernels[0]
+
 
 def fan_in(leaf: Leaf) -> float:
     """Inputs summed into one output of a kernel."""
+    if leaf.role is not None and leaf.role.kernels:
+        return _kernel_use(leaf).fan_in
     return fans(leaf.shape, **axes(leaf)).fan_in
 
 
@@ -132,12 +161,126 @@ class times:
 
 @dataclass(frozen=True)
 class by_depth:
-    """The factor `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers."""
+    """The factor `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers.
 
-    layers: int
+    With roles, the layer follows from the number among the writers of the stream.
+    """
+
+    layers: int | None
 
     def __call__(self, leaf: Leaf) -> float:
-        return 1 / math.sqrt(2 * (layer(leaf, self.layers) + 1))
+        if leaf.role is None:
+            return 1 / math.sqrt(2 * (layer(leaf, given("layers", self.layers)) + 1))
+        writers(leaf, self.layers)
+        use = _kernel_use(leaf)
+        if use.stack_axis:
+            raise ValueError(
+                "its layers are stacked in one array, and this scheme differs by layer: "
+                "give it a rule of its own with jaxinit.stacked"
+            )
+        place = 0 if use.residual is None else use.residual[0]
+        return 1 / math.sqrt(2 * (place // 2 + 1))
+
+
+@dataclass(frozen=True)
+class of_layers:
+    """A rule that refuses leaves of a model that has other than `layers` layers."""
+
+    layers: int | None
+    rule: Rule
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        writers(leaf, self.layers)
+        return drawn(self.rule, leaf)
+
+
+@dataclass(frozen=True)
+class narrower:
+    """The distribution `N(0, stddev**2 / n)`, `n` the number of writers of the stream."""
+
+    stddev: float
+    layers: int | None
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        return normal(self.stddev / math.sqrt(writers(leaf, self.layers)))
+
+
+@dataclass(frozen=True)
+class by_writers:
+    """The factor `1 / sqrt(n)`, `n` the number of kernels that write to the stream."""
+
+    layers: int | None
+
+    def __call__(self, leaf: Leaf) -> float:
+        return 1 / math.sqrt(writers(leaf, self.layers))
+
+
+def writers(leaf: Leaf, layers: int | None) -> int:
+    """How many kernels write to the residual stream that this one writes to.
+
+    Args:
+        leaf: the kernel.
+        layers: number of blocks with two writers each; None takes the number found in
+            the computation.
+
+    Raises:
+        ValueError: if it is not known, or another one was given.
+    """
+    if leaf.role is None:
+        layers = given("layers", layers)
+        if leaf.index is not None:
+            layer(leaf, layers)
+        return 2 * layers
+    found = [use.residual for use in leaf.role.kernels if use.residual]
+    total = found[0][1] if found else None
+    if total is None and layers is None:
+        raise ValueError(
+            "the computation does not tell how many kernels write to the stream: give "
+            "layers="
+        )
+    if total is not None and layers is not None and total != 2 * layers:
+        raise ValueError(
+            f"layers={layers} was given, which have {2 * layers} kernels that write to "
+            f"the residual stream, but the computation has {total}: leave layers out"
+        )
+    return total or 2 * given("layers", layers)
+
+
+def stream_width(leaf: Leaf, width: int | None) -> int:
+    """Width of the residual stream: as given, or as found in the computation.
+
+    Raises:
+        ValueError: if it is not known, or another one was given.
+    """
+    found = {
+        int(use.fan_out)
+        for role in leaf.roles.values()
+        for use in role.kernels
+        if use.residual
+    }
+    if not found or (width is None and len(found) > 1):
+        return given("width", width)
+    if width is not None and width not in found:
+        widths = ", ".join(map(str, sorted(found)))
+        raise ValueError(
+            f"width={width} was given, but the residual stream of the computation is "
+            f"{widths} wide"
+        )
+    return width or found.pop()
+
+
+def given(name: str, value: int | None) -> int:
+    """A number that names alone do not tell.
+
+    Raises:
+        ValueError: if it is None.
+    """
+    if value is None:
+        raise ValueError(
+            f"{name} is not known from names alone: give {name}= to the scheme, or "
+            "roles= to the plan"
+        )
+    return value
 
 
 def layer(leaf: Leaf, layers: int | None = None) -> int:
@@ -150,19 +293,6 @@ def layer(leaf: Leaf, layers: int | None = None) -> int:
     if layers is not None and leaf.index >= layers:
         raise ValueError(f"it is of layer {leaf.index}, but there are layers={layers}")
     return leaf.index
-
-
-@dataclass(frozen=True)
-class of_layers:
-    """A rule that refuses leaves with a layer number of `layers` or more."""
-
-    layers: int
-    rule: Rule
-
-    def __call__(self, leaf: Leaf) -> Initializer:
-        if leaf.index is not None:
-            layer(leaf, self.layers)
-        return drawn(self.rule, leaf)
 
 
 @dataclass(frozen=True)

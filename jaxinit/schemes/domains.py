@@ -11,13 +11,13 @@ from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import normal, uniform
 from jaxinit.initializers.orthogonal_matrices import orthogonal
 from jaxinit.initializers.scaling import variance_scaling
-from jaxinit.schemes._arguments import Count, Nonlinearity
+from jaxinit.schemes._arguments import Found, Nonlinearity
 from jaxinit.schemes._cells import RECURRENT, by_gate, kernels, remembering
 from jaxinit.schemes.building import (
     by_fan,
     by_width,
+    by_writers,
     complete,
-    of_layers,
     scheme,
     times,
     transformer,
@@ -56,16 +56,18 @@ def vision() -> Rules:
 
 
 @scheme
-def language(layers: Count) -> Rules:
+def language(layers: Found = None) -> Rules:
     """Transformers of language: Glorot, narrower where a block writes to the stream.
 
     - kernel: Glorot uniform; fused projections each for itself
-    - attention and feed-forward output: the same, divided by `sqrt(2 layers)`
+    - attention and feed-forward output: the same, divided by the root of the number of
+      kernels that write to the residual stream, `sqrt(2 layers)`
     - embedding, position: `N(0, 0.02**2)`
     - norm scale 1, bias 0
 
     Args:
-        layers: number of blocks, at least 1.
+        layers: number of blocks, at least 1; None counts the writers of the stream in
+            the computation, for a plan with roles.
 
     Returns:
         The rules.
@@ -77,10 +79,10 @@ def language(layers: Count) -> Rules:
     'scheme language'
     """
     glorot = by_fan(1.0, "fan_avg", "uniform")
-    out = times(glorot, 1 / math.sqrt(2 * layers))
+    out = times(glorot, by_writers(layers))
     table = normal(0.02)
     others = {POSITION: table, EMBEDDING: table, KERNEL: glorot}
-    return transformer(of_layers(layers, out), others)
+    return transformer(out, others)
 
 
 @scheme

@@ -2,10 +2,12 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 
+from jaxinit._roles.role import Role
 from jaxinit._tree.leaf import Leaf
 
 # The kind of a leaf, by the last segment of its path; the segment before it names the
@@ -34,6 +36,8 @@ class Part:
         inside: substrings, separated by spaces; the path of the modules around must
             have one of them.
         ndim: the fewest axes of such an array.
+        by_role: whether a role is that of such a leaf. It decides if the plan has
+            roles; the names above only if not, or if this is None.
     """
 
     words: str
@@ -41,8 +45,12 @@ class Part:
     names: str = ""
     inside: str = ""
     ndim: int = 0
+    by_role: Callable[[Role], bool] | None = None
 
     def __call__(self, leaf: Leaf) -> bool:
+        """Whether a leaf is one of these."""
+        if leaf.role is not None and self.by_role is not None:
+            return self.by_role(leaf.role)
         kind, owner, around = described(leaf)
         stem = re.sub(r"_\d+$", "", owner)
         names = self.names.split()
@@ -52,6 +60,11 @@ class Part:
             and (not names or owner in names or stem in names)
             and (not self.inside or any(x in around for x in self.inside.split()))
         )
+
+    def could_be(self, leaf: Leaf) -> bool:
+        """Whether a leaf is of the right kind, whatever its name."""
+        kind, *_ = described(leaf)
+        return kind in self.kinds.split() and len(leaf.shape) >= self.ndim
 
     def __repr__(self):
         names = f" ({', '.join(self.names.split())})" if self.names else ""
@@ -81,50 +94,146 @@ def _is_affine(leaf: Leaf) -> bool:
     return bias is not None and bias.shape == leaf.shape
 
 
-KERNEL = Part("kernel", "kernel")
-CONVOLUTION = Part("convolution", "kernel", ndim=4)
-SCALE = Part("scale of a norm", "scale")
-BIAS = Part("bias", "bias")
-EMBEDDING = Part("embedding", "embedding")
+@dataclass(frozen=True)
+class _is:  # noqa: N801 - used, and therefore spelled, as a function
+    """Whether a role is of one of some kinds."""
+
+    kinds: tuple[str, ...]
+
+    def __call__(self, role: Role) -> bool:
+        return role.kind in self.kinds
+
+
+@dataclass(frozen=True)
+class _plays:  # noqa: N801 - as above
+    """Whether a kernel plays one of some parts."""
+
+    parts: tuple[str, ...]
+
+    def __call__(self, role: Role) -> bool:
+        return any(use.part in self.parts for use in role.kernels)
+
+
+def _is_table(role: Role) -> bool:
+    return role.kind == "embedding" and not _is_token(role)
+
+
+def _is_first(role: Role) -> bool:
+    return any(use.first for use in role.kernels)
+
+
+def _is_token(role: Role) -> bool:
+    return any(use.kind == "embedding" and use.part for use in role.uses)
+
+
+def _is_head(role: Role) -> bool:
+    return any(use.head for use in role.kernels) and not role.tied
+
+
+def _is_fused(role: Role) -> bool:
+    return any(
+        len({"query", "key", "value"} & {section.part for section in use.sections}) > 1
+        for use in role.kernels
+    )
+
+
+def _enters_feed_forward(role: Role) -> bool:
+    return any(
+        (use.function or "identity") != "identity" or use.part in ("gate", "up")
+        for use in role.kernels
+    )
+
+
+def _leaves_feed_forward(role: Role) -> bool:
+    return any(use.residual and use.part != "attention output" for use in role.kernels)
+
+
+_is_kernel = _is(
+    (
+        "kernel",
+        "convolution",
+    )
+)
+KERNEL = Part("kernel", "kernel", by_role=_is_kernel)
+CONVOLUTION = Part("convolution", "kernel", ndim=4, by_role=_is(("convolution",)))
+SCALE = Part("scale of a norm", "scale", by_role=_is(("scale",)))
+BIAS = Part("bias", "bias", by_role=_is(("bias",)))
+EMBEDDING = Part(
+    "embedding",
+    "embedding",
+    by_role=_is_table,
+)
 POSITION = Part(
     "position embedding",
     "embedding array",
     "wpe pos_embedding pos_embed pos_embeddings position_embedding "
     "position_embeddings positional_embedding posembed",
+    by_role=_is(("position",)),
 )
-TOKEN = Part("learned token", "array", "cls cls_token mask_token dist_token")
+TOKEN = Part(
+    "learned token", "array", "cls cls_token mask_token dist_token", by_role=_is_token
+)
 PATCHES = Part(
-    "patch embedding", "kernel", "patch_embed patch_embedding embedding patches"
+    "patch embedding",
+    "kernel",
+    "patch_embed patch_embedding embedding patches",
+    by_role=_is_first,
 )
-HEAD = Part("head", "kernel", "head lm_head classifier logits readout fc")
-QUERY = Part("query", "kernel", "query q q_proj query_proj wq")
-KEY = Part("key", "kernel", "key k k_proj key_proj wk")
-QUERY_KEY = Part("query or key", "kernel", f"{QUERY.names} {KEY.names}")
-VALUE = Part("value", "kernel", "value v v_proj value_proj wv")
-FUSED = Part("fused query, key and value", "kernel", "qkv qkv_proj c_attn in_proj")
+HEAD = Part(
+    "head", "kernel", "head lm_head classifier logits readout fc", by_role=_is_head
+)
+QUERY = Part(
+    "query", "kernel", "query q q_proj query_proj wq", by_role=_plays(("query",))
+)
+KEY = Part("key", "kernel", "key k k_proj key_proj wk", by_role=_plays(("key",)))
+QUERY_KEY = Part(
+    "query or key",
+    "kernel",
+    f"{QUERY.names} {KEY.names}",
+    by_role=_plays(
+        (
+            "query",
+            "key",
+            "query, key",
+        )
+    ),
+)
+VALUE = Part(
+    "value", "kernel", "value v v_proj value_proj wv", by_role=_plays(("value",))
+)
+FUSED = Part(
+    "fused query, key and value",
+    "kernel",
+    "qkv qkv_proj c_attn in_proj",
+    by_role=_is_fused,
+)
 ATTENTION_OUT = Part(
     "attention output",
     "kernel",
     "out o proj c_proj out_proj o_proj output_proj attention_output wo linear",
     inside="att",
+    by_role=_plays(("attention output",)),
 )
 MLP_IN = Part(
     "feed-forward input",
     "kernel",
     "fc1 fc c_fc linear1 lin1 w1 w3 wi wi_0 wi_1 up_proj gate_proj dense_0",
     inside="mlp ffn feed block layer",
+    by_role=_enters_feed_forward,
 )
 MLP_OUT = Part(
     "feed-forward output",
     "kernel",
     "fc2 proj c_proj linear2 lin2 w2 wo down_proj dense_1",
     inside="mlp ffn feed block layer",
+    by_role=_leaves_feed_forward,
 )
 GATE = Part(
     "residual gate",
     "array scale",
     "gate gain alpha resweight rezero skip_gain skipinit_gain layer_scale layerscale "
     "ls1 ls2 gamma_1 gamma_2 lambda_1 lambda_2",
+    by_role=_is(("gate",)),
 )
 
 
@@ -138,8 +247,13 @@ def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
     Flax's, outputs last. Flax's attention has three axes: (inputs, heads, size), and
     (heads, size, outputs) at its output. The bias of a layer has the shape of its
     outputs: these can be several axes, as in Flax's `DenseGeneral`, or the last but
-    one, as in transposed convolutions of Haiku and Keras.
+    one, as in transposed convolutions of Haiku and Keras. Of a leaf whose role is known,
+    the axes are those of its first contraction, and `batch_axis` is among them.
     """
+    if leaf.role is not None and leaf.role.kernels:
+        use = leaf.role.kernels[0]
+        batch = tuple(sorted((*use.batch_axis, *use.stack_axis)))
+        return {"in_axis": use.in_axis, "out_axis": use.out_axis, "batch_axis": batch}
     if outputs_first(leaf):
         return {"in_axis": 1, "out_axis": 0}
     if len(leaf.shape) == 3 and (QUERY_KEY(leaf) or VALUE(leaf)):

@@ -11,7 +11,7 @@ from jaxinit.initializers.basic import normal, truncated_normal, zeros
 from jaxinit.initializers.scaling import variance_scaling
 from jaxinit.initializers.settings import Distribution
 from jaxinit.initializers.wrappers import scaled
-from jaxinit.schemes._arguments import Count, CountOrNone, Deviation
+from jaxinit.schemes._arguments import CountOrNone, Deviation, Found
 from jaxinit.schemes.building import (
     Factor,
     Rule,
@@ -21,12 +21,14 @@ from jaxinit.schemes.building import (
     by_width,
     everywhere,
     fan_in,
-    of_layers,
+    narrower,
     refuse,
     scheme,
     side_by_side,
+    stream_width,
     times,
     transformer,
+    writers,
 )
 from jaxinit.schemes.parts import (
     EMBEDDING,
@@ -43,7 +45,7 @@ from jaxinit.schemes.parts import (
 
 
 @scheme
-def gpt2(layers: Count, stddev: Deviation = 0.02) -> Rules:
+def gpt2(layers: Found = None, stddev: Deviation = 0.02) -> Rules:
     """GPT-2: all kernels and embeddings `N(0, stddev**2)`, residual ones narrower.
 
     - kernel and embedding: `N(0, stddev**2)`
@@ -54,7 +56,8 @@ def gpt2(layers: Count, stddev: Deviation = 0.02) -> Rules:
     Radford et al., "Language models are unsupervised multitask learners" (2019).
 
     Args:
-        layers: number of blocks, at least 1.
+        layers: number of blocks, at least 1; None counts the kernels that write to the
+            residual stream in the computation, for a plan with roles.
         stddev: standard deviation, zero or greater.
 
     Returns:
@@ -66,10 +69,8 @@ def gpt2(layers: Count, stddev: Deviation = 0.02) -> Rules:
     >>> gpt2(layers=12).name
     'scheme gpt2'
     """
-    out = normal(stddev / math.sqrt(2 * layers))
-    plain = normal(stddev)
-    others = {POSITION: normal(stddev / 2), **everywhere(plain)}
-    return transformer(of_layers(layers, out), others)
+    others = {POSITION: normal(stddev / 2), **everywhere(normal(stddev))}
+    return transformer(narrower(stddev, layers), others)
 
 
 @scheme
@@ -100,7 +101,7 @@ def bert(stddev: Deviation = 0.02) -> Rules:
 
 
 @scheme
-def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
+def vit(layers: Found = None, stddev: Deviation = 0.02) -> Rules:
     """Vision transformers, as in DeiT, residual kernels narrower by depth as in BEiT.
 
     - kernel, position, class token: `N(0, stddev**2)`, cut at the values -2 and 2, as
@@ -116,7 +117,8 @@ def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
     sigma.
 
     Args:
-        layers: number of blocks, at least 1.
+        layers: number of blocks, at least 1; None counts the kernels that write to the
+            residual stream in the computation, for a plan with roles.
         stddev: standard deviation before truncation, zero or greater.
 
     Returns:
@@ -135,7 +137,7 @@ def vit(layers: Count, stddev: Deviation = 0.02) -> Rules:
 
 
 @scheme
-def small_init(width: Count) -> Rules:
+def small_init(width: Found = None) -> Rules:
     """Every kernel and embedding `N(0, 2 / (5 width))`.
 
     - norm scale 1, bias 0
@@ -146,7 +148,8 @@ def small_init(width: Count) -> Rules:
     all others too.
 
     Args:
-        width: width of the residual stream, at least 1.
+        width: width of the residual stream, at least 1; None takes that of the
+            computation, for a plan with roles.
 
     Returns:
         The rules.
@@ -161,12 +164,18 @@ def small_init(width: Count) -> Rules:
     return transformer(small, {POSITION: small, **everywhere(small)})
 
 
-def _small(width: int) -> Initializer:
-    return normal(math.sqrt(2 / (5 * width)))
+@dataclass(frozen=True)
+class _small:  # noqa: N801 - used, and therefore spelled, as a function
+    """The distribution `N(0, 2 / (5 width))`."""
+
+    width: int | None
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        return normal(math.sqrt(2 / (5 * stream_width(leaf, self.width))))
 
 
 @scheme
-def wang(layers: Count, width: Count) -> Rules:
+def wang(layers: Found = None, width: Found = None) -> Rules:
     """`small_init`, with narrower kernels where they write to the residual stream.
 
     - kernel and embedding: `N(0, 2 / (5 width))`
@@ -176,8 +185,10 @@ def wang(layers: Count, width: Count) -> Rules:
     Black et al., "GPT-NeoX-20B" (2022), after Wang and Komatsuzaki's GPT-J (2021).
 
     Args:
-        layers: number of blocks, at least 1.
-        width: width of the residual stream, at least 1.
+        layers: number of blocks, at least 1; None counts the kernels that write to the
+            residual stream in the computation, for a plan with roles.
+        width: width of the residual stream, at least 1; None takes that of the
+            computation, for a plan with roles.
 
     Returns:
         The rules.
@@ -189,13 +200,24 @@ def wang(layers: Count, width: Count) -> Rules:
     'scheme wang'
     """
     small = _small(width)
-    out = normal(2 / (layers * math.sqrt(width)))
     others = {POSITION: small, **everywhere(small)}
-    return transformer(of_layers(layers, out), others)
+    return transformer(_wang_out(layers, width), others)
+
+
+@dataclass(frozen=True)
+class _wang_out:  # noqa: N801 - as above
+    """The distribution of standard deviation `2 / (layers sqrt(width))`."""
+
+    layers: int | None
+    width: int | None
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        layers = writers(leaf, self.layers) / 2
+        return normal(2 / (layers * math.sqrt(stream_width(leaf, self.width))))
 
 
 @scheme
-def mitchell(layers: Count, width: Count) -> Rules:
+def mitchell(layers: Found = None, width: Found = None) -> Rules:
     """OLMo: by fan in, narrower with depth, cut at three sigmas and not widened.
 
     - kernel: `1 / sqrt(fan_in)`; embedding: `1 / sqrt(width)`
@@ -207,8 +229,10 @@ def mitchell(layers: Count, width: Count) -> Rules:
     et al., "OLMo: accelerating the science of language models" (2024).
 
     Args:
-        layers: number of blocks, at least 1.
-        width: width of the residual stream, at least 1.
+        layers: number of blocks, at least 1; None counts the kernels that write to the
+            residual stream in the computation, for a plan with roles.
+        width: width of the residual stream, at least 1; None takes that of the
+            computation, for a plan with roles.
 
     Returns:
         The rules.
@@ -219,7 +243,7 @@ def mitchell(layers: Count, width: Count) -> Rules:
     >>> mitchell(layers=32, width=4096).name
     'scheme mitchell'
     """
-    embedding = _cut_at_three(1 / math.sqrt(width))
+    embedding = _cut_by_width(width)
     out = times(_cut_by_fan, by_depth(layers))
     others = {POSITION: embedding, **everywhere(_cut_by_fan, embedding)}
     return transformer(out, others)
@@ -227,6 +251,16 @@ def mitchell(layers: Count, width: Count) -> Rules:
 
 def _cut_by_fan(leaf: Leaf) -> Initializer:
     return _cut_at_three(1 / math.sqrt(fan_in(leaf)))
+
+
+@dataclass(frozen=True)
+class _cut_by_width:  # noqa: N801 - as above
+    """The distribution of standard deviation `1 / sqrt(width)`, cut at three sigmas."""
+
+    width: int | None
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        return _cut_at_three(1 / math.sqrt(stream_width(leaf, self.width)))
 
 
 def _cut_at_three(stddev: float) -> Initializer:
