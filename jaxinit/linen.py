@@ -5,7 +5,7 @@ The numbers are those of `jax.jit(model.init)(key, *inputs)`. Boxes, such as
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from jaxinit._compile.placement import (
 )
 from jaxinit._roles.role import Roles
 from jaxinit._tree import roles as reading
-from jaxinit._tree.plan import PlanError, problems_message
+from jaxinit._tree.plan import Plan, PlanError, model_plan, problems_message
 from jaxinit._tree.shardings import boxed_shardings
 
 LogicalRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
@@ -35,6 +35,7 @@ def init(
     model: nn.Module,
     key: Any,
     *inputs: Any,
+    scheme: Any = None,
     rules: LogicalRules | None = None,
     mesh: Mesh | AbstractMesh | None = None,
     **options: Any,
@@ -43,6 +44,10 @@ def init(
 
     `model.init` is traced, not run: equal layers share a program, and the forward pass
     is left out. Every device makes its own shard of each array.
+
+    With a scheme, the parameters are those of `jaxinit.plan` by it, with the roles that
+    the module's call gives them, and the key (of the stream "params" if there are
+    several). All other variables are those of `model.init`.
 
     With a mesh, an array goes where its metadata say. Names in `nn.with_partitioning`
     are axes of the mesh; `rules` translate names in `nn.with_logical_partitioning` into
@@ -54,6 +59,8 @@ def init(
         key: a key, or a mapping from stream names to keys.
         *inputs: what the module is called on. A `jax.ShapeDtypeStruct` stands for an
             array of zeros.
+        scheme: rules for the parameters, such as `jaxinit.schemes.gpt2()`; None means
+            the module's own initializers.
         rules: pairs of a logical axis and a mesh axis, a tuple of mesh axes, or None
             (whole), as in `nn.logical_axis_rules`; None means the rules in force there.
             The first pair whose mesh axes are still free decides.
@@ -67,7 +74,8 @@ def init(
 
     Raises:
         PlanError: naming every array whose metadata name an axis that is not in the
-            mesh or in any rule, or do not divide its shape.
+            mesh or in any rule, or do not divide its shape; of a scheme, the errors of
+            `jaxinit.plan`.
         TypeError: if `mesh` is not a mesh.
         ValueError: if there are rules and no mesh.
 
@@ -88,7 +96,25 @@ def init(
         function, arrays = _split_arguments(model, inputs, options)
         shapes = jax.eval_shape(function, key, arrays)
         shardings = _shardings(shapes, mesh, rules)
+        if scheme is not None:
+            params = shapes.get("params", {})
+            found = roles(model, *inputs, **options)
+            function = _by_plan(function, model_plan(params, scheme, found))
         return jitted(function, shardings)(key, arrays)
+
+
+@functools.lru_cache(maxsize=64)
+def _by_plan(function: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
+    """The variables that a function makes, with the parameters of a plan."""
+
+    def call(key, arrays):
+        variables = function(key, arrays)
+        root = key["params"] if isinstance(key, Mapping) else key
+        own, treedef = jax.tree.flatten(variables["params"])
+        drawn = [leaf.draw_or_keep(root, x) for leaf, x in zip(plan, own, strict=True)]
+        return {**variables, "params": jax.tree.unflatten(treedef, drawn)}
+
+    return call
 
 
 def roles(model: nn.Module, *inputs: Any, method: Any = None, **options: Any) -> Roles:

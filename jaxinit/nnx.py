@@ -8,7 +8,7 @@ NNX's own streams in their place.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from jaxinit._compile.placement import (
 )
 from jaxinit._roles.role import Roles
 from jaxinit._tree import roles as reading
-from jaxinit._tree.plan import PlanError, problems_message
+from jaxinit._tree.plan import Plan, PlanError, model_plan, problems_message
 from jaxinit._tree.shardings import boxed_shardings
 
 
@@ -101,6 +101,8 @@ def create(
     /,
     key: Any = None,
     *,
+    scheme: Any = None,
+    inputs: Sequence[Any] | None = None,
     mesh: Mesh | AbstractMesh | None = None,
     **streams: Any,
 ) -> Any:
@@ -109,6 +111,10 @@ def create(
     `fun` is traced, not run: equal layers share a program, and everything that no array
     of the model depends on, such as a forward pass, is left out. A second call with the
     same `fun` and other keys compiles nothing.
+
+    With a scheme, every `nnx.Param` is that of `jaxinit.plan` by it, with the key of the
+    stream "params" or else of the default one, and with the roles that the model's call
+    gives them. All other state is that of `fun`.
 
     With a mesh, every device makes its own shard of each array, as the metadata of its
     `nnx.Variable` say, from `nnx.with_partitioning`, mapped by `nnx.logical_axis_rules`
@@ -120,6 +126,10 @@ def create(
             pytree of them.
         key: first argument of `nnx.Rngs`: an int seed, a typed or raw key, a mapping
             from stream names to seeds or keys, or None.
+        scheme: rules for the parameters, such as `jaxinit.schemes.gpt2()`; None means
+            the initializers of `fun`.
+        inputs: what the model is called on, arrays or `jax.ShapeDtypeStruct`s, to read
+            the roles of the parameters from; None lets a scheme go by names.
         mesh: the mesh; None means the mesh of `jax.set_mesh`. With neither, arrays are
             left to jax, and NNX itself refuses metadata.
         **streams: more streams by name, each an int seed or a key.
@@ -145,13 +155,47 @@ def create(
             f"`lambda rngs: Model(rngs=rngs)`, got {fun!r}"
         )
     keys = _keys(nnx.Rngs(key, **streams))
+    if scheme is not None and "params" in keys:  # a plan draws with the first
+        keys = {"params": keys.pop("params"), **keys}
     mesh = checked_mesh(mesh)
     function = _function(fun, tuple(keys))
+    if scheme is not None:
+        function = _by_plan(function, _planned(fun, function, keys, scheme, inputs))
+    elif inputs is not None:
+        raise ValueError("inputs are for a scheme: give scheme=, or leave them out")
     if mesh is None:
         return nnx.merge(*jitted(function)(*keys.values()))
     with with_auto_axes(tuple(keys.values()), mesh) as values:
         shardings = (None, _shardings(function, mesh, values))
         return nnx.merge(*jitted(function, shardings)(*values))
+
+
+def _planned(fun, function, keys, scheme, inputs) -> Plan:
+    """A plan of the parameters that a constructor makes."""
+    if isinstance(inputs, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
+        raise TypeError("inputs must be a sequence of arrays, such as (x,), got one")
+    found = None if inputs is None else roles(fun, *inputs)
+    with nnx.use_eager_sharding(False):
+        _, state = jax.eval_shape(lambda *keys: function(*keys), *keys.values())
+    params, _ = nnx.split_state(state, nnx.Param, ...)
+    return model_plan(params, scheme, found)
+
+
+@functools.lru_cache(maxsize=64)
+def _by_plan(function: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
+    """The state that a function makes, with the parameters of a plan."""
+
+    def call(*keys):
+        graph, state = function(*keys)
+        params, others = nnx.split_state(state, nnx.Param, ...)
+        own, treedef = jax.tree.flatten(params)
+        drawn = [
+            leaf.draw_or_keep(keys[0], x) for leaf, x in zip(plan, own, strict=True)
+        ]
+        params = jax.tree.unflatten(treedef, drawn)
+        return graph, nnx.merge_state(params, others)
+
+    return call
 
 
 def _shardings(function: Callable, mesh: Any, keys: Iterable[Any]) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxinit._roles.role import Role
 from jaxinit._tree.folding import fold
-from jaxinit._tree.leaf import Leaf
+from jaxinit._tree.leaf import Leaf, kept
 from jaxinit._tree.paths import Path, joined, layer_index
 from jaxinit._tree.problems import PlanError, problems_message
 from jaxinit._tree.rules import Rules
@@ -18,7 +18,11 @@ from jaxinit.initializers.base import Initializer, checked_shape
 
 
 def initializers_of(
-    rules: Rules, shapes: Any, leaves: Sequence[Leaf], allow_unused: Sequence[Any]
+    rules: Rules,
+    shapes: Any,
+    leaves: Sequence[Leaf],
+    allow_unused: Sequence[Any],
+    allow_kept: bool = False,
 ) -> tuple[list[Any], list[str]]:
     """The initializer of every leaf of a tree, and the problems.
 
@@ -27,13 +31,14 @@ def initializers_of(
         shapes: the tree.
         leaves: its leaves.
         allow_unused: patterns of rules that need not match any leaf.
+        allow_kept: whether leaves may be left to the model's own initializers.
     """
     positions, raised = rules_of(rules, leaves)
     problems = [f"{path}: {text}" for path, text in raised.items()]
     without = [x.path for x, i in zip(leaves, positions, strict=True) if i is None]
     problems += _unmatched(shapes, [path for path in without if path not in raised])
     problems += rules.unused(leaves, positions, allow_unused)
-    initializers, wrong = _checked_initializers(rules, leaves, positions)
+    initializers, wrong = _checked_initializers(rules, leaves, positions, allow_kept)
     return initializers, [*problems, *wrong]
 
 
@@ -162,7 +167,10 @@ def _of_another_model(
 
 
 def _checked_initializers(
-    rules: Rules, leaves: Sequence[Leaf], positions: Sequence[int | None]
+    rules: Rules,
+    leaves: Sequence[Leaf],
+    positions: Sequence[int | None],
+    allow_kept: bool,
 ) -> tuple[list[Any], list[str]]:
     """The initializer of each leaf, None without a rule; and the problems."""
     initializers, problems = [], []
@@ -172,7 +180,8 @@ def _checked_initializers(
         if position is not None:
             try:
                 initializer = rules.initializer(position, leaf)
-                problem = _checked(initializer, leaf, checked)
+                is_kept = allow_kept and initializer is kept
+                problem = None if is_kept else _checked(initializer, leaf, checked)
             except Exception as error:  # of any kind: a rule may be the user's
                 problem = f"{type(error).__name__}: {error}"
             if problem:

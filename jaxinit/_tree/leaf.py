@@ -1,8 +1,9 @@
 """Leaves: what a rule may look at, and what a plan has decided."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,6 +42,27 @@ class Leaf:
     roles: Mapping[str, Role] = field(default_factory=dict, repr=False)
 
 
+class Kept:
+    """What stands for the model's own initializer of a leaf."""
+
+    def __call__(self, key: Any, shape: Sequence[int], dtype: Any = None) -> jax.Array:
+        """Raises: nobody but the model can draw it."""
+        raise ValueError(
+            "only the model itself knows how it draws this leaf: use "
+            "jaxinit.linen.init(..., scheme=...) or jaxinit.nnx.create(..., "
+            "scheme=...), or give a rule of your own"
+        )
+
+    def __repr__(self) -> str:
+        return "kept"
+
+    def __reduce__(self) -> str:
+        return "kept"
+
+
+kept = Kept()
+
+
 @dataclass(frozen=True)
 class PlannedLeaf:
     """One leaf of a plan.
@@ -54,6 +76,7 @@ class PlannedLeaf:
         words: two 32-bit words that are folded into the root key to get its key.
         taken_for: what the leaf was taken for, and why: its role, or the part of a
             scheme that its name is one of; "" if neither was asked.
+        role: what it is for, read from the model's computation; None without one.
     """
 
     path: str
@@ -63,6 +86,7 @@ class PlannedLeaf:
     sharding: jax.sharding.Sharding | None
     words: tuple[int, int]
     taken_for: str = field(default="", compare=False)
+    role: Role | None = field(default=None, compare=False, repr=False)
 
     @property
     def bytes(self) -> int:
@@ -81,7 +105,13 @@ class PlannedLeaf:
 
     @property
     def fans(self) -> tuple[float, float] | None:
-        """Fan in and fan out as the initializer sees them; None below two axes."""
+        """Fan in and fan out; None below two axes.
+
+        Those of the computation if the role is known, else as the initializer sees
+        them.
+        """
+        if self.role is not None and self.role.kernels:
+            return self.role.kernels[0].fan_in, self.role.kernels[0].fan_out
         if len(self.shape) < 2:
             return None
         own = getattr(self.initializer, "fans", fans)
@@ -96,3 +126,12 @@ class PlannedLeaf:
     def draw(self, root: jax.Array) -> jax.Array:
         """The array, given the root key."""
         return self.initializer(self.key(root), self.shape, self.dtype)
+
+    def draw_or_keep(self, root: jax.Array, own: jax.Array) -> jax.Array:
+        """The array, given the root key and the one that the model itself draws."""
+        return own if self.is_kept else self.draw(root)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the model's own initializer draws it."""
+        return isinstance(self.initializer, Kept)

@@ -212,6 +212,27 @@ def plan(
     >>> params["kernel"].shape
     (8, 4)
     """
+    return model_plan(shapes, rules, roles, shardings, allow_unused, allow_kept=False)
+
+
+def model_plan(
+    shapes: Any,
+    rules: Any,
+    roles: Roles | None,
+    shardings: Any = None,
+    allow_unused: Sequence[Any] = (),
+    allow_kept: bool = True,
+) -> Plan:
+    """As `plan`, with leaves that may be left to the model's own initializers.
+
+    Args:
+        shapes: as in `plan`.
+        rules: as in `plan`.
+        roles: as in `plan`.
+        shardings: as in `plan`.
+        allow_unused: as in `plan`.
+        allow_kept: whether the initializer of a leaf may be `kept`.
+    """
     rules = Rules(rules)
     allow_unused = checked_patterns("allow_unused", allow_unused)
     flat = leaf_paths(shapes)
@@ -222,7 +243,9 @@ def plan(
         f"{' and '.join(group)}: their hashes are equal, so the same key; rename one"
         for group in collisions(list(paths.values()))
     ]
-    initializers, wrong = initializers_of(rules, shapes, contexts, allow_unused)
+    initializers, wrong = initializers_of(
+        rules, shapes, contexts, allow_unused, allow_kept
+    )
     placed, misplaced = leaf_shardings(shardings, treedef, contexts, allow_unused)
     problems += [*wrong, *misplaced]
     if problems:
@@ -252,7 +275,7 @@ def _planned(
     # path of `keyed` that no leaf has is only text.
     words = path_words(paths.get(path, tuple(path.split("/"))))
     return PlannedLeaf(
-        leaf.path, leaf.shape, leaf.dtype, initializer, place, words, taken
+        leaf.path, leaf.shape, leaf.dtype, initializer, place, words, taken, leaf.role
     )
 
 

@@ -321,18 +321,20 @@ def taken_for(rules: Rules, leaf: Leaf) -> str:
     words = getattr(pattern, "words", "")
     if leaf.role is None:
         return f"{words}, by name" if words else ""
-    said = _by_name(rules, leaf) if words else words
-    other = f"; its name says {said}" if said != words else ""
+    said = _contradiction(rules, leaf) if words else ""
+    other = f"; its name says {said}" if said else ""
     return f"{leaf.role.summary}: {leaf.role.reason}{other}"
 
 
-def _by_name(rules: Rules, leaf: Leaf) -> str:
-    """The part of a scheme that a leaf would be by its name; "" if none."""
+def _contradiction(rules: Rules, leaf: Leaf) -> str:
+    """The part of a scheme that a leaf is by its name, and not by its role."""
     try:
         position = rules.find(dataclasses.replace(leaf, role=None))
     except Exception:  # a predicate of the user that needs the role
         return ""
-    return "" if position is None else getattr(rules.patterns[position], "words", "")
+    named: Any = None if position is None else rules.patterns[position]
+    by_role = getattr(named, "by_role", None)
+    return "" if by_role is None or by_role(leaf.role) else named.words
 
 
 def checked_patterns(name: str, value: Any) -> tuple[Any, ...]:

@@ -1,0 +1,330 @@
+"""Mean and second moment of every activation at the start, from the computation.
+
+Inputs are taken to be standard normal, and every kernel to give outputs of mean zero
+and variance one, or its share of that where it writes to a residual stream. Take
+
+    h = relu(x @ w1);  y = h @ w2
+
+The output of `w1` is a standard normal `z`. `relu(z)` is an expression in `z`, and its
+mean 0.399 and second moment 0.5 are integrals. So 0.5 enters `w2`, whose entries need
+the variance `1 / (0.5 fan_in)`: He's rule, without asking for ReLU.
+
+What holds:
+- Expressions in one `z` are exact, whatever they are called: `silu(z)` knows that both
+  factors are of the same `z`.
+- What is made of several values takes them to be independent. Sums of `n` values have
+  the mean `n m` and the variance `n v`; a mean over many is close to constant, and so a
+  norm gives one.
+- What an attention averages keeps its second moment, as if all positions were alike:
+  an upper bound, which tokens reach that do not differ.
+- What cannot be known counts as standard normal, as a norm would make it.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxinit._roles.flow import Flow, contracted_axes
+from jaxinit._roles.functions import FUNCTIONS, plain_params
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import (
+    CONTRACTIONS,
+    COPIES,
+    ELEMENTWISE,
+    MOVES,
+    PRODUCTS,
+    REDUCTIONS,
+    SUMS,
+)
+from jaxinit._roles.regions import is_mask
+from jaxinit._roles.residual import Residuals
+
+_LARGEST = 40  # operations in one expression
+_GRID = np.linspace(-9.0, 9.0, 3601)
+_WEIGHTS = np.exp(-(_GRID**2) / 2) * (_GRID[1] - _GRID[0]) / math.sqrt(2 * math.pi)
+
+Expression = Any  # "z", a number, or an operation, its parameters and its operands
+
+
+class Spread:
+    """How the entries of a value are distributed.
+
+    Attributes:
+        root: number of the standard normal variable that they are made of.
+        expression: the function of it.
+        size: number of operations in that.
+    """
+
+    __slots__ = ("_found", "expression", "root", "size")
+
+    def __init__(self, root: int, expression: Expression, size: int):
+        self.root, self.expression, self.size = root, expression, size
+        self._found: tuple[float, float] | None = None
+
+    @property
+    def mean(self) -> float:
+        """Expected entry."""
+        return self._moments()[0]
+
+    @property
+    def second(self) -> float:
+        """Expected square of an entry."""
+        return self._moments()[1]
+
+    @property
+    def variance(self) -> float:
+        """Expected square of the distance from the mean."""
+        mean, second = self._moments()
+        return max(second - mean * mean, 0.0)
+
+    def _moments(self) -> tuple[float, float]:
+        if self._found is None:
+            self._found = _integrated(self.expression)
+        return self._found
+
+
+@functools.lru_cache(maxsize=2048)
+def _integrated(expression: Expression) -> tuple[float, float]:
+    """Mean and second moment; those of a standard normal if they are not finite."""
+    with np.errstate(all="ignore"):
+        values = np.asarray(_evaluated(expression, {}), float) + 0 * _GRID
+        mean, second = float(values @ _WEIGHTS), float((values * values) @ _WEIGHTS)
+    if not math.isfinite(second):
+        return 0.0, 1.0
+    return mean, second
+
+
+def _evaluated(expression: Expression, known: dict[int, Any]) -> Any:
+    if isinstance(expression, float):
+        return expression
+    if expression == "z":
+        return _GRID
+    if id(expression) not in known:
+        op, params, *operands = expression
+        values = [_evaluated(x, known) for x in operands]
+        known[id(expression)] = FUNCTIONS[op](dict(params), *values)
+    return known[id(expression)]
+
+
+class Moments:
+    """The spread of every activation of a graph.
+
+    Attributes:
+        entering: for the index of each contraction with leaves, the second moment of
+            what enters it.
+        stream: for the index of each that writes to a residual stream, the second
+            moment with which the stream begins.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        kernels: set[int],
+        residuals: Residuals,
+        places: Mapping[int, tuple[int, int | None]],
+        attended: Mapping[int, Value],
+    ):
+        """Args:
+        flow: what is known of the graph.
+        kernels: indices of contractions with leaves.
+        residuals: its residual streams.
+        places: for the index of each writer, its number and the total.
+        attended: for the index of an attention's output, the value that it averages.
+        """
+        self._flow, self._kernels, self._attended = flow, kernels, attended
+        self._places = places
+        self._roots = 0
+        self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
+        self.entering: dict[int, float] = {}
+        self.stream: dict[int, float] = {}
+        self._begins = _begins(residuals)
+        for value in flow.graph.values:
+            if value.node is None and flow.data(value):
+                self._spreads[value.index] = self._normal()
+        for _ in range(2):  # once more with what loops hand on
+            for node in flow.graph.nodes:
+                for output, spread in zip(node.outputs, self._of(node), strict=False):
+                    self._spreads[output.index] = spread
+
+    def _normal(self, mean: float = 0.0, variance: float = 1.0) -> Spread:
+        """A new variable."""
+        self._roots += 1
+        expression: Expression = "z"
+        if variance != 1:
+            expression = ("mul", (), expression, math.sqrt(variance))
+        if mean:
+            expression = ("add", (), expression, float(mean))
+        return Spread(self._roots, expression, 0)
+
+    def _spread(self, value: Value) -> Spread:
+        return self._spreads[value.index] or self._normal()
+
+    def _of(self, node: Node) -> Sequence[Spread | None]:
+        """The spreads of the outputs of a node."""
+        if not any(self._flow.data(value) for value in node.sources()):
+            return [None] * len(node.outputs)
+        if node.index in self._kernels:
+            return [self._contracted_with_leaves(node)]
+        if node.op in CONTRACTIONS:
+            return [self._contracted(node)]
+        if node.op in ELEMENTWISE and node.op in FUNCTIONS:
+            return [self._elementwise(node)]
+        if node.op == "carry":
+            return [self._carried(node)]
+        if node.op in ("concatenate", "stack", "branches"):
+            return [self._mixed(node)]
+        if node.op in COPIES or node.op in MOVES or node.op == "dynamic_update_slice":
+            first = node.inputs[0]
+            known = self._spread(first) if self._flow.data(first) else self._normal()
+            return [known] * len(node.outputs)
+        if node.op in REDUCTIONS or node.op.startswith("reduce_window"):
+            return [self._reduced(node)]
+        return [self._normal() for _ in node.outputs]
+
+    def _contracted_with_leaves(self, node: Node) -> Spread:
+        data = next(v for v in node.inputs[:2] if self._flow.data(v))
+        self.entering[node.index] = self._spread(data).second
+        _, total = self._places.get(node.index, (0, 1))
+        begin = self._begins.get(node.index)
+        stream = 1.0 if begin is None else self._spread(begin).second or 1.0
+        self.stream[node.index] = stream
+        return self._normal(0.0, stream / (total or 1))
+
+    def _contracted(self, node: Node) -> Spread:
+        if node.index in self._attended:
+            return self._spread(self._attended[node.index])
+        left, right = map(self._spread, node.inputs[:2])
+        if node.op != "dot_general":
+            return self._normal()
+        shape = node.inputs[0].shape
+        terms = math.prod(shape[i] for i in contracted_axes(node, 0))
+        mean = left.mean * right.mean
+        variance = left.second * right.second - mean * mean
+        return self._normal(terms * mean, terms * max(variance, 0.0))
+
+    def _carried(self, node: Node) -> Spread:
+        back = None if node.back is None else self._spreads[node.back.index]
+        first = node.inputs[0]
+        if back is None:
+            return self._spread(first) if self._flow.data(first) else self._normal()
+        return self._normal(back.mean, back.variance)
+
+    def _mixed(self, node: Node) -> Spread:
+        """One of several values, each as often as it has entries."""
+        data = [v for v in node.inputs if self._flow.data(v)]
+        sizes = [math.prod(v.shape) or 1 for v in data]
+        shares = [size / sum(sizes) for size in sizes]
+        spreads = list(map(self._spread, data))
+        if len({spread.root for spread in spreads}) == 1 and len(spreads) == 1:
+            return spreads[0]
+        pairs = list(zip(shares, spreads, strict=True))
+        mean = sum(share * x.mean for share, x in pairs)
+        second = sum(share * x.second for share, x in pairs)
+        return self._normal(mean, max(second - mean * mean, 0.0))
+
+    def _reduced(self, node: Node) -> Spread:
+        spread = self._spread(node.inputs[0])
+        count = _count(node)
+        if node.op in ("reduce_sum", "reduce_window_sum"):
+            return self._normal(count * spread.mean, count * spread.variance)
+        if node.op in ("reduce_max", "reduce_window_max"):
+            return self._normal(*_largest(spread, count))
+        return self._normal()
+
+    def _elementwise(self, node: Node) -> Spread:
+        operands: list[float | Spread] = []
+        for value in node.inputs:
+            operand = self._operand(node, value)
+            if operand is None:
+                return self._normal()
+            operands.append(operand)
+        spreads = [x for x in operands if isinstance(x, Spread)]
+        if node.op == "select_n":
+            return self._selected(node, operands)
+        roots = {spread.root for spread in spreads}
+        if len(roots) > 1:
+            return self._of_several(node, operands)
+        size = 1 + sum(spread.size for spread in spreads)
+        parts = [x.expression if isinstance(x, Spread) else x for x in operands]
+        made = (node.op, plain_params(node.params), *parts)
+        if not spreads:
+            return self._normal()
+        spread = Spread(spreads[0].root, made, size)
+        if size > _LARGEST:
+            return self._normal(spread.mean, spread.variance)
+        return spread
+
+    def _operand(self, node: Node, value: Value) -> float | Spread | None:
+        number = self._flow.number(value)
+        if number is not None:
+            return float(number)
+        if self._flow.data(value):
+            if node.op in PRODUCTS and is_mask(value):
+                return 1.0
+            return self._spread(value)
+        if self._flow.from_leaves(value):
+            return 0.0 if node.op in SUMS else 1.0
+        return 0.0 if node.op in SUMS else 1.0 if node.op in PRODUCTS else None
+
+    def _selected(self, node: Node, operands) -> Spread:
+        """What a condition lets through."""
+        which, *cases = operands
+        roots = {x.root for x in operands if isinstance(x, Spread)}
+        if len(roots) == 1 and isinstance(which, Spread):
+            parts = [x.expression if isinstance(x, Spread) else x for x in operands]
+            size = 1 + sum(x.size for x in operands if isinstance(x, Spread))
+            return Spread(roots.pop(), ("select_n", (), *parts), size)
+        spreads = [x for x in cases if isinstance(x, Spread)]
+        return spreads[-1] if spreads else self._normal()
+
+    def _of_several(self, node: Node, operands) -> Spread:
+        """A sum or product of independent values."""
+        moments = [
+            (x.mean, x.second) if isinstance(x, Spread) else (x, x * x)
+            for x in operands
+        ]
+        (a, aa), (b, bb) = moments[:2]
+        if node.op in SUMS and len(moments) == 2:
+            sign = -1 if node.op == "sub" else 1
+            return self._normal(a + sign * b, max(aa - a * a, 0) + max(bb - b * b, 0))
+        if node.op == "mul":
+            return self._normal(a * b, max(aa * bb - (a * b) ** 2, 0.0))
+        if node.op == "div" and b:
+            return self._normal(a / b, max(aa / (b * b) - (a / b) ** 2, 0.0))
+        return self._normal()
+
+
+def _begins(residuals: Residuals) -> dict[int, Value]:
+    """For the index of each writer, what its stream is before anything is added."""
+    first: dict[int, Value] = {}
+    for addition in residuals.additions.values():
+        first.setdefault(addition.stream, addition.skip)
+    return {
+        writer.index: first[addition.stream]
+        for addition in residuals.additions.values()
+        for writer in addition.writers
+    }
+
+
+def _count(node: Node) -> int:
+    """How many entries a reduction takes for each that it gives."""
+    if "window_dimensions" in node.params:
+        return math.prod(node.params["window_dimensions"])
+    before, after = math.prod(node.inputs[0].shape), math.prod(node.output.shape)
+    return max(1, before // max(after, 1))
+
+
+def _largest(spread: Spread, count: int) -> tuple[float, float]:
+    """Mean and variance of the largest of several independent entries."""
+    with np.errstate(all="ignore"):
+        values = np.asarray(_evaluated(spread.expression, {}), float) + 0 * _GRID
+    if not np.all(np.isfinite(values)):
+        return 0.0, 1.0
+    order = np.argsort(values)
+    shares = np.cumsum(_WEIGHTS[order]) / _WEIGHTS.sum()
+    weights = np.diff(shares**count, prepend=0.0)
+    mean = float(values[order] @ weights)
+    return mean, float(np.square(values[order] - mean) @ weights)
