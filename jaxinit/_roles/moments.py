@@ -115,8 +115,9 @@ class Moments:
     Attributes:
         entering: for the index of each contraction with leaves, the second moment of
             what enters it.
-        stream: for the index of each that writes to a residual stream, the second
-            moment with which the stream begins.
+        wanted: for the index of each, the variance that its output should have: one, or
+            its share of the residual stream that it writes to, as large as that begins;
+            divided by the square of a number that multiplies it before a function.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Moments:
         residuals: Residuals,
         places: Mapping[int, tuple[int, int | None]],
         attended: Mapping[int, Value],
+        factors: Mapping[int, float],
     ):
         """Args:
         flow: what is known of the graph.
@@ -133,13 +135,15 @@ class Moments:
         residuals: its residual streams.
         places: for the index of each writer, its number and the total.
         attended: for the index of an attention's output, the value that it averages.
+        factors: numbers that multiply outputs before a function, or before they are
+            added to a stream, by the index of the contraction.
         """
         self._flow, self._kernels, self._attended = flow, kernels, attended
-        self._places = places
+        self._places, self._factors = places, factors
         self._roots = 0
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         self.entering: dict[int, float] = {}
-        self.stream: dict[int, float] = {}
+        self.wanted: dict[int, float] = {}
         self._begins = _begins(residuals)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -190,8 +194,9 @@ class Moments:
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
         stream = 1.0 if begin is None else self._spread(begin).second or 1.0
-        self.stream[node.index] = stream
-        return self._normal(0.0, stream / (total or 1))
+        wanted = stream / (total or 1) / self._factors.get(node.index, 1.0) ** 2
+        self.wanted[node.index] = wanted
+        return self._normal(0.0, wanted)
 
     def _contracted(self, node: Node) -> Spread:
         if node.index in self._attended:
@@ -229,7 +234,8 @@ class Moments:
         spread = self._spread(node.inputs[0])
         count = _count(node)
         if node.op in ("reduce_sum", "reduce_window_sum"):
-            return self._normal(count * spread.mean, count * spread.variance)
+            varies = 0.0 if _leads_to_root(node.output) else count * spread.variance
+            return self._normal(count * spread.mean, varies)
         if node.op in ("reduce_max", "reduce_window_max"):
             return self._normal(*_largest(spread, count))
         return self._normal()
@@ -315,6 +321,21 @@ def _count(node: Node) -> int:
         return math.prod(node.params["window_dimensions"])
     before, after = math.prod(node.inputs[0].shape), math.prod(node.output.shape)
     return max(1, before // max(after, 1))
+
+
+def _leads_to_root(value: Value) -> bool:
+    """Whether a sum ends under a root, as in a norm, where it is all but constant."""
+    pending = [(value, 0)]
+    while pending:
+        value, depth = pending.pop()
+        for node in value.users:
+            if node.op in ("rsqrt", "sqrt"):
+                return True
+            if node.op in ELEMENTWISE and depth < 6:
+                pending += [(output, depth + 1) for output in node.outputs]
+            elif node.op in COPIES or node.op in MOVES - {"carry"}:
+                pending += [(output, depth) for output in node.outputs]
+    return False
 
 
 def _largest(spread: Spread, count: int) -> tuple[float, float]:

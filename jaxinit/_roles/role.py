@@ -64,6 +64,10 @@ class Use:
         spatial_axis: the window of a convolution.
         fan_in: number of terms in one output.
         fan_out: number of outputs that one input reaches.
+        entering: second moment of what enters a kernel at the start, if inputs are
+            standard normal and every kernel gives outputs of variance one.
+        variance: variance that its entries need for outputs of variance one, or of
+            their share of the residual stream that they are added to.
         groups: groups of features of a convolution.
         transposed: whether it is a transposed convolution.
         multiplier: number that the leaf, or its output, is multiplied by.
@@ -90,6 +94,8 @@ class Use:
     spatial_axis: tuple[int, ...] = ()
     fan_in: float = 0
     fan_out: float = 0
+    entering: float = 1.0
+    variance: float = 0.0
     groups: int = 1
     transposed: bool = False
     multiplier: float = 1.0

@@ -22,6 +22,7 @@ from jaxinit._roles.flow import (
 )
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.loops import Loops
+from jaxinit._roles.moments import Moments
 from jaxinit._roles.primitives import (
     CONTRACTIONS,
     COPIES,
@@ -75,6 +76,11 @@ class Uses:
         self._followed = self._find_followed()
         self._places = self._residuals.number(self._steering())
         self._gates = self._branch_gates()
+        self._modulated = set(modulated(flow))
+        self._preceded = _preceded(flow)
+        self._moments = Moments(
+            flow, self._kernels, self._residuals, self._places, values, self._factors()
+        )
         self.by_leaf: dict[int, list[Use]] = {}
         looked_up: set[tuple[int, int]] = set()
         for meeting, use in self._drafts:
@@ -688,9 +694,14 @@ class Uses:
         }
 
     def _finished(self, meeting: Meeting, use: Use) -> Use:
+        if use.kind == "scale" and meeting.leaf in self._modulated:
+            return unknown("a kernel that activations modulate")
         if use.kind == "scale" and meeting.node.index in self._gates:
             return replace(
-                use, kind="gate", reason="scales a branch of a residual stream"
+                use,
+                kind="gate",
+                multiplier=use.multiplier * scaled(self._flow, meeting.node.output)[1],
+                reason="scales a branch of a residual stream",
             )
         if use.kind == "scale" and any(
             self._flow.data(v) and self._is_normalized(v) for v in meeting.node.inputs
@@ -777,9 +788,12 @@ class Uses:
         use = replace(
             use,
             multiplier=use.multiplier * self._starts[node.index][1],
+            entering=self._moments.entering[node.index],
+            variance=self._variance(node, use),
             function=one.name if one else None,
             gain=one.gain if one else None,
             residual=residual,
+            first=not self._preceded[data.index],
             recurrent=recurrent,
             head=self._is_head(node, residual, recurrent),
             part=part,
@@ -796,6 +810,27 @@ class Uses:
             if any(a.leaf == meeting.leaf for x in (*fact.axes, fact.fixed) for a in x)
         ]
         return own or ends
+
+    def _factors(self) -> dict[int, float]:
+        """Numbers that multiply outputs before a function or a residual addition.
+
+        Others, such as the one of a query, are left as they are meant.
+        """
+        return {
+            index: factor
+            for index, (_, factor) in self._starts.items()
+            if factor != 1
+            and (index in self._places or self._is_followed(self._ends[index]))
+        }
+
+    def _is_followed(self, ends: Sequence[End]) -> bool:
+        function = self._first_function(ends)
+        return function is not None and not function.is_linear
+
+    def _variance(self, node: Node, use: Use) -> float:
+        """The variance that the entries of a kernel need."""
+        terms = use.fan_in * self._moments.entering[node.index] * use.multiplier**2
+        return self._moments.wanted[node.index] / terms if terms else 0.0
 
     def _first_function(self, ends: Sequence[End]):
         """The function up to the first value that is taken."""
@@ -930,6 +965,49 @@ def _owners_of(value: Value, owners) -> list[tuple[Node, End]]:
     """The ends that a value is, or is a copy of."""
     found = owners.get(value.index, ())
     return list(found or owners.get(stripped(value).index, ()))
+
+
+def _preceded(flow: Flow) -> list[bool]:
+    """For each value, whether a contraction or a lookup precedes."""
+    preceded = [False] * len(flow.graph.values)
+    for node in flow.graph.nodes:
+        looked_up = node.op == "gather" and flow.from_leaves(node.inputs[0])
+        if (
+            looked_up
+            or node.op in CONTRACTIONS
+            or any(preceded[value.index] for value in node.inputs)
+        ):
+            for value in node.outputs:
+                preceded[value.index] = True
+    return preceded
+
+
+def modulated(flow: Flow) -> Iterator[int]:
+    """Leaves that activations scale, one axis of which is then summed over.
+
+    Another axis of the leaf is left free: the product is a kernel made of both.
+    """
+    for node in flow.graph.nodes:
+        if node.op not in CONTRACTIONS or not all(map(flow.data, node.inputs[:2])):
+            continue
+        for side in (0, 1):
+            if node.op == "conv_general_dilated":
+                spec = node.params["dimension_numbers"]
+                summed = (spec.rhs_spec if side else spec.lhs_spec)[1:2]
+                free = spec.rhs_spec[:1] if side else ()
+            elif node.op == "dot_general":
+                summed = contracted_axes(node, side)
+                free = batch_and_free(node, side)[1]
+            else:
+                continue
+            found = flow.fact(node.inputs[side]).axes
+            inside = {(a.leaf, a.axis) for i in summed for a in found[i] if a.size > 1}
+            outside = {(a.leaf, a.axis) for i in free for a in found[i] if a.size > 1}
+            yield from (
+                leaf
+                for leaf, axis in inside
+                if any(of == leaf and other != axis for of, other in outside)
+            )
 
 
 def kernel_nodes(flow: Flow) -> set[int]:

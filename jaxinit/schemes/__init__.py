@@ -9,6 +9,7 @@ from jaxinit.schemes.adversarial import dcgan as dcgan
 from jaxinit.schemes.adversarial import gan_discriminator as gan_discriminator
 from jaxinit.schemes.adversarial import gan_generator as gan_generator
 from jaxinit.schemes.adversarial import stylegan as stylegan
+from jaxinit.schemes.auto import auto as auto
 from jaxinit.schemes.domains import language as language
 from jaxinit.schemes.domains import mlp as mlp
 from jaxinit.schemes.domains import recommender as recommender

@@ -1,0 +1,194 @@
+"""A start for any model, from what it computes."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from jaxinit._roles.role import Role, Section, Use
+from jaxinit._tree.leaf import Leaf, kept
+from jaxinit._tree.rules import Rules
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.basic import constant, normal, ones, zeros
+from jaxinit.initializers.orthogonal_matrices import orthogonal
+from jaxinit.initializers.scaling import variance_scaling
+from jaxinit.initializers.sections import split
+from jaxinit.schemes.building import scheme
+from jaxinit.schemes.parts import axes
+
+_SIGMOID = 1.8462  # gain of a sigmoid to which no 1 is added
+_POSITION = 0.5  # deviation of positions, beside the 1 of embeddings
+
+
+@scheme
+def auto() -> Rules:
+    """The right start for any model, read from its computation.
+
+    Every contraction gives outputs of mean 0 and variance 1. What enters a kernel has a
+    second moment `m`, which is followed through the computation: through activations
+    by integrals, whatever they are called, through norms, products, pooling, averages
+    and residual streams.
+
+    - kernel, convolution: variance `1 / (fan_in m)`, divided by the square of a number
+      that multiplies it at run time; normal, cut at two sigmas and widened again, as in
+      `lecun_normal`
+    - the `N` kernels that write to a residual stream: the same, times `s / N`, where
+      `s` is the second moment with which the stream begins, so that all branches
+      together are as large as what they are added to
+    - recurrent kernel: orthogonal, each gate for itself
+    - bias 0, but 1 for the forget gate of an LSTM that does not add it by itself
+    - scale of a norm 1 (0 if the computation adds 1 to it); gate of a branch 1
+    - embedding: `N(0, 1)`; one that is the head too: variance `1 / width`, for logits
+      of variance 1, divided by the square of a number that multiplies what is looked up
+    - position: `N(0, 1 / 4)`; learned token `N(0, 1)`
+    - what is unknown, unused, or a statistic: as the model itself draws it ("kept"),
+      which only `jaxinit.linen.init` and `jaxinit.nnx.create` can do
+
+    It needs roles: `jaxinit.linen.init(model, key, x, scheme=auto())`,
+    `jaxinit.nnx.create(fn, key, scheme=auto(), inputs=(x,))`, or
+    `jaxinit.plan(shapes, auto(), roles=roles)`.
+
+    The nearest work is Bingham and Miikkulainen, "AutoInit: analytic signal-preserving
+    weight initialization for neural networks" (2023), which follows mean and variance
+    through Keras layers by their type. Rules of variance: LeCun et al., "Efficient
+    backprop" (1998); He et al., "Delving deep into rectifiers" (2015). Residual
+    kernels: Radford et al., "Language models are unsupervised multitask learners"
+    (2019). Recurrent kernels: Saxe et al., "Exact solutions to the nonlinear dynamics
+    of learning in deep linear neural networks" (2014); forget gates: Jozefowicz et al.,
+    "An empirical exploration of recurrent network architectures" (2015).
+
+    Returns:
+        The rules.
+
+    >>> import jax, jaxinit
+    >>> def apply(params, x):
+    ...     return jax.numpy.tanh(x @ params["a"]) @ params["b"]
+    >>> shapes = {name: jax.ShapeDtypeStruct((8, 8), "float32") for name in "ab"}
+    >>> x = jax.ShapeDtypeStruct((5, 8), "float32")
+    >>> plan = jaxinit.plan(shapes, auto(), roles=jaxinit.roles(apply, shapes, x))
+    >>> [round(8 * leaf.std**2, 3) for leaf in plan]  # and 1.593**2, tanh's gain
+    [1.0, 2.536]
+    """
+    return Rules({_any: _start}, required=[])
+
+
+def _any(leaf: Leaf) -> bool:
+    return True
+
+
+def _start(leaf: Leaf) -> Callable:
+    if leaf.role is None:
+        raise ValueError(
+            "auto reads the computation, which shapes alone do not tell: use "
+            "jaxinit.linen.init(model, key, x, scheme=auto()), jaxinit.nnx.create(fn, "
+            "key, scheme=auto(), inputs=(x,)), or give roles= to jaxinit.plan"
+        )
+    return _BY_KIND.get(leaf.role.kind, _kept)(leaf, leaf.role)
+
+
+def _kept(leaf: Leaf, role: Role) -> Callable:
+    return kept
+
+
+def _scale(leaf: Leaf, role: Role) -> Initializer:
+    use = role.uses[0]
+    value = (1 - use.offset) / use.multiplier if use.multiplier else 1.0
+    return {0.0: zeros, 1.0: ones}.get(value, constant(value))
+
+
+def _gate(leaf: Leaf, role: Role) -> Initializer:
+    return ones
+
+
+def _position(leaf: Leaf, role: Role) -> Initializer:
+    return normal(_POSITION / abs(role.uses[0].multiplier or 1.0))
+
+
+def _embedding(leaf: Leaf, role: Role) -> Initializer:
+    factor = abs(role.uses[0].multiplier or 1.0)
+    if role.kernels:
+        return normal(1 / math.sqrt(role.kernels[0].fan_in))
+    return normal(1 / factor)
+
+
+def _bias(leaf: Leaf, role: Role) -> Initializer:
+    use = role.uses[0]
+    kernels = [
+        x for path in use.of if path in leaf.roles for x in leaf.roles[path].uses
+    ]
+    if not any(kernel.recurrent for kernel in kernels):
+        return zeros
+    if any(map(_adds_one, kernels)):
+        return zeros
+    if use.part == "forget gate":
+        return ones
+    parts = [ones if x.part == "forget gate" else zeros for x in use.sections]
+    return _side_by_side(parts, use.sections) if ones in parts else zeros
+
+
+def _adds_one(use: Use) -> bool:
+    """Whether a cell adds to its forget gate by itself."""
+    gates = [(x.part, x.gain) for x in (use, *use.sections)]
+    return any(
+        part == "forget gate" and gain is not None and abs(gain - _SIGMOID) > 1e-3
+        for part, gain in gates
+    )
+
+
+def _kernel(leaf: Leaf, role: Role) -> Initializer:
+    use = role.kernels[0]
+    if use.recurrent and len(leaf.shape) == 2:
+        return _recurrent(leaf, use)
+    return _by_moment(leaf, use)
+
+
+def _by_moment(leaf: Leaf, use: Use) -> Initializer:
+    """Outputs of variance one, or of their share of a residual stream."""
+    along: Mapping = axes(leaf)
+    shaped = variance_scaling(1.0, "fan_in", "normal", **along).fans(leaf.shape).fan_in
+    scale = use.variance * shaped
+    return variance_scaling(scale, "fan_in", "truncated_normal", **along)
+
+
+def _recurrent(leaf: Leaf, use: Use) -> Initializer:
+    """Orthogonal for the past, gate by gate; by moments for the inputs beside it."""
+    (inside,), (outside,) = use.in_axis or (0,), use.out_axis or (1,)
+    gates = [x for x in use.sections if x.axis == outside]
+    past = _repeated(orthogonal(), gates, outside)
+    rows = [x for x in use.sections if x.axis == inside]
+    if not rows:
+        return past
+    own = variance_scaling(
+        1 / use.entering, "fan_in", "truncated_normal", in_axis=inside, out_axis=outside
+    )
+    parts = [past if x.part == "recurrent" else own for x in rows]
+    return _side_by_side(parts, rows)
+
+
+def _repeated(init: Initializer, sections: Sequence[Section], axis: int) -> Initializer:
+    """An initializer for each of several sections."""
+    if len(sections) < 2:
+        return init
+    return _side_by_side([init] * len(sections), sections)
+
+
+def _side_by_side(
+    parts: Sequence[Initializer], sections: Sequence[Section]
+) -> Initializer:
+    """An initializer for each section of an axis, in the order in which they lie."""
+    runs = sorted(
+        (block, part)
+        for section, part in zip(sections, range(len(parts)), strict=True)
+        for block in section.blocks
+    )
+    sizes = tuple(stop - start for (start, stop), _ in runs)
+    return split(tuple(parts[i] for _, i in runs), sizes, sections[0].axis)
+
+
+_BY_KIND: dict[str, Callable[[Leaf, Role], Callable]] = {
+    "kernel": _kernel,
+    "convolution": _kernel,
+    "embedding": _embedding,
+    "scale": _scale,
+    "bias": _bias,
+    "position": _position,
+    "gate": _gate,
+}
