@@ -47,10 +47,16 @@ KINDS = {
     "mapping_rate": {"good": NUMBERS["good"], "bad": (0, *NUMBERS["bad"])},
     **dict.fromkeys(("query_key", "value_out"), PAIRS),
     "rest": RULES,
+    "mode": {"good": ("fan_in", "fan_out"), "bad": ("fan_avg", None, 2, "in")},
+    "embedding": {"good": (None, jaxinit.normal(0.1)), "bad": (0.1, "normal", True)},
     "activation": {
         "good": ("relu", "tanh", jnp.tanh),
         "bad": ("rulu", 3, None, True, ("relu",)),
     },
+}
+KERNELS = {
+    "gan_discriminator": {"good": ("he", "glorot"), "bad": ("He", None, 3, "")},
+    "language": {"good": ("glorot", "orthogonal"), "bad": ("he", None, 3, True)},
 }
 NEEDED = {
     **{"activation": "relu", "layers": 2, "blocks": 2, "heads": 2, "width": 8},
@@ -83,7 +89,7 @@ def called(function, argument, value):
 @pytest.mark.parametrize("case", ARGUMENTS)
 def test_arguments_are_checked_where_they_are_given(case):
     function, argument = ARGUMENTS[case]
-    kind = KINDS[argument]
+    kind = KERNELS[function.__name__] if argument == "kernel" else KINDS[argument]
     for value in kind["good"]:
         rules = called(function, argument, value)
         assert rules.call[0] is function

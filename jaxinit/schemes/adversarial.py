@@ -3,7 +3,7 @@
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers.basic import normal, ones, zeros
 from jaxinit.initializers.wrappers import scaled
-from jaxinit.schemes._arguments import Deviation, Share
+from jaxinit.schemes._arguments import Deviation, GanKernel, Share
 from jaxinit.schemes.building import by_fan, complete, everywhere, scheme
 from jaxinit.schemes.parts import CONVOLUTION, KERNEL, SCALE, Part
 
@@ -59,22 +59,30 @@ def _dcgan(stddev: float) -> Rules:
 
 
 @scheme
-def gan_discriminator() -> Rules:
+def gan_discriminator(kernel: GanKernel = "he") -> Rules:
     """Discriminators of convolutions with leaky rectifiers of slope 0.2.
 
-    - kernel: He normal for that slope, `N(0, 2 / (1.04 fan_in))`
+    - kernel: He normal for that slope, `N(0, 2 / (1.04 fan_in))`, or Glorot normal
     - norm scale 1, bias 0
 
-    He et al., "Delving deep into rectifiers" (2015).
+    He et al., "Delving deep into rectifiers" (2015); Glorot and Bengio, "Understanding
+    the difficulty of training deep feedforward neural networks" (2010).
+
+    Args:
+        kernel: "he" or "glorot".
 
     Returns:
         The rules.
 
+    Raises:
+        ValueError: if `kernel` is neither.
+
     >>> gan_discriminator().name
     'scheme gan_discriminator'
     """
-    he = by_fan(2 / (1 + 0.2**2), "fan_in", "normal")
-    return complete({CONVOLUTION: he, KERNEL: he}, [CONVOLUTION])
+    he, glorot = (2 / (1 + 0.2**2), "fan_in"), (1.0, "fan_avg")
+    init = by_fan(*(he if kernel == "he" else glorot), "normal")
+    return complete({CONVOLUTION: init, KERNEL: init}, [CONVOLUTION])
 
 
 @scheme

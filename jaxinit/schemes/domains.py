@@ -11,7 +11,13 @@ from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import normal, uniform
 from jaxinit.initializers.orthogonal_matrices import orthogonal
 from jaxinit.initializers.scaling import variance_scaling
-from jaxinit.schemes._arguments import Found, Nonlinearity
+from jaxinit.schemes._arguments import (
+    DenseKernel,
+    FanMode,
+    Found,
+    Given,
+    Nonlinearity,
+)
 from jaxinit.schemes._cells import RECURRENT, by_gate, kernels, remembering
 from jaxinit.schemes.building import (
     by_fan,
@@ -19,6 +25,7 @@ from jaxinit.schemes.building import (
     by_writers,
     complete,
     scheme,
+    side_by_side,
     times,
     transformer,
 )
@@ -26,6 +33,7 @@ from jaxinit.schemes.parts import (
     BIAS,
     CONVOLUTION,
     EMBEDDING,
+    FUSED,
     HEAD,
     KERNEL,
     POSITION,
@@ -34,55 +42,90 @@ from jaxinit.schemes.parts import (
 
 
 @scheme
-def vision() -> Rules:
+def vision(mode: FanMode = "fan_out") -> Rules:
     """Convolutional networks with rectifiers.
 
-    - kernel: He by `fan_out`, `N(0, 2 / fan_out)`, which keeps gradients their size
+    - kernel: He by `fan_out`, `N(0, 2 / fan_out)`, which keeps gradients their size; by
+      `fan_in`, as He's rule is mostly taught, it keeps activations their size
     - head: `N(0, 0.01**2)`
     - norm scale 1, bias 0
 
     For residual networks with norms, `zero_gamma` also starts blocks as the identity.
     He et al., "Delving deep into rectifiers" (2015).
 
-    Returns:
-        The rules.
-
-    >>> vision().name
-    'scheme vision'
-    """
-    he = by_fan(2.0, "fan_out", "normal")
-    rules = {CONVOLUTION: he, HEAD: normal(0.01), KERNEL: he}
-    return complete(rules, [CONVOLUTION])
-
-
-@scheme
-def language(layers: Found = None) -> Rules:
-    """Transformers of language: Glorot, narrower where a block writes to the stream.
-
-    - kernel: Glorot uniform; fused projections each for itself
-    - attention and feed-forward output: the same, divided by the root of the number of
-      kernels that write to the residual stream, `sqrt(2 layers)`
-    - embedding, position: `N(0, 0.02**2)`
-    - norm scale 1, bias 0
-
     Args:
-        layers: number of blocks, at least 1; None counts the writers of the stream in
-            the computation, for a plan with roles.
+        mode: "fan_out" or "fan_in".
 
     Returns:
         The rules.
 
     Raises:
-        ValueError: if `layers` is out of range.
+        ValueError: if `mode` is neither.
+
+    >>> vision().name
+    'scheme vision'
+    """
+    he = by_fan(2.0, mode, "normal")  # pyright: ignore - checked
+    rules = {CONVOLUTION: he, HEAD: normal(0.01), KERNEL: he}
+    return complete(rules, [CONVOLUTION])
+
+
+@scheme
+def language(
+    layers: Found = None, kernel: DenseKernel = "glorot", embedding: Given = None
+) -> Rules:
+    """Transformers of language: Glorot, narrower where a block writes to the stream.
+
+    - kernel: Glorot uniform, or orthogonal; fused projections each for itself
+    - attention and feed-forward output: the same, divided by the root of the number of
+      kernels that write to the residual stream, `sqrt(2 layers)`
+    - embedding, position: `N(0, 0.02**2)`, or another distribution
+    - norm scale 1, bias 0
+
+    Args:
+        layers: number of blocks, at least 1; None counts the writers of the stream in
+            the computation, for a plan with roles.
+        kernel: "glorot" or "orthogonal".
+        embedding: initializer of embeddings and positions, such as
+            `jaxinit.uniform(low=-0.1, high=0.1)`; None means `N(0, 0.02**2)`.
+
+    Returns:
+        The rules.
+
+    Raises:
+        ValueError: if `layers` or `kernel` is out of range.
+        TypeError: if `embedding` is no initializer.
 
     >>> language(layers=12).name
     'scheme language'
     """
-    glorot = by_fan(1.0, "fan_avg", "uniform")
-    out = times(glorot, by_writers(layers))
-    table = normal(0.02)
-    others = {POSITION: table, EMBEDDING: table, KERNEL: glorot}
+    own = _MATRICES[kernel]
+    out = times(own, by_writers(layers))
+    table = normal(0.02) if embedding is None else embedding
+    others = {POSITION: table, EMBEDDING: table, KERNEL: own}
     return transformer(out, others)
+
+
+@dataclass(frozen=True)
+class _orthogonal:  # noqa: N801 - used, and therefore spelled, as a function
+    """Orthogonal along the outputs, fused projections each for itself."""
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        out = axes(leaf)["out_axis"]
+        last = out[-1] if isinstance(out, tuple) else out
+        if len(leaf.shape) > 2 and isinstance(out, tuple) and len(out) > 1:
+            raise ValueError(
+                "kernel='orthogonal' takes kernels of one output axis, and this one has "
+                f"{len(out)}: give it a rule of its own"
+            )
+        init = orthogonal(column_axis=last)
+        return side_by_side(leaf, init, 3) if FUSED(leaf) else init
+
+
+_MATRICES = {
+    "glorot": by_fan(1.0, "fan_avg", "uniform"),
+    "orthogonal": _orthogonal(),
+}
 
 
 @scheme
