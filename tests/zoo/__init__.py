@@ -8,9 +8,12 @@ from zoo import depth as depth
 from zoo import equinox_models as equinox_models
 from zoo import fused as fused
 from zoo import haiku_models as haiku_models
+from zoo import language as language
 from zoo import linen_attention as linen_attention
 from zoo import linen_basics as linen_basics
 from zoo import linen_images as linen_images
+from zoo import linen_language as linen_language
+from zoo import linen_vision as linen_vision
 from zoo import loops as loops
 from zoo import mixing as mixing
 from zoo import mlps as mlps
