@@ -8,6 +8,7 @@ from zoo import depth as depth
 from zoo import equinox_models as equinox_models
 from zoo import fused as fused
 from zoo import haiku_models as haiku_models
+from zoo import image_models as image_models
 from zoo import language as language
 from zoo import linen_attention as linen_attention
 from zoo import linen_basics as linen_basics
@@ -19,13 +20,17 @@ from zoo import mixing as mixing
 from zoo import mlps as mlps
 from zoo import nnx_models as nnx_models
 from zoo import others as others
+from zoo import sequence_blocks as sequence_blocks
+from zoo import sequences as sequences
+from zoo import sets_graphs as sets_graphs
+from zoo import training as training
 from zoo import weights as weights
 from zoo import windows as windows
 from zoo.truths import ANY as ANY
 from zoo.truths import FIELDS as FIELDS
 from zoo.truths import MODELS as MODELS
-from zoo.truths import UNNAMED as UNNAMED
-from zoo.truths import WRITES as WRITES
 from zoo.truths import Model as Model
+from zoo.truths import UNNAMED as UNNAMED
 from zoo.truths import Use as Use
+from zoo.truths import WRITES as WRITES
 from zoo.truths import differences as differences
