@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.flax_layers import attention, of_linen, window
-from zoo.haiku_models import of_haiku
+from zoo.haiku_models import linear, of_haiku
 from zoo.truths import (
     ANY,
     Model,
@@ -310,3 +310,31 @@ def selective_state_space() -> Model:
         "norm_f": scale(),
     }
     return Model(apply, params, (integers(BATCH, LENGTH),), truth)
+
+
+@model
+def affine_couplings() -> Model:
+    """Dinh et al. 2017 (RealNVP), Haiku: halves change in turn; with the volume."""
+    import haiku as hk
+
+    half, layers = 5, 3
+
+    def fun(x):
+        volume = jnp.zeros(x.shape[0])
+        for i in range(layers):
+            left, right = jnp.split(x, 2, axis=-1)
+            h = jax.nn.relu(hk.Linear(HIDDEN, name=f"first_{i}")(left))
+            h = hk.Linear(2 * half, name=f"second_{i}")(h)
+            s, t = jnp.tanh(h[:, :half]), h[:, half:]
+            x = jnp.concatenate([right * jnp.exp(s) + t, left], axis=-1)
+            volume = volume + s.sum(axis=-1)
+        return x, volume
+
+    truth = {}
+    # Debatable: half of it is a factor by tanh and exp, and a term of the volume.
+    open_end = {"head": ANY, "part": ANY, "residual": ANY, "sections": ANY}
+    for i in range(layers):
+        truth |= linear(f"first_{i}", half, HIDDEN, function="relu")
+        truth[f"second_{i}/w"] = kernel(HIDDEN, 2 * half, function=ANY, **open_end)
+        truth[f"second_{i}/b"] = bias(f"second_{i}/w", part=ANY, sections=ANY)
+    return of_haiku(fun, [floats(BATCH, 2 * half)], truth)

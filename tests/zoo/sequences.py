@@ -108,12 +108,13 @@ def additive_attention() -> Model:
             32,
             function=ANY,
             recurrent=ANY,
+            part=ANY,
             # As the kernel's rows of words and context, if it is recurrent.
             sections=ANY,
         ),
         "lstm/u": kernel(8, 32, recurrent=True, **own),
         "lstm/b": bias(["lstm/u", "lstm/w"], sections=bias_cut(8, order)),
-        **affine_truth("out", 8 + STATE, 17, head=True),
+        **affine_truth("out", 8 + STATE, 17, head=True, part=ANY),
     }
     inputs = (floats(BATCH, LENGTH, INPUTS), integers(BATCH, 6))
     return Model(apply, params, inputs, truth)
