@@ -17,6 +17,7 @@ from zoo import linen_images as linen_images
 from zoo import linen_language as linen_language
 from zoo import linen_vision as linen_vision
 from zoo import loops as loops
+from zoo import made_weights as made_weights
 from zoo import mixers as mixers
 from zoo import mixing as mixing
 from zoo import mlps as mlps

@@ -282,18 +282,19 @@ def two_views() -> Model:
 
     axes = {"spatial_axis": (2, 3), "in_axis": 1, "out_axis": 0}
     window = convolution(3 * 6, 6 * 6, **axes, function="relu")
-    # Debatable: one use leads to the predictor, the other to the output.
-    projected = eqx_linear("project", 6, 9, head=ANY)
     once = {
         "conv/weight": window,
         "conv/bias": bias("conv/weight"),
-        **projected,
+        **eqx_linear("project", 6, 9),
         **norm("norm", factor="weight"),
     }
     truth = {
         **{path: [use, use] for path, use in once.items()},
         "predict/weight": kernel(9, 9, 1, 0, head=True),
     }
+    # The first view's leads to the predictor, the second's to the output.
+    last = kernel(6, 9, 1, 0, head=True)
+    truth["project/weight"] = [once["project/weight"], last]
     inputs = [floats(BATCH, 3, 8, 9), floats(BATCH, 3, 8, 9)]
     return of_equinox(Net, inputs, truth)
 
