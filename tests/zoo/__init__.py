@@ -33,8 +33,8 @@ from zoo import windows as windows
 from zoo.truths import ANY as ANY
 from zoo.truths import FIELDS as FIELDS
 from zoo.truths import MODELS as MODELS
-from zoo.truths import Model as Model
 from zoo.truths import UNNAMED as UNNAMED
-from zoo.truths import Use as Use
 from zoo.truths import WRITES as WRITES
+from zoo.truths import Model as Model
+from zoo.truths import Use as Use
 from zoo.truths import differences as differences
