@@ -3,19 +3,31 @@
 `MODELS` has a function without arguments for each; its `Model` has only shapes.
 """
 
+from zoo import agents as agents
 from zoo import attention as attention
 from zoo import depth as depth
 from zoo import equinox_models as equinox_models
 from zoo import fused as fused
 from zoo import haiku_models as haiku_models
+from zoo import image_models as image_models
+from zoo import language as language
 from zoo import linen_attention as linen_attention
 from zoo import linen_basics as linen_basics
 from zoo import linen_images as linen_images
+from zoo import linen_language as linen_language
+from zoo import linen_vision as linen_vision
 from zoo import loops as loops
+from zoo import made_weights as made_weights
+from zoo import mixers as mixers
 from zoo import mixing as mixing
 from zoo import mlps as mlps
 from zoo import nnx_models as nnx_models
 from zoo import others as others
+from zoo import sequence_blocks as sequence_blocks
+from zoo import sequences as sequences
+from zoo import sets_graphs as sets_graphs
+from zoo import tables as tables
+from zoo import training as training
 from zoo import weights as weights
 from zoo import windows as windows
 from zoo.truths import ANY as ANY

@@ -10,17 +10,22 @@ GATES = {
 }
 
 
-def of_linen(module, inputs, truth, **options) -> Model:
-    """`module` with its collection "params"; others are zeros, and return unread."""
+def of_linen(module, inputs, truth, keys=(), **options) -> Model:
+    """`module` with its collection "params"; others are zeros, and return unread.
+
+    Its random streams `keys` begin at constants.
+    """
     import jax
     import jax.numpy as jnp
 
     def init():
-        return module.init(jax.random.key(0), *map(zeros, inputs), **options)
+        return module.init(rngs | {"params": key}, *map(zeros, inputs), **options)
 
     def zeros(like):
         return jnp.zeros(like.shape, like.dtype)
 
+    key = jax.random.key(0)
+    rngs = dict.fromkeys(keys, key)
     variables = dict(jax.eval_shape(init))
     params = variables.pop("params")
     others = {name: jax.tree.map(zeros, tree) for name, tree in variables.items()}
@@ -30,6 +35,8 @@ def of_linen(module, inputs, truth, **options) -> Model:
         return y[0] if mutable else y
 
     mutable = {"mutable": [*others]} if others else {}
+    if keys:
+        options["rngs"] = rngs
     return Model(apply, params, tuple(inputs), truth)
 
 
