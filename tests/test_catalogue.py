@@ -20,7 +20,7 @@ from scipy import stats
 import jaxinit
 from jaxinit import laws
 
-KEYS = jax.random.split(jax.random.key(1729), 2)
+KEYS = jax.random.wrap_key_data(np.array([[0, 1729], [0, 1730]], np.uint32))
 SIGMAS, FALSE_ALARMS = 6.2, 1e-9
 FROM_JAX = ("normal", "uniform", "truncated_normal", "lecun_normal", "glorot_uniform")
 TABLE = {**{case: (pair(case)[0], (64, 128)) for case in FROM_JAX}, **CATALOGUE}
