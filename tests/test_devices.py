@@ -504,7 +504,8 @@ def test_partial_trees_stay_where_they_are():
     np.testing.assert_array_equal(mine, np.ones(16))
 
 
-@pytest.mark.parametrize("in_use", sampled([False, True], [False]))
+@pytest.mark.exhaustive  # test_bits.py draws on such meshes, test_multihost.py measures
+@pytest.mark.parametrize("in_use", [False, True])
 def test_out_sharding_and_measures_on_a_mesh_with_explicit_axes(in_use, key):
     mesh = jax.make_mesh((2, 4), ("data", "model"))
     place = jax.NamedSharding(mesh, jax.P("data", "model"))

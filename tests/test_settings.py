@@ -63,7 +63,7 @@ UNDER = {
 }
 BEYOND_UNDER = [
     f"{name}, key reuse checks"
-    for name in ("complex mean", "narrow bounds", "integers", "mean")
+    for name in ("complex mean", "narrow bounds", "integers", "matrices")
 ]
 
 

@@ -90,7 +90,7 @@ VARIANCE = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(VARIANCE, ["complex"]))
+@pytest.mark.parametrize("name", sampled(VARIANCE, ["complex", "sharded"]))
 def test_variance(name):
     expected, right, wrong = VARIANCE[name]()
     testing.assert_variance(right, expected)
@@ -164,6 +164,7 @@ ORTHOGONAL_DTYPES = [
 
 BEYOND = [
     *((name, "float32") for name in ("square", "wide", "column", "large", "one")),
+    *((name, "float32") for name in ("scaled", "stacked")),
     ("tall", "bfloat16"),
     ("tall", "float8_e4m3fn"),
     ("large", "bfloat16"),
