@@ -139,14 +139,8 @@ def checks_of(init, shape):
 
 BEYOND_OF_DEPENDENT = (
     *("stacked by a function", "some of those stacked", "scaled", "center_tap"),
-    *(
-        "all but the first",
-        "mirrored",
-        "mirrored draws",
-        "matrices",
-        "grouped",
-        "unit_scaled",
-    ),
+    *("mirrored draws", "matrices", "grouped", "unit_scaled"),
+    "all but the first",
 )
 
 

@@ -122,7 +122,7 @@ def ends(x, law) -> tuple[float, float]:
 
 # One layer of each kind, of one framework or another.
 SAMPLE = {
-    "linen": "Dense|Embed|MultiHeadAttention|PReLU|BatchNorm|ConvLSTMCell",
+    "linen": "Dense|Embed|MultiHeadAttention|PReLU|BatchNorm|(MGU|ConvLSTM)Cell",
     "nnx": "LinearGeneral|LayerNorm|LoRALinear|LSTMCell",
     "haiku": "Linear|Bias|Conv2DTranspose|GRU",
     "equinox": "Linear|WeightNorm|GRUCell|LayerNorm",
