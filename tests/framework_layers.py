@@ -13,7 +13,7 @@ import warnings
 import equinox as eqx
 import haiku as hk
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 
@@ -22,10 +22,10 @@ import jaxinit.nnx
 
 BATCH, INPUTS, OUTPUTS, LENGTH, ROWS = 2, 40, 48, 4, 60
 UNITS = 32
-x = jnp.ones((BATCH, INPUTS))
-sequence = jnp.ones((BATCH, LENGTH, INPUTS))
-image = jnp.ones((BATCH, LENGTH, LENGTH, INPUTS))
-tokens = jnp.zeros((BATCH,), jnp.int32)
+x = np.ones((BATCH, INPUTS), np.float32)
+sequence = np.ones((BATCH, LENGTH, INPUTS), np.float32)
+image = np.ones((BATCH, LENGTH, LENGTH, INPUTS), np.float32)
+tokens = np.zeros((BATCH,), np.int32)
 
 
 class Holder(nn.Module):

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 
@@ -153,14 +154,14 @@ PAIRS = {
         functools.partial(AttendingNNX, gates=True),
         TOKENS,
     ),
-    "resnet": (Residual(), ResidualNNX, jnp.zeros(IMAGES)),
+    "resnet": (Residual(), ResidualNNX, np.zeros(IMAGES, np.float32)),
     "resnet without norms": (
         Residual(norms=False),
         functools.partial(ResidualNNX, norms=False),
-        jnp.zeros(IMAGES),
+        np.zeros(IMAGES, np.float32),
     ),
     "recurrent": (Recurrent(), RecurrentNNX, TOKENS),
-    "mlp": (Perceptron(), PerceptronNNX, jnp.zeros((1, 9))),
+    "mlp": (Perceptron(), PerceptronNNX, np.zeros((1, 9), np.float32)),
 }
 
 

@@ -69,7 +69,7 @@ def test_sizes_in_words():
 
 def reference(key):
     keys = jax.random.split(key, 3)
-    return np.concatenate([jax.random.normal(k, (4, 8)) for k in keys])
+    return np.concatenate([jax.random.normal(k, (4 * 8,)) for k in keys]).reshape(12, 8)
 
 
 def test_json(folder, capsys):

@@ -178,7 +178,7 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", sampled(ARGUMENTS, ["linen class and call"]))
 def test_arguments(name, folder, capsys):
     argv, layer, shape = ARGUMENTS[name]
     assert cli.main(["signal", *argv.split(), "--input", "64x16:float32"]) == 0

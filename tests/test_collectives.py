@@ -33,10 +33,10 @@ OTHERS = {
     "stft": (jaxinit.stft(), (64, 1, 16)),
     "stft_imag": (jaxinit.stft("imag"), (64, 1, 16)),
     "mirrored_columns": (jaxinit.mirrored(jaxinit.normal()), (64, 128)),
-    "split_in_five": (jaxinit.split(jaxinit.normal(), (16, 8, 8, 24, 8)), (8, 64)),
+    "split_unevenly": (jaxinit.split(jaxinit.normal(), (16, 40, 8)), (8, 64)),
     "layers_apart": (
         jaxinit.stacked(lambda i: jaxinit.normal(1 / (i + 1))),
-        (8, 4, 16),
+        (2, 4, 16),
     ),
     "recurrent": (jaxinit.split(jaxinit.orthogonal(), 4), (8, 32)),
 }
@@ -63,7 +63,7 @@ SOME = (
     *("corrected", "sparse", "fourier_features", "chrono", "exact_shape", "constant"),
     *("hadamard", "bilinear", "stft", "sinusoidal", "hippo", "s4d_inv", "looks_linear"),
     *("orthogonal", "narrowing_delta", "zero_init", "grouped_dirac", "recurrent"),
-    *("mirrored", "split_in_five", "stacked", "layers_apart"),
+    *("mirrored", "split_unevenly", "stacked", "layers_apart"),
 )
 
 

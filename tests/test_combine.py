@@ -75,9 +75,9 @@ def test_values(name):
 
 
 def test_parts_have_keys_and_fans_of_their_own():
-    x = np.asarray(stacked(by_depth)(KEY, (3, 8, 4)))
+    x = np.asarray(stacked(by_depth)(KEY, (2, 8, 4)))
     assert not np.array_equal(x[0], 2 * x[1])
-    np.testing.assert_array_equal(x[:2], stacked(by_depth)(KEY, (2, 8, 4)))
+    np.testing.assert_array_equal(x[:1], stacked(by_depth)(KEY, (1, 8, 4)))
     for i, layer in enumerate(x):
         own = by_depth(i)(jax.random.fold_in(KEY, i), (8, 4))
         np.testing.assert_array_equal(layer, own)
@@ -140,6 +140,7 @@ def checks_of(init, shape):
 BEYOND_OF_DEPENDENT = (
     *("stacked by a function", "some of those stacked", "scaled", "center_tap"),
     *("mirrored draws", "matrices", "grouped", "unit_scaled"),
+    "all but the first",
 )
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from probes import keys
 from references import assert_refuses, assert_same_bits
 from sampling import sampled
 
@@ -32,8 +33,7 @@ def affine(layer, x):
 
 @functools.cache
 def _drawn(init, depth, shape):
-    keys = jax.random.split(jax.random.key(1), depth)
-    return [init(key, shape) for key in keys]
+    return [init(key, shape) for key in keys(depth)]
 
 
 def drawn(init, depth, shape=(WIDTH, WIDTH)):
@@ -43,13 +43,13 @@ def drawn(init, depth, shape=(WIDTH, WIDTH)):
 @functools.cache
 def batch(*shape):
     x = np.random.default_rng(0).normal(0.5, 2.0, shape or (BATCH, WIDTH))
-    return jnp.asarray(x, jnp.float32)
+    return np.float32(x)
 
 
 def forward(layers, params, x):
     """The output of every layer, one after the other."""
     outputs = []
-    for layer, own in zip(layers, params, strict=True):
+    for layer, own in zip(layers, jax.device_get(params), strict=True):
         x = layer(own, x)
         outputs.append(np.asarray(x, np.float64))
     return outputs
@@ -135,7 +135,7 @@ def test_every_layer_has_variance_one(kind, depth):
     assert np.abs(np.array(new) - 1).max() < 0.1
     np.testing.assert_allclose(log.before.variance, old, rtol=1e-4)
     np.testing.assert_allclose(log.after.variance, new, rtol=1e-4)
-    assert bool(log.after.is_right.all())
+    assert np.asarray(log.after.is_right).all()
     assert len(log.layers) == depth
     assert log.unseen == ()
     assert log.passes == 3  # one measures, one corrects, one finds nothing left
@@ -146,8 +146,8 @@ def test_every_layer_has_variance_one(kind, depth):
 
 
 def test_what_is_right_stays_bit_for_bit():
-    _, weights, _ = corrected("list")
-    again, log = lsuv([first] + [later] * (DEPTH - 1), weights, batch())
+    _, weights, _ = corrected("list", FEW)
+    again, log = lsuv([first] + [later] * (FEW - 1), weights, batch())
     assert_same_bits(again, weights)
     assert log.passes == 1
 
@@ -186,7 +186,7 @@ def test_the_same_for_each_of_many():
     alone, _ = run(params)
     one = jax.tree.map(lambda x: np.asarray(x)[0], new)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), one, alone)
-    assert np.all(log.after.is_right)
+    assert np.asarray(log.after.is_right).all()
 
 
 def test_a_second_model_of_equal_shapes_compiles_nothing():
@@ -196,11 +196,12 @@ def test_a_second_model_of_equal_shapes_compiles_nothing():
         traces.append(weight)
         return x @ weight
 
-    for weights in (drawn(jaxinit.normal(), 1), drawn(jaxinit.normal(3.0), 1)):
-        lsuv([counted], weights, batch())
+    (weight,) = drawn(jaxinit.normal(), 1)
+    for other in (weight, np.float32(3) * np.asarray(weight)):
+        lsuv([counted], [other], batch())
         count = len(traces)
     assert count == len(traces) > 0
-    lsuv([counted], drawn(jaxinit.normal(), 1, (WIDTH, 3)), batch())
+    lsuv([counted], [np.asarray(weight)[:, :3]], batch())
     assert len(traces) > count  # the counter counts
 
 
@@ -217,12 +218,12 @@ def test_what_cannot_be_reached_is_said():
     def bounded(weight, x):
         return jnp.tanh(x @ weight)
 
-    weights = [*drawn(jaxinit.normal(0.1), 1), jnp.zeros((WIDTH, WIDTH))]
+    weights = [*drawn(jaxinit.normal(0.1), 1), np.zeros((WIDTH, WIDTH), np.float32)]
     new, log = lsuv([bounded, first], weights, batch(), tries=4)
     assert log.passes == 6
     assert log.after.is_right.tolist() == [False, False]
     assert_same_bits(new[1], weights[1])
-    variance = forward([bounded], new[:1], batch())[0].var()
+    variance = np.tanh(batch() @ np.asarray(new[0])).var()
     np.testing.assert_allclose(log.after.variance[0], variance, rtol=1e-4)
     assert "not reached" in str(log)
 
@@ -230,25 +231,26 @@ def test_what_cannot_be_reached_is_said():
 def test_narrow_dtypes_and_huge_weights():
     new, log = lsuv(TWO, two(dtype=jnp.bfloat16), batch().astype(jnp.bfloat16))
     assert {x.dtype for x in jax.tree.leaves(new)} == {jnp.dtype(jnp.bfloat16)}
-    assert bool(log.after.is_right.all())
-    huge = jax.tree.map(lambda x: 1e25 * x, two())
+    assert np.asarray(log.after.is_right).all()
+    huge = jax.tree.map(lambda x: np.float32(1e25) * np.asarray(x), two())
     _, log = lsuv(TWO, huge, batch())
     assert np.isinf(log.before.variance[0])
-    assert bool(log.after.is_right.all())
+    assert np.asarray(log.after.is_right).all()
 
 
 # weight normalization
 
 
 class Normed(linen.Module):
-    """A convolution, one whose kernel is normalised, attention, a cell in a loop."""
+    """Convolutions, one of a normalised kernel, units of two axes, a cell in a loop."""
 
     @linen.compact
     def __call__(self, x):
         x = linen.relu(linen.Conv(4, (3, 3))(x))
         x = linen.WeightNorm(linen.Conv(6, (3, 3)))(x)
         x = x.reshape(len(x), -1, 6)
-        x = linen.MultiHeadDotProductAttention(2)(x)
+        x = linen.relu(linen.DenseGeneral((2, 3))(x))
+        x = linen.DenseGeneral(6, axis=(-2, -1))(x)
         x = linen.RNN(linen.GRUCell(3))(x)
         return linen.Dense(2, use_bias=False)(x)
 
@@ -275,17 +277,16 @@ def normed():
 
 def test_weight_norm_gives_every_unit_of_every_layer_mean_zero_and_variance_one():
     _, _, kept, log = normed()
-    attention = kept["MultiHeadDotProductAttention_0"]
-    outputs = [kept["Conv_0"], kept["WeightNorm_0"], attention["out"]]
+    outputs = [kept["Conv_0"], kept["WeightNorm_0"], kept["DenseGeneral_1"]]
     found = [units(x["__call__"][0]) for x in outputs]
-    found += [units(attention[x]["__call__"][0], 2) for x in ("query", "key", "value")]
+    found.append(units(kept["DenseGeneral_0"]["__call__"][0], 2))
     for mean, variance in found:
         assert np.abs(mean).max() < 1e-4
         assert np.abs(variance - 1).max() < 1e-3
     mean, variance = units(kept["Dense_0"]["__call__"][0])
     assert np.abs(variance - 1).max() < 1e-3
     assert np.abs(mean).max() > 0.01  # it has no bias
-    assert bool(log.after.is_right.all())
+    assert np.asarray(log.after.is_right).all()
     assert [path.split("/")[0] for path in log.unseen] == ["GRUCell_0"] * 6
     assert not np.allclose(log.before.variance, 1, atol=0.1)
 
@@ -307,7 +308,8 @@ def test_weight_norm_of_a_list_with_gains():
     params = [{"v": v, "g": jnp.ones(WIDTH), "b": jnp.ones(WIDTH)}]
     (new,), _ = weight_norm([layer], params, batch())
     assert_same_bits(new["v"], v)
-    t = np.asarray(batch() @ v / jnp.linalg.norm(v, axis=0))  # as in the paper
+    v = np.asarray(v)
+    t = batch() @ v / np.linalg.norm(v, axis=0)  # as in the paper
     np.testing.assert_allclose(new["g"], 1 / t.std(0), rtol=1e-5)
     np.testing.assert_allclose(new["b"], -t.mean(0) / t.std(0), rtol=1e-4, atol=1e-5)
 
@@ -392,23 +394,26 @@ def difference(weight, inputs):
     return (inputs[0] - inputs[1]) @ weight
 
 
-def test_metainit_draws_every_input_of_every_step_anew():
+@pytest.mark.parametrize("steps", sampled([1, 2], [2]))
+def test_metainit_draws_every_input_of_every_step_anew(steps):
     weights, inputs = drawn(jaxinit.normal(), 1), [batch(), batch()]
     run = functools.partial(metainit, [difference], weights, inputs, square, key=QUICK)
     # Steps that change next to nothing, so that what is drawn makes the difference.
-    logs = [run(steps=n, learning_rate=1e-6)[1] for n in (1, 2)]
-    np.testing.assert_allclose(logs[0].quotients, logs[1].quotients[:2], rtol=1e-5)
-    assert np.ptp(logs[1].quotients) > 1e-3
-    assert abs(logs[0].quotients[0] - 1) > 1e-3  # that of a gradient of zero
+    found = np.asarray(run(steps=steps, learning_rate=1e-6)[1].quotients)
+    assert np.ptp(found) > 1e-3
+    assert abs(found[0] - 1) > 1e-3  # that of a gradient of zero
+    if steps > 1:
+        fewer = run(steps=steps - 1, learning_rate=1e-6)[1].quotients
+        np.testing.assert_allclose(fewer, found[:-1], rtol=1e-5)
 
 
 def test_logs_are_tables_in_notebooks():
-    weights = drawn(jaxinit.normal(), 1)
-    _, normalized = lsuv([first], weights, batch())
-    _, descent = metainit([first], weights, batch(), square, steps=1)
-    for log, text in ((normalized, "3 passes"), (descent, "gradient quotient")):
+    *_, normalized = corrected("list", FEW)
+    _, descent = metainit([first], drawn(jaxinit.normal(), 1), batch(), square, steps=1)
+    tables = ((normalized, FEW, "3 passes"), (descent, 1, "gradient quotient"))
+    for log, rows, text in tables:
         html = log._repr_html_()
-        assert html.count("<tr") == 2
+        assert html.count("<tr") == 1 + rows
         assert text in html
         assert text in str(log)
 
@@ -449,13 +454,14 @@ def test_one_correction_after_another():
 
 
 def test_some_units_are_constant():
-    params = two()[:1]
-    params[0]["kernel"] = params[0]["kernel"].at[:, 3:7].set(0)
-    (new,), log = weight_norm([affine], params, batch())
-    assert "0.25 of the units are constant on the batch" in str(log)
-    assert_same_bits(new["kernel"][:, 3:7], params[0]["kernel"][:, 3:7])
-    outputs = affine(*jax.device_get((new, batch())))
-    np.testing.assert_allclose(units(outputs)[1][7:], 1, rtol=1e-4)
+    params, x = jax.device_get((two(), batch(100, WIDTH)))
+    kernel = params[0]["kernel"] = params[0]["kernel"].copy()
+    kernel[:, 3:7] = 0
+    (new, _), log = weight_norm(TWO, params, x)
+    assert str(log).count("0.25 of the units are constant on the batch") == 1
+    new = jax.device_get(new)
+    assert_same_bits(new["kernel"][:, 3:7], kernel[:, 3:7])
+    np.testing.assert_allclose(units(affine(new, x))[1][7:], 1, rtol=1e-4)
     many, _ = lsuv([affine], [jax.tree.map(jnp.zeros_like, params[0])], batch())
     assert not np.any(many[0]["kernel"])
 
@@ -479,28 +485,32 @@ def masked(weight, inputs):
 
 
 def test_infinite_numbers_that_do_no_harm_are_taken():
-    mask = batch().at[0, 0].set(-jnp.inf)
+    mask = batch().copy()
+    mask[0, 0] = -np.inf
     (_,), log = lsuv([masked], drawn(jaxinit.normal(), 1), [batch(), mask])
-    assert bool(log.after.is_right.all())
+    assert np.asarray(log.after.is_right).all()
 
 
 # bad input
 
 
-def broken(x, value=jnp.nan):
-    return x.at[0, :3].set(value)
+def broken(x, value=np.nan):
+    x = np.array(x)
+    x[0, :3] = value
+    return x
 
 
-def given(function, params=None, x=None):
+def given(function, of_params=np.asarray, of_batch=np.asarray):
     """A call with some of its input not finite, or missing."""
-    params = params or drawn(jaxinit.normal(), 1)
-    return lambda: function([first], params, batch() if x is None else x)
+    return lambda: function(
+        [first], [of_params(w) for w in drawn(jaxinit.normal(), 1)], of_batch(batch())
+    )
 
 
 ALL = {
     "lsuv": lsuv,
     "weight_norm": weight_norm,
-    "metainit": functools.partial(metainit, steps=1),
+    "metainit": functools.partial(metainit, loss=square, steps=1),
 }
 
 
@@ -518,21 +528,21 @@ REFUSED = {
     "tries": (one(tries=0), ["tries", "at least 1", "0"]),
     **{
         f"{name}, NaN in the batch": (
-            given(function, x=broken(batch())),
+            given(function, of_batch=broken),
             ["3 of the 1024 entries of the batch are NaN or infinite", "replace"],
         )
         for name, function in ALL.items()
     },
     **{
         f"{name}, infinite parameters": (
-            given(function, [broken(drawn(jaxinit.normal(), 1)[0], jnp.inf)]),
+            given(function, functools.partial(broken, value=np.inf)),
             ["3 of the 256 entries of params 0 are NaN or infinite"],
         )
         for name, function in ALL.items()
     },
     **{
         f"{name}, no rows": (
-            given(function, x=jnp.zeros((0, WIDTH))),
+            given(function, of_batch=lambda x: x[:0]),
             ["batch is empty", "[0, 16]", "at least one sample"],
         )
         for name, function in ALL.items()
@@ -548,11 +558,13 @@ REFUSED = {
     ),
     "where": (one(where="**/kernel"), ["where='**/kernel'", "0"]),
     "units": (
-        lambda: weight_norm([lambda w, x: x @ w.T], [jnp.ones((3, WIDTH))], batch()),
+        lambda: weight_norm(
+            [lambda w, x: x @ w.T], [np.ones((3, WIDTH), np.float32)], batch()
+        ),
         ["layer '0'", "(64, 3)", "(3, 16)", "last axes"],
     ),
     "no matrix": (
-        lambda: metainit([lambda b, x: x + b], [jnp.ones(WIDTH)], batch()),
+        lambda: metainit([lambda b, x: x + b], [np.ones(WIDTH, np.float32)], batch()),
         ["floating-point array of two or more axes"],
     ),
     "steps": (learn(steps=0), ["steps", "at least 1"]),

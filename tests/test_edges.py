@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sampling import sampled
 
 import jaxinit
 from jaxinit.testing import assert_moments, assert_variance
@@ -28,7 +29,9 @@ def drawn(init, dtype, size=SIZE):
     return plan.init(KEY), plan
 
 
-@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize(
+    "name", sampled(NARROW, ["a few steps wide", "nearly all round to zero"])
+)
 def test_rounding_is_no_mistake(name):
     init, dtype = NARROW[name]
     for size in (1, SIZE):
@@ -77,18 +80,18 @@ def test_constants_may_be_as_small_as_they_are():
     assert (np.asarray(jaxinit.normal(0.0)(KEY, (3,))) == 0).all()
 
 
-@pytest.mark.parametrize(
-    "init",
-    [
-        jaxinit.truncated_normal(1.0, low=1.0, high=4.0),
-        jaxinit.truncated_normal(1.0, low=-1.2, high=-1.0, mean=0.5),
-        jaxinit.truncated_normal(0.3, low=-0.1, high=2.0, mean=0.7),
-        jaxinit.truncated_normal(1.0, low=0.5, high=0.5000003),
-    ],
-    ids=["tail", "lower tail", "around its mean", "flat"],
-)
-def test_parts_in_short_loops_are_those_of_the_whole(init):
+BETWEEN = {
+    "tail": jaxinit.truncated_normal(1.0, low=1.0, high=4.0),
+    "lower tail": jaxinit.truncated_normal(1.0, low=-1.2, high=-1.0, mean=0.5),
+    "around its mean": jaxinit.truncated_normal(0.3, low=-0.1, high=2.0, mean=0.7),
+    "flat": jaxinit.truncated_normal(1.0, low=0.5, high=0.5000003),
+}
+
+
+@pytest.mark.parametrize("name", sampled(BETWEEN, ["lower tail"]))
+def test_parts_in_short_loops_are_those_of_the_whole(name):
     """XLA contracts sums of products in loops of more than 8, and not in others."""
+    init = BETWEEN[name]
     mesh = jax.make_mesh((4, 2), ("data", "model"))
     whole = np.asarray(init(KEY, (16, 32)))
     for spec in (jax.P(None, "data"), jax.P(None, ("data", "model"))):

@@ -192,7 +192,7 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(SCRIPTS, ["resnet"]))
+@pytest.mark.parametrize("name", sampled(SCRIPTS, ["resnet", "gpt2_nnx"]))
 def test_example_prints_what_it_made(name, monkeypatch, capsys):
     module, tiny = SCRIPTS[name]
     for attribute, value in tiny.items():

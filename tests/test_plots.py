@@ -15,7 +15,7 @@ from sampling import sampled
 import jaxinit
 from jaxinit import plots, signal
 from jaxinit.laws.rounded import all_numbers, cell
-from tests.probes import probe
+from tests.probes import keys, probe
 
 WIDTH, DEPTH = 64, 4
 HE = jaxinit.he_normal()
@@ -23,8 +23,7 @@ HE = jaxinit.he_normal()
 
 @functools.cache
 def found(init=HE, fn=jax.nn.relu, depth=DEPTH):
-    keys = jax.random.split(jax.random.key(0), depth)
-    weights = [init(key, (WIDTH, WIDTH)) for key in keys]
+    weights = [init(key, (WIDTH, WIDTH)) for key in keys(depth)]
     x = np.random.default_rng(1).normal(size=(WIDTH, WIDTH)).astype(np.float32)
     return signal.propagate([LAYERS[fn]] * depth, weights, x, probe)
 

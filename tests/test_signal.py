@@ -15,7 +15,7 @@ from jaxinit import signal
 from jaxinit._signal import measure
 from jaxinit._signal.recorder import Recorder
 from jaxinit._signal.verdict import judge
-from tests.probes import probe
+from tests.probes import keys, probe
 
 WIDTH, BATCH = 256, 64
 
@@ -34,8 +34,7 @@ def drawn(init, depth):
 
 @functools.cache
 def _drawn(init, depth):
-    keys = jax.random.split(jax.random.key(1), depth)
-    return [init(key, (WIDTH, WIDTH)) for key in keys]
+    return [init(key, (WIDTH, WIDTH)) for key in keys(depth)]
 
 
 def batch(width=WIDTH):
@@ -56,7 +55,7 @@ def only(layer, x, params=None, loss=total):
 
 
 def test_statistics_by_hand():
-    x = np.random.default_rng(0).normal(1, 2, (32, 8)).astype(np.float32)
+    x = np.random.default_rng(0).normal(1, 2, (BATCH, 8)).astype(np.float32)
     x[:, 3] = 0
     found = only(lambda _, x: x + 1 - 1, x)
     eigenvalues = np.linalg.eigvalsh(np.cov(x.T.astype(float)))
@@ -72,7 +71,7 @@ def test_statistics_by_hand():
     expected, _ = np.histogram(x[x != 0], 60, (x.min(), x.max()))
     assert np.abs(np.array(found.counts) - expected).sum() <= 2  # rounding of an edge
     assert sum(found.counts) == (x != 0).sum()
-    assert found.shape == (32, 8)
+    assert found.shape == (BATCH, 8)
     assert math.isnan(found.ratio)
     assert math.isnan(found.parameter_gradient_std)
 
@@ -300,7 +299,7 @@ def test_linen_parameters_without_their_collection():
 
 def test_nnx_layers_and_parameters():
     x, model = batch(), NNXNet(nnx.Rngs(0))
-    found = signal.propagate(model, None, x)
+    found = signal.propagate(model, None, x, probe)
     assert [layer.name for layer in found.layers] == [
         "layers/0",
         "layers/1 input",
@@ -315,9 +314,9 @@ def test_nnx_layers_and_parameters():
     assert type(model.layers[0]) is nnx.Linear  # left as it was
     assert found.layers[0].std == pytest.approx(float(model.layers[0](x).std()))
     zeros = jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param))
-    assert signal.propagate(model, zeros, x).verdict.name == "symmetric"
+    assert signal.propagate(model, zeros, x, probe).verdict.name == "symmetric"
     assert float(model.layers[0](x).std()) > 0
-    assert str(signal.propagate(model, None, x)) == str(found)
+    assert str(signal.propagate(model, None, x, probe)) == str(found)
 
 
 def test_what_is_inside_transformations_is_seen_from_outside():
@@ -490,8 +489,8 @@ def test_integers_and_other_dtypes():
         def __call__(self, ids):
             return linen.Dense(WIDTH, dtype=jnp.bfloat16)(linen.Embed(10, WIDTH)(ids))
 
-    ids = jnp.zeros((16, 4), jnp.int32)
-    found = signal.propagate(Lookup(), initial(Lookup(), ids), ids)
+    ids = np.zeros((16, 4), np.int32)
+    found = signal.propagate(Lookup(), initial(Lookup(), ids), ids, probe)
     assert [layer.name for layer in found.layers] == ["Embed_0", "Dense_0"]
     assert found.layers[1].shape == (16, 4, WIDTH)
 

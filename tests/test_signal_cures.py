@@ -10,7 +10,7 @@ import pytest
 
 import jaxinit
 from jaxinit import signal
-from tests.probes import probe
+from tests.probes import keys, probe
 
 WIDTH = BATCH = 64
 
@@ -61,7 +61,7 @@ RELU, TANH = times(1, jax.nn.relu), times(1, jnp.tanh)
 @functools.cache
 def _drawn(init, depth, shape):
     draw = jax.jit(init, static_argnums=1)
-    return [draw(key, shape) for key in jax.random.split(jax.random.key(1), depth)]
+    return [draw(key, shape) for key in keys(depth)]
 
 
 def drawn(init, depth, shape=(WIDTH, WIDTH)):

@@ -9,7 +9,7 @@ import pytest
 
 import jaxinit
 from jaxinit import signal
-from tests.probes import probe
+from tests.probes import keys, probe
 
 WIDTH, BATCH = 256, 64
 # Standard errors allowed: at five, a right value fails once in two million tests.
@@ -27,8 +27,7 @@ TANH, RELU, SELU, LINEAR = map(
 
 def drawn(init, depth, width=WIDTH, dtype=jnp.float32):
     draw = jax.jit(init, static_argnums=(1, 2))
-    keys = jax.random.split(jax.random.key(1), depth)
-    return [draw(key, (width, width), dtype) for key in keys]
+    return [draw(key, (width, width), dtype) for key in keys(depth)]
 
 
 def batch(width=WIDTH, size=BATCH):
@@ -159,8 +158,7 @@ def test_bfloat16_draws_of_jax_die_where_4096_are_summed_and_ours_do_not():
 
     for name, init in [("jax", jax.nn.initializers), ("ours", jaxinit)]:
         draw = jax.jit(init.he_normal(), static_argnums=(1, 2))
-        keys = jax.random.split(jax.random.key(1), depth)
-        weights = [draw(key, (inputs, units), jnp.bfloat16) for key in keys]
+        weights = [draw(key, (inputs, units), jnp.bfloat16) for key in keys(depth)]
         found = signal.propagate([copied] * depth, weights, batch(inputs), probe)
         moments = second_moments(found)
         ends[name] = moments[-1] / moments[0]
