@@ -24,7 +24,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 from jax.extend import core
+from jax.extend.core import primitives
 
 # Calls, whose bodies take the place of the call.
 _CALLS = {
@@ -180,8 +182,23 @@ class Graph:
             return self._while(eqn, inputs, loops)
         if name == "cond":
             return self._cond(eqn, inputs, loops)
+        if name == "reshape" and eqn.params["dimensions"] is not None:
+            return self._reshape(eqn, inputs, loops)
         outputs = [self._value(var.aval) for var in eqn.outvars]
         node = self._node(name, inputs, outputs, eqn.params, loops)
+        node.primitive = eqn.primitive
+        return outputs
+
+    def _reshape(self, eqn, inputs, loops) -> Sequence[Value]:
+        """A reshape of axes in another order, as two nodes; vmap makes such."""
+        (value,), order = inputs, tuple(map(int, eqn.params["dimensions"]))
+        shape = tuple(value.shape[i] for i in order)
+        moved = self._value(jax.ShapeDtypeStruct(shape, value.dtype))
+        node = self._node("transpose", inputs, [moved], {"permutation": order}, loops)
+        node.primitive = primitives.transpose_p
+        outputs = [self._value(var.aval) for var in eqn.outvars]
+        params = {**eqn.params, "dimensions": None}
+        node = self._node("reshape", [moved], outputs, params, loops)
         node.primitive = eqn.primitive
         return outputs
 

@@ -1,5 +1,6 @@
 """Meetings turned into uses: what each leaf is for where it meets activations."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -1062,6 +1063,8 @@ def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
             found |= {v.index for v in _owners(flow, node.inputs[0], places)}
     scores = {a.scores.index: a.scores for a in attentions}
     for meeting in flow.meetings:
+        if meeting.carried.opaque.strip("`") in ELEMENTWISE:
+            found |= set(_repeated(flow, meeting.node.inputs[meeting.position]))
         node = meeting.node
         learned = node.index in scores
         if node.op != "dot_general" or meeting.carried.opaque != PRODUCT:
@@ -1073,6 +1076,23 @@ def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
         if len(others) == 1 and (learned or others.copy().pop().leaf is None):
             found |= {value.index for value in others}
     return found
+
+
+def _repeated(flow: Flow, value: Value) -> Iterator[int]:
+    """Leaves of several axes that are repeated for a batch before anything else."""
+    pending, seen = [value], set()
+    while pending:
+        node = pending.pop().node
+        if node is None or node.index in seen:
+            continue
+        seen.add(node.index)
+        leaf = node.inputs[0] if node.inputs else node.output
+        wide = [size for size in leaf.shape if size > 1]
+        repeats = node.op in ("tile", "broadcast_in_dim")
+        if repeats and leaf.leaf is not None and len(wide) > 1:
+            if math.prod(node.output.shape) > math.prod(leaf.shape):
+                yield leaf.index
+        pending += [v for v in node.inputs if flow.has_leaves[v.index]]
 
 
 def _owners(flow: Flow, value: Value, axes: Iterable[int]) -> set[Value]:
