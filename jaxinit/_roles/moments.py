@@ -347,5 +347,6 @@ def _largest(spread: Spread, count: int) -> tuple[float, float]:
     order = np.argsort(values)
     shares = np.cumsum(_WEIGHTS[order]) / _WEIGHTS.sum()
     weights = np.diff(shares**count, prepend=0.0)
+    weights = (weights + np.append(weights[1:], 0.0)) / 2  # points are in the middle
     mean = float(values[order] @ weights)
     return mean, float(np.square(values[order] - mean) @ weights)

@@ -111,6 +111,7 @@ class Patterns:
             if i not in used and pattern in self.required and pattern not in allowed
             if not self._is_left_over(i, leaves)
             if not self._is_provided(i, leaves, positions)
+            if not self._is_another_model(i, leaves)
         ]
 
     def _why(
@@ -135,6 +136,21 @@ class Patterns:
         if isinstance(self._pairs[position][0], str | re.Pattern):
             return False
         return any(_matches(self._matchers[position], leaf) for leaf in leaves)
+
+    def _is_another_model(self, position: int, leaves: Sequence[Leaf]) -> bool:
+        """Whether a model does without a part that schemes ask for, such as attention.
+
+        The computation shows that; it must have another part that is required.
+        """
+        if not hasattr(self._pairs[position][0], "by_role"):
+            return False
+        required = [
+            matches
+            for (pattern, _), matches in zip(self._pairs, self._matchers, strict=True)
+            if hasattr(pattern, "by_role") and pattern in self.required
+        ]
+        known = [leaf for leaf in leaves if leaf.role is not None]
+        return any(_matches(matches, x) for matches in required for x in known)
 
     def _is_provided(
         self, position: int, leaves: Sequence[Leaf], positions: Sequence[int | None]

@@ -1,6 +1,5 @@
 """Recommended initializations by kind of model."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -208,14 +207,5 @@ def mlp(activation: Nonlinearity) -> Rules:
     """
     init = for_activation(activation).initializer
     assert isinstance(init, variance_scaling)  # as for all activations
-    return complete({KERNEL: _with_axes(init)}, [KERNEL])
-
-
-@dataclass(frozen=True)
-class _with_axes:  # noqa: N801 - used, and therefore spelled, as a function
-    """An initializer, with the axes of the leaf."""
-
-    init: variance_scaling
-
-    def __call__(self, leaf: Leaf) -> Initializer:
-        return dataclasses.replace(self.init, **axes(leaf))
+    kernel = by_fan(init.scale, init.mode, init.distribution)
+    return complete({KERNEL: kernel}, [KERNEL])
