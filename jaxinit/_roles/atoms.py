@@ -99,7 +99,7 @@ def reshaped(
     """The atoms of a reshaped value, and those whose axis is gone."""
     result: list[list[Atom]] = [[] for _ in new]
     gone: list[Atom] = []
-    for old_group, new_group in _groups(shape, new):
+    for old_group, new_group in groups(shape, new):
         sizes = [new[j] for j in new_group]
         weights = [math.prod(sizes[j + 1 :]) for j in range(len(sizes))]
         for position, i in enumerate(old_group):
@@ -163,7 +163,7 @@ def _placed(atom, size, later, sizes, weights) -> list[tuple[int, Atom]]:
     return [(j, replace(first, start=atom.start)), *found[1:]]
 
 
-def _groups(
+def groups(
     shape: Sequence[int], new: Sequence[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
     """The fewest consecutive axes of both shapes that have equal sizes."""

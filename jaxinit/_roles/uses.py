@@ -6,20 +6,18 @@ from dataclasses import replace
 import numpy as np
 
 from jaxinit._roles import atoms
-from jaxinit._roles.attention import Attention, axis_before
-from jaxinit._roles.contractions import axes_of, convolution_use, dot_use, stack_axes
-from jaxinit._roles.flow import (
-    CONSTANT,
-    PRODUCT,
-    ROOTS,
-    Flow,
-    Meeting,
+from jaxinit._roles.attention import Attention
+from jaxinit._roles.axes import (
+    axis_before,
     batch_and_free,
     contracted_axes,
-    is_one_hot,
     looked_up_axes,
     output_axes,
 )
+from jaxinit._roles.cells import Cells
+from jaxinit._roles.contractions import convolution_use, dot_use, kernel_nodes
+from jaxinit._roles.facts import CONSTANT, PRODUCT, ROOTS, Meeting
+from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.loops import Loops
 from jaxinit._roles.primitives import (
@@ -29,11 +27,22 @@ from jaxinit._roles.primitives import (
     LISTED,
     PRODUCTS,
     REDUCTIONS,
+    SCATTERS,
     SUMS,
 )
-from jaxinit._roles.regions import SCATTERED, End, follow, is_mask, scaled, stripped
+from jaxinit._roles.regions import End, follow, scaled
 from jaxinit._roles.residual import Residuals, branch_scales
 from jaxinit._roles.role import Section, Use
+from jaxinit._roles.values import is_mask, is_one_hot, stripped
+from jaxinit._roles.walks import ancestor
+
+
+def axes_of(meeting, places):
+    return meeting.leaf_axes(places)
+
+
+def stack_axes(meeting, shape):
+    return meeting.stack_axes
 
 
 def unknown(reason: str) -> Use:
@@ -116,7 +125,7 @@ class Uses:
         if node.op == "conv_general_dilated":
             if meeting.position != 1 or node.params["batch_group_count"] != 1:
                 return unknown("it is what a convolution moves over, not its window")
-            return convolution_use(meeting, shape)
+            return convolution_use(meeting)
         if node.op in CONTRACTIONS:
             return self._contracted(meeting, shape)
         if node.op in ("gather", "dynamic_slice") and meeting.position == 0:
@@ -139,7 +148,7 @@ class Uses:
         return inputs[1 - meeting.position] if len(inputs) == 2 else inputs[0]
 
     def _contracted(self, meeting: Meeting, shape) -> Use:
-        use = dot_use(meeting, shape)
+        use = dot_use(meeting)
         if is_one_hot(self._other_operand(meeting)):
             return replace(
                 use,
@@ -326,8 +335,7 @@ class Uses:
             elif self._residuals.contains(node):
                 pending.append(self._residuals.additions[node.index].branch)
             elif node.op in SUMS or node.op in (
-                *SCATTERED,
-                *SCATTERED,
+                *SCATTERS,
                 "gather",
                 "slice",
                 "split",
@@ -573,7 +581,7 @@ class Uses:
                 ]
                 if names:
                     parts[id(end)] = ", ".join(dict.fromkeys(names))
-        for end, name in self._loops.gates(owners):
+        for end, name in Cells(self._loops, owners).gates():
             parts.setdefault(id(end), name)
         for found in owners.values():
             for _, end in found:
@@ -646,8 +654,6 @@ class Uses:
         return False
 
     def _is_from(self, value: Value, root: Value) -> bool:
-        from jaxinit._roles.graph import ancestor
-
         return ancestor(root, value)
 
     def _find_followed(self) -> list[bool]:
@@ -930,17 +936,6 @@ def _owners_of(value: Value, owners) -> list[tuple[Node, End]]:
     """The ends that a value is, or is a copy of."""
     found = owners.get(value.index, ())
     return list(found or owners.get(stripped(value).index, ()))
-
-
-def kernel_nodes(flow: Flow) -> set[int]:
-    """Indices of the contractions of activations with leaves."""
-    return {
-        node.index
-        for node in flow.graph.nodes
-        if node.op in CONTRACTIONS
-        and any(map(flow.from_leaves, node.inputs[:2]))
-        and any(map(flow.data, node.inputs[:2]))
-    }
 
 
 def _is_root(flow: Flow, node: Node) -> bool:
