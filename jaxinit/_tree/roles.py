@@ -4,13 +4,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
-from jaxinit._roles.attention import find_attention
+from jaxinit._roles.attention import Attention, find_attention
+from jaxinit._roles.contractions import kernel_nodes
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Graph
 from jaxinit._roles.role import Role, Roles, Use
-from jaxinit._roles.uses import Uses, kernel_nodes, signals
+from jaxinit._roles.signals import signals
+from jaxinit._roles.uses import uses_of
 from jaxinit._tree.paths import joined, leaf_paths
 
 _PASSES = 3  # until all learned tokens are found
@@ -82,26 +86,31 @@ def roles(apply: Callable[..., Any], params: Any, *inputs: Any, **kwargs: Any) -
             name,
             tuple(x.shape),
             np.dtype(x.dtype) if not _is_key(x) else x.dtype,
-            tuple(uses.by_leaf.get(i, ())),
-            _reason(uses.by_leaf.get(i, ())),
+            tuple(uses.get(i, ())),
+            _reason(uses.get(i, ())),
         )
         for i, (name, x) in enumerate(zip(names, arrays, strict=True))
     ]
     return Roles(found, [*_short(batch), *_same(names, [leaves[i] for i in own])])
 
 
-def _read(closed, names: Sequence[str]) -> Uses:
+def _read(closed: core.ClosedJaxpr, names: Sequence[str]) -> dict[int, list[Use]]:
     """The uses of all leaves; learned tokens are found first, as they are inputs."""
     graph = Graph(closed, len(names))
     found: set[int] = set()
-    for _ in range(_PASSES):
-        flow = Flow(graph, found)
-        attentions = find_attention(flow, kernel_nodes(flow))
+    flow, attentions = _followed(graph, found)
+    for _ in range(_PASSES - 1):
         more = signals(flow, attentions) - found
         if not more:
             break
         found |= more
-    return Uses(flow, attentions, names)
+        flow, attentions = _followed(graph, found)
+    return uses_of(flow, attentions, names)
+
+
+def _followed(graph: Graph, found: set[int]) -> tuple[Flow, list[Attention]]:
+    flow = Flow(graph, found)
+    return flow, find_attention(flow, kernel_nodes(flow))
 
 
 def _is_array(leaf: Any) -> bool:
@@ -109,7 +118,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
