@@ -1,8 +1,8 @@
 """What is added to activations: biases, positions, shifts and running means.
 
-Take `x @ w + b` and `x @ w + p` of x: f32[2,5,6], b: f32[4], p: f32[5,4]. Both are added
-to the output of `w`, whose features are on the last axis. All that `b` has is features,
-so it is a bias of `w`; `p` has a value for each position besides.
+Take `x @ w + b` and `x @ w + p` of x: f32[2,5,6], b: f32[4], p: f32[5,4]. Both are
+added to the output of `w`, whose features are on the last axis. All that `b` has is
+features, so it is a bias of `w`; `p` has a value for each position besides.
 """
 
 from collections.abc import Sequence

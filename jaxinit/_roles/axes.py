@@ -2,8 +2,8 @@
 
 Take `einsum("bqd,bkd->bqk", q, k)`. Axis 0 of both operands is one of batches and the
 first of the output; axis 1 of `q` is free and the second, axis 1 of `k` the third; axis
-2 is contracted and in no output. So `output_axes` of `k` are `{0: 0, 1: 2}`, and what is
-before axis 2 of the output is axis 1 of `k`.
+2 is contracted and in no output. So `output_axes` of `k` are `{0: 0, 1: 2}`, and what
+is before axis 2 of the output is axis 1 of `k`.
 """
 
 from collections.abc import Callable, Iterable
@@ -61,7 +61,7 @@ def _others(rank: int, gone: Iterable[int]) -> list[int]:
 
 
 def looked_up_axes(node: Node) -> list[int]:
-    """Axes of the first input of a `gather`, or of a slice, that places are taken of."""
+    """Axes of the first input of a `gather`, or a slice, that places are taken of."""
     before = node.inputs[0].shape
     if node.op == "gather":
         sizes = node.params["slice_sizes"]

@@ -2,8 +2,8 @@
 
 Of `c = f * c + i * g; h = o * tanh(c)` the forget gate is what multiplies the carried
 `c`, the output gate what multiplies a function of the new one. A carried value that the
-gates themselves are computed from is the state of a GRU: `h = (1 - z) * n + z * h`, with
-update gate `z` and candidate `n`.
+gates themselves are computed from is the state of a GRU: `h = (1 - z) * n + z * h`,
+with update gate `z` and candidate `n`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """What an elementwise operation on leaves alone does to each of them.
 
-Take `1 + 0.5 * s` of a leaf `s`. The product makes its multiplier 0.5, the sum its offset
-1. A product with a constant array, `w * mask`, hides `w` behind it, and so does
+Take `1 + 0.5 * s` of a leaf `s`. The product makes its multiplier 0.5, the sum its
+offset 1. A product with a constant array, `w * mask`, hides `w` behind it, and so does
 `exp(w)`. Of `scale * rsqrt(variance)`, the scale is as it was.
 """
 

@@ -2,8 +2,8 @@
 
 Take `x + f(x)` with one kernel in `f`: the depth from `x` to `f(x)` is 1, so this is a
 residual addition. For every value, one set of bits says from which of some roots it is
-reached at all, another through one kernel or more, a third through two or more; one walk
-over the graph finds all of them.
+reached at all, another through one kernel or more, a third through two or more; one
+walk over the graph finds all of them.
 """
 
 from collections.abc import Iterable

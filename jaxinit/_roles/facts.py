@@ -108,7 +108,7 @@ class Meeting:
 
     def places(self, leaf_axis: int) -> list[int]:
         """Axes of the input that an axis of the leaf lies on."""
-        found = (any(a.axis == leaf_axis for a in atoms) for atoms in self.axes)
+        found = (any(a.axis == leaf_axis for a in axis) for axis in self.axes)
         return [i for i, lies in enumerate(found) if lies]
 
     @property

@@ -63,13 +63,12 @@ class Loops:
                 continue
             if node.op == "each" and _is_signal(node.output):
                 yield node.loops[-1]
-            elif node.op in _INDEXED and _is_signal(node.output):
-                if self._is_counted(node):
-                    yield from node.loops
+            elif node.op in _INDEXED and self._is_counted(node):
+                yield from node.loops
 
     def _is_counted(self, node: Node) -> bool:
-        """Whether the index of a node is what a loop counts, and not data."""
-        return any(
+        """Whether it takes signals at an index that a loop counts, and not data."""
+        return _is_signal(node.output) and any(
             self._from_carries[value.index] and not self._flow.data(value)
             for value in node.inputs[1:]
         )

@@ -1,8 +1,8 @@
 """Rules for operations that move numbers: what is on which axis of their outputs.
 
-Take `transpose(w, (1, 0))`. Its fact has the axes of the fact of `w` in the other order,
-and carries the same leaf. Of `w[:, 2]`, traced as a slice and a squeeze, the axes are
-the first of `w` alone, and index 2 of the other is `fixed`.
+Take `transpose(w, (1, 0))`. Its fact has the axes of the fact of `w` in the other
+order, and carries the same leaf. Of `w[:, 2]`, traced as a slice and a squeeze, the
+axes are the first of `w` alone, and index 2 of the other is `fixed`.
 """
 
 import math
@@ -30,9 +30,9 @@ from jaxinit._roles.facts import (
 from jaxinit._roles.graph import Node
 from jaxinit._roles.primitives import COPIES, LISTED, REDUCTIONS, SCATTERS
 
-# From a node, the facts of its inputs and the leaves that it carries, its outputs' facts.
+# From a node, the facts of its inputs and the leaves it carries, its outputs' facts.
 Rule = Callable[[Node, Sequence[Fact], Leaves], list[Fact]]
-# From a node and the fact of its first input, the axes of the output, and atoms that go.
+# From a node and the fact of its first input, the output's axes, and atoms that go.
 Relocation = Callable[[Node, Fact], tuple[Axes, Sequence[Atom]]]
 
 

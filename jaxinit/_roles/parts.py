@@ -1,8 +1,8 @@
 """Which part the output of a kernel plays in its model.
 
-Take the gated unit `(silu(x @ w1) * (x @ w3)) @ w2`. The end of `w1` is a factor behind a
-function that is not linear, so it is the gate; that of `w3` is what it multiplies, the
-up part. The operands of an attention, the gates of recurrent cells, what takes the
+Take the gated unit `(silu(x @ w1) * (x @ w3)) @ w2`. The end of `w1` is a factor behind
+a function that is not linear, so it is the gate; that of `w3` is what it multiplies,
+the up part. The operands of an attention, the gates of recurrent cells, what takes the
 output of an attention, and routers of experts are told in the same way: by what is done
 with the values, and by no name.
 """
@@ -72,7 +72,7 @@ def _takes_attention(structure: Structure, node: Node) -> bool:
 
 
 def _factor(structure: Structure, endings: Endings, end: End) -> str | None:
-    """A "gate" for a factor behind a function that is not linear, "up" for the other."""
+    """A "gate" for a factor behind a nonlinear function, "up" for the other."""
     for node in end.takers:
         if node.op != "mul" or end.function is None:
             continue

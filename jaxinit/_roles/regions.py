@@ -132,7 +132,7 @@ class _Region:
             self._taken.setdefault(value.index, (value, []))
 
     def _parts(self, node: Node) -> Iterator[End]:
-        """The ends of each part that is taken of a value: they have roots of their own."""
+        """The ends of each part that is taken of a value: each is a root."""
         position = self._positions[node.inputs[0].index]
         for part in node.outputs:
             if part.users or part.is_output:
@@ -185,7 +185,7 @@ class _Region:
         return self._only_position(cases)
 
     def _computed(self, node: Node) -> int | None:
-        """The position of what an elementwise operation gives, after a step of its own."""
+        """The position of what an elementwise operation gives, in a step of its own."""
         found = [self._operand(node, value) for value in node.inputs]
         operands = tuple(x for x in found if x is not None)
         if len(operands) < len(found):

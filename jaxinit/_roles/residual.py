@@ -235,7 +235,7 @@ class Residuals:
 
 
 def _unscaled(flow: Flow, value: Value) -> Value:
-    """The value that this one is, but for its places and a number that multiplies it."""
+    """The value that this one is, but for its places and a number that scales it."""
     while True:
         value = stripped(value)
         node = value.node

@@ -1,8 +1,8 @@
 """Parts of one axis of a leaf that have purposes of their own.
 
-Take a kernel w: f32[6,24] whose output is split into query, key and value. Its ends have
-three roots, and the atoms of each root say which columns of `w` it has: 0 to 7 are the
-query, 8 to 15 the key and 16 to 23 the value.
+Take a kernel w: f32[6,24] whose output is split into query, key and value. Its ends
+have three roots, and the atoms of each root say which columns of `w` it has: 0 to 7 are
+the query, 8 to 15 the key and 16 to 23 the value.
 """
 
 import itertools

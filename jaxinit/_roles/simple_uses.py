@@ -1,7 +1,7 @@
 """Uses of leaves that no contraction takes: scales and biases, tokens and tables.
 
-Take `table[ids]` of table: f32[10,6]. Axis 0 is looked up and axis 1 is one of features,
-so this is an embedding with in (0,), out (1,), fans 1 and 6.
+Take `table[ids]` of table: f32[10,6]. Axis 0 is looked up and axis 1 is one of
+features, so this is an embedding with in (0,), out (1,), fans 1 and 6.
 """
 
 import math

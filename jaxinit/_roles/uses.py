@@ -1,8 +1,9 @@
 """Meetings turned into uses: what each leaf is for where it meets activations.
 
 Take `gelu(layer_norm(x) * scale @ up)`. `scale` and `up` meet activations once each, in
-`mul` and in `dot_general`, which gives drafts of a scale and of a kernel. What is around
-them finishes the drafts: it is the scale of a normalization, and gelu follows `up`.
+`mul` and in `dot_general`, which gives drafts of a scale and of a kernel. What is
+around them finishes the drafts: it is the scale of a normalization, and gelu follows
+`up`.
 """
 
 from collections.abc import Iterator, Sequence

@@ -41,7 +41,8 @@ def roles(apply: Callable[..., Any], params: Any, *inputs: Any, **kwargs: Any) -
     >>> import jax.numpy as jnp
     >>> def apply(params, x):
     ...     return jax.nn.gelu(x @ params["up"] + params["b"]) @ params["down"]
-    >>> params = {"b": jnp.zeros(24), "down": jnp.zeros((24, 6)), "up": jnp.zeros((6, 24))}
+    >>> params = {"b": jnp.zeros(24), "down": jnp.zeros((24, 6))}
+    >>> params["up"] = jnp.zeros((6, 24))
     >>> found = roles(apply, params, jax.ShapeDtypeStruct((5, 6), "float32"))
     >>> found["up"].kind, found["up"].fan_in, found["up"].function
     ('kernel', 6, 'gelu')
@@ -52,46 +53,61 @@ def roles(apply: Callable[..., Any], params: Any, *inputs: Any, **kwargs: Any) -
         raise TypeError(
             f"apply must be a function of parameters and inputs, got {apply!r}."
         )
-    pairs = [(joined(path), leaf) for path, leaf in leaf_paths(params)]
-    leaves, treedef = jax.tree.flatten(params)
-    own = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
-    if not own:
+    names = [joined(path) for path, leaf in leaf_paths(params) if _is_array(leaf)]
+    leaves = [leaf for leaf in jax.tree.leaves(params) if _is_array(leaf)]
+    if not leaves:
         raise TypeError(
             "params must have at least one array or jax.ShapeDtypeStruct among its "
-            f"leaves, got {type(params).__name__} of {len(leaves)} leaves."
+            f"leaves, got {type(params).__name__} of "
+            f"{len(jax.tree.leaves(params))} leaves."
         )
-    given, given_tree = jax.tree.flatten((inputs, kwargs))
-    traced = [i for i, leaf in enumerate(given) if _is_array(leaf)]
+    closed, batch = _traced(apply, params, (inputs, kwargs))
+    uses = _read(closed, names)
+    found = [
+        _role(name, leaf, uses.get(i, ()))
+        for i, (name, leaf) in enumerate(zip(names, leaves, strict=True))
+    ]
+    return Roles(found, [*_short(batch), *_same(names, leaves)])
+
+
+def _traced(
+    apply: Callable[..., Any], params: Any, given: tuple[tuple, dict[str, Any]]
+) -> tuple[core.ClosedJaxpr, list[jax.ShapeDtypeStruct]]:
+    """What `apply` computes from arrays in its arguments, and those of its inputs."""
+    arrays, fill_params = _opened(params)
+    batch, fill_given = _opened(given)
 
     def call(arrays, batch):
-        filled = _filled(leaves, own, arrays)
-        args, options = jax.tree.unflatten(given_tree, _filled(given, traced, batch))
-        outputs = apply(jax.tree.unflatten(treedef, filled), *args, **options)
+        args, options = fill_given(batch)
+        outputs = apply(fill_params(arrays), *args, **options)
         return [leaf for leaf in jax.tree.leaves(outputs) if _is_array(leaf)]
 
-    arrays = [_shape(leaves[i]) for i in own]
-    batch = [_shape(given[i]) for i in traced]
     try:
-        closed = jax.make_jaxpr(call)(arrays, batch)
+        return jax.make_jaxpr(call)(arrays, batch), batch
     except Exception as error:
         error.add_note(
-            f"apply(params, *inputs) was traced by jaxinit.roles, with {len(own)} "
+            f"apply(params, *inputs) was traced by jaxinit.roles, with {len(arrays)} "
             f"arrays in params and the inputs {', '.join(map(_text, batch)) or 'none'}."
         )
         raise
-    names = [pairs[i][0] for i in own]
-    uses = _read(closed, names)
-    found = [
-        Role(
-            name,
-            tuple(x.shape),
-            np.dtype(x.dtype) if not _is_key(x) else x.dtype,
-            tuple(uses.get(i, ())),
-            _reason(uses.get(i, ())),
-        )
-        for i, (name, x) in enumerate(zip(names, arrays, strict=True))
-    ]
-    return Roles(found, [*_short(batch), *_same(names, [leaves[i] for i in own])])
+
+
+def _opened(tree: Any) -> tuple[list[jax.ShapeDtypeStruct], Callable[[Any], Any]]:
+    """The arrays in a tree, as shapes, and what puts others in their place."""
+    leaves, treedef = jax.tree.flatten(tree)
+    places = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+
+    def filled(arrays: Sequence[Any]) -> Any:
+        own = dict(zip(places, arrays, strict=True))
+        return treedef.unflatten(own.get(i, leaf) for i, leaf in enumerate(leaves))
+
+    shapes = [jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in places]
+    return shapes, filled
+
+
+def _role(name: str, leaf: Any, uses: Sequence[Use]) -> Role:
+    dtype = leaf.dtype if _is_key(leaf) else np.dtype(leaf.dtype)
+    return Role(name, tuple(leaf.shape), dtype, tuple(uses), _reason(uses))
 
 
 def _read(closed: core.ClosedJaxpr, names: Sequence[str]) -> dict[int, list[Use]]:
@@ -121,17 +137,6 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-
-def _filled(leaves: Sequence[Any], places: Sequence[int], values: Sequence[Any]):
-    filled = list(leaves)
-    for place, value in zip(places, values, strict=True):
-        filled[place] = value
-    return filled
-
-
 def _text(x: jax.ShapeDtypeStruct) -> str:
     return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 
@@ -148,8 +153,8 @@ def _short(batch: Sequence[jax.ShapeDtypeStruct]) -> list[str]:
     if not short:
         return []
     return [
-        f"{', '.join(short)}: an axis of length 1 may hide what a leaf is for, such as a "
-        "position; give inputs that are longer."
+        f"{', '.join(short)}: an axis of length 1 may hide what a leaf is for, such as "
+        "a position; give inputs that are longer."
     ]
 
 
