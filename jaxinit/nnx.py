@@ -112,9 +112,9 @@ def create(
     of the model depends on, such as a forward pass, is left out. A second call with the
     same `fun` and other keys compiles nothing.
 
-    With a scheme, every `nnx.Param` is that of `jaxinit.plan` by it, with the key of the
-    stream "params" or else of the default one, and with the roles that the model's call
-    gives them. All other state is that of `fun`.
+    With a scheme, every `nnx.Param` is that of `jaxinit.plan` by it, with the key of
+    the stream "params" or else of the default one, and with the roles that the model's
+    call gives them. All other state is that of `fun`.
 
     With a mesh, every device makes its own shard of each array, as the metadata of its
     `nnx.Variable` say, from `nnx.with_partitioning`, mapped by `nnx.logical_axis_rules`

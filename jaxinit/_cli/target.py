@@ -169,18 +169,18 @@ def roles_of(
     """
     target = _owner(target)
     if _has_init_and_apply(target):
-        from jaxinit import linen
+        from jaxinit.linen import roles
 
         module, options = _linen_module(target, keywords)
         _check_call(module, inputs, options)
-        return linen.roles(module, *inputs, **options)
+        return roles(module, *inputs, **options)
     _refuse_drawn(target)
     if callable(target) and "rngs" in _signature(target).parameters:
-        from jaxinit import nnx
+        from jaxinit.nnx import roles
 
         own, options = _divided(target, keywords)
         _check_constructor(target, own)
-        return nnx.roles(lambda rngs: target(rngs=rngs, **own), *inputs, **options)
+        return roles(lambda rngs: target(rngs=rngs, **own), *inputs, **options)
     raise _no_model(target)
 
 

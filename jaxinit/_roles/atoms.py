@@ -59,33 +59,37 @@ def _sliced(atom: Atom, start: int, stop: int, step: int) -> Atom | None:
     high = min(stop, atom.offset + atom.span)
     if low >= high:
         return None
-    if step != 1:
-        if (low, high) != (start, stop) or atom.inner != 1 or atom.size < high - low:
-            return None
-        size = -(-(high - low) // step)
-        begin = atom.start + atom.stride * (low - atom.offset)
-        return replace(
-            atom,
-            start=begin,
-            size=size,
-            stride=atom.stride * step,
-            offset=0,
-            span=size,
-        )
     first, length = low - atom.offset, high - low
+    if step != 1:
+        is_whole = (low, high) == (start, stop) and atom.size >= length
+        return _strided(atom, first, length, step) if is_whole else None
     moved = replace(atom, offset=low - start, span=length)
     period = atom.inner * atom.size
     if first % period == 0 and length % period == 0:
         return moved
     if first // period != (first + length - 1) // period:
         return None
-    first %= period
-    begin = atom.start + atom.stride * (first // atom.inner)
-    if first // atom.inner == (first + length - 1) // atom.inner:
-        return replace(moved, start=begin, size=1, inner=length)
-    if first % atom.inner or length % atom.inner:
+    return _within_period(moved, first % period, length)
+
+
+def _strided(atom: Atom, first: int, length: int, step: int) -> Atom | None:
+    """The atom of every few places of a slice."""
+    if atom.inner != 1:
         return None
-    return replace(moved, start=begin, size=length // atom.inner)
+    size = -(-length // step)
+    start, stride = atom.start + atom.stride * first, atom.stride * step
+    return replace(atom, start=start, size=size, stride=stride, offset=0, span=size)
+
+
+def _within_period(atom: Atom, first: int, length: int) -> Atom | None:
+    """The atom of a slice in which no digit comes twice."""
+    inner = atom.inner
+    begin = atom.start + atom.stride * (first // inner)
+    if first // inner == (first + length - 1) // inner:
+        return replace(atom, start=begin, size=1, inner=length)
+    if first % inner or length % inner:
+        return None
+    return replace(atom, start=begin, size=length // inner)
 
 
 def shifted(axis: Axis, by: int) -> Axis:
@@ -99,13 +103,12 @@ def reshaped(
     """The atoms of a reshaped value, and those whose axis is gone."""
     result: list[list[Atom]] = [[] for _ in new]
     gone: list[Atom] = []
-    for old_group, new_group in _groups(shape, new):
+    for old_group, new_group in groups(shape, new):
         sizes = [new[j] for j in new_group]
-        weights = [math.prod(sizes[j + 1 :]) for j in range(len(sizes))]
         for position, i in enumerate(old_group):
             later = math.prod(shape[k] for k in old_group[position + 1 :])
             for atom in axes[i]:
-                placed = _placed(atom, shape[i], later, sizes, weights)
+                placed = _placed(atom, shape[i], later, sizes)
                 if not placed:
                     gone += [atom] if atom.size == 1 else []
                 for j, part in placed:
@@ -113,57 +116,71 @@ def reshaped(
     return tuple(map(tuple, result)), gone
 
 
-def _placed(atom, size, later, sizes, weights) -> list[tuple[int, Atom]]:
-    """Where the digits of an atom go; `later` is the size of what follows its axis."""
+Placed = list[tuple[int, Atom]]  # which of some new axes, and the atom on it
+
+
+def _placed(atom: Atom, size: int, later: int, sizes: Sequence[int]) -> Placed:
+    """Where the digits of an atom go.
+
+    Args:
+        atom: the atom.
+        size: size of its axis.
+        later: size of what follows its axis among those that are reshaped.
+        sizes: sizes of the new axes.
+    """
     if atom.size == 1:
-        ones = [j for j, n in enumerate(sizes) if n == 1]
-        if len(sizes) == 1:
-            ones = [0]
-        return [
-            (j, replace(atom, inner=sizes[j], offset=0, span=sizes[j]))
-            for j in ones[:1]
-            if atom.span == size
-        ]
+        return _single_placed(atom, sizes) if atom.span == size else []
+    weights = [math.prod(sizes[j + 1 :]) for j in range(len(sizes))]
+    if atom.span != size:
+        return _part_placed(atom, later, sizes, weights)
+    return _digits_placed(atom, later, sizes, weights)
+
+
+def _single_placed(atom: Atom, sizes: Sequence[int]) -> Placed:
+    """An atom at one index goes to an axis of size one, or to all there is."""
+    ones = [0] if len(sizes) == 1 else [j for j, n in enumerate(sizes) if n == 1]
+    return [
+        (j, replace(atom, inner=sizes[j], offset=0, span=sizes[j])) for j in ones[:1]
+    ]
+
+
+def _part_placed(
+    atom: Atom, later: int, sizes: Sequence[int], weights: Sequence[int]
+) -> Placed:
+    """A part of a concatenation, which must keep its place."""
+    for j, (n, weight) in enumerate(zip(sizes, weights, strict=True)):
+        ends = [x * later for x in (atom.offset, atom.span, atom.inner)]
+        fits = not any(x % weight for x in ends)
+        offset, span, inner = (x // weight for x in ends)
+        if math.prod(sizes[:j]) == 1 and fits and offset + span <= n:
+            return [(j, replace(atom, inner=inner, offset=offset, span=span))]
+    return []
+
+
+def _digits_placed(
+    atom: Atom, later: int, sizes: Sequence[int], weights: Sequence[int]
+) -> Placed:
+    """An atom of a whole axis: a digit of its own on each new axis that it reaches."""
     low, high = atom.inner * later, atom.inner * atom.size * later
-    offset, span = atom.offset * later, atom.span * later
-    if atom.span != size:  # a part of a concatenation: it must keep its place
-        for j, (n, weight) in enumerate(zip(sizes, weights, strict=True)):
-            fits = not (offset % weight or span % weight or low % weight)
-            alone = math.prod(sizes[:j]) == 1
-            if alone and fits and offset // weight + span // weight <= n:
-                inner, offset, span = low // weight, offset // weight, span // weight
-                return [(j, replace(atom, inner=inner, offset=offset, span=span))]
-        return []
-    found = []
-    covered = 1
+    found: Placed = []
     for j, (n, weight) in enumerate(zip(sizes, weights, strict=True)):
         bottom, top = max(low, weight), min(high, weight * n)
         if bottom >= top or n == 1:
             continue
         if top % bottom or bottom % weight or bottom % low:
             return []
-        covered *= top // bottom
-        found.append(
-            (
-                j,
-                replace(
-                    atom,
-                    start=0,
-                    size=top // bottom,
-                    inner=bottom // weight,
-                    stride=atom.stride * (bottom // low),
-                    offset=0,
-                    span=n,
-                ),
-            )
+        size, inner, stride = top // bottom, bottom // weight, bottom // low
+        digit = Atom(
+            atom.leaf, atom.axis, 0, size, atom.stride * stride, inner, 0, span=n
         )
-    if covered != atom.size:
+        found.append((j, digit))
+    if math.prod(digit.size for _, digit in found) != atom.size:
         return []
     j, first = found[0]
     return [(j, replace(first, start=atom.start)), *found[1:]]
 
 
-def _groups(
+def groups(
     shape: Sequence[int], new: Sequence[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
     """The fewest consecutive axes of both shapes that have equal sizes."""

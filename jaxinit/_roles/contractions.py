@@ -6,42 +6,44 @@ transposed or reshaped kernel, atoms say which of its axes is where.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 
 from jaxinit._roles.atoms import Atom
-from jaxinit._roles.flow import Meeting, batch_and_free, contracted_axes
+from jaxinit._roles.axes import batch_and_free, contracted_axes
+from jaxinit._roles.facts import Meeting
+from jaxinit._roles.flow import Flow
+from jaxinit._roles.graph import Node
+from jaxinit._roles.primitives import CONTRACTIONS
 from jaxinit._roles.role import Use
 
 
-def axes_of(meeting: Meeting, places: Iterable[int]) -> tuple[int, ...]:
-    """Axes of the leaf that lie on these axes of the input."""
-    return tuple(sorted({a.axis for i in places for a in meeting.axes[i]}))
+def kernel_nodes(flow: Flow) -> set[int]:
+    """Indices of the contractions of activations with leaves."""
+    return {
+        node.index
+        for node in flow.graph.nodes
+        if node.op in CONTRACTIONS
+        and any(map(flow.from_leaves, node.inputs[:2]))
+        and any(map(flow.data, node.inputs[:2]))
+    }
 
 
-def stack_axes(meeting: Meeting, shape: Sequence[int]) -> tuple[int, ...]:
-    """Axes of the leaf of which one place was taken."""
-    standing = {atom.axis for axis in meeting.axes for atom in axis}
-    fixed = {a.axis for a in meeting.fixed if shape[a.axis] > 1} - standing
-    return tuple(sorted(meeting.carried.stack | fixed))
-
-
-def dot_use(meeting: Meeting, shape: Sequence[int]) -> Use:
+def dot_use(meeting: Meeting) -> Use:
     """The use of a kernel in `dot_general`."""
     node, side = meeting.node, meeting.position
-    value = node.inputs[side]
     contracted = contracted_axes(node, side)
     batch, free = batch_and_free(node, side)
-    inside, outside = axes_of(meeting, contracted), axes_of(meeting, free)
+    inside, outside = meeting.leaf_axes(contracted), meeting.leaf_axes(free)
     if set(inside) & set(outside):
         return Use("unknown", reason="one of its axes has both inputs and outputs")
-    grouped = axes_of(meeting, batch)
+    grouped = meeting.leaf_axes(batch)
     return Use(
         "kernel",
         in_axis=inside,
         out_axis=outside,
         batch_axis=tuple(a for a in grouped if a not in inside + outside),
-        stack_axis=stack_axes(meeting, shape),
-        fan_in=math.prod(value.shape[i] for i in contracted),
+        stack_axis=meeting.stack_axes,
+        fan_in=math.prod(meeting.weights.shape[i] for i in contracted),
         fan_out=math.prod(_extent(meeting.axes[i]) for i in free),
         multiplier=meeting.carried.multiplier,
     )
@@ -52,26 +54,24 @@ def _extent(axis: tuple[Atom, ...]) -> int:
     return max((atom.span for atom in axis), default=1)
 
 
-def convolution_use(meeting: Meeting, shape: Sequence[int]) -> Use:
+def convolution_use(meeting: Meeting) -> Use:
     """The use of a kernel in `conv_general_dilated`."""
-    params = meeting.node.params
-    value = meeting.node.inputs[1]
+    params, value = meeting.node.params, meeting.weights
     out, inside, *window = params["dimension_numbers"].rhs_spec
     groups = params["feature_group_count"]
     strides = math.prod(params["lhs_dilation"])
     ensemble = _groups_of_their_own(meeting, out, value.shape[out], groups)
-    for axis in ensemble:
-        groups //= shape[axis]
+    ensembles = math.prod(meeting.shape[axis] for axis in ensemble)
+    groups //= ensembles
+    features = ensembles * groups
     field = math.prod(value.shape[i] for i in window)
-    spatial = axes_of(meeting, window)
-    features = math.prod(shape[a] for a in ensemble) * groups
     return Use(
         "convolution",
-        in_axis=axes_of(meeting, [inside]),
-        out_axis=tuple(a for a in axes_of(meeting, [out]) if a not in ensemble),
+        in_axis=meeting.leaf_axes([inside]),
+        out_axis=tuple(a for a in meeting.leaf_axes([out]) if a not in ensemble),
         batch_axis=ensemble,
-        stack_axis=stack_axes(meeting, shape),
-        spatial_axis=spatial,
+        stack_axis=meeting.stack_axes,
+        spatial_axis=meeting.leaf_axes(window),
         fan_in=_whole(value.shape[inside] * field / strides),
         fan_out=_whole(value.shape[out] / features * field),
         groups=groups,
@@ -84,7 +84,9 @@ def _whole(number: float) -> float:
     return int(number) if number == int(number) else number
 
 
-def _groups_of_their_own(meeting, out, size, groups) -> tuple[int, ...]:
+def _groups_of_their_own(
+    meeting: Meeting, out: int, size: int, groups: int
+) -> tuple[int, ...]:
     """Axes of the leaf that only say which group it is: those of an ensemble."""
     if groups == 1:
         return ()
@@ -97,3 +99,33 @@ def _groups_of_their_own(meeting, out, size, groups) -> tuple[int, ...]:
         and groups % atom.size == 0
         and any(other.axis != atom.axis for other in atoms)
     )
+
+
+def modulated(flow: Flow) -> Iterator[int]:
+    """Leaves that activations scale, one axis of which is then summed over.
+
+    Another axis of the leaf is left free: the product is a kernel made of both.
+    """
+    for node in flow.graph.nodes:
+        if node.op in _SUMMING and all(map(flow.data, node.inputs[:2])):
+            for side in (0, 1):
+                yield from _summed_and_free(flow, node, side)
+
+
+_SUMMING = ("dot_general", "conv_general_dilated")
+
+
+def _summed_and_free(flow: Flow, node: Node, side: int) -> Iterator[int]:
+    """Leaves with an axis that a contraction sums over, and one that it leaves free."""
+    if node.op == "dot_general":
+        summed, free = contracted_axes(node, side), batch_and_free(node, side)[1]
+    else:
+        numbers = node.params["dimension_numbers"]
+        spec = numbers.rhs_spec if side else numbers.lhs_spec
+        summed, free = spec[1:2], spec[:1] if side else ()
+    axes = flow.fact(node.inputs[side]).axes
+    inside = {(a.leaf, a.axis) for i in summed for a in axes[i] if a.size > 1}
+    outside = {(a.leaf, a.axis) for i in free for a in axes[i] if a.size > 1}
+    for leaf, axis in inside:
+        if any(of == leaf and other != axis for of, other in outside):
+            yield leaf

@@ -294,23 +294,3 @@ def _scan_operands(eqn: core.JaxprEqn, body: core.Jaxpr) -> tuple[int, int]:
 
     carried = equal(eqn.outvars, body.outvars)
     return equal(eqn.invars, body.invars) - carried, carried
-
-
-def ancestor(early: Value, late: Value) -> bool:
-    """Whether `late` is computed from `early`, by no back edge."""
-    if early is late:
-        return True
-    first = -1 if early.node is None else early.node.index
-    seen: set[int] = set()
-    pending = [late.node] if late.node else []
-    while pending:
-        node = pending.pop()
-        if node.index in seen or node.index <= first:
-            continue
-        seen.add(node.index)
-        for value in node.inputs:
-            if value is early:
-                return True
-            if value.node:
-                pending.append(value.node)
-    return False

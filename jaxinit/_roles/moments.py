@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxinit._roles.flow import Flow, contracted_axes
+from jaxinit._roles.axes import contracted_axes
 from jaxinit._roles.functions import FUNCTIONS, plain_params
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import (
@@ -39,8 +39,10 @@ from jaxinit._roles.primitives import (
     REDUCTIONS,
     SUMS,
 )
-from jaxinit._roles.regions import is_mask
 from jaxinit._roles.residual import Residuals
+from jaxinit._roles.role import Use
+from jaxinit._roles.structure import Structure
+from jaxinit._roles.values import is_mask
 
 _LARGEST = 40  # operations in one expression
 _GRID = np.linspace(-9.0, 9.0, 3601)
@@ -122,29 +124,27 @@ class Moments:
 
     def __init__(
         self,
-        flow: Flow,
-        kernels: set[int],
-        residuals: Residuals,
+        structure: Structure,
         places: Mapping[int, tuple[int, int | None]],
-        attended: Mapping[int, Value],
         factors: Mapping[int, float],
     ):
-        """Args:
-        flow: what is known of the graph.
-        kernels: indices of contractions with leaves.
-        residuals: its residual streams.
-        places: for the index of each writer, its number and the total.
-        attended: for the index of an attention's output, the value that it averages.
-        factors: numbers that multiply outputs before a function, or before they are
-            added to a stream, by the index of the contraction.
+        """Follows a graph, given what is found in it.
+
+        Args:
+            structure: what is found in the graph.
+            places: for the index of each writer, its number and the total.
+            factors: numbers that multiply outputs before a function, or before they are
+                added to a stream, by the index of the contraction.
         """
-        self._flow, self._kernels, self._attended = flow, kernels, attended
+        flow = self._flow = structure.flow
+        self._kernels = structure.kernels
+        self._attended = {x.output.index: x.value for x in structure.attentions}
         self._places, self._factors = places, factors
         self._roots = 0
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         self.entering: dict[int, float] = {}
         self.wanted: dict[int, float] = {}
-        self._begins = _begins(residuals)
+        self._begins = _begins(structure.residuals)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
                 self._spreads[value.index] = self._normal()
@@ -152,6 +152,11 @@ class Moments:
             for node in flow.graph.nodes:
                 for output, spread in zip(node.outputs, self._of(node), strict=False):
                     self._spreads[output.index] = spread
+
+    def variance(self, node: Node, use: Use) -> float:
+        """The variance that the entries of a kernel need."""
+        terms = use.fan_in * self.entering[node.index] * use.multiplier**2
+        return self.wanted[node.index] / terms if terms else 0.0
 
     def _normal(self, mean: float = 0.0, variance: float = 1.0) -> Spread:
         """A new variable."""
@@ -347,6 +352,5 @@ def _largest(spread: Spread, count: int) -> tuple[float, float]:
     order = np.argsort(values)
     shares = np.cumsum(_WEIGHTS[order]) / _WEIGHTS.sum()
     weights = np.diff(shares**count, prepend=0.0)
-    weights = (weights + np.append(weights[1:], 0.0)) / 2  # points are in the middle
     mean = float(values[order] @ weights)
     return mean, float(np.square(values[order] - mean) @ weights)

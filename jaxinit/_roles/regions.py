@@ -10,27 +10,31 @@ they are added to the same input of the function.
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from jaxinit._roles.flow import ROOTS, Flow
+from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, Function, plain_params, replayed
-from jaxinit._roles.graph import Node, Value, ancestor
+from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import (
-    CONTRACTIONS,
+    ADDITIONS,
     COPIES,
     ELEMENTWISE,
     LISTED,
+    PARTS,
     PRODUCTS,
+    RELOCATIONS,
+    SCATTERS,
     SUMS,
 )
+from jaxinit._roles.values import is_mask
+from jaxinit._roles.walks import ancestor, reached
 
-# All numbers of a value, in other places.
-_WHOLE = frozenset(
-    "transpose reshape squeeze expand_dims broadcast_in_dim pad rev tile stacked branches".split()
-)
-SCATTERED = ("scatter-add", "scatter_add")  # sums of rows, as of the edges of a graph
-_PARTS = frozenset("slice split unstack dynamic_slice gather".split())
+_WHOLE = COPIES | RELOCATIONS | {"branches", "stacked"}
+
+# An operation, its parameters, and its operands: numbers, or positions of results, of
+# which 0 is the root and `n` what step `n - 1` gives.
+Step = tuple[str, tuple, tuple[int | float, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,232 +55,231 @@ class End:
     takers: tuple[Node, ...]
     hidden: str = ""
 
+    @property
+    def is_gate(self) -> bool:
+        """Whether its function goes from 0 to 1, as a sigmoid does."""
+        return self.function is not None and self.function.is_gate
+
+    @property
+    def known_function(self) -> Function | None:
+        """Its function, if nothing hides what follows."""
+        return None if self.hidden else self.function
+
+    @property
+    def function_name(self) -> str | None:
+        """The name of its function, if there is one that nothing hides."""
+        return self.known_function.name if self.known_function is not None else None
+
 
 def follow(flow: Flow, start: Value, is_residual: Callable[[Node], bool]) -> list[End]:
-    """All ends of what follows a value."""
-    return list(_follow(flow, start, is_residual, {start.index: 0}, []))
-
-
-def _follow(flow, start, is_residual, region, steps) -> Iterator[End]:
-    """The ends of one root.
+    """All ends of what follows a value.
 
     Args:
         flow: what is known.
-        start: the root.
+        start: the value.
         is_residual: whether a node adds a branch to a residual stream.
-        region: position in the results of `steps` of each value, by its index.
-        steps: what was done on the way to the root.
     """
-    queue: list[int] = []
-    nodes: dict[int, Node] = {}
-    taken: dict[int, tuple[Value, list[Node]]] = {}
-    hidden: dict[int, str] = {}
+    return list(_Region(flow, start, is_residual, {start.index: 0}, []).ends())
 
-    def push(value: Value) -> None:
+
+class _Region:
+    """What functions of one root give."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        root: Value,
+        is_residual: Callable[[Node], bool],
+        positions: dict[int, int],
+        steps: list[Step],
+    ):
+        """A region with its first values.
+
+        Args:
+            flow: what is known.
+            root: the root.
+            is_residual: whether a node adds a branch to a residual stream.
+            positions: that of each value in the results of `steps`, by its index.
+            steps: what was done on the way to the root.
+        """
+        self._flow, self._root, self._is_residual = flow, root, is_residual
+        self._positions, self._steps = positions, steps
+        self._nodes: dict[int, Node] = {}
+        self._queue: list[int] = []  # a heap: nodes are visited in their order
+        self._taken: dict[int, tuple[Value, list[Node]]] = {}
+        self._hidden: dict[int, str] = {}
+        for index in list(positions):
+            self._push(flow.graph.values[index])
+
+    def ends(self) -> Iterator[End]:
+        while self._queue:
+            node = self._nodes[heapq.heappop(self._queue)]
+            if node.op in PARTS and node.inputs[0].index in self._positions:
+                yield from self._parts(node)
+            else:
+                self._visit(node)
+        for index, (value, takers) in self._taken.items():
+            function = _function(self._steps, self._positions[index])
+            hidden = self._hidden.get(index, "")
+            yield End(self._root, value, function, tuple(takers), hidden)
+
+    def _push(self, value: Value) -> None:
         for node in value.users:
-            if node.index not in nodes:
-                nodes[node.index] = node
-                heapq.heappush(queue, node.index)
+            if node.index not in self._nodes:
+                self._nodes[node.index] = node
+                heapq.heappush(self._queue, node.index)
         if value.is_output:
-            taken.setdefault(value.index, (value, []))
+            self._taken.setdefault(value.index, (value, []))
 
-    for index in list(region):
-        push(flow.graph.values[index])
-    while queue:
-        node = nodes[heapq.heappop(queue)]
-        inside = [v for v in node.inputs if v.index in region]
-        if not inside:  # a loop's next value
-            inside = [v for v in node.sources() if v.index in region]
-        if node.op in _PARTS and node.inputs[0].index in region:
-            position = region[node.inputs[0].index]
-            for part in node.outputs:
-                if part.users or part.is_output:
-                    inner = {scaled(flow, part)[0].index: position}
-                    yield from _follow(flow, part, is_residual, inner, [*steps])
-            continue
-        position = _position(flow, node, region, steps, is_residual, start)
-        if position is None:
-            for value in inside:
-                taken.setdefault(value.index, (value, []))[1].append(node)
-                if node.op not in LISTED:
-                    hidden[value.index] = node.op
-            continue
-        for value in node.outputs[:1]:
-            region[value.index] = position
-            push(value)
-    for index, (value, takers) in taken.items():
-        function = _function(steps, region[index])
-        yield End(start, value, function, tuple(takers), hidden.get(index, ""))
+    def _parts(self, node: Node) -> Iterator[End]:
+        """The ends of each part that is taken of a value: each is a root."""
+        position = self._positions[node.inputs[0].index]
+        for part in node.outputs:
+            if part.users or part.is_output:
+                inner = {scaled(self._flow, part)[0].index: position}
+                region = _Region(
+                    self._flow, part, self._is_residual, inner, [*self._steps]
+                )
+                yield from region.ends()
 
+    def _visit(self, node: Node) -> None:
+        position = self._position(node)
+        if position is not None:
+            for value in node.outputs[:1]:
+                self._positions[value.index] = position
+                self._push(value)
+            return
+        # of a loop's next value, no input is in the region
+        for value in self._inside(node.inputs) or self._inside(node.sources()):
+            self._taken.setdefault(value.index, (value, []))[1].append(node)
+            if node.op not in LISTED:
+                self._hidden[value.index] = node.op
 
-def _position(flow, node, region, steps, is_residual, start) -> int | None:
-    """Where the result of a node is, if it is one of functions of the root."""
-    if node.op in COPIES or node.op in _WHOLE:
-        if node.op == "optimization_barrier" and len(node.inputs) > 1:
+    def _inside(self, values: Sequence[Value]) -> list[Value]:
+        return [value for value in values if value.index in self._positions]
+
+    def _position(self, node: Node) -> int | None:
+        """Where the result of a node is, if it is one of functions of the root."""
+        if node.op in _WHOLE:
+            several = node.op == "optimization_barrier" and len(node.inputs) > 1
+            return None if several else self._only_position(node.inputs)
+        if node.op in SCATTERS and not self._flow.data(node.inputs[0]):
+            return self._positions.get(node.inputs[2].index)
+        is_function = node.op in ELEMENTWISE and node.op in FUNCTIONS
+        if not is_function or self._is_residual(node):
             return None
-        inside = {region[v.index] for v in node.inputs if v.index in region}
-        return inside.pop() if len(inside) == 1 else None
-    if node.op in SCATTERED and not flow.data(node.inputs[0]):
-        return region.get(node.inputs[2].index)
-    if node.op not in ELEMENTWISE or node.op not in FUNCTIONS:
-        return None
-    if is_residual(node):
-        return None
-    if node.op == "select_n":
-        masked = _masked(flow, node, region)
-        if masked is not None:
-            return masked
-    operands: list[int | float] = []
-    for value in node.inputs:
-        if value.index in region:
-            operands.append(region[value.index])
-            continue
-        number = flow.number(value)
-        if number is None:
-            number = _neutral(flow, node, value, steps, start)
-        if number is None:
+        masked = self._masked(node) if node.op == "select_n" else None
+        return self._computed(node) if masked is None else masked
+
+    def _only_position(self, values: Sequence[Value]) -> int | None:
+        found = {self._positions[value.index] for value in self._inside(values)}
+        return found.pop() if len(found) == 1 else None
+
+    def _masked(self, node: Node) -> int | None:
+        """The position of what a mask lets through."""
+        which, *cases = node.inputs
+        others = [value for value in cases if value.index not in self._positions]
+        filled = all(self._flow.number(value) is not None for value in others)
+        if which.index in self._positions or not filled:
             return None
-        operands.append(float(number))
-    inside = [x for x in operands if isinstance(x, int)]
-    if node.op == "sub" and operands[0] == 0.0 and flow.data(node.inputs[0]):
-        return inside[0]  # the other term of a difference: as good as that of a sum
-    if len(inside) == 1 and len(operands) == 2 and _keeps(node.op, operands):
-        return inside[0]
-    steps.append((node.op, plain_params(node.params), tuple(operands)))
-    return len(steps)
+        return self._only_position(cases)
 
+    def _computed(self, node: Node) -> int | None:
+        """The position of what an elementwise operation gives, in a step of its own."""
+        found = [self._operand(node, value) for value in node.inputs]
+        operands = tuple(x for x in found if x is not None)
+        if len(operands) < len(found):
+            return None
+        inside = [x for x in operands if isinstance(x, int)]
+        if node.op == "sub" and operands[0] == 0.0 and self._flow.data(node.inputs[0]):
+            return inside[0]  # the other term of a difference: as good as that of a sum
+        if len(inside) == 1 and len(operands) == 2 and _keeps(node.op, *operands):
+            return inside[0]
+        self._steps.append((node.op, plain_params(node.params), operands))
+        return len(self._steps)
 
-def _keeps(op: str, operands) -> bool:
-    """Whether an operation with one number leaves its other operand as it is."""
-    first, second = operands
-    if isinstance(first, float):
-        return (op in ("add", "add_any") and first == 0) or (op == "mul" and first == 1)
-    if op in SUMS:
-        return second == 0
-    return op in PRODUCTS and second == 1
+    def _operand(self, node: Node, value: Value) -> int | float | None:
+        """The position of a value in the region, or the number that stands for it."""
+        if value.index in self._positions:
+            return self._positions[value.index]
+        number = self._flow.number(value)
+        if number is None:
+            number = self._neutral(node, value)
+        return None if number is None else float(number)
 
+    def _neutral(self, node: Node, value: Value) -> float | None:
+        """What stands for an operand that is not of this root; None if nothing may."""
+        if self._flow.from_leaves(value):
+            return self._neutral_leaves(node, value)
+        if node.op in PRODUCTS and is_mask(value):
+            return 1.0
+        if node.op not in SUMS:
+            return None
+        if not self._flow.data(value):
+            return 0.0 if is_mask(value) else None
+        apart = not self._steps and not ancestor(self._root, value)
+        return 0.0 if apart else None
 
-def _masked(flow: Flow, node: Node, region) -> int | None:
-    """The position of what a mask lets through."""
-    which, *cases = node.inputs
-    if which.index in region:
-        return None
-    inside = {region[v.index] for v in cases if v.index in region}
-    others = [v for v in cases if v.index not in region]
-    if len(inside) == 1 and all(_is_filler(flow, v) for v in others):
-        return inside.pop()
-    return None
-
-
-def _is_filler(flow: Flow, value: Value) -> bool:
-    """Whether a value has one number everywhere."""
-    return flow.number(value) is not None
-
-
-def _neutral(flow, node, value, steps, start) -> float | None:
-    """What stands for an operand that is not of this root; None if nothing may."""
-    if flow.from_leaves(value):
-        if any(c.opaque in ROOTS for c in flow.fact(value).carried.values()):
+    def _neutral_leaves(self, node: Node, value: Value) -> float | None:
+        """0 for a bias, 1 for a scale."""
+        if any(c.is_deviation for c in self._flow.fact(value).carried.values()):
             return None  # a normalization with running statistics
         if node.op in SUMS:
             return 0.0
-        if node.op == "mul" or (node.op == "div" and value is node.inputs[1]):
-            return 1.0
-        return None
-    if node.op in PRODUCTS and is_mask(value):
-        return 1.0
-    if not flow.data(value):
-        return 0.0 if node.op in SUMS and is_mask(value) else None
-    if node.op in SUMS and not steps and not ancestor(start, value):
-        return 0.0
-    return None
+        factor = node.op == "mul" or (node.op == "div" and value is node.inputs[1])
+        return 1.0 if factor else None
 
 
-def is_mask(value: Value) -> bool:
-    """Whether a value is true and false, or was before it became numbers."""
-    while True:
-        if value.dtype == bool:
-            return True
-        node = value.node
-        if node is None:
-            return False
-        if node.op == "select_n" and value.node is not None:
-            return all(v.constant is not None or _is_full(v) for v in node.inputs[1:])
-        if node.op not in COPIES and node.op not in _WHOLE and node.op not in PRODUCTS:
-            return False
-        value = node.inputs[0]
+def _keeps(op: str, first: int | float, second: int | float) -> bool:
+    """Whether an operation with one number leaves its other operand as it is."""
+    if isinstance(first, float):
+        return (op in ADDITIONS and first == 0) or (op == "mul" and first == 1)
+    return second == 0 if op in SUMS else op in PRODUCTS and second == 1
 
 
-def _is_full(value: Value) -> bool:
-    while value.node is not None and value.node.op in ("broadcast_in_dim", *COPIES):
-        value = value.node.inputs[0]
-    return value.constant is not None
-
-
-def _function(steps, position: int) -> Function | None:
+def _function(steps: Sequence[Step], position: int) -> Function:
     """The function at a position, from the steps that it needs alone."""
-    needed: dict[int, None] = {}
-    pending = [position]
-    while pending:
-        step = pending.pop()
-        if step and step not in needed:
-            needed[step] = None
-            pending += [x for x in steps[step - 1][2] if isinstance(x, int)]
-    order = sorted(needed)
-    renamed = {0: 0, **{step: i + 1 for i, step in enumerate(order)}}
-    kept = tuple(
-        (op, params, tuple(renamed[x] if isinstance(x, int) else x for x in inputs))
-        for op, params, inputs in (steps[step - 1] for step in order)
+
+    def before(position: int) -> list[int]:
+        operands = steps[position - 1][2] if position else ()
+        return [x for x in operands if isinstance(x, int)]
+
+    needed = sorted({0, *reached([position], before)})
+    renamed = {position: i for i, position in enumerate(needed)}
+    kept = (steps[position - 1] for position in needed[1:])
+    return replayed(
+        tuple(
+            (op, params, tuple(renamed[x] if isinstance(x, int) else x for x in inputs))
+            for op, params, inputs in kept
+        )
     )
-    return replayed(kept)
 
 
 def scaled(flow: Flow, value: Value) -> tuple[Value, float]:
-    """A value behind the numbers that multiply it, biases included, and their product."""
+    """A value behind the numbers that multiply it and the biases, and their product."""
     factor = 1.0
     while len(value.users) == 1 and not value.is_output:
-        (node,) = value.users
-        if node.op in COPIES or node.op in _WHOLE - {"branches", "stacked"}:
-            value = node.outputs[0]
-            continue
-        other = [v for v in node.inputs if v is not value]
-        if len(other) != 1 or node.op not in SUMS | PRODUCTS:
+        after = _after_scale(flow, value, value.users[0], factor)
+        if after is None:
             break
-        number = flow.number(other[0])
-        if node.op in SUMS and flow.from_leaves(other[0]):
-            value = node.output
-        elif number and node.op == "mul":
-            value, factor = node.output, factor * number
-        elif number and node.op == "div" and value is node.inputs[0]:
-            value, factor = node.output, factor / number
-        else:
-            break
+        value, factor = after
     return value, factor
 
 
-def stripped(value: Value) -> Value:
-    """The value that this one is a copy of, in other places at most."""
-    while value.node is not None and (
-        value.node.op in COPIES or value.node.op in _WHOLE - {"branches", "stacked"}
-    ):
-        value = value.node.inputs[0]
-    return value
-
-
-def nearest_contractions(
-    flow: Flow, value: Value, stop=lambda node: False
-) -> list[Node]:
-    """The contractions that a value is made of, with no other between."""
-    seen: set[int] = set()
-    found: dict[int, Node] = {}
-    pending = [value.node] if value.node else []
-    while pending:
-        node = pending.pop()
-        if node.index in seen or stop(node):
-            continue
-        seen.add(node.index)
-        if node.op in CONTRACTIONS:
-            found[node.index] = node
-            continue
-        pending += [v.node for v in node.inputs if v.node and flow.data(v)]
-    return [found[i] for i in sorted(found)]
+def _after_scale(
+    flow: Flow, value: Value, node: Node, factor: float
+) -> tuple[Value, float] | None:
+    """The value behind one number, and the product; None if it is something else."""
+    if node.op in COPIES or node.op in RELOCATIONS:
+        return node.outputs[0], factor
+    others = [v for v in node.inputs if v is not value]
+    if len(others) != 1:
+        return None
+    number = flow.number(others[0])
+    if node.op in SUMS and flow.from_leaves(others[0]):
+        return node.output, factor
+    if number and node.op == "mul":
+        return node.output, factor * number
+    if number and node.op == "div" and value is node.inputs[0]:
+        return node.output, factor / number
+    return None

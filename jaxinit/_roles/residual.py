@@ -13,16 +13,19 @@ What holds:
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from jaxinit._roles.depths import Depths
 from jaxinit._roles.flow import Flow
-from jaxinit._roles.graph import Node, Value, ancestor
+from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.loops import Loops
-from jaxinit._roles.primitives import COPIES, CONTRACTIONS, PRODUCTS
-from jaxinit._roles.regions import nearest_contractions, stripped
+from jaxinit._roles.primitives import ADDITIONS, CONTRACTIONS, COPIES, PRODUCTS
+from jaxinit._roles.values import stripped
+from jaxinit._roles.walks import ancestor, nodes_of, reached
 
-_ADDITIONS = ("add", "add_any")
+_ROOTS = 8  # branches of one stream that are summed before they are added
+_MOVES = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
 
 
 @dataclass(eq=False)
@@ -37,7 +40,7 @@ class Addition:
         projected: whether a contraction is on the shortcut.
         stream: number of its stream.
         above: the addition before it in its stream.
-        writers: the contractions whose output the branch is.
+        writers: contractions whose output the branch is.
     """
 
     node: Node
@@ -55,26 +58,28 @@ class Residuals:
 
     Attributes:
         additions: all of them, by the index of the node.
-        places: for the index of each writing contraction, its number and the total.
     """
 
     def __init__(
         self, flow: Flow, kernels: set[int], values: dict[int, Value], loops: Loops
     ):
-        """Args:
-        flow: what is known.
-        kernels: indices of contractions with leaves.
-        values: for the index of an attention's output, the operand to look behind.
-        loops: what loops carry: a state carried over time is no residual stream.
+        """Finds the additions of all streams, and what writes to them.
+
+        Args:
+            flow: what is known.
+            kernels: indices of contractions with leaves.
+            values: for the index of an attention's output, the operand to look behind.
+            loops: what loops carry: a state carried over time is no residual stream.
         """
         self._flow, self._kernels, self._values = flow, kernels, values
         self._loops = loops
         self.additions: dict[int, Addition] = {}
-        for node in flow.graph.nodes:
-            if node.op in _ADDITIONS and all(map(flow.data, node.inputs)):
-                found = self._addition(node)
-                if found:
-                    self.additions[node.index] = found
+        candidates = [node for node in flow.graph.nodes if self._may_add(node)]
+        self._depths = Depths(flow.graph, kernels, self._possible_roots(candidates))
+        for node in candidates:
+            found = self._addition(node)
+            if found:
+                self.additions[node.index] = found
         self._find_streams()
         for addition in self.additions.values():
             addition.writers = self._writers(addition)
@@ -83,25 +88,38 @@ class Residuals:
         """Whether a node adds a branch to a stream."""
         return node.index in self.additions
 
+    def _may_add(self, node: Node) -> bool:
+        if node.op not in ADDITIONS or not all(map(self._flow.data, node.inputs)):
+            return False
+        a, b = node.inputs
+        return a is not b and a.shape == b.shape
+
+    def _possible_roots(self, candidates: Iterable[Node]) -> Iterator[Value]:
+        """What a branch may be computed from."""
+        flow = self._flow
+        skips = (value for node in candidates for value in node.inputs)
+        kernels = (flow.graph.nodes[index] for index in self._kernels)
+        before = (value for node in kernels for value in node.inputs[:2])
+        roots = (*(_unscaled(flow, x) for x in skips), *map(stripped, before))
+        return filter(flow.data, roots)
+
     def _addition(self, node: Node) -> Addition | None:
         a, b = node.inputs
-        if a is b or a.shape != b.shape:
-            return None
         for skip, branch in ((a, b), (b, a)):
             for root in self._roots(skip):
                 if self._loops.is_state(root):
                     continue
-                if self._depth(root, branch) >= 1:
+                if self._depths.at_least(1, root, branch):
                     return Addition(node, skip, branch, root, False)
         for skip, branch in ((a, b), (b, a)):
             root = self._behind_shortcut(skip, branch)
-            if root is not None and self._depth(root, branch) >= 2:
+            if root is not None and self._depths.at_least(2, root, branch):
                 return Addition(node, skip, branch, root, True)
         return None
 
     def _roots(self, skip: Value) -> Iterator[Value]:
         """What a skip is a copy of, and what that was before branches were added."""
-        for _ in range(8):
+        for _ in range(_ROOTS):
             skip = _unscaled(self._flow, skip)
             yield skip
             above = skip.node and self.additions.get(skip.node.index)
@@ -111,7 +129,7 @@ class Residuals:
 
     def _behind_shortcut(self, skip: Value, branch: Value) -> Value | None:
         """What a contraction beside a branch, and not in it, takes."""
-        found = nearest_contractions(self._flow, skip, self.contains)
+        found = self._nearest_contractions(skip)
         if len(found) != 1 or found[0].index not in self._kernels:
             return None
         if ancestor(found[0].output, branch):
@@ -119,19 +137,15 @@ class Residuals:
         data = [v for v in found[0].inputs[:2] if self._flow.data(v)]
         return stripped(data[0]) if len(data) == 1 else None
 
-    def _depth(self, root: Value, branch: Value) -> int:
-        """Most kernels on a path from one value to another; -1 if there is none."""
-        if not self._flow.data(root):
-            return -1
-        first = -1 if root.node is None else root.node.index
-        between = _between(branch, first)
-        depths = {root.index: 0}
-        for node in sorted(between, key=lambda node: node.index):
-            before = [depths[v.index] for v in node.inputs if v.index in depths]
-            if before:
-                depth = max(before) + (node.index in self._kernels)
-                depths.update((v.index, depth) for v in node.outputs)
-        return depths.get(branch.index, -1) if branch is not root else -1
+    def _nearest_contractions(self, value: Value) -> list[Node]:
+        """The contractions that a value is made of, with no other between."""
+
+        def before(node: Node) -> list[Node]:
+            stops = node.op in CONTRACTIONS or self.contains(node)
+            return [] if stops else nodes_of(self._flow.data_of(node))
+
+        found = reached(nodes_of([value]), before)
+        return [x for x in found if x.op in CONTRACTIONS]
 
     def _find_streams(self) -> None:
         """Numbers the streams; additions of none that is plain are left out."""
@@ -145,74 +159,59 @@ class Residuals:
                 addition.stream = above.stream
             streams[addition.stream].append(addition)
         for stream in streams:
-            plain = [addition for addition in stream if not addition.projected]
+            is_plain = any(not addition.projected for addition in stream)
             for addition in stream:
-                if addition.projected and not (
-                    plain and self._goes_on(addition, stream)
-                ):
+                goes_on = is_plain and _goes_on(addition, stream)
+                if addition.projected and not goes_on:
                     del self.additions[addition.node.index]
-
-    def _goes_on(self, addition: Addition, stream: Sequence[Addition]) -> bool:
-        """Whether a stream goes on behind an addition with a projected shortcut.
-
-        A sum of two maps of the same input is no such addition if another one adds to
-        that input itself, as around an attention whose queries have an adapter.
-        """
-        if any(other.above is addition for other in stream):
-            return True
-        beside = [x for x in stream if x.above is addition.above and x is not addition]
-        return addition.above is not None and not beside
 
     def _above(self, addition: Addition) -> Addition | None:
         """The addition before this one in its stream."""
         pending = [(addition.skip, not addition.projected)]
         seen: set[int] = set()
-        best: Addition | None = None
+        found: list[Addition] = []
         while pending:
             value, crossed = pending.pop()
             node = value.node
             if node is None or node.index in seen:
                 continue
             seen.add(node.index)
-            found = self.additions.get(node.index)
-            if found and found is not addition:
-                if best is None or found.node.index > best.node.index:
-                    best = found
-                continue
-            if node.op in CONTRACTIONS:
-                if crossed:
-                    continue
-                crossed = True
-            pending += [(v, crossed) for v in node.inputs if self._flow.data(v)]
-        return best
+            if self.contains(node) and node is not addition.node:
+                found.append(self.additions[node.index])
+            elif not (crossed and node.op in CONTRACTIONS):
+                crossed |= node.op in CONTRACTIONS
+                pending += [(v, crossed) for v in self._flow.data_of(node)]
+        return max(found, key=lambda x: x.node.index, default=None)
 
     def _writers(self, addition: Addition) -> list[Node]:
         """The contractions whose output a branch is, with no other between."""
-        found: dict[int, Node] = {}
-        seen: set[int] = set()
-        pending = [addition.branch]
-        while pending:
-            value = pending.pop()
+
+        def before(value: Value) -> list[Value]:
             node = value.node
-            if value is addition.root or node is None or node.index in seen:
-                continue
-            seen.add(node.index)
-            if node.index in self._kernels:
-                found[node.index] = node
-            elif node.index in self._values:
-                pending.append(self._values[node.index])
-            elif self._is_inside(node, addition) and node.op != "carry":
-                data = [v for v in node.inputs if self._flow.data(v)]
-                if node.op in PRODUCTS and len(data) > 1:  # what modulates a branch
-                    own = [v for v in data if ancestor(addition.root, v)]
-                    data = own or data
-                pending += data
+            if value is addition.root or node is None or node.index in self._kernels:
+                return []
+            if node.index in self._values:
+                return [self._values[node.index]]
+            if node.op == "carry" or self._is_of_stream(node, addition):
+                return []
+            return self._written_by(node, addition.root)
+
+        values = reached([addition.branch], before)
+        nodes = nodes_of(value for value in values if value is not addition.root)
+        found = {node.index: node for node in nodes if node.index in self._kernels}
         return [found[i] for i in sorted(found)]
 
-    def _is_inside(self, node: Node, addition: Addition) -> bool:
-        """Whether a node is no addition, or one of a stream inside the branch."""
-        own = self.additions.get(node.index)
-        return own is None or own.stream != addition.stream
+    def _is_of_stream(self, node: Node, addition: Addition) -> bool:
+        """Whether a node adds to the same stream, and not to one inside the branch."""
+        found = self.additions.get(node.index)
+        return found is not None and found.stream == addition.stream
+
+    def _written_by(self, node: Node, root: Value) -> list[Value]:
+        """The inputs of a node in a branch, without those that only modulate it."""
+        data = self._flow.data_of(node)
+        if node.op in PRODUCTS and len(data) > 1:
+            return [value for value in data if ancestor(root, value)] or data
+        return data
 
     def number(self, excluded: set[int]) -> dict[int, tuple[int, int | None]]:
         """For the index of each writer, its number in the stream, and their total.
@@ -220,75 +219,68 @@ class Residuals:
         Args:
             excluded: contractions that steer a branch and do not write it.
         """
-        streams: dict[int, list[Node]] = {}
+        streams: dict[int, dict[int, Node]] = {}
         for addition in sorted(self.additions.values(), key=lambda x: x.node.index):
             kept = [w for w in addition.writers if w.index not in excluded]
-            writers = streams.setdefault(addition.stream, [])
-            writers += [w for w in kept or addition.writers if w not in writers]
+            writers = streams.setdefault(addition.stream, {})
+            for writer in kept or addition.writers:
+                writers.setdefault(writer.index, writer)
         places: dict[int, tuple[int, int | None]] = {}
         for writers in streams.values():
-            rounds = {w.index: self._loops.rounds_of_depth(w) for w in writers}
-            total = sum(rounds.values()) if all(rounds.values()) else None
-            before = 0  # rounds of what precedes the loop that a writer is in
-            for _, together in itertools.groupby(writers, lambda w: w.loops[:1]):
-                together = list(together)
-                for i, writer in enumerate(together):
-                    places[writer.index] = (before + i, total)
-                before += sum(rounds[w.index] for w in together)
+            places |= self._numbered(list(writers.values()))
+        return places
+
+    def _numbered(self, writers: list[Node]) -> dict[int, tuple[int, int | None]]:
+        """The numbers of the writers of one stream."""
+        rounds = {w.index: self._loops.rounds_of_depth(w) for w in writers}
+        total = sum(rounds.values()) if all(rounds.values()) else None
+        places: dict[int, tuple[int, int | None]] = {}
+        before = 0  # rounds of what precedes the loop that a writer is in
+        for _, together in itertools.groupby(writers, lambda w: w.loops[:1]):
+            indices = [writer.index for writer in together]
+            places |= {index: (before + i, total) for i, index in enumerate(indices)}
+            before += sum(rounds[index] for index in indices)
         return places
 
 
+def _goes_on(addition: Addition, stream: Sequence[Addition]) -> bool:
+    """Whether a stream goes on behind an addition with a projected shortcut.
+
+    A sum of two maps of the same input is no such addition if another one adds to that
+    input itself, as around an attention whose queries have an adapter.
+    """
+    if any(other.above is addition for other in stream):
+        return True
+    beside = (other for other in stream if other is not addition)
+    alone = all(other.above is not addition.above for other in beside)
+    return addition.above is not None and alone
+
+
 def _unscaled(flow: Flow, value: Value) -> Value:
-    """The value that this one is, but for its places and a number that multiplies it."""
+    """The value that this one is, but for its places and a number that scales it."""
     while True:
         value = stripped(value)
         node = value.node
         if node is None or node.op not in PRODUCTS:
             return value
-        data = [v for v in node.inputs if flow.data(v)]
-        numbers = [v for v in node.inputs if flow.number(v) is not None]
-        if len(data) != 1 or len(numbers) != 1:
+        data = flow.data_of(node)
+        if len(data) != 1 or len(flow.numbers_of(node)) != 1:
             return value
         value = data[0]
 
 
-def _between(value: Value, first: int) -> list[Node]:
-    """Nodes after number `first` from which a value is made, by no back edge."""
-    seen: dict[int, Node] = {}
-    pending = [value.node] if value.node else []
-    while pending:
-        node = pending.pop()
-        if node.index > first and node.index not in seen:
-            seen[node.index] = node
-            pending += [v.node for v in node.inputs if v.node]
-    return list(seen.values())
-
-
 def branch_scales(flow: Flow, addition: Addition) -> Iterator[Node]:
     """Products with leaves between a branch and its addition, with nothing else."""
-    value = addition.branch
-    while value.node is not None:
-        node = value.node
-        data = [v for v in node.inputs if flow.data(v)]
-        leaves = [v for v in node.inputs if flow.from_leaves(v)]
-        if node.op in PRODUCTS and leaves and len(data) == 1:
-            yield node
-        elif node.op == "select_n":
-            data = [v for v in data if v.dtype != bool]
-        elif node.op not in COPIES and not _moves(node) and len(data) != 1:
+    node = addition.branch.node
+    while node is not None:
+        data = flow.data_of(node)
+        if node.op == "select_n":
+            data = [value for value in data if value.dtype != bool]
+        elif node.op in (*ADDITIONS, *PRODUCTS):
+            if len(data) != 1:
+                return
+            if node.op in PRODUCTS and any(map(flow.from_leaves, node.inputs)):
+                yield node
+        elif node.op not in COPIES and node.op not in _MOVES:
             return
-        elif node.op in CONTRACTIONS or not data:
-            return
-        elif (
-            node.op not in COPIES
-            and not _moves(node)
-            and node.op not in (*_ADDITIONS, *PRODUCTS)
-        ):
-            return
-        if not data:
-            return
-        value = data[0]
-
-
-def _moves(node: Node) -> bool:
-    return node.op in ("reshape", "transpose", "broadcast_in_dim", "squeeze")
+        node = data[0].node if data else None

@@ -260,8 +260,8 @@ def _checked_roles(value: Any) -> Roles | None:
     if value is None or isinstance(value, Roles):
         return value
     raise TypeError(
-        "roles must be what jaxinit.roles(apply, params, *inputs) returns, or None, got "
-        f"{value!r}."
+        "roles must be what jaxinit.roles(apply, params, *inputs) returns, or None, "
+        f"got {value!r}."
     )
 
 

@@ -4,13 +4,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
-from jaxinit._roles.attention import find_attention
+from jaxinit._roles.attention import Attention, find_attention
+from jaxinit._roles.contractions import kernel_nodes
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Graph
 from jaxinit._roles.role import Role, Roles, Use
-from jaxinit._roles.uses import Uses, kernel_nodes, signals
+from jaxinit._roles.signals import signals
+from jaxinit._roles.uses import uses_of
 from jaxinit._tree.paths import joined, leaf_paths
 
 _PASSES = 3  # until all learned tokens are found
@@ -37,7 +41,8 @@ def roles(apply: Callable[..., Any], params: Any, *inputs: Any, **kwargs: Any) -
     >>> import jax.numpy as jnp
     >>> def apply(params, x):
     ...     return jax.nn.gelu(x @ params["up"] + params["b"]) @ params["down"]
-    >>> params = {"b": jnp.zeros(24), "down": jnp.zeros((24, 6)), "up": jnp.zeros((6, 24))}
+    >>> params = {"b": jnp.zeros(24), "down": jnp.zeros((24, 6))}
+    >>> params["up"] = jnp.zeros((6, 24))
     >>> found = roles(apply, params, jax.ShapeDtypeStruct((5, 6), "float32"))
     >>> found["up"].kind, found["up"].fan_in, found["up"].function
     ('kernel', 6, 'gelu')
@@ -48,60 +53,80 @@ def roles(apply: Callable[..., Any], params: Any, *inputs: Any, **kwargs: Any) -
         raise TypeError(
             f"apply must be a function of parameters and inputs, got {apply!r}."
         )
-    pairs = [(joined(path), leaf) for path, leaf in leaf_paths(params)]
-    leaves, treedef = jax.tree.flatten(params)
-    own = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
-    if not own:
+    names = [joined(path) for path, leaf in leaf_paths(params) if _is_array(leaf)]
+    leaves = [leaf for leaf in jax.tree.leaves(params) if _is_array(leaf)]
+    if not leaves:
         raise TypeError(
             "params must have at least one array or jax.ShapeDtypeStruct among its "
-            f"leaves, got {type(params).__name__} of {len(leaves)} leaves."
+            f"leaves, got {type(params).__name__} of "
+            f"{len(jax.tree.leaves(params))} leaves."
         )
-    given, given_tree = jax.tree.flatten((inputs, kwargs))
-    traced = [i for i, leaf in enumerate(given) if _is_array(leaf)]
+    closed, batch = _traced(apply, params, (inputs, kwargs))
+    uses = _read(closed, names)
+    found = [
+        _role(name, leaf, uses.get(i, ()))
+        for i, (name, leaf) in enumerate(zip(names, leaves, strict=True))
+    ]
+    return Roles(found, [*_short(batch), *_same(names, leaves)])
+
+
+def _traced(
+    apply: Callable[..., Any], params: Any, given: tuple[tuple, dict[str, Any]]
+) -> tuple[core.ClosedJaxpr, list[jax.ShapeDtypeStruct]]:
+    """What `apply` computes from arrays in its arguments, and those of its inputs."""
+    arrays, fill_params = _opened(params)
+    batch, fill_given = _opened(given)
 
     def call(arrays, batch):
-        filled = _filled(leaves, own, arrays)
-        args, options = jax.tree.unflatten(given_tree, _filled(given, traced, batch))
-        outputs = apply(jax.tree.unflatten(treedef, filled), *args, **options)
+        args, options = fill_given(batch)
+        outputs = apply(fill_params(arrays), *args, **options)
         return [leaf for leaf in jax.tree.leaves(outputs) if _is_array(leaf)]
 
-    arrays = [_shape(leaves[i]) for i in own]
-    batch = [_shape(given[i]) for i in traced]
     try:
-        closed = jax.make_jaxpr(call)(arrays, batch)
+        return jax.make_jaxpr(call)(arrays, batch), batch
     except Exception as error:
         error.add_note(
-            f"apply(params, *inputs) was traced by jaxinit.roles, with {len(own)} "
+            f"apply(params, *inputs) was traced by jaxinit.roles, with {len(arrays)} "
             f"arrays in params and the inputs {', '.join(map(_text, batch)) or 'none'}."
         )
         raise
-    names = [pairs[i][0] for i in own]
-    uses = _read(closed, names)
-    found = [
-        Role(
-            name,
-            tuple(x.shape),
-            np.dtype(x.dtype) if not _is_key(x) else x.dtype,
-            tuple(uses.by_leaf.get(i, ())),
-            _reason(uses.by_leaf.get(i, ())),
-        )
-        for i, (name, x) in enumerate(zip(names, arrays, strict=True))
-    ]
-    return Roles(found, [*_short(batch), *_same(names, [leaves[i] for i in own])])
 
 
-def _read(closed, names: Sequence[str]) -> Uses:
+def _opened(tree: Any) -> tuple[list[jax.ShapeDtypeStruct], Callable[[Any], Any]]:
+    """The arrays in a tree, as shapes, and what puts others in their place."""
+    leaves, treedef = jax.tree.flatten(tree)
+    places = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+
+    def filled(arrays: Sequence[Any]) -> Any:
+        own = dict(zip(places, arrays, strict=True))
+        return treedef.unflatten(own.get(i, leaf) for i, leaf in enumerate(leaves))
+
+    shapes = [jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in places]
+    return shapes, filled
+
+
+def _role(name: str, leaf: Any, uses: Sequence[Use]) -> Role:
+    dtype = leaf.dtype if _is_key(leaf) else np.dtype(leaf.dtype)
+    return Role(name, tuple(leaf.shape), dtype, tuple(uses), _reason(uses))
+
+
+def _read(closed: core.ClosedJaxpr, names: Sequence[str]) -> dict[int, list[Use]]:
     """The uses of all leaves; learned tokens are found first, as they are inputs."""
     graph = Graph(closed, len(names))
     found: set[int] = set()
-    for _ in range(_PASSES):
-        flow = Flow(graph, found)
-        attentions = find_attention(flow, kernel_nodes(flow))
+    flow, attentions = _followed(graph, found)
+    for _ in range(_PASSES - 1):
         more = signals(flow, attentions) - found
         if not more:
             break
         found |= more
-    return Uses(flow, attentions, names)
+        flow, attentions = _followed(graph, found)
+    return uses_of(flow, attentions, names)
+
+
+def _followed(graph: Graph, found: set[int]) -> tuple[Flow, list[Attention]]:
+    flow = Flow(graph, found)
+    return flow, find_attention(flow, kernel_nodes(flow))
 
 
 def _is_array(leaf: Any) -> bool:
@@ -109,18 +134,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
-
-
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-
-def _filled(leaves: Sequence[Any], places: Sequence[int], values: Sequence[Any]):
-    filled = list(leaves)
-    for place, value in zip(places, values, strict=True):
-        filled[place] = value
-    return filled
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
 def _text(x: jax.ShapeDtypeStruct) -> str:
@@ -139,8 +153,8 @@ def _short(batch: Sequence[jax.ShapeDtypeStruct]) -> list[str]:
     if not short:
         return []
     return [
-        f"{', '.join(short)}: an axis of length 1 may hide what a leaf is for, such as a "
-        "position; give inputs that are longer."
+        f"{', '.join(short)}: an axis of length 1 may hide what a leaf is for, such as "
+        "a position; give inputs that are longer."
     ]
 
 

@@ -80,8 +80,8 @@ def gan_discriminator(kernel: GanKernel = "he") -> Rules:
     >>> gan_discriminator().name
     'scheme gan_discriminator'
     """
-    he, glorot = (2 / (1 + 0.2**2), "fan_in"), (1.0, "fan_avg")
-    init = by_fan(*(he if kernel == "he" else glorot), "normal")
+    he = by_fan(2 / (1 + 0.2**2), "fan_in", "normal")
+    init = he if kernel == "he" else by_fan(1.0, "fan_avg", "normal")
     return complete({CONVOLUTION: init, KERNEL: init}, [CONVOLUTION])
 
 

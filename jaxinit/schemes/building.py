@@ -175,8 +175,8 @@ class by_depth:
         use = _kernel_use(leaf)
         if use.stack_axis:
             raise ValueError(
-                "its layers are stacked in one array, and this scheme differs by layer: "
-                "give it a rule of its own with jaxinit.stacked"
+                "its layers are stacked in one array, and this scheme differs by "
+                "layer: give it a rule of its own with jaxinit.stacked"
             )
         place = 0 if use.residual is None else use.residual[0]
         return 1 / math.sqrt(2 * (place // 2 + 1))
@@ -196,7 +196,7 @@ class of_layers:
 
 @dataclass(frozen=True)
 class narrower:
-    """The distribution `N(0, stddev**2 / n)`, `n` the number of writers of the stream."""
+    """The distribution `N(0, stddev**2 / n)` for the `n` writers of the stream."""
 
     stddev: float
     layers: int | None

@@ -114,8 +114,8 @@ class _orthogonal:  # noqa: N801 - used, and therefore spelled, as a function
         last = out[-1] if isinstance(out, tuple) else out
         if len(leaf.shape) > 2 and isinstance(out, tuple) and len(out) > 1:
             raise ValueError(
-                "kernel='orthogonal' takes kernels of one output axis, and this one has "
-                f"{len(out)}: give it a rule of its own"
+                "kernel='orthogonal' takes kernels of one output axis, and this one "
+                f"has {len(out)}: give it a rule of its own"
             )
         init = orthogonal(column_axis=last)
         return side_by_side(leaf, init, 3) if FUSED(leaf) else init

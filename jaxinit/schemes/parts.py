@@ -247,8 +247,8 @@ def axes(leaf: Leaf) -> dict[str, int | tuple[int, ...]]:
     Flax's, outputs last. Flax's attention has three axes: (inputs, heads, size), and
     (heads, size, outputs) at its output. The bias of a layer has the shape of its
     outputs: these can be several axes, as in Flax's `DenseGeneral`, or the last but
-    one, as in transposed convolutions of Haiku and Keras. Of a leaf whose role is known,
-    the axes are those of its first contraction, and `batch_axis` is among them.
+    one, as in transposed convolutions of Haiku and Keras. Of a leaf whose role is
+    known, the axes are those of its first contraction, and `batch_axis` is among them.
     """
     if leaf.role is not None and leaf.role.kernels:
         use = leaf.role.kernels[0]

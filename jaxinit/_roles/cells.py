@@ -1,0 +1,188 @@
+"""Gates of recurrent cells, told by what they do to what a loop carries.
+
+Of `c = f * c + i * g; h = o * tanh(c)` the forget gate is what multiplies the carried
+`c`, the output gate what multiplies a function of the new one. A carried value that the
+gates themselves are computed from is the state of a GRU: `h = (1 - z) * n + z * h`,
+with update gate `z` and candidate `n`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from jaxinit._roles.graph import Loop, Node, Value
+from jaxinit._roles.loops import Loops
+from jaxinit._roles.primitives import (
+    ADDITIONS,
+    CONTRACTIONS,
+    COPIES,
+    ELEMENTWISE,
+    MOVES,
+)
+from jaxinit._roles.regions import End
+from jaxinit._roles.values import maker, stripped
+from jaxinit._roles.walks import reached
+
+# By the index of a value, the contractions that it is a function of, and the ends.
+Owners = Mapping[int, Sequence[tuple[Node, End]]]
+Pair = Sequence[Value]  # the two factors of a product
+
+
+class Cells:
+    """The gates of all recurrent cells of a graph."""
+
+    def __init__(self, loops: Loops, owners: Owners):
+        self._loops, self._owners = loops, owners
+        self._by_loop: dict[Loop, list[tuple[Node, End]]] = {}
+        for found in owners.values():
+            for node, end in found:
+                for loop in node.loops[-1:]:
+                    self._by_loop.setdefault(loop, []).append((node, end))
+
+    def gates(self) -> Iterator[tuple[End, str]]:
+        """The ends of kernels that are gates, and their names."""
+        for carry in self._loops.carries:
+            if not self._loops.is_state(carry.output):
+                continue
+            addition = _handed_on(carry)
+            if addition is not None and addition.op in ADDITIONS:
+                yield from self._of_state(carry, addition)
+
+    def _of_state(self, carry: Node, addition: Node) -> Iterator[tuple[End, str]]:
+        """The gates that make the next of what is carried by an addition."""
+        pairs = [pair for value in addition.inputs if (pair := _factors(value))]
+        kept = [pair for pair in pairs if _has_carry(pair, carry)]
+        gates = [found for pair in kept for found in self._owned(pair, gate=True)]
+        fed_back = any(
+            self._loops.carries_into(carry, data)
+            for node, _ in gates
+            for data in node.inputs[:2]
+        )
+        if fed_back or (not kept and self._is_update(pairs, carry)):
+            yield from self._of_gru(carry, addition, pairs)
+        elif gates:
+            yield from ((end, "forget gate") for _, end in gates)
+            others = [pair for pair in pairs if pair not in kept]
+            yield from self._of_lstm(addition.output, others)
+
+    def _of_lstm(
+        self, state: Value, added: Sequence[Pair]
+    ) -> Iterator[tuple[End, str]]:
+        """The other gates of `c = f * c + i * g; h = o * tanh(c)`."""
+        for pair in added:
+            yield from ((end, "input gate") for _, end in self._owned(pair, gate=True))
+            yield from ((end, "cell") for _, end in self._owned(pair, gate=False))
+        takers = (node for value in _functions_of(state) for node in value.users)
+        for node in takers:
+            if node.op == "mul":
+                for _, end in self._owned(node.inputs, gate=True):
+                    yield end, "output gate"
+
+    def _is_update(self, pairs: Sequence[Pair], carry: Node) -> bool:
+        """Whether it is `n + z * (h - n)`."""
+        return any(
+            self._owned(pair, gate=True)
+            and any(_is_difference_with(value, carry) for value in pair)
+            for pair in pairs
+        )
+
+    def _of_gru(
+        self, carry: Node, addition: Node, pairs: Sequence[Pair]
+    ) -> Iterator[tuple[End, str]]:
+        """The gates of `h = (1 - z) * n + z * h`, or of `n + z * (h - n)`."""
+        update = [end for pair in pairs for _, end in self._owned(pair, gate=True)]
+        yield from ((end, "update gate") for end in update)
+        updated = {end.root.index for end in update}
+        others = [
+            (node, end)
+            for node, end in self._by_loop.get(carry.loops[-1], ())
+            if self._loops.flows_into(node, addition.output)
+            and end.root.index not in updated
+        ]
+        new = _terms(addition, pairs, carry)
+        made = set(new)
+        for node, end in others:
+            if not end.is_gate and _leads(end.value, new):
+                yield end, "candidate"
+                made |= {end.root.index, node.output.index}
+        for _, end in others:
+            if end.is_gate and _leads(end.value, made, across=True):
+                yield end, "reset gate"
+
+    def _owned(self, pair: Pair, gate: bool) -> list[tuple[Node, End]]:
+        """Owners of factors, those that go from 0 to 1 or the others."""
+        return [
+            (node, end)
+            for value in pair
+            for node, end in self._owners.get(value.index, ())
+            if end.function is not None and end.is_gate == gate
+        ]
+
+
+def _terms(addition: Node, pairs: Sequence[Pair], carry: Node) -> set[int]:
+    """Indices of what a new state is made of, without the old one."""
+    factors = [value for pair in pairs for value in pair]
+    found = {stripped(value).index for value in (*addition.inputs, *factors)}
+    for value in factors:
+        node = maker(value)
+        if node is not None and _is_difference_with(value, carry):
+            found |= {stripped(v).index for v in node.inputs}
+    return found - {carry.output.index}
+
+
+def _handed_on(carry: Node) -> Node | None:
+    """The node whose output a loop hands on, behind masks and copies."""
+    value = carry.back
+    while value is not None:
+        node = maker(value)
+        if node is None or node.op != "select_n":
+            return node
+        new = [v for v in node.inputs[1:] if stripped(v) is not carry.output]
+        value = new[0] if len(new) == 1 else None
+    return None
+
+
+def _factors(value: Value) -> Pair | None:
+    """The two factors of a product."""
+    node = maker(value)
+    return node.inputs if node is not None and node.op == "mul" else None
+
+
+def _has_carry(values: Sequence[Value], carry: Node) -> bool:
+    return any(stripped(value) is carry.output for value in values)
+
+
+def _is_difference_with(value: Value, carry: Node) -> bool:
+    node = maker(value)
+    return node is not None and node.op == "sub" and _has_carry(node.inputs, carry)
+
+
+def _leads(value: Value, targets: set[int], across: bool = False) -> bool:
+    """Whether elementwise operations lead to one of some values.
+
+    Args:
+        value: where to begin.
+        targets: indices of the values.
+        across: whether one contraction may be on the way.
+    """
+    simple = (ELEMENTWISE | COPIES | MOVES) - {"carry"}
+
+    def after(item: tuple[Value, bool]) -> Iterator[tuple[Value, bool]]:
+        value, across = item
+        for node in value.users:
+            if node.op in simple:
+                yield from ((output, across) for output in node.outputs)
+            elif node.op in CONTRACTIONS and across:
+                yield node.output, False
+
+    return any(item.index in targets for item, _ in reached([(value, across)], after))
+
+
+def _functions_of(value: Value) -> Iterator[Value]:
+    """Values that elementwise functions of one value give, itself included."""
+
+    def after(value: Value) -> Iterator[Value]:
+        for node in value.users:
+            alone = node.op in ELEMENTWISE and len(node.inputs) == 1
+            if alone or node.op in COPIES:
+                yield from node.outputs
+
+    return reached([value], after)

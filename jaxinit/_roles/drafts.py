@@ -1,0 +1,100 @@
+"""What a leaf is for, by the operation in which it meets activations.
+
+Take `jax.nn.gelu(x @ w)`. The draft of `w` has its axes and fans, which `dot_general`
+tells. That gelu follows is no part of it: that depends on what else is in the graph.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from jaxinit._roles.additions import added_use
+from jaxinit._roles.contractions import convolution_use, dot_use
+from jaxinit._roles.facts import CONSTANT, Meeting
+from jaxinit._roles.primitives import LISTED, PRODUCTS, SUMS
+from jaxinit._roles.role import Use
+from jaxinit._roles.simple_uses import (
+    elementwise_use,
+    lookup_use,
+    statistic_use,
+    token_use,
+    unknown,
+)
+from jaxinit._roles.structure import Structure
+from jaxinit._roles.values import is_one_hot
+
+
+def drafted(structure: Structure, meeting: Meeting) -> Use:
+    """What a meeting is by itself."""
+    op, opaque = meeting.node.op, meeting.carried.opaque
+    if op not in LISTED:
+        return unknown(f"behind `{op}`, which is not followed")
+    if meeting.carried.is_deviation and op in PRODUCTS:
+        return statistic_use(meeting, "its root divides")
+    if opaque and not (opaque == CONSTANT and op == "mul"):
+        return unknown(f"what meets the activations is behind {opaque}")
+    return _DRAFTS.get(op, _elsewhere)(structure, meeting)
+
+
+def _elsewhere(structure: Structure, meeting: Meeting) -> Use:
+    return unknown(f"it meets activations in `{meeting.node.op}`")
+
+
+def _convolved(structure: Structure, meeting: Meeting) -> Use:
+    if meeting.position != 1 or meeting.node.params["batch_group_count"] != 1:
+        return unknown("it is what a convolution moves over, not its window")
+    return convolution_use(meeting)
+
+
+def _contracted(structure: Structure, meeting: Meeting) -> Use:
+    use = dot_use(meeting)
+    if not is_one_hot(meeting.activations):
+        return use
+    reason = "contracted with a one-hot of inputs"
+    return replace(use, kind="embedding", fan_in=1, reason=reason)
+
+
+def _looked_up(structure: Structure, meeting: Meeting) -> Use:
+    if meeting.position != 0:
+        return _elsewhere(structure, meeting)
+    return lookup_use(structure.flow, meeting)
+
+
+def _put_among(structure: Structure, meeting: Meeting) -> Use:
+    return token_use(meeting, "token", "put among the activations")
+
+
+def _selected(structure: Structure, meeting: Meeting) -> Use:
+    if meeting.position == 0:
+        return unknown("it decides between values")
+    return _put_among(structure, meeting)
+
+
+def _begins_loop(structure: Structure, meeting: Meeting) -> Use:
+    return token_use(meeting, "initial state", "what a loop begins with")
+
+
+def _multiplied(structure: Structure, meeting: Meeting) -> Use:
+    return elementwise_use(meeting, "scale", "multiplies activations")
+
+
+def _divided(structure: Structure, meeting: Meeting) -> Use:
+    if meeting.position == 0:
+        return _elsewhere(structure, meeting)
+    return unknown("activations are divided by it")
+
+
+_DRAFTS: dict[str, Callable[[Structure, Meeting], Use]] = {
+    "conv_general_dilated": _convolved,
+    "dot_general": _contracted,
+    "ragged_dot_general": _contracted,
+    "gather": _looked_up,
+    "dynamic_slice": _looked_up,
+    "concatenate": _put_among,
+    "scatter": _put_among,
+    "dynamic_update_slice": _put_among,
+    "select_n": _selected,
+    "carry": _begins_loop,
+    "mul": _multiplied,
+    "div": _divided,
+    **dict.fromkeys(SUMS, added_use),
+}

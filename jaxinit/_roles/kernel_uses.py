@@ -1,0 +1,144 @@
+"""What a kernel or its bias is for, by what is before and behind it, and why.
+
+Take `gelu(x @ up + b) @ down`, added to `x`. A draft of `up` has axes and fans; here it
+gets that gelu follows, and `b` gets the same parts as `up`. `down` writes to the
+residual stream as number 0 of 1, and as no contraction follows, it is the head.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from jaxinit._roles.endings import Endings
+from jaxinit._roles.facts import Meeting
+from jaxinit._roles.moments import Moments
+from jaxinit._roles.parts import find_parts, steering
+from jaxinit._roles.regions import End, scaled
+from jaxinit._roles.role import Use
+from jaxinit._roles.sections import Division, divided, input_sections
+from jaxinit._roles.structure import Structure
+
+
+class KernelUses:
+    """The uses of kernels and biases of a graph."""
+
+    def __init__(self, structure: Structure):
+        self._structure = structure
+        self._endings = Endings(structure)
+        self._parts = find_parts(structure, self._endings)
+        self._followed = structure.followed()
+        excluded = steering(self._endings, self._parts)
+        self._places = structure.residuals.number(excluded)
+        self._preceded = structure.preceded()
+        self._moments = Moments(structure, self._places, self._factors())
+
+    def kernel(self, meeting: Meeting, draft: Use) -> Use:
+        """The use of a kernel or a window."""
+        node, loops = meeting.node, self._structure.loops
+        ends = self._own_ends(meeting, self._endings.by_kernel[node.index])
+        division = self._divided(meeting, ends)
+        recurrent = loops.is_recurrent(node, meeting.activations, meeting.weights)
+        residual = self._places.get(node.index)
+        followed = self._followed[node.output.index]
+        inputs = input_sections(loops, meeting) if recurrent else ()
+        use = replace(
+            draft,
+            multiplier=draft.multiplier * self._endings.factors[node.index],
+            entering=self._moments.entering[node.index],
+            variance=self._moments.variance(node, draft),
+            function=division.function.name if division.function else None,
+            gain=division.function.gain if division.function else None,
+            residual=residual,
+            recurrent=recurrent,
+            first=not self._preceded[meeting.activations.index],
+            head=not (residual or recurrent or followed),
+            part=division.part,
+            sections=(*inputs, *division.sections),
+        )
+        return replace(use, reason=", ".join(self._reasons(meeting, use, ends)))
+
+    def _factors(self) -> dict[int, float]:
+        """Numbers that multiply outputs before a function or a residual addition.
+
+        Others, such as the one of a query, are left as they are meant.
+        """
+        return {
+            index: factor
+            for index, factor in self._endings.factors.items()
+            if factor != 1 and (index in self._places or self._is_followed(index))
+        }
+
+    def _is_followed(self, index: int) -> bool:
+        """Whether a function that is not linear follows a contraction."""
+        known = [
+            (end.value.index, end.function)
+            for end in self._endings.by_kernel[index]
+            if end.function is not None and not end.hidden
+        ]
+        if not known:
+            return False
+        _, first = min(known, key=lambda pair: pair[0])
+        return not first.is_linear
+
+    def bias(self, meeting: Meeting, draft: Use) -> Use:
+        """The use of a bias: it has the parts of the kernel, and no functions."""
+        division = self._divided(meeting, self._ends_of_bias(meeting))
+        sections = division.sections
+        if division.part is None and len({section.part for section in sections}) < 2:
+            sections = ()
+        plain = (replace(section, function=None, gain=None) for section in sections)
+        return replace(draft, part=division.part, sections=tuple(plain))
+
+    def _ends_of_bias(self, meeting: Meeting) -> Sequence[End]:
+        """The ends of the kernels that a bias is behind, those after it if any are."""
+        start = scaled(self._structure.flow, meeting.node.output)[0]
+        nodes = self._structure.kernels_behind(meeting.activations)
+        kernels = [node.index for node in nodes]
+        after = [
+            end
+            for found in self._endings.behind(start)
+            for node, end in self._endings.owners.get(found.value.index, ())
+            if node.index in kernels
+        ]
+        nearest = [end for index in kernels for end in self._endings.by_kernel[index]]
+        return self._own_ends(meeting, after or nearest)
+
+    def _divided(self, meeting: Meeting, ends: Sequence[End]) -> Division:
+        return divided(self._structure.flow, meeting, ends, self._parts)
+
+    def _own_ends(self, meeting: Meeting, ends: Sequence[End]) -> Sequence[End]:
+        """The ends of the part of an output that one of several kernels makes."""
+        fact = self._structure.flow.fact
+        own = [end for end in ends if fact(end.root).atoms_of(meeting.leaf)]
+        return own or ends
+
+    def _reasons(
+        self, meeting: Meeting, use: Use, ends: Sequence[End]
+    ) -> Iterator[str]:
+        """Why a kernel is what it is."""
+        yield f"contracted with activations in `{meeting.node.op}`"
+        yield from _of_parts(use)
+        if use.recurrent:
+            yield "its own ancestor through a loop"
+        elif self._structure.loops.is_shared(
+            meeting.node, meeting.activations, meeting.weights
+        ):
+            yield "shared over the depth of a loop"
+        if use.residual:
+            yield "added to a residual stream"
+        if use.function and use.function != "identity":
+            yield f"followed by {use.function}"
+        hidden = {end.hidden for end in ends if end.hidden}
+        if hidden:
+            yield f"what follows is behind `{', '.join(sorted(hidden))}`"
+        if use.head:
+            yield "no contraction follows"
+
+
+def _of_parts(use: Use) -> Iterator[str]:
+    if use.part == "attention output":
+        yield "it takes what an attention gives"
+    elif use.part:
+        yield f"its output is the {use.part}"
+    elif use.sections:
+        names = dict.fromkeys(s.part or s.function or "other" for s in use.sections)
+        yield f"with parts for {', '.join(names)}"

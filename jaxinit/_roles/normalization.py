@@ -1,0 +1,101 @@
+"""Normalizations: what is divided by a root of a mean, or of a running variance.
+
+Take `(x - mean) * rsqrt(variance + 1e-6) * scale + shift`. The root over a mean of
+activations is a deviation, so the product with it is normalized, and so is what `scale`
+multiplies and `shift` is added to.
+"""
+
+from collections.abc import Iterator
+
+from jaxinit._roles.flow import Flow
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import (
+    COPIES,
+    ELEMENTWISE,
+    PRODUCTS,
+    REDUCTIONS,
+    SUMS,
+)
+from jaxinit._roles.values import maker, stripped
+
+_MOST_STEPS = 16  # between a root and its mean
+_UNDER_ROOTS = frozenset({"add", "max", "mul", "sub", "div", "select_n", "clamp"})
+
+
+def is_normalized(flow: Flow, value: Value) -> bool:
+    """Whether a value comes out of a normalization, scaled by leaves at most."""
+    node = maker(value)
+    while node is not None and node.op in PRODUCTS | SUMS:
+        if node.op in PRODUCTS and any(is_deviation(flow, v) for v in node.inputs):
+            return True
+        data = flow.data_of(node)
+        if len(data) != 1:
+            return False
+        node = maker(data[0])
+    return node is not None and is_deviation(flow, node.output)
+
+
+def scales_normalized(flow: Flow, node: Node) -> bool:
+    """Whether a product has an operand that comes out of a normalization."""
+    return any(is_normalized(flow, value) for value in flow.data_of(node))
+
+
+def is_deviation(flow: Flow, value: Value) -> bool:
+    """Whether a value is a root of a mean over activations, or of a statistic."""
+    rooted = False
+    for _ in range(_MOST_STEPS):
+        value = stripped(value)
+        node = value.node
+        if node is None:
+            return rooted and value.leaf is not None
+        if node.op in REDUCTIONS:
+            return rooted
+        if _is_root(flow, node):
+            rooted = True
+        elif node.op not in _UNDER_ROOTS:
+            return False
+        made = _made_of(flow, node)
+        if not made:
+            return False
+        if node.op == "mul" and len(made) == 2 and not rooted:
+            return any(is_deviation(flow, factor) for factor in made)
+        value = made[0]
+    return False
+
+
+def _made_of(flow: Flow, node: Node) -> list[Value]:
+    """The inputs that are no known numbers: those that are data, if there are any."""
+    if node.op not in ELEMENTWISE:
+        return []
+    made = [value for value in node.inputs if flow.number(value) is None]
+    return [value for value in made if flow.data(value)] or made
+
+
+def _is_root(flow: Flow, node: Node) -> bool:
+    """Whether a node is a power of one half."""
+    if node.op == "pow":
+        return flow.number(node.inputs[1]) in (-0.5, 0.5)
+    return node.op in ("rsqrt", "sqrt")
+
+
+def is_divided_by_statistic(flow: Flow, value: Value) -> bool:
+    """Whether a value is divided by a running deviation, right behind copies."""
+    return any(
+        user.op in PRODUCTS and any(_is_statistic(flow, v) for v in user.inputs)
+        for user in _users_behind_copies(value)
+    )
+
+
+def _is_statistic(flow: Flow, value: Value) -> bool:
+    carried = flow.fact(value).carried.values()
+    return flow.from_leaves(value) and any(item.is_deviation for item in carried)
+
+
+def _users_behind_copies(value: Value) -> Iterator[Node]:
+    pending = [value]
+    while pending:
+        for node in pending.pop().users:
+            if node.op in COPIES:
+                pending += node.outputs
+            else:
+                yield node

@@ -1,0 +1,127 @@
+"""Which part the output of a kernel plays in its model.
+
+Take the gated unit `(silu(x @ w1) * (x @ w3)) @ w2`. The end of `w1` is a factor behind
+a function that is not linear, so it is the gate; that of `w3` is what it multiplies,
+the up part. The operands of an attention, the gates of recurrent cells, what takes the
+output of an attention, and routers of experts are told in the same way: by what is done
+with the values, and by no name.
+"""
+
+from collections.abc import Iterator
+
+from jaxinit._roles.cells import Cells
+from jaxinit._roles.endings import Endings
+from jaxinit._roles.functions import Function
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import CONTRACTIONS
+from jaxinit._roles.regions import End
+from jaxinit._roles.structure import Structure
+from jaxinit._roles.values import is_mask
+from jaxinit._roles.walks import ancestor, reached
+
+_STEERING = {"gate", "router", "query", "key"}
+_SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
+
+
+def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
+    """What each end is in its model, where that is known."""
+    parts = dict(_operands(structure, endings))
+    for end, name in Cells(structure.loops, endings.owners).gates():
+        parts.setdefault(end, name)
+    for node, end in endings.all():
+        if end not in parts:
+            part = _factor(structure, endings, end)
+            if part is None and _takes_attention(structure, node):
+                part = "attention output"
+            if part is None and _is_router(structure, end):
+                part = "router"
+            if part is not None:
+                parts[end] = part
+    return parts
+
+
+def steering(endings: Endings, parts: dict[End, str]) -> set[int]:
+    """Indices of the contractions that steer a branch and do not write it."""
+    return {
+        index
+        for index, ends in endings.by_kernel.items()
+        if ends and {parts.get(end) for end in ends} <= _STEERING
+    }
+
+
+def _operands(structure: Structure, endings: Endings) -> Iterator[tuple[End, str]]:
+    """The ends that operands of attentions are made of."""
+    names: dict[int, dict[str, None]] = {}
+    for attention in structure.attentions:
+        operands = {
+            "query": attention.query,
+            "key": attention.key,
+            "value": attention.value,
+        }
+        for name, value in operands.items():
+            for index in structure.made_of(value):
+                names.setdefault(index, {})[name] = None
+    for _, end in endings.all():
+        if end.root.index in names:
+            yield end, ", ".join(names[end.root.index])
+
+
+def _takes_attention(structure: Structure, node: Node) -> bool:
+    data = filter(structure.flow.data, node.inputs[:2])
+    return any(map(structure.is_attention_output, data))
+
+
+def _factor(structure: Structure, endings: Endings, end: End) -> str | None:
+    """A "gate" for a factor behind a nonlinear function, "up" for the other."""
+    for node in end.takers:
+        if node.op != "mul" or end.function is None:
+            continue
+        others = [value for value in node.inputs if value is not end.value]
+        if len(others) != 1 or not structure.flow.data(others[0]) or is_mask(others[0]):
+            continue
+        theirs = _curved(endings, others[0])
+        if not end.function.is_linear:
+            wins = end.function.is_gate and not any(f.is_gate for f in theirs)
+            return "gate" if wins or not theirs else None
+        if theirs:
+            return "up"
+    return None
+
+
+def _curved(endings: Endings, value: Value) -> list[Function]:
+    """The functions that are not linear, of the ends that a value is."""
+    functions = (end.function for _, end in endings.owned(value))
+    return [f for f in functions if f is not None and not f.is_linear]
+
+
+def _is_router(structure: Structure, end: End) -> bool:
+    """Whether a softmax of the output weighs other activations."""
+    if not any(node.op in _SOFTMAX for node in end.takers):
+        return False
+    own = {end.value.index}
+    ends = structure.kernels | structure.attention_outputs
+
+    def after(item: tuple[Node, bool]) -> Iterator[tuple[Node, bool]]:
+        node, normalized = item
+        if node.index in ends or node.op == "carry":
+            return
+        if structure.residuals.contains(
+            node
+        ):  # the stream would lead to the last layer
+            return
+        normalized |= node.op in ("exp", "exp2")
+        for value in node.outputs:
+            own.add(value.index)
+            yield from ((user, normalized) for user in value.users)
+
+    def weighs(node: Node) -> bool:
+        others = (v for v in structure.flow.data_of(node) if v.index not in own)
+        return any(not ancestor(end.root, v) and not is_mask(v) for v in others)
+
+    return any(
+        normalized
+        and node.index not in ends
+        and (node.op == "mul" or node.op in CONTRACTIONS)
+        and weighs(node)
+        for node, normalized in reached([(node, False) for node in end.takers], after)
+    )

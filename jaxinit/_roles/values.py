@@ -1,0 +1,68 @@
+"""What a value is by the few nodes right behind it: a copy, a mask, a one-hot.
+
+Take `where(length > arange(5), x, 0).T`. Stripped of the transpose it is a `select_n`,
+whose first input is a mask, as it is of booleans.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import COPIES, PRODUCTS, RELOCATIONS
+
+_MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
+_OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
+
+
+def behind(value: Value, ops: Collection[str]) -> Value:
+    """The value that this one was before some operations on first inputs."""
+    while value.node is not None and value.node.op in ops:
+        value = value.node.inputs[0]
+    return value
+
+
+def stripped(value: Value) -> Value:
+    """The value that this one is a copy of, in other places at most."""
+    return behind(value, COPIES | RELOCATIONS)
+
+
+def maker(value: Value) -> Node | None:
+    """The node that makes a value, or makes what it is a copy of."""
+    return stripped(value).node
+
+
+def is_one_hot(value: Value) -> bool:
+    """Whether a value says of each index whether it is that of another value."""
+    node = behind(value, _OF_ONE_HOTS).node
+    return node is not None and node.op == "eq" and any(map(_is_count, node.inputs))
+
+
+def _is_count(value: Value) -> bool:
+    """Whether a value counts from 0 along an axis."""
+    value = behind(value, _OF_ONE_HOTS)
+    if value.node is not None:
+        return value.node.op == "iota"
+    if value.constant is None or np.size(value.constant) < 2:
+        return False
+    found = np.asarray(value.constant).reshape(-1)
+    return bool(np.array_equal(found, np.arange(found.size)))
+
+
+def is_mask(value: Value) -> bool:
+    """Whether a value is true and false, or was before it became numbers."""
+    while value.dtype != bool:
+        node = value.node
+        if node is None:
+            return False
+        if node.op == "select_n":
+            return all(map(_is_filling, node.inputs[1:]))
+        if node.op not in _MASKED:
+            return False
+        value = node.inputs[0]
+    return True
+
+
+def _is_filling(value: Value) -> bool:
+    """Whether a value is a known array, or a number broadcast."""
+    return behind(value, COPIES | {"broadcast_in_dim"}).constant is not None
