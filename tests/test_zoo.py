@@ -7,6 +7,7 @@ from zoo import ANY, MODELS, UNNAMED, WRITES, Use, differences
 from jaxinit._tree.paths import joined, leaf_paths
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", MODELS)
 def test_truths_name_every_leaf_of_a_model_that_runs(name):
     model = MODELS[name]()
