@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import jaxinit
+import jaxinit.data_dependent
 import jaxinit.linen
 import jaxinit.nnx
 import jaxinit.plots

@@ -74,7 +74,9 @@ def _behind_kernels(
         return replace(use, out_axis=features)
     beside = _beside(structure, meeting, leaves)
     of = tuple(sorted(structure.names[leaf] for leaf in beside))
-    return replace(use, of=of, reason=f"added to the output of {' and '.join(of)}")
+    folders = {path.rpartition("/")[0] for path in (structure.names[meeting.leaf], *of)}
+    named = "its kernel" if len(of) == len(folders) == 1 else " and ".join(of)
+    return replace(use, of=of, reason=f"added to the output of {named}")
 
 
 def _features(
