@@ -15,6 +15,8 @@ NAMES = (
     "onepass",
     "scale",
     "imports",
+    "roles",
+    "auto",
 )
 _OPTIONS = {
     "rounds": "how often each method is measured",

@@ -249,6 +249,25 @@ def test_what_is_behind_an_unlisted_primitive_is_unknown_and_named():
     assert "what follows is behind `pure_callback`" in found["before"].reason
 
 
+def test_what_is_told_to_every_layer_is_no_residual_stream():
+    """A mask of the scores, and a vector of the time, which enter every layer."""
+
+    def apply(p, x, mask, time):
+        told = (time @ p["time"])[:, None]
+        for w in p["layers"]:
+            q, k, v = (x @ w[name] for name in "qkv")
+            scores = jnp.einsum("btd,bsd->bts", q, k) + mask
+            x = jnp.einsum("bts,bsd->btd", jax.nn.softmax(scores), v) @ w["o"] + told
+        return x
+
+    layer = {name: array(6, 6) for name in "qkvo"}
+    shapes = {"time": array(7, 6), "layers": [layer] * 3}
+    inputs = array(2, 5, 6), array(2, 5, 5), array(2, 7)
+    found = jaxinit.roles(apply, shapes, *inputs)
+    assert {role.residual for role in found.values()} == {None}
+    assert found["layers/2/q"].part == "query"
+
+
 def test_nothing_is_compiled_or_computed():
     events = []
     jax.monitoring.register_event_duration_secs_listener(

@@ -13,6 +13,7 @@ What holds:
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -61,7 +62,12 @@ class Residuals:
     """
 
     def __init__(
-        self, flow: Flow, kernels: set[int], values: dict[int, Value], loops: Loops
+        self,
+        flow: Flow,
+        kernels: set[int],
+        values: dict[int, Value],
+        scores: Iterable[int],
+        loops: Loops,
     ):
         """Finds the additions of all streams, and what writes to them.
 
@@ -69,10 +75,11 @@ class Residuals:
             flow: what is known.
             kernels: indices of contractions with leaves.
             values: for the index of an attention's output, the operand to look behind.
+            scores: indices of contractions of query and key, to which masks are added.
             loops: what loops carry: a state carried over time is no residual stream.
         """
         self._flow, self._kernels, self._values = flow, kernels, values
-        self._loops = loops
+        self._loops, self._scores = loops, frozenset(scores)
         self.additions: dict[int, Addition] = {}
         candidates = [node for node in flow.graph.nodes if self._may_add(node)]
         self._depths = Depths(flow.graph, kernels, self._possible_roots(candidates))
@@ -92,7 +99,9 @@ class Residuals:
         if node.op not in ADDITIONS or not all(map(self._flow.data, node.inputs)):
             return False
         a, b = node.inputs
-        return a is not b and a.shape == b.shape
+        makers = nodes_of(_unscaled(self._flow, value) for value in node.inputs)
+        of_scores = any(maker.index in self._scores for maker in makers)
+        return a is not b and a.shape == b.shape and not of_scores
 
     def _possible_roots(self, candidates: Iterable[Node]) -> Iterator[Value]:
         """What a branch may be computed from."""
@@ -107,7 +116,7 @@ class Residuals:
         a, b = node.inputs
         for skip, branch in ((a, b), (b, a)):
             for root in self._roots(skip):
-                if self._loops.is_state(root):
+                if self._loops.is_state(root) or _is_repeated(root, skip):
                     continue
                 if self._depths.at_least(1, root, branch):
                     return Addition(node, skip, branch, root, False)
@@ -241,6 +250,14 @@ class Residuals:
             places |= {index: (before + i, total) for i, index in enumerate(indices)}
             before += sum(rounds[index] for index in indices)
         return places
+
+
+def _is_repeated(root: Value, skip: Value) -> bool:
+    """Whether a skip repeats its root, as what is told to every position.
+
+    Learned arrays are repeated for a batch, and begin a stream.
+    """
+    return root.leaf is None and math.prod(root.shape) != math.prod(skip.shape)
 
 
 def _goes_on(addition: Addition, stream: Sequence[Addition]) -> bool:

@@ -139,14 +139,15 @@ def structure_of(
     kernels = kernel_nodes(flow)
     loops = Loops(flow, kernels)
     values = {attention.output.index: attention.value for attention in attentions}
+    scores = frozenset(attention.scores.index for attention in attentions)
     return Structure(
         flow,
         names,
         kernels,
         attentions,
         loops,
-        Residuals(flow, kernels, values, loops),
-        frozenset(attention.scores.index for attention in attentions),
+        Residuals(flow, kernels, values, scores, loops),
+        scores,
         frozenset(values),
     )
 
