@@ -18,6 +18,9 @@ from jaxinit._roles.sections import Division, divided, input_sections
 from jaxinit._roles.structure import Structure
 
 
+_OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
+
+
 class KernelUses:
     """The uses of kernels and biases of a graph."""
 
@@ -78,6 +81,12 @@ class KernelUses:
             return False
         _, first = min(known, key=lambda pair: pair[0])
         return not first.is_linear
+
+    def position(self, meeting: Meeting, draft: Use) -> Use:
+        """The use of a position: a quarter of what it is added to."""
+        beside = self._moments.added.get(meeting.node.index, 1.0)
+        factor = draft.multiplier**2 or 1.0
+        return replace(draft, variance=_OF_POSITIONS * beside / factor)
 
     def bias(self, meeting: Meeting, draft: Use) -> Use:
         """The use of a bias: it has the parts of the kernel, and no functions."""

@@ -17,6 +17,7 @@ What holds:
   norm gives one.
 - What an attention averages keeps its second moment, as if all positions were alike:
   an upper bound, which tokens reach that do not differ.
+- Rows of embeddings have the second moment `1 / width`, with which `auto` draws them.
 - What cannot be known counts as standard normal, as a norm would make it.
 """
 
@@ -42,7 +43,7 @@ from jaxinit._roles.primitives import (
 from jaxinit._roles.residual import Residuals
 from jaxinit._roles.role import Use
 from jaxinit._roles.structure import Structure
-from jaxinit._roles.values import is_mask
+from jaxinit._roles.values import is_mask, is_one_hot
 
 _LARGEST = 40  # operations in one expression
 _GRID = np.linspace(-9.0, 9.0, 3601)
@@ -120,6 +121,8 @@ class Moments:
         wanted: for the index of each, the variance that its output should have: one, or
             its share of the residual stream that it writes to, as large as that begins;
             divided by the square of a number that multiplies it before a function.
+        added: for the index of each sum with leaves, the second moment of the other
+            side, such as what positions are added to.
     """
 
     def __init__(
@@ -144,6 +147,7 @@ class Moments:
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         self.entering: dict[int, float] = {}
         self.wanted: dict[int, float] = {}
+        self.added: dict[int, float] = {}
         self._begins = _begins(structure.residuals)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -179,6 +183,9 @@ class Moments:
             return [self._contracted_with_leaves(node)]
         if node.op in CONTRACTIONS:
             return [self._contracted(node)]
+        if node.op in ("gather", "dynamic_slice"):
+            if self._flow.from_leaves(node.inputs[0]):
+                return [self._normal(0.0, 1 / _width(node))]
         if node.op in ELEMENTWISE and node.op in FUNCTIONS:
             return [self._elementwise(node)]
         if node.op == "carry":
@@ -195,6 +202,9 @@ class Moments:
 
     def _contracted_with_leaves(self, node: Node) -> Spread:
         data = next(v for v in node.inputs[:2] if self._flow.data(v))
+        if is_one_hot(data):
+            self.entering[node.index] = self.wanted[node.index] = 1.0
+            return self._normal(0.0, 1 / node.output.shape[-1])
         self.entering[node.index] = self._spread(data).second
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
@@ -246,6 +256,9 @@ class Moments:
         return self._normal()
 
     def _elementwise(self, node: Node) -> Spread:
+        if node.op in SUMS and any(map(self._flow.from_leaves, node.inputs)):
+            (data,) = (v for v in node.inputs if not self._flow.from_leaves(v))
+            self.added[node.index] = self._spread(data).second
         operands: list[float | Spread] = []
         for value in node.inputs:
             operand = self._operand(node, value)
@@ -306,6 +319,14 @@ class Moments:
         if node.op == "div" and b:
             return self._normal(a / b, max(aa / (b * b) - (a / b) ** 2, 0.0))
         return self._normal()
+
+
+def _width(node: Node) -> int:
+    """Number of features of one row that is looked up."""
+    if node.op == "dynamic_slice":
+        return max(1, math.prod(node.output.shape))
+    places = node.params["dimension_numbers"].offset_dims
+    return max(1, math.prod(node.output.shape[i] for i in places))
 
 
 def _begins(residuals: Residuals) -> dict[int, Value]:

@@ -67,7 +67,8 @@ class Use:
         entering: second moment of what enters a kernel at the start, if inputs are
             standard normal and every kernel gives outputs of variance one.
         variance: variance that its entries need for outputs of variance one, or of
-            their share of the residual stream that they are added to.
+            their share of the residual stream that they are added to; of a position, a
+            quarter of the second moment of what it is added to.
         groups: groups of features of a convolution.
         transposed: whether it is a transposed convolution.
         multiplier: number that the leaf, or its output, is multiplied by.

@@ -77,6 +77,8 @@ class _Finisher:
             return self._kernels.kernel(meeting, use)
         if use.kind == "bias" and use.of:
             return self._kernels.bias(meeting, use)
+        if use.kind == "position":
+            return self._kernels.position(meeting, use)
         if use.kind == "scale":
             return self._scale(meeting, use)
         return use

@@ -13,7 +13,7 @@ from jaxinit._tree.folding import fold
 from jaxinit._tree.leaf import Leaf, kept
 from jaxinit._tree.paths import Path, joined, layer_index
 from jaxinit._tree.problems import PlanError, problems_message
-from jaxinit._tree.rules import Rules
+from jaxinit._tree.rules import Rules, taken_for
 from jaxinit.initializers.base import Initializer, checked_shape
 
 
@@ -23,8 +23,8 @@ def initializers_of(
     leaves: Sequence[Leaf],
     allow_unused: Sequence[Any],
     allow_kept: bool = False,
-) -> tuple[list[Any], list[str]]:
-    """The initializer of every leaf of a tree, and the problems.
+) -> tuple[list[Any], list[str], list[str]]:
+    """The initializer of every leaf of a tree, what it was taken for, and the problems.
 
     Args:
         rules: the rules.
@@ -39,7 +39,9 @@ def initializers_of(
     problems += _unmatched(shapes, [path for path in without if path not in raised])
     problems += rules.unused(leaves, positions, allow_unused)
     initializers, wrong = _checked_initializers(rules, leaves, positions, allow_kept)
-    return initializers, [*problems, *wrong]
+    pairs = zip(leaves, positions, strict=True)
+    taken = [taken_for(rules, leaf, position) for leaf, position in pairs]
+    return initializers, taken, [*problems, *wrong]
 
 
 def rules_of(

@@ -21,7 +21,7 @@ from jaxinit._tree.paths import (
 )
 from jaxinit._tree.plan_table import plan_table
 from jaxinit._tree.problems import PlanError, problems_message
-from jaxinit._tree.rules import Rules, checked_patterns, keyed, taken_for
+from jaxinit._tree.rules import Rules, checked_patterns, keyed
 from jaxinit._tree.shardings import leaf_shardings
 
 
@@ -243,7 +243,7 @@ def model_plan(
         f"{' and '.join(group)}: their hashes are equal, so the same key; rename one"
         for group in collisions(list(paths.values()))
     ]
-    initializers, wrong = initializers_of(
+    initializers, taken, wrong = initializers_of(
         rules, shapes, contexts, allow_unused, allow_kept
     )
     placed, misplaced = leaf_shardings(shardings, treedef, contexts, allow_unused)
@@ -251,7 +251,6 @@ def model_plan(
     if problems:
         owner = f"the plan by {rules.name}" if rules.name else "the plan"
         raise PlanError(problems_message(owner, problems))
-    taken = [taken_for(rules, leaf) for leaf in contexts]
     rows = zip(contexts, initializers, placed, taken, strict=True)
     return Plan([_planned(*row, paths) for row in rows], treedef)
 

@@ -330,9 +330,14 @@ def _restored(pairs, required, name, parts, call) -> Rules:
     return rules
 
 
-def taken_for(rules: Rules, leaf: Leaf) -> str:
-    """What a leaf was taken for, and why; "" if the rules ask for neither."""
-    position = rules.find(leaf)
+def taken_for(rules: Rules, leaf: Leaf, position: int | None) -> str:
+    """What a leaf was taken for, and why; "" if the rules ask for neither.
+
+    Args:
+        rules: the rules.
+        leaf: the leaf.
+        position: position of the rule that matches it.
+    """
     pattern = None if position is None else rules.patterns[position]
     words = getattr(pattern, "words", "")
     if leaf.role is None:

@@ -15,7 +15,6 @@ from jaxinit.schemes.building import scheme
 from jaxinit.schemes.parts import axes
 
 _SIGMOID = 1.8462  # gain of a sigmoid to which no 1 is added
-_POSITION = 0.5  # deviation of positions, beside the 1 of embeddings
 
 
 @scheme
@@ -36,9 +35,10 @@ def auto() -> Rules:
     - recurrent kernel: orthogonal, each gate for itself
     - bias 0, but 1 for the forget gate of an LSTM that does not add it by itself
     - scale of a norm 1 (0 if the computation adds 1 to it); gate of a branch 1
-    - embedding: `N(0, 1)`; one that is the head too: variance `1 / width`, for logits
-      of variance 1, divided by the square of a number that multiplies what is looked up
-    - position: `N(0, 1 / 4)`; learned token `N(0, 1)`
+    - embedding: `N(0, 1 / width)`, so that one that is the head too gives logits of
+      variance 1; small rows are what Adam moves far enough
+    - position: a quarter of the variance of what it is added to; learned token
+      `N(0, 1)`
     - what is unknown, unused, or a statistic: as the model itself draws it ("kept"),
       which only `jaxinit.linen.init` and `jaxinit.nnx.create` can do
 
@@ -99,14 +99,14 @@ def _gate(leaf: Leaf, role: Role) -> Initializer:
 
 
 def _position(leaf: Leaf, role: Role) -> Initializer:
-    return normal(_POSITION / abs(role.uses[0].multiplier or 1.0))
+    return normal(math.sqrt(role.uses[0].variance))
 
 
 def _embedding(leaf: Leaf, role: Role) -> Initializer:
-    factor = abs(role.uses[0].multiplier or 1.0)
-    if role.kernels:
-        return normal(1 / math.sqrt(role.kernels[0].fan_in))
-    return normal(1 / factor)
+    use = role.uses[0]
+    if use.part is not None:  # a learned token, or an initial state
+        return normal(1.0)
+    return normal(1 / math.sqrt(use.fan_out))
 
 
 def _bias(leaf: Leaf, role: Role) -> Initializer:
