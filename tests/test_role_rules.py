@@ -10,11 +10,13 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 from sampling import sampled
+from zoo import MODELS
 
 import jaxinit
 import jaxinit.linen
 import jaxinit.nnx
 from jaxinit import schemes, signal
+from jaxinit._tree.plan import model_plan
 from jaxinit.schemes import parts
 
 WIDTH, HIDDEN, HEADS, BLOCKS, VOCABULARY, LENGTH = 6, 24, 2, 3, 11, 5
@@ -587,3 +589,17 @@ def test_auto_leaves_to_the_model_what_it_does_not_know(key):
     own = jaxinit.Rules({"log_rate": jaxinit.zeros, "never": jaxinit.ones})
     plan = jaxinit.plan(shapes, own | schemes.auto(), roles=roles)
     assert plan.init(key)["never"][0] == 1
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", MODELS)
+def test_auto_has_a_start_for_every_leaf(name):
+    """And what it leaves to the model is unknown, unused or a statistic."""
+    model = MODELS[name]()
+    roles = jaxinit.roles(model.apply, model.params, *model.inputs)
+    plan = model_plan(model.params, schemes.auto(), roles)
+    for leaf in plan:
+        assert leaf.is_kept == (leaf.role.kind in ("unknown", "unused", "statistic"))
+        if leaf.role.kernels:
+            variances = [use.variance for use in leaf.role.kernels]
+            assert all(0 < x < math.inf for x in variances), leaf.path

@@ -17,7 +17,6 @@ from jaxinit._roles.role import Use
 from jaxinit._roles.sections import Division, divided, input_sections
 from jaxinit._roles.structure import Structure
 
-
 _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
 
 
@@ -62,12 +61,13 @@ class KernelUses:
     def _factors(self) -> dict[int, float]:
         """Numbers that multiply outputs before a function or a residual addition.
 
-        Others, such as the one of a query, are left as they are meant.
+        Others, such as the one of a query, are left as they are meant, and so are those
+        below one, which make a branch or the argument of a cap small.
         """
         return {
             index: factor
             for index, factor in self._endings.factors.items()
-            if factor != 1 and (index in self._places or self._is_followed(index))
+            if abs(factor) > 1 and (index in self._places or self._is_followed(index))
         }
 
     def _is_followed(self, index: int) -> bool:

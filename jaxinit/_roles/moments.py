@@ -26,6 +26,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._roles.axes import contracted_axes
@@ -144,6 +145,7 @@ class Moments:
         self._attended = {x.output.index: x.value for x in structure.attentions}
         self._places, self._factors = places, factors
         self._roots = 0
+        self._unknown: set[int] = set()
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         self.entering: dict[int, float] = {}
         self.wanted: dict[int, float] = {}
@@ -151,7 +153,7 @@ class Moments:
         self._begins = _begins(structure.residuals)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
-                self._spreads[value.index] = self._normal()
+                self._spreads[value.index] = self._unit()
         for _ in range(2):  # once more with what loops hand on
             for node in flow.graph.nodes:
                 for output, spread in zip(node.outputs, self._of(node), strict=False):
@@ -172,6 +174,16 @@ class Moments:
             expression = ("add", (), expression, float(mean))
         return Spread(self._roots, expression, 0)
 
+    def _unit(self) -> Spread:
+        """What cannot be known: of the size that a norm would give it.
+
+        Numbers that multiply it are as unknown as what they are for, such as the
+        division of pixels by 255.
+        """
+        spread = self._normal()
+        self._unknown.add(spread.root)
+        return spread
+
     def _spread(self, value: Value) -> Spread:
         return self._spreads[value.index] or self._normal()
 
@@ -183,22 +195,24 @@ class Moments:
             return [self._contracted_with_leaves(node)]
         if node.op in CONTRACTIONS:
             return [self._contracted(node)]
-        if node.op in ("gather", "dynamic_slice"):
-            if self._flow.from_leaves(node.inputs[0]):
-                return [self._normal(0.0, 1 / _width(node))]
+        is_lookup = node.op in ("gather", "dynamic_slice")
+        if is_lookup and self._flow.from_leaves(node.inputs[0]):
+            return [self._normal(0.0, 1 / _width(node))]
         if node.op in ELEMENTWISE and node.op in FUNCTIONS:
             return [self._elementwise(node)]
         if node.op == "carry":
             return [self._carried(node)]
         if node.op in ("concatenate", "stack", "branches"):
             return [self._mixed(node)]
+        if node.op == "convert_element_type" and _is_integer(node.inputs[0]):
+            return [self._unit()]
         if node.op in COPIES or node.op in MOVES or node.op == "dynamic_update_slice":
             first = node.inputs[0]
             known = self._spread(first) if self._flow.data(first) else self._normal()
             return [known] * len(node.outputs)
         if node.op in REDUCTIONS or node.op.startswith("reduce_window"):
             return [self._reduced(node)]
-        return [self._normal() for _ in node.outputs]
+        return [self._unit() for _ in node.outputs]
 
     def _contracted_with_leaves(self, node: Node) -> Spread:
         data = next(v for v in node.inputs[:2] if self._flow.data(v))
@@ -271,6 +285,8 @@ class Moments:
         roots = {spread.root for spread in spreads}
         if len(roots) > 1:
             return self._of_several(node, operands)
+        if roots <= self._unknown and node.op in SUMS | PRODUCTS:
+            return self._unit()
         size = 1 + sum(spread.size for spread in spreads)
         parts = [x.expression if isinstance(x, Spread) else x for x in operands]
         made = (node.op, plain_params(node.params), *parts)
@@ -316,9 +332,13 @@ class Moments:
             return self._normal(a + sign * b, max(aa - a * a, 0) + max(bb - b * b, 0))
         if node.op == "mul":
             return self._normal(a * b, max(aa * bb - (a * b) ** 2, 0.0))
-        if node.op == "div" and b:
+        if node.op == "div" and b * b > bb / 2:  # far enough from zero
             return self._normal(a / b, max(aa / (b * b) - (a / b) ** 2, 0.0))
-        return self._normal()
+        return self._unit()
+
+
+def _is_integer(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, np.integer)
 
 
 def _width(node: Node) -> int:

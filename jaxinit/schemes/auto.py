@@ -136,7 +136,8 @@ def _adds_one(use: Use) -> bool:
 def _kernel(leaf: Leaf, role: Role) -> Initializer:
     use = role.kernels[0]
     if use.recurrent and len(leaf.shape) == 2:
-        return _recurrent(leaf, use)
+        sections = [section for other in role.kernels for section in other.sections]
+        return _recurrent(leaf, use, sections)
     return _by_moment(leaf, use)
 
 
@@ -148,13 +149,14 @@ def _by_moment(leaf: Leaf, use: Use) -> Initializer:
     return variance_scaling(scale, "fan_in", "truncated_normal", **along)
 
 
-def _recurrent(leaf: Leaf, use: Use) -> Initializer:
+def _recurrent(leaf: Leaf, use: Use, sections: Sequence[Section]) -> Initializer:
     """Orthogonal for the past, gate by gate; by moments for the inputs beside it."""
     (inside,), (outside,) = use.in_axis or (0,), use.out_axis or (1,)
-    gates = [x for x in use.sections if x.axis == outside]
-    past = _repeated(orthogonal(), gates, outside)
-    rows = [x for x in use.sections if x.axis == inside]
-    if not rows:
+    gates = [section for section in sections if section.axis == outside]
+    whole = sum(section.size for section in gates) == leaf.shape[outside]
+    past = _repeated(orthogonal(), gates if whole else [])
+    rows = [section for section in sections if section.axis == inside]
+    if sum(section.size for section in rows) != leaf.shape[inside]:
         return past
     own = variance_scaling(
         1 / use.entering, "fan_in", "truncated_normal", in_axis=inside, out_axis=outside
@@ -163,7 +165,7 @@ def _recurrent(leaf: Leaf, use: Use) -> Initializer:
     return _side_by_side(parts, rows)
 
 
-def _repeated(init: Initializer, sections: Sequence[Section], axis: int) -> Initializer:
+def _repeated(init: Initializer, sections: Sequence[Section]) -> Initializer:
     """An initializer for each of several sections."""
     if len(sections) < 2:
         return init
