@@ -146,21 +146,22 @@ def roles(model: nn.Module, *inputs: Any, method: Any = None, **options: Any) ->
     if method is not None:
         options = {**options, "method": method}
     function, arrays = _split_arguments(model, inputs, options)
-    variables = jax.eval_shape(function, jax.random.key(0), arrays)
+    key = jax.eval_shape(lambda: jax.random.key(0))  # transfers nothing
+    variables = jax.eval_shape(function, key, arrays)
     others = {name: tree for name, tree in variables.items() if name != "params"}
 
-    def apply(params, others, *inputs, **options):
+    def apply(params, others, key, *inputs, **options):
         outputs, _ = model.apply(
             {"params": params, **others},
             *inputs,
-            rngs={"params": jax.random.key(0)},  # stands in for every stream
+            rngs={"params": key},  # stands in for every stream
             mutable=DenyList("params"),
             **options,
         )
         return outputs
 
     params = variables.get("params", {})
-    return reading.roles(apply, params, others, *inputs, **options)
+    return reading.roles(apply, params, others, key, *inputs, **options)
 
 
 def _split_arguments(model, inputs, options) -> tuple[Callable, list[Any]]:

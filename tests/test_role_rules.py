@@ -320,6 +320,21 @@ def test_linen_in_one_call_has_the_arrays_of_the_plan(shapes, roles, key):
     jax.tree.map(np.testing.assert_array_equal, made["params"], expected)
 
 
+def test_linen_under_vmap_and_a_transfer_guard(key):
+    x = array(3, 6)
+    with jax.transfer_guard("disallow"):
+        assert jaxinit.linen.roles(nn.Dense(4), x)["kernel"].head
+    keys = jax.random.split(key, 3)
+    for scheme in (None, schemes.auto()):
+        made = jax.vmap(
+            lambda key, scheme=scheme: jaxinit.linen.init(
+                nn.Dense(4), key, x, scheme=scheme
+            )
+        )(keys)["params"]["kernel"]
+        one = jaxinit.linen.init(nn.Dense(4), keys[1], x, scheme=scheme)["params"]
+        np.testing.assert_array_equal(made[1], one["kernel"])
+
+
 class Normed(nn.Module):
     @nn.compact
     def __call__(self, x, train):

@@ -136,7 +136,9 @@ def on_mesh(sharding: Any) -> Sharding | None:
 
 def mesh_in_use() -> Mesh | AbstractMesh | None:
     """The mesh of `jax.set_mesh`, if any."""
-    mesh = jax.sharding.get_abstract_mesh() if is_tracing() else jax.sharding.get_mesh()
+    mesh: Mesh | AbstractMesh = jax.sharding.get_abstract_mesh()
+    with contextlib.suppress(ValueError):  # under any trace, also an eager jax.vmap
+        mesh = jax.sharding.get_mesh()
     return None if mesh.empty else mesh
 
 
