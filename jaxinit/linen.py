@@ -96,8 +96,8 @@ def init(
         function, arrays = _split_arguments(model, inputs, options)
         shapes = jax.eval_shape(function, key, arrays)
         shardings = _shardings(shapes, mesh, rules)
-        if scheme is not None:
-            params = shapes.get("params", {})
+        params = shapes.get("params", {})
+        if scheme is not None and jax.tree.leaves(params):
             found = roles(model, *inputs, **options)
             function = _by_plan(function, model_plan(params, scheme, found))
         return jitted(function, shardings)(key, arrays)

@@ -263,6 +263,11 @@ def roles(model: Any, *inputs: Any, **options: Any) -> Roles:
                 f"one, got {model!r}"
             )
         model = nnx.eval_shape(lambda: model(nnx.Rngs(0)))
+    if not callable(model):
+        raise TypeError(
+            f"what the function makes cannot be called on inputs, got {model!r}: roles "
+            "are read from one module's call; give a module, or a scheme without inputs"
+        )
     graph, params, others = nnx.split(model, nnx.Param, ...)
 
     def apply(params, others, *inputs, **options):

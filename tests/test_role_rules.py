@@ -320,6 +320,22 @@ def test_linen_in_one_call_has_the_arrays_of_the_plan(shapes, roles, key):
     jax.tree.map(np.testing.assert_array_equal, made["params"], expected)
 
 
+def test_models_without_parameters_or_calls(key):
+    class Bare(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x
+
+    assert jaxinit.linen.init(Bare(), key, array(2, 3), scheme=schemes.auto()) == {}
+    with pytest.raises(TypeError, match="cannot be called on inputs"):
+        jaxinit.nnx.create(
+            lambda rngs: [nnx.Linear(2, 3, rngs=rngs)],
+            key,
+            scheme=schemes.auto(),
+            inputs=(array(4, 2),),
+        )
+
+
 def test_linen_under_vmap_and_a_transfer_guard(key):
     x = array(3, 6)
     with jax.transfer_guard("disallow"):
@@ -449,7 +465,17 @@ def averaged(p, x):
     return h.max(axis=1) @ p["b"]
 
 
+def pooled(p, x):
+    h = jax.nn.relu(jnp.einsum("nwd,df->nwf", x, p["a"]))
+    return h.mean(axis=1) @ p["b"]
+
+
+def running(p, x):
+    return jnp.cumsum(jnp.einsum("nwd,df->nwf", x, p["a"]), axis=1) @ p["b"]
+
+
 SILU = 0.355779
+RECTIFIED = 0.5  # and so of a mean over places that are alike
 MAXIMUM = 1.54387  # second moment of the largest of four rectified normal numbers
 WANTED = {
     "scaled at run time": (
@@ -481,6 +507,18 @@ WANTED = {
         {"a": array(6, 24), "b": array(24, 3)},
         (array(7, 4, 6),),
         {"a": 1 / 6, "b": 1 / (24 * MAXIMUM)},
+    ),
+    "mean over places": (
+        pooled,
+        {"a": array(6, 24), "b": array(24, 3)},
+        (array(7, 4, 6),),
+        {"b": 1 / (24 * RECTIFIED)},
+    ),
+    "running sum": (
+        running,
+        {"a": array(6, 24), "b": array(24, 3)},
+        (array(7, 4, 6),),
+        {"b": 1 / (24 * 2.5)},
     ),
 }
 

@@ -268,6 +268,29 @@ def test_what_is_told_to_every_layer_is_no_residual_stream():
     assert found["layers/2/q"].part == "query"
 
 
+def test_what_is_no_scale_is_not_called_one():
+    def summed(p, x):
+        return (x[:, :, None] * p["up"]).sum(1) @ p["down"]
+
+    def added(p, x):
+        h = sum(x[:, i : i + 1] * p["up"][i] for i in range(6))
+        return h @ p["down"]
+
+    for apply in (summed, added):
+        found = jaxinit.roles(apply, LAYER, X)
+        assert {use.kind for use in found["up"].uses} == {"unknown"}
+        assert "products with activations are summed" in found["up"].reason
+        assert found["down"].kind == "kernel"
+
+
+def test_leaves_that_meet_no_input_are_not_unused():
+    closed = jnp.ones((5, 6))
+    for inputs in ((), ([[1.0] * 6] * 5,)):
+        found = jaxinit.roles(lambda p, *_: layer(p, closed), LAYER, *inputs)
+        assert {role.kind for role in found.values()} == {"unknown"}
+        assert "meets no input" in found["up"].reason
+
+
 def test_nothing_is_compiled_or_computed():
     events = []
     jax.monitoring.register_event_duration_secs_listener(

@@ -15,8 +15,8 @@ What holds:
 - What is made of several values takes them to be independent. Sums of `n` values have
   the mean `n m` and the variance `n v`; a mean over many is close to constant, and so a
   norm gives one.
-- What an attention averages keeps its second moment, as if all positions were alike:
-  an upper bound, which tokens reach that do not differ.
+- What an attention, or a mean over positions, averages keeps its second moment, as if
+  all positions were alike: an upper bound, which tokens reach that do not differ.
 - Rows of embeddings have the second moment `1 / width`, with which `auto` draws them.
 - What cannot be known counts as standard normal, as a norm would make it.
 """
@@ -46,6 +46,7 @@ from jaxinit._roles.role import Use
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import is_mask, is_one_hot
 
+_MOST = 1e3  # a second moment beyond this comes of what was not understood
 _LARGEST = 40  # operations in one expression
 _GRID = np.linspace(-9.0, 9.0, 3601)
 _WEIGHTS = np.exp(-(_GRID**2) / 2) * (_GRID[1] - _GRID[0]) / math.sqrt(2 * math.pi)
@@ -210,6 +211,10 @@ class Moments:
             first = node.inputs[0]
             known = self._spread(first) if self._flow.data(first) else self._normal()
             return [known] * len(node.outputs)
+        if node.op == "cumsum":
+            terms = (node.output.shape[node.params["axis"]] + 1) / 2
+            spread = self._spread(node.inputs[0])
+            return [self._normal(terms * spread.mean, terms * spread.variance)]
         if node.op in REDUCTIONS or node.op.startswith("reduce_window"):
             return [self._reduced(node)]
         return [self._unit() for _ in node.outputs]
@@ -219,7 +224,8 @@ class Moments:
         if is_one_hot(data):
             self.entering[node.index] = self.wanted[node.index] = 1.0
             return self._normal(0.0, 1 / node.output.shape[-1])
-        self.entering[node.index] = self._spread(data).second
+        second = self._spread(data).second
+        self.entering[node.index] = second if second < _MOST else 1.0
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
         stream = 1.0 if begin is None else self._spread(begin).second or 1.0
@@ -264,10 +270,26 @@ class Moments:
         count = _count(node)
         if node.op in ("reduce_sum", "reduce_window_sum"):
             varies = 0.0 if _leads_to_root(node.output) else count * spread.variance
+            if varies and self._is_mean_of_places(node, count):
+                varies *= count
             return self._normal(count * spread.mean, varies)
         if node.op in ("reduce_max", "reduce_window_max"):
             return self._normal(*_largest(spread, count))
         return self._normal()
+
+    def _is_mean_of_places(self, node: Node, count: int) -> bool:
+        """Whether it is an average over positions, which are taken to be alike."""
+        numbers = [
+            self._flow.number(v) for user in node.output.users for v in user.inputs
+        ]
+        axes = self._flow.fact(node.inputs[0]).axes
+        gone = node.params.get("axes", ())
+        of_features = any(atom.size > 1 for i in gone for atom in axes[i])
+        return not of_features and any(
+            number is not None and math.isclose(number, wanted, rel_tol=1e-5)
+            for number in numbers
+            for wanted in (count, 1 / count)
+        )
 
     def _elementwise(self, node: Node) -> Spread:
         if node.op in SUMS and any(map(self._flow.from_leaves, node.inputs)):

@@ -22,6 +22,7 @@ from jaxinit._roles.residual import branch_scales
 from jaxinit._roles.role import Use
 from jaxinit._roles.simple_uses import learned_use, unknown
 from jaxinit._roles.structure import Structure, structure_of
+from jaxinit._roles.sums import reaching_leaves, summed_products
 
 
 def uses_of(
@@ -47,7 +48,15 @@ def uses_of(
     for meeting, draft in _one_of_each_lookup(with_batches(structure, drafts)):
         use = finisher.finished(meeting, draft)
         found.setdefault(meeting.leaf, []).append(use)
+    for leaf in reaching_leaves(flow):
+        found.setdefault(leaf, [unknown(_NO_INPUT)])
     return found
+
+
+_NO_INPUT = (
+    "it reaches the output and meets no input: is an input closed over, or given as a "
+    "list in place of an array?"
+)
 
 
 def _one_of_each_lookup(
@@ -70,6 +79,7 @@ class _Finisher:
         self._kernels = KernelUses(structure)
         self._gates = set(_branch_gates(structure))
         self._modulated = set(modulated(structure.flow))
+        self._summed = summed_products(structure.flow)
 
     def finished(self, meeting: Meeting, use: Use) -> Use:
         """The use that a draft becomes."""
@@ -86,6 +96,8 @@ class _Finisher:
     def _scale(self, meeting: Meeting, use: Use) -> Use:
         if meeting.leaf in self._modulated:
             return unknown("a kernel that activations modulate")
+        if meeting.leaf in self._summed:
+            return unknown("its products with activations are summed, as of a kernel")
         if meeting.node.index in self._gates:
             factor = use.multiplier * scaled(self._flow, meeting.node.output)[1]
             reason = "scales a branch of a residual stream"

@@ -1,0 +1,57 @@
+"""Contractions that are written as products and sums.
+
+Take `(x[:, :, None] * w).sum(1)`, or `x[:, :1] * w[0] + x[:, 1:] * w[1]`. `w`
+multiplies activations, as a scale does, and yet it is a kernel: its products are summed
+over its own axis, or those of its slices with one another. Its fans are not read, so
+that its role is not known.
+"""
+
+from collections.abc import Iterator
+
+from jaxinit._roles.facts import Meeting
+from jaxinit._roles.flow import Flow
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import ADDITIONS
+
+
+def summed_products(flow: Flow) -> set[int]:
+    """Leaves whose products with activations are summed over an axis or one another."""
+    products = [meeting for meeting in flow.meetings if meeting.node.op == "mul"]
+    found = {meeting.leaf for meeting in products if _is_summed(meeting)}
+    slices: dict[tuple[int, int], set] = {}  # of a leaf, by the end of a sum
+    for meeting in products:
+        end = _end_of_sum(meeting.node.output)
+        slices.setdefault((meeting.leaf, end.index), set()).add(meeting.fixed)
+    return found | {
+        leaf for (leaf, _), different in slices.items() if len(different) > 1
+    }
+
+
+def _is_summed(meeting: Meeting) -> bool:
+    """Whether nothing but a sum over an axis of the leaf takes a product."""
+    taker = _only_taker(meeting.node.output)
+    if taker is None or taker.op != "reduce_sum":
+        return False
+    return any(
+        atom.size > 1 for axis in taker.params["axes"] for atom in meeting.axes[axis]
+    )
+
+
+def _end_of_sum(value: Value) -> Value:
+    """What a value becomes by additions alone."""
+    node = _only_taker(value)
+    while node is not None and node.op in ADDITIONS:
+        value = node.output
+        node = _only_taker(value)
+    return value
+
+
+def _only_taker(value: Value) -> Node | None:
+    return value.users[0] if len(value.users) == 1 and not value.is_output else None
+
+
+def reaching_leaves(flow: Flow) -> Iterator[int]:
+    """Leaves that reach the output and meet no input on the way."""
+    for value in flow.graph.outputs:
+        if flow.from_leaves(value):
+            yield from flow.fact(value).carried
