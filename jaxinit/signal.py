@@ -38,25 +38,6 @@ class Signal(Tabular):
     def __repr__(self):
         return f"<Signal of {len(self.layers)} layers: {self.verdict.short}>"
 
-    def text(self, width: int) -> str:
-        """The table for `width` characters: one line for each cell if rows are longer.
-
-        Args:
-            width: characters of a line.
-        """
-        table = self._table()
-        rows = table.text().splitlines()[: len(self.layers) + 1]
-        if max(map(len, rows)) <= width:
-            return str(self)
-        lines = []
-        for i, layer in enumerate(table.rows):
-            cells = zip(table.head[1:], layer[1:], strict=True)
-            inside = [f"  {title}: {cell}" for title, cell in cells]
-            mark = [f"  {table.marks[i]}"] if i in table.marks else []
-            lines += [layer[0], *inside, *mark]
-        short = (x if len(x) <= width else f"{x[: width - 1]}…" for x in lines)
-        return "\n".join([*short, *table.notes])
-
     def _table(self):
         rows = [_cells(layer) for layer in self.layers]
         marks = {

@@ -426,7 +426,7 @@ def command(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_command_line(command):
+def test_command_line(command, monkeypatch):
     name = "models_of_roles"
     status, out, err = command(
         f"{name}:Net", "--input", "2x6:float32", "--arg", "width=5"

@@ -41,6 +41,24 @@ class Table:
         ]
         return "\n".join([*table, *self.notes])
 
+    def fitted(self, width: int) -> str:
+        """The text for lines of `width` characters; cell by cell if rows do not fit.
+
+        Args:
+            width: characters of a line; notes may be longer.
+        """
+        text = self.text()
+        if max(map(len, text.splitlines()[: len(self.rows) + 1])) <= width:
+            return text
+        lines = []
+        for i, row in enumerate(self.rows):
+            cells = zip(self.head[1:], row[1:], strict=True)
+            inside = [f"  {title}: {cell}" for title, cell in cells]
+            mark = [f"  {self.marks[i]}"] if i in self.marks else []
+            lines += [row[0], *inside, *mark]
+        short = (x if len(x) <= width else f"{x[: width - 1]}…" for x in lines)
+        return "\n".join([*short, *self.notes])
+
     def html(self) -> str:
         """The table in HTML, the notes below."""
         head, *body = self._lines()
@@ -98,6 +116,14 @@ class Tabular:
 
     def __str__(self) -> str:
         return self._table().text()
+
+    def text(self, width: int) -> str:
+        """The table for `width` characters: one line for each cell if rows are longer.
+
+        Args:
+            width: characters of a line.
+        """
+        return self._table().fitted(width)
 
     def _repr_html_(self) -> str:
         return self._table().html()

@@ -1,12 +1,14 @@
-"""Errors of the commands, each as one line for the user."""
+"""What the commands print, and their errors, each as one line for the user."""
 
 import contextlib
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jaxinit._basics.table import Tabular
 from jaxinit._cli.target import TargetError, one_line
 
 
@@ -62,6 +64,13 @@ def writing() -> Iterator[None]:
         raise CommandError(
             f"could not write to standard output: {error.strerror}"
         ) from error
+
+
+def fitted(table: Tabular) -> str:
+    """A table as text; with one line for each cell if rows would wrap."""
+    if not sys.stdout.isatty():
+        return str(table)
+    return table.text(shutil.get_terminal_size().columns)
 
 
 def discard_output() -> None:

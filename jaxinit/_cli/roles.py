@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from jaxinit._cli import arguments
-from jaxinit._cli.errors import failing, writing
+from jaxinit._cli.errors import failing, fitted, writing
 from jaxinit._cli.target import load, roles_of
 
 _EXAMPLES = """examples:
@@ -48,4 +48,4 @@ def _run(options: argparse.Namespace) -> None:
         target = load(options.target)
         found = roles_of(target, options.inputs, options.keywords)
     with writing():
-        print(json.dumps(found.as_json()) if options.json else found)
+        print(json.dumps(found.as_json()) if options.json else fitted(found))

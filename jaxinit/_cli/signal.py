@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxinit._cli import arguments
-from jaxinit._cli.errors import CommandError, failing, needed, writing
+from jaxinit._cli.errors import CommandError, failing, fitted, needed, writing
 from jaxinit._cli.target import load, model, one_line
-from jaxinit.signal import Signal, propagate
+from jaxinit.signal import propagate
 
 _EXAMPLES = """examples:
   jaxinit signal examples.gpt2:GPT2 --input 2x64:int32 --out pictures
@@ -69,19 +68,12 @@ def _run(options: argparse.Namespace) -> None:
         module, variables, keywords = model(target, options.inputs, key, keywords)
         signal = propagate(module, variables, inputs, **keywords)
     with writing():
-        print(_fitted(signal))
+        print(fitted(signal))
     if plots is None:
         return
     figures = {"depth": plots.depth(signal), "activations": plots.activations(signal)}
     for name, figure in figures.items():
         print("wrote", *_saved(plots, figure, options.out / name))
-
-
-def _fitted(signal: Signal) -> str:
-    """The table and the verdict; with one line for each cell if rows would wrap."""
-    if not sys.stdout.isatty():
-        return str(signal)
-    return signal.text(shutil.get_terminal_size().columns)
 
 
 def _saved(plots: Any, figure: Any, path: Path) -> Sequence[Path]:

@@ -28,6 +28,8 @@ import jax
 from jax.extend import core
 from jax.extend.core import primitives
 
+from jaxinit._kernel.fuse import scan_operands
+
 # Calls, whose bodies take the place of the call.
 _CALLS = {
     "jit",
@@ -204,7 +206,7 @@ class Graph:
 
     def _scan(self, eqn, inputs, loops) -> Sequence[Value]:
         body, consts = _opened(eqn.params["jaxpr"])
-        constants, carried = _scan_operands(eqn, body)
+        constants, carried = scan_operands(eqn)
         inner = (*loops, Loop(eqn.params["length"]))
         end = constants + carried
         carries = self._carries(inputs[constants:end], body.invars[constants:], inner)
@@ -278,19 +280,3 @@ class Graph:
 def _opened(body: Any) -> tuple[core.Jaxpr, Sequence[Any]]:
     """A jaxpr and its constants."""
     return (body.jaxpr, body.consts) if hasattr(body, "consts") else (body, ())
-
-
-def _scan_operands(eqn: core.JaxprEqn, body: core.Jaxpr) -> tuple[int, int]:
-    """How many inputs of a scan are constants, and how many values it carries.
-
-    Read off the shapes, since the parameters that say so differ between jax versions.
-    """
-
-    def rank(atom) -> int:
-        return len(getattr(atom.aval, "shape", ()))
-
-    def equal(outside, inside) -> int:
-        return sum(rank(x) == rank(y) for x, y in zip(outside, inside, strict=True))
-
-    carried = equal(eqn.outvars, body.outvars)
-    return equal(eqn.invars, body.invars) - carried, carried

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers import settings
-from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.base import Initializer, checked_initializer
 from jaxinit.initializers.gain import Activation
 from jaxinit.initializers.settings import Check, finite, nonnegative, positive
 
@@ -95,20 +95,11 @@ def _or_none(check: Check) -> Check:
 
 
 Count = Annotated[int, _count(1)]
+Given = Annotated[Initializer | None, _or_none(checked_initializer)]
 Found = Annotated[int | None, _or_none(_count(1))]  # None: read from the computation
 CountOrNone = Annotated[int, _count(0)]
 
 
-def _initializer_or_none(name: str, value: Any) -> Initializer | None:
-    if value is None or isinstance(value, Initializer):
-        return value
-    raise TypeError(
-        f"{name} must be an initializer, such as jaxinit.uniform(low=-0.1, high=0.1), "
-        f"or None, got {value!r}."
-    )
-
-
-Given = Annotated[Initializer | None, _initializer_or_none]
 FanMode = Annotated[str, settings.choice("fan_in", "fan_out")]
 DenseKernel = Annotated[str, settings.choice("glorot", "orthogonal")]
 GanKernel = Annotated[str, settings.choice("he", "glorot")]
