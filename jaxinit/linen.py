@@ -145,6 +145,12 @@ def roles(model: nn.Module, *inputs: Any, method: Any = None, **options: Any) ->
         raise TypeError(f"model must be a flax.linen.Module, got {model!r}.")
     if method is not None:
         options = {**options, "method": method}
+    # As in `init`: Flax asserts on an Explicit mesh the sharding that a box names.
+    with with_auto_axes((inputs, options)) as (inputs, options):
+        return _roles(model, inputs, options)
+
+
+def _roles(model: nn.Module, inputs: Any, options: Any) -> Roles:
     function, arrays = _split_arguments(model, inputs, options)
     key = jax.eval_shape(lambda: jax.random.key(0))  # transfers nothing
     variables = jax.eval_shape(function, key, arrays)

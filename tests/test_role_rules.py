@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
+from jax.sharding import AxisType
 from sampling import sampled
 from zoo import MODELS
 
@@ -380,6 +381,23 @@ def test_linen_on_a_mesh_leaves_statistics_as_they_are(key, train):
     )
     assert float(own["batch_stats"]["BatchNorm_0"]["var"][0]) == 1
     jax.tree.map(np.testing.assert_array_equal, made["batch_stats"], own["batch_stats"])
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_linen_with_a_mesh_in_use(key, kind):
+    devices = jax.devices()[:2]
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(kind,), devices=devices)
+    plain = jaxinit.linen.init(Normed(), key, array(3, 6), scheme=SCHEME, train=False)
+    with jax.set_mesh(mesh):
+        roles = jaxinit.linen.roles(Normed(), array(3, 6), train=False)
+        made = jaxinit.linen.init(
+            Normed(), key, array(3, 6), scheme=SCHEME, train=False
+        )
+    assert roles["Dense_1/kernel"].head
+    jax.tree.map(np.testing.assert_array_equal, made["params"], plain["params"])
+
+
+SCHEME = schemes.auto()
 
 
 class Small(nnx.Module):
