@@ -245,6 +245,116 @@ def test_models_that_are_no_pair_are_refused(case):
         mup.widths(base, target)
 
 
+def anonymous(d, heads=4, rows=100, window=3, experts=2, layers=2):
+    """The leaves of `transformer`, and more, by names that say nothing."""
+    size = d // heads
+    return {
+        "p0": leaf(rows, d),
+        "p1": leaf(d),
+        "p2": leaf(d),
+        "p3": leaf(size, d, heads),
+        "p4": leaf(d, d),
+        "p5": leaf(d, heads * size),
+        "p6": leaf(d, heads, size),
+        "p7": leaf(4 * d, d),
+        "p8": leaf(experts, d, 4 * d),
+        "p9": leaf(layers, d, d),
+        "p10": leaf(window, 1, d),
+        "p11": leaf(10, d),
+        "p12": leaf(10),
+        "p13": leaf(d, heads, size),
+    }
+
+
+def compute(w, ids):
+    x = w["p0"][ids]
+    mean, deviation = x.mean(-1, keepdims=True), x.std(-1, keepdims=True)
+    h = (x - mean) / (deviation + 1e-6) * w["p1"] + w["p2"]
+    q = jnp.einsum("btd,kdh->bthk", h, w["p3"])
+    k = (h @ w["p4"]).reshape(q.shape)
+    v = jnp.einsum("btd,dhk->bthk", h, w["p13"])
+    scores = jnp.einsum("bthk,bshk->bhts", q, k) / math.sqrt(q.shape[-1])
+    mixed = jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores), v)
+    x = x + jnp.einsum("bthk,dhk->btd", mixed, w["p6"])
+    x = x + mixed.reshape(x.shape) @ w["p5"]
+    x = x + jax.nn.relu(x @ w["p7"].T) @ jnp.ones((4 * x.shape[-1], x.shape[-1]))
+    shared = x.reshape(w["p8"].shape[0], -1, *x.shape[1:])  # rows for each expert
+    of_experts = jax.nn.relu(jnp.einsum("ebtd,edf->ebtf", shared, w["p8"]))
+    x = x + of_experts.mean(-1, keepdims=True).reshape(*x.shape[:2], 1)
+    x, _ = jax.lax.scan(lambda x, a: (x + jnp.tanh(x @ a), None), x, w["p9"])
+    x = jax.lax.conv_general_dilated(
+        x,
+        w["p10"],
+        (1,),
+        "SAME",
+        dimension_numbers=("NHC", "HIO", "NHC"),
+        feature_group_count=x.shape[-1],
+    )
+    return x @ w["p11"].T + w["p12"]
+
+
+@functools.cache
+def roles_of(**sizes):
+    ids = jax.ShapeDtypeStruct((6, 7), jnp.int32)
+    return jaxinit.roles(compute, anonymous(**sizes), ids)
+
+
+# Kind, learning rates of Adam and SGD at four times the width, whatever the names.
+BY_ROLES = {
+    **dict.fromkeys(("p0", "p1", "p2"), ("input", 1, 4)),
+    **dict.fromkeys(("p3", "p4", "p5", "p6", "p7", "p8", "p9"), ("hidden", 0.25, 1)),
+    "p13": ("hidden", 0.25, 1),
+    "p10": ("input", 1, 4),  # depthwise: as a vector
+    "p11": ("output", 1, 4),
+    "p12": ("fixed", 1, 1),
+}
+
+
+def test_roles_tell_how_leaves_grow():
+    grown = mup.widths(roles_of(d=16), roles_of(d=64))
+    found = {path: (x.kind, *x.multipliers) for path, x in grown.items()}
+    assert found == BY_ROLES
+    rules = mup.rules({jaxinit.role(kind="scale"): jaxinit.ones, "**": NORMAL}, grown)
+    plan = jaxinit.plan(anonymous(64), rules, roles=roles_of(d=64))
+    stds = {x.path: x.std for x in plan if x.path != "p1"}
+    hidden = {path: 0.01 for path, row in BY_ROLES.items() if row[0] == "hidden"}
+    assert stds == pytest.approx(dict.fromkeys(stds, 0.02) | hidden)
+
+
+NORMAL = jaxinit.normal(0.02)
+NO_PAIR = {
+    "rows": ({"rows": 90}, r"p0: its rows changed, from \(100, 16\) to \(90, 16\)"),
+    "window": ({"window": 5}, "p10: its window changed"),
+    "experts": ({"experts": 3}, "p8: its number of kernels changed"),
+    "layers": ({"layers": 3}, "p9: its number of layers changed"),
+}
+
+
+@pytest.mark.parametrize("case", NO_PAIR)
+def test_roles_of_no_pair_are_refused(case):
+    other, message = NO_PAIR[case]
+    with pytest.raises(jaxinit.PlanError, match=message):
+        mup.widths(roles_of(d=16), roles_of(d=16, **other))
+
+
+def test_an_unknown_leaf_may_not_grow():
+    def apply(w, x):
+        return x @ jnp.fft.fft(w["a"]).real
+
+    def roles(width, function=apply):
+        params = {"a": leaf(4, width)}
+        return jaxinit.roles(function, params, leaf(3, 4))
+
+    assert mup.widths(roles(4), roles(4))["a"].kind == "fixed"
+    with pytest.raises(jaxinit.PlanError, match=r"a: it grows, and .* unknown: .*fft"):
+        mup.widths(roles(4), roles(8))
+    other = roles(4, lambda w, x: x @ w["a"])
+    with pytest.raises(jaxinit.PlanError, match="in 1 places of the base model"):
+        mup.widths(roles(4), other)
+    with pytest.raises(TypeError, match="both be pytrees of shapes, or both"):
+        mup.widths(roles(4), {"a": leaf(4, 8)})
+
+
 def test_what_is_not_in_the_pair_is_refused():
     extra = {**transformer(4 * BASE), "extra": {"kernel": leaf(2, 2)}}
     with pytest.raises(jaxinit.PlanError, match="extra/kernel is not in the models"):

@@ -18,84 +18,21 @@ their product is the same at every width. The forward pass needs two numbers:
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import jax
 import optax
 
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import joined, leaf_paths
-from jaxinit._tree.plan import PlanError, leaf_contexts, problems_message
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers.base import Initializer
-from jaxinit.initializers.fans import fans
 from jaxinit.initializers.settings import Flag
-from jaxinit.initializers.wrappers import scaled
 from jaxinit.schemes._arguments import Share, amount, rate, with_checks
-from jaxinit.schemes.parts import EMBEDDING, KERNEL, axes
-
-Kind = Literal["fixed", "input", "hidden", "output"]
-
-
-class Multipliers(NamedTuple):
-    """Factors for the learning rate of a leaf.
-
-    Attributes:
-        adam: under Adam and AdamW.
-        sgd: under SGD, with momentum or without.
-    """
-
-    adam: float
-    sgd: float
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """How a leaf has grown from the base model.
-
-    Attributes:
-        base: the leaf of the base model.
-        target: the leaf of the model to be trained.
-        fan_in: growth of its inputs; 1 for biases, norms and embeddings.
-        fan_out: growth of its outputs; for a vector, of its size.
-    """
-
-    base: Leaf
-    target: Leaf
-    fan_in: float
-    fan_out: float
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of layer; "input" for any leaf whose inputs do not grow."""
-        if self.fan_in == 1:
-            return "fixed" if self.fan_out == 1 else "input"
-        return "output" if self.fan_out == 1 else "hidden"
-
-    @property
-    def multipliers(self) -> Multipliers:
-        """The factors for its learning rate; 1 for a leaf of the same size."""
-        if self.kind == "output":
-            return Multipliers(1.0, self.fan_in)
-        return Multipliers(1 / self.fan_in, self.fan_out / self.fan_in)
-
-    def initializer(self, rules: Rules, position: int) -> Initializer:
-        """An initializer with the deviation of the base leaf, less in hidden layers."""
-        _, wanted = _with_std(rules.initializer(position, self.base), self.base)
-        own, std = _with_std(rules.initializer(position, self.target), self.target)
-        if self.kind == "hidden":
-            wanted /= math.sqrt(self.fan_in)
-        is_same = math.isclose(std, wanted, rel_tol=1e-9, abs_tol=0.0)
-        return own if is_same or not std else scaled(own, wanted / std)
-
-
-def _with_std(initializer: Any, leaf: Leaf) -> tuple[Initializer, float]:
-    if not isinstance(initializer, Initializer):
-        raise TypeError(
-            f"{initializer!r} does not know its deviation, which muP has to change: "
-            "use an initializer of jaxinit"
-        )
-    return initializer, initializer.moments(leaf.shape, leaf.dtype).std
+from jaxinit.schemes._widths import Kind as Kind
+from jaxinit.schemes._widths import Multipliers as Multipliers
+from jaxinit.schemes._widths import Scaling as Scaling
+from jaxinit.schemes._widths import widths as widths
 
 
 def _grown(name: str, value: Any) -> Any:
@@ -110,76 +47,6 @@ def _grown(name: str, value: Any) -> Any:
 Widths = Annotated[Mapping[str, Scaling], _grown]
 Rate = Annotated[optax.ScalarOrSchedule, rate]
 Amount = Annotated[float, amount]
-
-
-def widths(base: Any, target: Any) -> Mapping[str, Scaling]:
-    """How every leaf grows from a base model to the model to be trained.
-
-    Args:
-        base: pytree of arrays or `jax.ShapeDtypeStruct`s, of the width at which the
-            settings are tuned.
-        target: the same model at another width.
-
-    Returns:
-        `Scaling` by path.
-
-    Raises:
-        PlanError: naming every leaf that only one of them has, whose number of axes
-            differs, or that grows along an axis of neither inputs nor outputs.
-
-    >>> def shapes(width):
-    ...     dense = jax.ShapeDtypeStruct((width, width), "float32")
-    ...     return {"hidden": {"kernel": dense}}
-    >>> grown = widths(shapes(64), shapes(256))["hidden/kernel"]
-    >>> grown.kind, grown.multipliers
-    ('hidden', Multipliers(adam=0.25, sgd=1.0))
-    """
-    leaves = [
-        {leaf.path: leaf for leaf in leaf_contexts(leaf_paths(tree))}
-        for tree in (base, target)
-    ]
-    scalings, problems = {}, []
-    for path in dict.fromkeys([*leaves[0], *leaves[1]]):
-        if path not in leaves[0] or path not in leaves[1]:
-            which = "base" if path in leaves[0] else "target"
-            problems.append(f"{path}: only the {which} model has it")
-            continue
-        try:
-            scalings[path] = _scaling(leaves[0][path], leaves[1][path])
-        except ValueError as error:
-            problems.append(f"{path}: {error}")
-    if problems:
-        raise PlanError(problems_message("the pair of models", problems))
-    return scalings
-
-
-def _scaling(base: Leaf, target: Leaf) -> Scaling:
-    if len(base.shape) != len(target.shape):
-        raise ValueError(f"its shape is {base.shape} and {target.shape}")
-    if not (KERNEL(target) and len(target.shape) > 1):
-        growth = math.prod(target.shape) / max(math.prod(base.shape), 1)
-        if EMBEDDING(target) and base.shape[:1] != target.shape[:1]:
-            raise ValueError(
-                f"its shape is {base.shape} and {target.shape}: the number of rows "
-                "must be the same"
-            )
-        return Scaling(base, target, 1.0, growth)
-    in_and_out = axes(target)
-    old, new = fans(base.shape, **in_and_out), fans(target.shape, **in_and_out)
-    may_grow = _from_the_front(in_and_out, len(target.shape))
-    sizes = zip(base.shape, target.shape, strict=True)
-    if any(a != b and axis not in may_grow for axis, (a, b) in enumerate(sizes)):
-        raise ValueError(
-            f"its window has grown, from {base.shape} to {target.shape}: only inputs "
-            "and outputs may"
-        )
-    return Scaling(base, target, new.fan_in / old.fan_in, new.fan_out / old.fan_out)
-
-
-def _from_the_front(axes: Mapping[str, Any], ndim: int) -> set[int]:
-    """All axes of inputs and outputs, as numbers that are not negative."""
-    groups = (x if isinstance(x, tuple) else (x,) for x in axes.values())
-    return {axis % ndim for group in groups for axis in group}
 
 
 @with_checks
