@@ -17,6 +17,7 @@ from jaxinit._tree.role_pattern import role as role
 from jaxinit._tree.roles import roles as roles
 from jaxinit._tree.rules import Rules as Rules
 from jaxinit._tree.rules import keyed as keyed
+from jaxinit._tree.sections import by_section as by_section
 from jaxinit._tree.shardings import ShardingRules as ShardingRules
 from jaxinit._version import __version__ as __version__
 from jaxinit.config import from_config as from_config

@@ -14,7 +14,9 @@ import numpy as np
 import jaxinit.initializers as initializers
 from jaxinit._basics.integers import shown
 from jaxinit._basics.names import unknown
+from jaxinit._tree.role_pattern import role
 from jaxinit._tree.rules import Rules
+from jaxinit._tree.sections import by_section
 from jaxinit.initializers._elsewhere import ELSEWHERE, Elsewhere
 from jaxinit.initializers._makers import forgotten_call, is_maker
 from jaxinit.initializers.base import Initializer
@@ -130,7 +132,8 @@ def to_config(value: Initializer | Rules) -> dict[str, Any]:
 
     Args:
         value: an initializer of this package, or rules with such initializers.
-            Functions cannot be written: patterns must be globs or regular expressions.
+            Functions cannot be written: patterns must be globs, regular expressions or
+            `jaxinit.role(...)`.
 
     Returns:
         `{"version": 1, "name": "normal", "stddev": 0.02}`, with the settings that
@@ -177,13 +180,18 @@ def _rules(rules: Rules) -> dict[str, Any]:
 def _rule(pattern: Any, value: Any) -> dict[str, Any]:
     if isinstance(pattern, str):
         where = {"glob": pattern}
+    elif isinstance(pattern, role):
+        where = {"role": pattern.settings}
     elif hasattr(pattern, "pattern") and not pattern.flags & ~re.UNICODE:
         where = {"regex": pattern.pattern}
     else:
         raise TypeError(
             f"the pattern {pattern!r} cannot be written as a configuration: use a "
-            "glob, or a regular expression of a string without flags."
+            "glob, jaxinit.role(...), or a regular expression of a string without "
+            "flags."
         )
+    if isinstance(value, by_section):
+        where, value = {**where, "by_section": True}, value.value
     return {**where, "init": _written(f"the rule for {pattern!r}", value)}
 
 
@@ -321,20 +329,33 @@ def _read_scheme(config: Mapping[str, Any]) -> Rules:
 
 
 def _read_rule(rule: Mapping[str, Any]) -> Rules:
-    _check_keys("a rule", rule, {"glob", "regex", "init", "optional"})
-    if "init" not in rule or ("glob" in rule) == ("regex" in rule):
+    _check_keys("a rule", rule, {*_PATTERNS, "init", "optional", "by_section"})
+    if "init" not in rule or len(_PATTERNS & set(rule)) != 1:
         raise ValueError(
-            f"a rule must have glob or regex, and init, got {shown(dict(rule))}."
+            "a rule must have glob, regex or role, one of them, and init, got "
+            f"{shown(dict(rule))}."
         )
-    optional = rule.get("optional", False)
-    if not isinstance(optional, bool):
-        raise TypeError(f"optional must be true or false, got {shown(optional)}.")
-    rules = {_pattern(rule): _read_initializer(rule["init"])}
-    return Rules(rules, required=[] if optional else None)
+    init = _read_initializer(rule["init"])
+    value = by_section(init) if _flag(rule, "by_section") else init
+    return Rules(
+        {_pattern(rule): value}, required=[] if _flag(rule, "optional") else None
+    )
+
+
+_PATTERNS = {"glob", "regex", "role"}
+
+
+def _flag(rule: Mapping[str, Any], name: str) -> bool:
+    value = rule.get(name, False)
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be true or false, got {shown(value)}.")
+    return value
 
 
 def _pattern(rule: Mapping[str, Any]) -> Any:
-    ((kind, text),) = ((k, v) for k, v in rule.items() if k in ("glob", "regex"))
+    ((kind, text),) = ((k, v) for k, v in rule.items() if k in _PATTERNS)
+    if kind == "role":
+        return _read_role(text)
     if not isinstance(text, str):
         raise TypeError(f"{kind} must be a string, got {shown(text)}.")
     try:
@@ -343,6 +364,16 @@ def _pattern(rule: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"regex must be a regular expression, got {shown(text)}: {error}."
         ) from None
+
+
+def _read_role(settings: Any) -> role:
+    if not isinstance(settings, Mapping):
+        raise TypeError(
+            "role must be a mapping of what is asked for, such as {'part': 'query'}, "
+            f"got {shown(settings)}."
+        )
+    _check_settings("role", role, settings)
+    return role(**settings)
 
 
 def _read_initializer(config: Any) -> Initializer:

@@ -273,7 +273,7 @@ WRONG = {
     ),
     "rule without pattern": (
         lambda: from_config({"version": 1, "rules": [{"init": "zeros"}]}),
-        ["glob or regex"],
+        ["glob, regex or role"],
     ),
     "scheme": (
         lambda: from_config({"version": 1, "scheme": "gpt3", "layers": 2}),
@@ -296,6 +296,24 @@ WRONG = {
         lambda: to_config(jaxinit.Rules({(lambda leaf: True): jaxinit.ones})),
         ["pattern", "glob"],
     ),
+    "role of a wrong kind": (
+        lambda: from_config(
+            {"version": 1, "rules": [{"role": "query", "init": "ones"}]}
+        ),
+        ["role must be a mapping", "got 'query'"],
+    ),
+    "setting of a role": (
+        lambda: from_config(
+            {"version": 1, "rules": [{"role": {"parts": "query"}, "init": "ones"}]}
+        ),
+        ["setting of role", "'parts'", "'part'"],
+    ),
+    "by section of a wrong kind": (
+        lambda: from_config(
+            {"version": 1, "rules": [{"glob": "*", "init": "ones", "by_section": 1}]}
+        ),
+        ["by_section must be true or false", "1"],
+    ),
     "flags": (
         lambda: to_config(jaxinit.Rules({re.compile("x", re.I): jaxinit.ones})),
         ["flags"],
@@ -305,6 +323,31 @@ WRONG = {
         ["the rule for '**'", "lambda"],
     ),
 }
+
+
+def test_rules_by_roles_are_written():
+    part = jaxinit.role(part="query", residual=False)
+    gates = jaxinit.role(recurrent=True)
+    rules = jaxinit.Rules(
+        {
+            part: jaxinit.sinusoidal(),
+            gates: jaxinit.by_section(jaxinit.orthogonal()),
+            "**": jaxinit.normal(),
+        },
+        required=[part, "**"],
+    )
+    config = to_config(rules)
+    assert config["rules"] == [
+        {"role": {"part": "query", "residual": False}, "init": {"name": "sinusoidal"}},
+        {
+            "role": {"recurrent": True},
+            "by_section": True,
+            "init": {"name": "orthogonal"},
+            "optional": True,
+        },
+        {"glob": "**", "init": {"name": "normal"}},
+    ]
+    assert from_config(json.loads(json.dumps(config))) == rules
 
 
 @pytest.mark.parametrize("name", WRONG)

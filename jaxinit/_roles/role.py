@@ -22,6 +22,25 @@ KINDS = (
     "unknown",
 )
 
+PARTS = (
+    "query",
+    "key",
+    "value",
+    "attention output",
+    "gate",
+    "up",
+    "router",
+    "input gate",
+    "forget gate",
+    "cell",
+    "output gate",
+    "update gate",
+    "reset gate",
+    "candidate",
+    "token",
+    "initial state",
+)
+
 
 @dataclass(frozen=True)
 class Section:
@@ -30,8 +49,8 @@ class Section:
     Attributes:
         axis: the axis.
         blocks: where, as runs of indices from a start to before a stop.
-        part: what it is in its model, such as "query" or "forget gate"; None if that is
-            not known.
+        part: what it is in its model, one of `PARTS`, or "input" or "recurrent" among
+            the inputs of a kernel of both; None if that is not known.
         function: name of the function that follows; None if there is none.
         gain: `1 / sqrt(E[f(z)**2])` of that function, `z` standard normal.
     """
@@ -80,8 +99,8 @@ class Use:
         recurrent: whether it is its own ancestor through a loop over time.
         first: whether no contraction precedes.
         head: whether no contraction follows.
-        part: what it is in its model, such as "query"; None if that is not known, or
-            differs along an axis.
+        part: what it is in its model, one of `PARTS`, or several, joined by commas;
+            None if that is not known, or differs along an axis.
         sections: parts that differ along an axis.
         of: paths of the kernels that a bias is added behind.
         reason: a sentence that says why.

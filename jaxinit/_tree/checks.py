@@ -1,7 +1,7 @@
 """Checks of a plan: leaves, rules and initializers that do not go together."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jaxinit._tree.folding import fold
 from jaxinit._tree.leaf import Leaf, kept
 from jaxinit._tree.paths import Path, joined, layer_index
 from jaxinit._tree.problems import PlanError, problems_message
-from jaxinit._tree.rules import Rules, taken_for
+from jaxinit._tree.rules import Choice, Rules, taken_for
 from jaxinit.initializers.base import Initializer, checked_shape
 
 
@@ -33,29 +33,43 @@ def initializers_of(
         allow_unused: patterns of rules that need not match any leaf.
         allow_kept: whether leaves may be left to the model's own initializers.
     """
-    positions, raised = rules_of(rules, leaves)
+    choices, raised = _choices(rules, leaves)
     problems = [f"{path}: {text}" for path, text in raised.items()]
-    without = [x.path for x, i in zip(leaves, positions, strict=True) if i is None]
+    without = [x.leaf.path for x in choices if x.position is None and not x.sections]
     problems += _unmatched(shapes, [path for path in without if path not in raised])
-    problems += rules.unused(leaves, positions, allow_unused)
-    initializers, wrong = _checked_initializers(rules, leaves, positions, allow_kept)
-    pairs = zip(leaves, positions, strict=True)
-    taken = [taken_for(rules, leaf, position) for leaf, position in pairs]
+    problems += [text for choice in choices for text in _partly_unmatched(choice)]
+    ends = [end for choice in choices for end in choice.ends()]
+    positions = [end.position for end in ends]
+    problems += rules.unused([end.leaf for end in ends], positions, allow_unused)
+    initializers, wrong = _checked_initializers(rules, choices, allow_kept)
+    taken = [taken_for(rules, choice.leaf, choice.position) for choice in choices]
     return initializers, taken, [*problems, *wrong]
 
 
-def rules_of(
+def _choices(
     rules: Rules, leaves: Sequence[Leaf]
-) -> tuple[list[int | None], dict[str, str]]:
-    """The position of each leaf's rule; by path, what predicates of the user raise."""
-    positions, raised = [], {}
+) -> tuple[list[Choice], dict[str, str]]:
+    """The rules of each leaf; by path, what predicates of the user raise."""
+    choices, raised = [], {}
     for leaf in leaves:
         try:
-            positions.append(rules.find(leaf))
+            choices.append(rules.choose(leaf))
         except Exception as error:  # of any kind: reported with the path of the leaf
-            positions.append(None)
+            choices.append(Choice(leaf, None))
             raised[leaf.path] = f"{type(error).__name__}: {error}"
-    return positions, raised
+    return choices, raised
+
+
+def _partly_unmatched(choice: Choice) -> Iterator[str]:
+    """A problem for each section of a leaf that no rule matches, where others do."""
+    for end in choice.ends() if choice.sections else ():
+        if end.position is None and end.leaf.role is not None:
+            what = end.leaf.role.summary
+            yield f"{choice.leaf.path}: no rule matches its section for {what}"
+
+
+def _positions(choice: Choice) -> set[int | None]:
+    return {end.position for end in choice.ends()}
 
 
 def _unmatched(shapes: Any, paths: Sequence[str]) -> list[str]:
@@ -169,25 +183,24 @@ def _of_another_model(
 
 
 def _checked_initializers(
-    rules: Rules,
-    leaves: Sequence[Leaf],
-    positions: Sequence[int | None],
-    allow_kept: bool,
+    rules: Rules, choices: Sequence[Choice], allow_kept: bool
 ) -> tuple[list[Any], list[str]]:
     """The initializer of each leaf, None without a rule; and the problems."""
     initializers, problems = [], []
     checked: dict[Any, str | None] = {}
-    for leaf, position in zip(leaves, positions, strict=True):
+    for choice in choices:
         initializer = None
-        if position is not None:
+        if None not in _positions(choice):
             try:
-                initializer = rules.initializer(position, leaf)
+                initializer = rules.drawn(choice)
                 is_kept = allow_kept and initializer is kept
-                problem = None if is_kept else _checked(initializer, leaf, checked)
+                problem = (
+                    None if is_kept else _checked(initializer, choice.leaf, checked)
+                )
             except Exception as error:  # of any kind: a rule may be the user's
                 problem = f"{type(error).__name__}: {error}"
             if problem:
-                problems.append(f"{leaf.path}: {problem}")
+                problems.append(f"{choice.leaf.path}: {problem}")
         initializers.append(initializer)
     return initializers, problems
 

@@ -63,6 +63,11 @@ class Kept:
 kept = Kept()
 
 
+def is_kept(initializer: Any) -> bool:
+    """Whether an initializer stands for the model's own."""
+    return isinstance(initializer, Kept)
+
+
 @dataclass(frozen=True)
 class PlannedLeaf:
     """One leaf of a plan.
@@ -134,4 +139,4 @@ class PlannedLeaf:
     @property
     def is_kept(self) -> bool:
         """Whether the model's own initializer draws it."""
-        return isinstance(self.initializer, Kept)
+        return is_kept(self.initializer)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, fields
 
-from jaxinit._roles.role import KINDS, Use
+from jaxinit._basics.names import unknown
+from jaxinit._roles.role import KINDS, PARTS, Use
 from jaxinit._tree.leaf import Leaf
+from jaxinit._tree.sections import sections_of
 
 
 @dataclass(frozen=True)
@@ -11,19 +13,20 @@ class role:  # noqa: N801 - used, and therefore spelled, as a function
     """A pattern for `Rules`: the leaves with such a role, as `jaxinit.roles` finds it.
 
     It matches a leaf if one of its uses has all that is asked for; what is None is not
-    asked for.
+    asked for. If roles tell sections of a leaf apart, such as query, key and value side
+    by side, it may match some of them: then its rule draws these, and the rules behind
+    it the others.
 
     Args:
         kind: "kernel", "convolution" or another kind of `Role.kind`.
-        part: "query", "attention output" or another part; of a fused kernel, that of
-            one of its sections.
+        part: "query", "attention output" or another of `jaxinit.roles`.
         residual: whether it writes to a residual stream.
         recurrent: whether it is its own ancestor through a loop over time.
         head: whether no contraction follows.
         function: name of the function that follows, such as "gelu".
 
     Raises:
-        ValueError: if the kind is unknown.
+        ValueError: if the kind or the part is unknown.
         TypeError: if a value is of a wrong type.
 
     >>> import jax, jaxinit
@@ -53,6 +56,9 @@ class role:  # noqa: N801 - used, and therefore spelled, as a function
             value = getattr(self, name)
             if value is not None and not isinstance(value, wanted):
                 raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r}.")
+        for part in (self.part or "query").split(", "):
+            if part not in PARTS:
+                raise ValueError(unknown("part", part, PARTS))
 
     def __call__(self, leaf: Leaf) -> bool:
         """Whether a leaf has this role."""
@@ -63,23 +69,33 @@ class role:  # noqa: N801 - used, and therefore spelled, as a function
             )
         if not leaf.role.uses:
             return self.kind == "unused"
-        return any(map(self._fits, leaf.role.uses))
+        _, sections = sections_of(leaf)
+        return any(self._fits(use, bool(sections)) for use in leaf.role.uses)
 
-    def _fits(self, use: Use) -> bool:
-        parts = {use.part, *(section.part for section in use.sections)}
+    def _fits(self, use: Use, are_asked: bool) -> bool:
+        """Whether a use is one, where sections are asked for themselves or not."""
+        within = {section.part for section in use.sections}
+        parts = {use.part} if are_asked else {use.part, *within}
+        mixed = are_asked and "recurrent" in within
         wanted = {
             "kind": self.kind in (None, use.kind),
             "part": self.part is None or self.part in parts,
             "residual": self.residual in (None, use.residual is not None),
-            "recurrent": self.recurrent in (None, use.recurrent),
+            "recurrent": self.recurrent is None
+            or (self.recurrent == use.recurrent and not mixed),
             "head": self.head in (None, use.head),
             "function": self.function in (None, use.function),
         }
         return all(wanted.values())
 
-    def __repr__(self):
+    @property
+    def settings(self) -> dict[str, str | bool]:
+        """What is asked for, by name."""
         given = ((x.name, getattr(self, x.name)) for x in fields(self))
-        text = ", ".join(f"{name}={y!r}" for name, y in given if y is not None)
+        return {name: value for name, value in given if value is not None}
+
+    def __repr__(self):
+        text = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         return f"role({text})"
 
 

@@ -1,8 +1,7 @@
 """Rules: ordered pairs of a pattern and what to draw where it matches."""
 
 import dataclasses
-import inspect
-import re
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import jax
 
 from jaxinit._tree.leaf import Leaf
-from jaxinit._tree.paths import matcher, near_miss
+from jaxinit._tree.patterns import Patterns
 from jaxinit._tree.pickling import refuse_unpicklable
+from jaxinit._tree.sections import joined, sections_of
+from jaxinit._tree.values import is_initializer, maker
 from jaxinit.initializers.base import Initializer
 
 
@@ -55,181 +56,28 @@ class keyed:  # noqa: N801 - used, and therefore spelled, as a function
         return f"keyed({self.initializer!r}, {self.path!r})"
 
 
-class Patterns:
-    """Ordered pairs of a pattern and a value; the first that matches a leaf decides.
+@dataclass(frozen=True)
+class Choice:
+    """Which rule draws a leaf.
 
-    Args:
-        rules: mapping from patterns to values, or pairs of them.
-
-    Raises:
-        TypeError: if they or a pattern are of a wrong type.
-        ValueError: if a glob is malformed or a pattern is given twice.
+    Attributes:
+        leaf: the leaf.
+        position: position of the rule; None if there is none.
+        axis: axis of the sections.
+        sections: the choices for its sections, where they differ.
     """
 
-    def __init__(self, rules: Any):
-        self._pairs = _pairs(rules)
-        patterns = [pattern for pattern, _ in self._pairs]
-        twice = [p for i, p in enumerate(patterns) if p in patterns[:i]]
-        if twice:
-            raise ValueError(
-                f"pattern {twice[0]!r} is given twice: the second would never be used."
-            )
-        self._matchers = [matcher(pattern) for pattern in patterns]
-        self.required = tuple(patterns)
+    leaf: Leaf
+    position: int | None
+    axis: int = 0
+    sections: tuple["Choice", ...] = ()
 
-    def items(self) -> Iterator[tuple[Any, Any]]:
-        """The pairs of pattern and value, in order."""
-        return iter(self._pairs)
-
-    @property
-    def patterns(self) -> tuple[Any, ...]:
-        """The patterns, in order."""
-        return tuple(pattern for pattern, _ in self._pairs)
-
-    def find(self, leaf: Leaf) -> int | None:
-        """The position of the rule for a leaf; None if no pattern matches."""
-        hits = (i for i, matches in enumerate(self._matchers) if matches(leaf))
-        return next(hits, None)
-
-    def unused(
-        self,
-        leaves: Sequence[Leaf],
-        positions: Sequence[int | None],
-        allowed: Sequence[Any],
-    ) -> list[str]:
-        """Problems of required patterns that match no leaf.
-
-        Args:
-            leaves: the leaves.
-            positions: for each of them, what `find` returns.
-            allowed: patterns that need not match.
-        """
-        used = set(positions)
-        return [
-            f"rule {pattern!r}: matches no leaf{self._why(i, leaves, positions)}"
-            for i, (pattern, _) in enumerate(self._pairs)
-            if i not in used and pattern in self.required and pattern not in allowed
-            if not self._is_left_over(i, leaves)
-            if not self._is_provided(i, leaves, positions)
-            if not self._is_another_model(i, leaves)
-        ]
-
-    def _why(
-        self, position: int, leaves: Sequence[Leaf], positions: Sequence[int | None]
-    ) -> str:
-        """Why a rule is unused: an earlier one matches first, or a typing error."""
-        pattern = self._pairs[position][0]
-        if not isinstance(pattern, str | re.Pattern):
-            return ""
-        for leaf, earlier in zip(leaves, positions, strict=True):
-            if earlier is not None and self._matchers[position](leaf):
-                first = self._pairs[earlier][0]
-                return f" that {first!r}, which stands before it, leaves over"
-        return near_miss(pattern, [leaf.path for leaf in leaves])
-
-    def _is_left_over(self, position: int, leaves: Sequence[Leaf]) -> bool:
-        """Whether a predicate matches leaves, but earlier rules took them all.
-
-        A predicate of a scheme names a part of the model, and that part is there, so
-        this is no error. A glob or regular expression that is never used likely is one.
-        """
-        if isinstance(self._pairs[position][0], str | re.Pattern):
-            return False
-        return any(_matches(self._matchers[position], leaf) for leaf in leaves)
-
-    def _is_another_model(self, position: int, leaves: Sequence[Leaf]) -> bool:
-        """Whether a model does without a part that schemes ask for, such as attention.
-
-        The computation shows that; it must have another part that is required.
-        """
-        if not hasattr(self._pairs[position][0], "by_role"):
-            return False
-        required = [
-            matches
-            for (pattern, _), matches in zip(self._pairs, self._matchers, strict=True)
-            if hasattr(pattern, "by_role") and pattern in self.required
-        ]
-        known = [leaf for leaf in leaves if leaf.role is not None]
-        return any(_matches(matches, x) for matches in required for x in known)
-
-    def _is_provided(
-        self, position: int, leaves: Sequence[Leaf], positions: Sequence[int | None]
-    ) -> bool:
-        """Whether a rule of one's own took a leaf that may be this part of a scheme.
-
-        It may be if it is of the right kind, and its name is of no other part that the
-        scheme requires.
-        """
-        could_be = getattr(self._pairs[position][0], "could_be", None)
-        if could_be is None:
-            return False
-        return any(
-            earlier is not None
-            and earlier < position
-            and not hasattr(self._pairs[earlier][0], "could_be")
-            and could_be(leaf)
-            and not any(
-                _matches(matches, leaf)
-                for (pattern, _), matches in zip(
-                    self._pairs, self._matchers, strict=True
-                )
-                if hasattr(pattern, "could_be") and pattern in self.required
-            )
-            for leaf, earlier in zip(leaves, positions, strict=True)
-        )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Patterns):
-            return NotImplemented
-        return type(self) is type(other) and self._identity == other._identity
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
-
-    @property
-    def _identity(self) -> tuple:
-        """Equal for equal rules."""
-        return self._pairs, self.required
-
-    def __repr__(self):
-        pairs = ", ".join(f"{p!r}: {v!r}" for p, v in self._pairs)
-        return f"{type(self).__name__}({{{pairs}}})"
-
-
-def _matches(matches: Callable[[Leaf], bool], leaf: Leaf) -> bool:
-    """Whether a predicate matches a leaf; false if it raises, as it may for others."""
-    try:
-        return matches(leaf)
-    except Exception:  # leaves without an earlier rule have let it raise already
-        return False
-
-
-def _pairs(rules: Any) -> tuple[tuple[Any, Any], ...]:
-    items = rules.items() if isinstance(rules, Mapping | Patterns) else rules
-    try:
-        if isinstance(rules, str):
-            raise TypeError
-        return tuple((pattern, value) for pattern, value in items)
-    except (TypeError, ValueError):
-        raise TypeError(f"{_NO_RULES}, got {rules!r}{_remedy(rules)}.") from None
-
-
-_NO_RULES = (
-    "rules must be a mapping from patterns to values, such as {'**/kernel': "
-    "jaxinit.he_normal()}, pairs of these, or a scheme such as jaxinit.schemes.flax()"
-)
-
-
-def _remedy(value: Any) -> str:
-    """What to write instead of a value that is not rules."""
-    if is_initializer(value):
-        return f": for every leaf write {{'**': {value!r}}}"
-    return f"; {_call_it(value)}" if callable(value) else ""
-
-
-def _call_it(value: Any) -> str:
-    name = getattr(value, "__name__", repr(value))
-    return f"it is to be called, so write {name}()"
+    def ends(self) -> Iterator["Choice"]:
+        """The choices for what is drawn by one rule: the leaf, or its sections."""
+        if not self.sections:
+            yield self
+        for section in self.sections:
+            yield from section.ends()
 
 
 class Rules(Patterns):
@@ -281,11 +129,51 @@ class Rules(Patterns):
                 raise ValueError(
                     f"required has {unknown[0]!r}, which is no pattern here."
                 )
-        self._makers = [_maker(pattern, value) for pattern, value in self._pairs]
+        self._makers = [
+            maker(f"the rule for {pattern!r}", value) for pattern, value in self._pairs
+        ]
 
     def initializer(self, position: int, leaf: Leaf) -> Callable[..., jax.Array]:
         """The initializer that the rule at `position` gives a leaf it matches."""
         return self._makers[position](leaf)
+
+    def choose(self, leaf: Leaf) -> Choice:
+        """The rules for a leaf, or for the sections that its role tells apart.
+
+        A rule that matches the whole leaf is for all sections that no rule before it
+        matches.
+        """
+        return self._choice(leaf, len(self), None)
+
+    def _choice(self, leaf: Leaf, stop: int, otherwise: int | None) -> Choice:
+        """The rules before `stop` for a leaf; where there is none, `otherwise`."""
+        found = self.find(leaf, stop)
+        stop, position = (stop, otherwise) if found is None else (found, found)
+        axis, sections = sections_of(leaf)
+        chosen = tuple(self._choice(x, stop, position) for x in sections)
+        if all(not x.sections and x.position == position for x in chosen):
+            chosen = ()
+        return Choice(leaf, position, axis, chosen)
+
+    def drawn(self, choice: Choice) -> Callable[..., jax.Array]:
+        """The initializer that chosen rules give a leaf."""
+        ends = list(choice.ends())
+        assert ends[0].position is not None
+        whole = self.initializer(ends[0].position, choice.leaf)
+        if all(self._is_drawn_alike(whole, choice.leaf, end) for end in ends):
+            return whole
+        parts = [self.drawn(section) for section in choice.sections]
+        leaves = [section.leaf for section in choice.sections]
+        return joined(choice.axis, leaves, parts)
+
+    def _is_drawn_alike(self, whole: Any, leaf: Leaf, end: Choice) -> bool:
+        """Whether a section has the distribution that it has in the whole leaf."""
+        if end.leaf is leaf:
+            return True
+        assert end.position is not None
+        if whole != self.initializer(end.position, end.leaf):
+            return False
+        return _independent_std(whole, leaf) == _independent_std(whole, end.leaf)
 
     def __or__(self, other: "Rules | Mapping[Any, Any]") -> "Rules":
         """These rules, and the others for leaves that none of these matches."""
@@ -322,6 +210,18 @@ class Rules(Patterns):
         # itself, so that None stands for it.
         parts = None if self.parts[0] is self else self.parts
         return _restored, (self._pairs, self.required, self.name, parts, self.call)
+
+
+def _independent_std(initializer: Any, leaf: Leaf) -> float:
+    """The deviation of independent entries; NaN if they are not, or it is unknown."""
+    if not isinstance(initializer, Initializer):
+        return math.nan
+    if not initializer.is_independent(leaf.shape):
+        return math.nan
+    try:
+        return initializer.moments(leaf.shape, leaf.dtype).std
+    except NotImplementedError:
+        return math.nan
 
 
 def _restored(pairs, required, name, parts, call) -> Rules:
@@ -369,69 +269,3 @@ def checked_patterns(name: str, value: Any) -> tuple[Any, ...]:
     raise TypeError(
         f"{name} must be a sequence of patterns, such as ['**/bias'], got {value!r}."
     )
-
-
-def _maker(pattern: Any, value: Any) -> Callable[[Leaf], Callable[..., jax.Array]]:
-    if is_initializer(value):
-        return lambda leaf: value
-    if is_factory(value):
-        raise TypeError(
-            f"the rule for {pattern!r} is {value!r}, which makes initializers: "
-            f"{_call_it(value)}."
-        )
-    if isinstance(value, type):
-        raise TypeError(
-            f"the rule for {pattern!r} is the class {value.__name__}, which makes no "
-            "initializers: it must be an initializer, such as jaxinit.he_normal(), or "
-            "a function of the leaf."
-        )
-    if not callable(value):
-        raise TypeError(
-            f"the rule for {pattern!r} must be an initializer, such as "
-            f"jaxinit.he_normal(), or a function of the leaf, got {value!r}."
-        )
-
-    def make(leaf: Leaf) -> Callable[..., jax.Array]:
-        initializer: Any = value(leaf)
-        if not is_initializer(initializer):
-            text = f"its rule, a function of the leaf, returned {initializer!r}"
-            raise TypeError(text)
-        return initializer
-
-    return make
-
-
-_BY_POSITION = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-)
-
-
-def is_initializer(value: Any) -> bool:
-    """Whether `value` is called with a key and a shape, as jax's initializers are.
-
-    Neither may have a default: `lambda leaf, depth=12: ...` is a function of a leaf.
-    """
-    if isinstance(value, Initializer):
-        return True
-    given = [p for p in _parameters(value) or () if p.kind in _BY_POSITION]
-    required = [p for p in given if p.default is p.empty]
-    return len(required) >= 2 and not isinstance(value, type)
-
-
-def is_factory(value: Any) -> bool:
-    """Whether `value` makes initializers, as `he_normal` and jax's factories do."""
-    if isinstance(value, type):
-        return issubclass(value, Initializer)
-    parameters = _parameters(value)
-    return parameters is not None and all(
-        p.default is not p.empty for p in parameters[:1]
-    )
-
-
-def _parameters(value: Any) -> list[inspect.Parameter] | None:
-    """The parameters of a function; None where they are not known."""
-    try:
-        return list(inspect.signature(value).parameters.values())
-    except (TypeError, ValueError):
-        return None

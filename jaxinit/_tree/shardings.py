@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxinit._compile.placement import axis_names, flat_shardings, on_mesh
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import joined, node_paths
-from jaxinit._tree.rules import Patterns
+from jaxinit._tree.patterns import Patterns
 
 
 class ShardingRules(Patterns):

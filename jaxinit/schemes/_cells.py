@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jaxinit._roles.role import Role, Use
 from jaxinit._tree.leaf import Leaf
+from jaxinit._tree.sections import by_section
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import ones, zeros
 from jaxinit.initializers.fans import as_tuple
@@ -117,12 +119,16 @@ def _is_named(path: str, name: str) -> bool:
 
 class _StateKernel(Part):
     def __call__(self, leaf: Leaf) -> bool:
+        if leaf.role is not None:
+            return _is_recurrent(leaf.role)
         own = cell(leaf)
         return own is not None and leaf.path == own.state.path
 
 
 class _InputKernel(Part):
     def __call__(self, leaf: Leaf) -> bool:
+        if leaf.role is not None:
+            return any(map(_has_gate, leaf.role.kernels))
         own = cell(leaf)
         return own is not None and leaf.path == own.inputs.path
 
@@ -133,6 +139,21 @@ class _ForgetBias(Part):
         return super().__call__(leaf) and own is not None and own.gate == "f"
 
 
+def _is_recurrent(role: Role) -> bool:
+    """Whether a kernel takes nothing but the past."""
+    return bool(role.kernels) and all(
+        use.recurrent and "input" not in {section.part for section in use.sections}
+        for use in role.kernels
+    )
+
+
+def _has_gate(use: Use) -> bool:
+    return not GATES.isdisjoint({use.part, *(section.part for section in use.sections)})
+
+
+_OF_LSTM = ("input gate", "forget gate", "cell", "output gate")
+_OF_GRU = ("update gate", "reset gate", "candidate")
+GATES = frozenset((*_OF_LSTM, *_OF_GRU))
 RECURRENT = _StateKernel("recurrent kernel, such as dense_h, hi or weight_hh", "kernel")
 GATE_INPUT = _InputKernel("input kernel of a recurrent layer", "kernel")
 FORGET_INPUT = _ForgetBias("bias of a forget gate's input", "bias", "if if_")
@@ -152,7 +173,7 @@ class of_state:  # noqa: N801 - used, and therefore spelled, as a function
 
     def __call__(self, leaf: Leaf) -> Initializer:
         """The initializer; for a joint kernel, the rows of the inputs come first."""
-        own = cell(leaf)
+        own = cell(leaf) if leaf.role is None else None
         if own is None or not own.is_joint:
             return drawn(self.state, leaf)
         rows, columns = leaf.shape
@@ -172,6 +193,8 @@ class by_gate:  # noqa: N801 - as above
 
     def __call__(self, leaf: Leaf) -> Initializer:
         """The initializer of all gates together."""
+        if leaf.role is not None:
+            return by_section(self.rule)(leaf)  # pyright: ignore - of this package
         init, own = drawn(self.rule, leaf), cell(leaf)
         if own is None or own.gates == 1:
             return init
@@ -184,6 +207,8 @@ def remembering(leaf: Leaf) -> Initializer:
     All are 0 if the layer adds 1 by itself. If inputs and state have a bias each, only
     the bias of the state gets the 1.
     """
+    if leaf.role is not None:
+        return by_section(_remembering)(leaf)  # pyright: ignore - of this package
     own = cell(leaf)
     if own is None or own.adds_one or _is_second(leaf, own):
         return zeros
@@ -196,3 +221,38 @@ def _is_second(leaf: Leaf, own: Cell) -> bool:
     """Whether a bias is of the inputs, and the state has one too."""
     is_of_state = beside(leaf.path, "") == beside(own.state.path, "")
     return not is_of_state and bias_beside(own.state) is not None
+
+
+def _remembering(leaf: Leaf) -> Initializer:
+    """As `remembering`, for a bias, or a section of one, whose role is known."""
+    assert leaf.role is not None
+    use = leaf.role.uses[0]
+    if use.part != "forget gate" or any(map(_adds_one, _kernels_of(leaf, use))):
+        return zeros
+    if _is_of_state(leaf, use):
+        return ones
+    others = (x for role in leaf.roles.values() for x in role.uses if x.of)
+    of_state = [x for x in others if _has_gate(x) and _is_of_state(leaf, x)]
+    return zeros if of_state else ones
+
+
+def _is_of_state(leaf: Leaf, bias: Use) -> bool:
+    return any(kernel.recurrent for kernel in _kernels_of(leaf, bias))
+
+
+def _kernels_of(leaf: Leaf, bias: Use) -> list[Use]:
+    """The kernels that a bias is added behind."""
+    roles = [leaf.roles[path] for path in bias.of if path in leaf.roles]
+    return [use for role in roles for use in role.kernels]
+
+
+def _adds_one(kernel: Use) -> bool:
+    """Whether a cell adds to its forget gate by itself."""
+    gates = [(x.part, x.gain) for x in (kernel, *kernel.sections)]
+    return any(
+        part == "forget gate" and gain is not None and abs(gain - _SIGMOID) > 1e-3
+        for part, gain in gates
+    )
+
+
+_SIGMOID = 1.8462  # gain of a sigmoid to which no 1 is added

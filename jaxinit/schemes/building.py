@@ -13,6 +13,7 @@ from typing import Any, ParamSpec
 from jaxinit._roles.role import Use
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.rules import Rules
+from jaxinit._tree.sections import by_section, sections_of
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import normal, ones, zeros
 from jaxinit.initializers.fans import fans
@@ -106,6 +107,9 @@ class by_fan:
         They differ from those of the shape in a transposed convolution, and where
         several kernels lie side by side.
         """
+        _, sections = sections_of(leaf)
+        if self.mode != "fan_in" and len({x.shape for x in sections}) > 1:
+            return by_section(self)(leaf)  # pyright: ignore - of this package
         use = _kernel_use(leaf)
         along = self.axes(leaf)
         parts = max(1, len({x.part for x in use.sections if x.axis in use.out_axis}))

@@ -434,12 +434,17 @@ def _rescaled(
 
 @dataclass(frozen=True)
 class _fused:  # noqa: N801 - as above
-    """Query, key and value side by side; only the value is changed."""
+    """Query, key and value side by side; only the value is changed.
+
+    With roles, the value has been drawn by its own rule.
+    """
 
     law: Distribution
     factor: Factor
 
     def __call__(self, leaf: Leaf) -> Initializer:
+        if leaf.role is not None:
+            return by_fan(1.0, "fan_avg", self.law)(leaf)
         plain = variance_scaling(1.0, "fan_avg", self.law, **axes(leaf))
         changed = scaled(plain, self.factor(leaf))
         return side_by_side(leaf, [plain, plain, changed], 3)
