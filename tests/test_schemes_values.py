@@ -73,6 +73,7 @@ ARGUMENTS = {
 # These take None for what the computation tells.
 FOUND = {
     *(f"{name}(layers)" for name in ("gpt2", "vit", "wang", "mitchell", "language")),
+    "fixup(blocks)",
     *(f"{name}(width)" for name in ("small_init", "wang", "mitchell")),
 }
 
@@ -103,9 +104,13 @@ def test_arguments_are_checked_where_they_are_given(case):
 
 
 def test_counts_of_both_stacks_may_not_be_zero():
-    for scheme in (schemes.deepnorm, schemes.sub_ln, schemes.t_fixup):
-        with pytest.raises(ValueError, match="are both 0"):
-            scheme()
+    with pytest.raises(ValueError, match="are both 0"):
+        schemes.t_fixup()
+    shapes = {"block_0": {"attn": {"out": {"kernel": leaf(4, 4)}}}}
+    for scheme in (schemes.deepnorm, schemes.sub_ln):
+        rules = jaxinit.Rules(scheme(), required=[])
+        with pytest.raises(jaxinit.PlanError, match="number of layers is not known"):
+            jaxinit.plan(shapes, rules)
 
 
 def test_signatures_have_plain_types():

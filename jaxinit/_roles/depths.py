@@ -45,6 +45,6 @@ class Depths:
         return found
 
     def at_least(self, depth: int, root: Value, value: Value) -> bool:
-        """Whether a path from a root to a value has so many kernels, 1 or 2."""
+        """Whether a path from a root to a value has so many kernels, 0 to 2."""
         own = self._bits.get(root.index, 0)
         return bool(self._levels[depth][value.index] & own)

@@ -5,6 +5,7 @@ activations is a deviation, so the product with it is normalized, and so is what
 multiplies and `shift` is added to.
 """
 
+import math
 from collections.abc import Iterator
 
 from jaxinit._roles.flow import Flow
@@ -47,7 +48,7 @@ def is_deviation(flow: Flow, value: Value) -> bool:
         value = stripped(value)
         node = value.node
         if node is None:
-            return rooted and value.leaf is not None
+            return rooted and (value.leaf is not None or _is_vector(value))
         if node.op in REDUCTIONS:
             return rooted
         if _is_root(flow, node):
@@ -61,6 +62,11 @@ def is_deviation(flow: Flow, value: Value) -> bool:
             return any(is_deviation(flow, factor) for factor in made)
         value = made[0]
     return False
+
+
+def _is_vector(value: Value) -> bool:
+    """Whether an input has one axis, as the statistics that a state hands in have."""
+    return math.prod(value.shape) == max(value.shape, default=0) > 1
 
 
 def _made_of(flow: Flow, node: Node) -> list[Value]:

@@ -95,6 +95,10 @@ class Residuals:
         """Whether a node adds a branch to a stream."""
         return node.index in self.additions
 
+    def is_behind(self, root: Value, value: Value) -> bool:
+        """Whether a value is computed from what a branch is computed from."""
+        return self._depths.at_least(0, root, value)
+
     def _may_add(self, node: Node) -> bool:
         if node.op not in ADDITIONS or not all(map(self._flow.data, node.inputs)):
             return False

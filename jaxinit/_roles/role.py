@@ -96,6 +96,10 @@ class Use:
         gain: `1 / sqrt(E[f(z)**2])` of that function, `z` standard normal.
         residual: number among the writers of a residual stream, and their total, None
             if a loop's length is not known; None for what writes to no stream.
+        branch: number among the kernels of the branch that it is in, and their total;
+            None outside the branches of residual streams.
+        closing: whether it is the scale of the last normalization of a branch, behind a
+            kernel.
         recurrent: whether it is its own ancestor through a loop over time.
         first: whether no contraction precedes.
         head: whether no contraction follows.
@@ -123,6 +127,8 @@ class Use:
     function: str | None = None
     gain: float | None = None
     residual: tuple[int, int | None] | None = None
+    branch: tuple[int, int] | None = None
+    closing: bool = False
     recurrent: bool = False
     first: bool = False
     head: bool = False

@@ -11,12 +11,15 @@ from dataclasses import replace
 
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.batches import with_batches
+from jaxinit._roles.branches import branches_of, closing
 from jaxinit._roles.contractions import modulated
 from jaxinit._roles.drafts import drafted
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
+from jaxinit._roles.graph import Node
 from jaxinit._roles.kernel_uses import KernelUses
 from jaxinit._roles.normalization import scales_normalized
+from jaxinit._roles.primitives import PRODUCTS
 from jaxinit._roles.regions import scaled
 from jaxinit._roles.residual import branch_scales
 from jaxinit._roles.role import Use
@@ -80,11 +83,13 @@ class _Finisher:
         self._gates = set(_branch_gates(structure))
         self._modulated = set(modulated(structure.flow))
         self._summed = summed_products(structure.flow)
+        self._branches = branches_of(structure.residuals, structure.kernels)
+        self._closing = closing(self._branches, _scales(structure.flow))
 
     def finished(self, meeting: Meeting, use: Use) -> Use:
         """The use that a draft becomes."""
         if use.kind in ("kernel", "convolution"):
-            return self._kernels.kernel(meeting, use)
+            return self._in_branch(meeting, self._kernels.kernel(meeting, use))
         if use.kind == "bias" and use.of:
             return self._kernels.bias(meeting, use)
         if use.kind == "position":
@@ -92,6 +97,10 @@ class _Finisher:
         if use.kind == "scale":
             return self._scale(meeting, use)
         return use
+
+    def _in_branch(self, meeting: Meeting, use: Use) -> Use:
+        branch = self._branches.get(meeting.node.index)
+        return replace(use, branch=branch and branch.place(meeting.node.index))
 
     def _scale(self, meeting: Meeting, use: Use) -> Use:
         if meeting.leaf in self._modulated:
@@ -103,8 +112,19 @@ class _Finisher:
             reason = "scales a branch of a residual stream"
             return replace(use, kind="gate", multiplier=factor, reason=reason)
         if scales_normalized(self._flow, meeting.node):
-            return replace(use, reason="the scale of a normalization")
+            is_last = meeting.node.index in self._closing
+            where = ", the last of a residual branch" if is_last else ""
+            reason = f"the scale of a normalization{where}"
+            return replace(use, closing=is_last, reason=reason)
         return use
+
+
+def _scales(flow: Flow) -> Iterator[Node]:
+    """Products of leaves with what comes out of a normalization."""
+    for meeting in flow.meetings:
+        node = meeting.node
+        if node.op in PRODUCTS and scales_normalized(flow, node):
+            yield node
 
 
 def _branch_gates(structure: Structure) -> Iterator[int]:

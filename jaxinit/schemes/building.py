@@ -250,6 +250,29 @@ def writers(leaf: Leaf, layers: int | None) -> int:
     return total or 2 * given("layers", layers)
 
 
+def stream_totals(leaf: Leaf) -> list[int | None]:
+    """For each residual stream of a model, how many kernels write to it."""
+    uses = (use for role in leaf.roles.values() for use in role.kernels)
+    places = [use.residual for use in uses if use.residual]
+    return [total for place, total in places if place == 0]
+
+
+def agreed(name: str, value: int | None, found: int | None) -> int:
+    """A number of blocks, as given, or as found in the computation.
+
+    Raises:
+        ValueError: if there is neither, or they differ.
+    """
+    if value is None or found is None:
+        return given(name, found if value is None else value)
+    if value != found:
+        raise ValueError(
+            f"{name}={value} was given, but by the kernels that write to its residual "
+            f"streams the computation has {found}: leave {name} out"
+        )
+    return value
+
+
 def stream_width(leaf: Leaf, width: int | None) -> int:
     """Width of the residual stream: as given, or as found in the computation.
 

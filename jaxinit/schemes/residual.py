@@ -2,12 +2,22 @@
 
 from dataclasses import dataclass
 
+from jaxinit._roles.role import Role
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.rules import Rules
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import constant, normal, ones, zeros
-from jaxinit.schemes._arguments import Count, Rest
-from jaxinit.schemes.building import by_fan, complete, drawn, refuse, scheme, times
+from jaxinit.schemes._arguments import Count, Found, Rest
+from jaxinit.schemes.building import (
+    agreed,
+    by_fan,
+    complete,
+    drawn,
+    refuse,
+    scheme,
+    stream_totals,
+    times,
+)
 from jaxinit.schemes.frameworks import flax
 from jaxinit.schemes.parts import (
     GATE,
@@ -31,11 +41,27 @@ class _Last(Part):
     """Leaves of the last of several like layers in a block."""
 
     def __call__(self, leaf: Leaf) -> bool:
-        return super().__call__(leaf) and _is_last(leaf)
+        is_one = super().__call__(leaf)
+        return is_one and (leaf.role is not None or _is_last(leaf))
 
 
-_LAST_SCALE = _Last("scale of the last norm of a residual block, such as bn2", "scale")
-_LAST_KERNEL = _Last("last kernel of a residual block, such as conv2", "kernel")
+def _closes(role: Role) -> bool:
+    return any(use.closing for use in role.uses)
+
+
+def _is_written(role: Role) -> bool:
+    """Whether a kernel writes to a residual stream."""
+    return any(use.residual for use in role.kernels)
+
+
+_LAST_SCALE = _Last(
+    "scale of the last norm of a residual block, such as bn2", "scale", by_role=_closes
+)
+_LAST_KERNEL = _Last(
+    "last kernel of a residual block, such as conv2", "kernel", by_role=_is_written
+)
+# By names, `SCALE` is for them too.
+_MULTIPLIER = Part("multiplier of a branch", "", by_role=GATE.by_role)
 
 
 @scheme
@@ -48,8 +74,10 @@ def zero_gamma() -> Rules:
 
     The last norm of a block is the one with the greatest number among norms whose names
     differ only in it, such as `bn2` or `BatchNorm_1`; a block is a numbered module,
-    such as `layer1_0`. Goyal et al., "Accurate, large minibatch SGD" (2017), for scale
-    and head; He et al., "Delving deep into rectifiers" (2015), for kernels.
+    such as `layer1_0`. With roles, it is the last one in a branch of a residual stream
+    that is behind a kernel of the branch, whatever its name. Goyal et al., "Accurate,
+    large minibatch SGD" (2017), for scale and head; He et al., "Delving deep into
+    rectifiers" (2015), for kernels.
 
     Returns:
         The rules.
@@ -62,7 +90,7 @@ def zero_gamma() -> Rules:
 
 
 @scheme
-def fixup(blocks: Count) -> Rules:
+def fixup(blocks: Found = None) -> Rules:
     """Residual networks without norms.
 
     - last kernel of a block: 0
@@ -71,12 +99,14 @@ def fixup(blocks: Count) -> Rules:
     - scalar multipliers 1 (`scale`), scalar and other biases 0
 
     The kernels of a block have names that differ only in a number, such as `conv1` and
-    `conv2`, in a numbered module; a projection in the shortcut has another name. The
-    scale of a norm is refused. Zhang et al., "Fixup initialization: residual learning
+    `conv2`, in a numbered module; a projection in the shortcut has another name. With
+    roles, a block is a branch of a residual stream, whatever its names. The scale of a
+    norm is refused. Zhang et al., "Fixup initialization: residual learning
     without normalization" (2019).
 
     Args:
-        blocks: number of residual blocks, at least 1.
+        blocks: number of residual blocks, at least 1; None counts the kernels that
+            write to the residual stream in the computation, for a plan with roles.
 
     Returns:
         The rules.
@@ -88,7 +118,13 @@ def fixup(blocks: Count) -> Rules:
     'scheme fixup'
     """
     kernel = _in_block(blocks)
-    rules = {_LAST_KERNEL: zeros, HEAD: zeros, KERNEL: kernel, SCALE: _multiplier}
+    rules = {
+        _LAST_KERNEL: zeros,
+        HEAD: zeros,
+        KERNEL: kernel,
+        _MULTIPLIER: ones,
+        SCALE: _multiplier,
+    }
     return complete(rules, [_LAST_KERNEL])
 
 
@@ -96,13 +132,16 @@ def fixup(blocks: Count) -> Rules:
 class _in_block:  # noqa: N801 - used, and therefore spelled, as a function
     """He's rule, narrower for the several kernels of a residual block."""
 
-    blocks: int
+    blocks: int | None
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        place = place_in_block(leaf)
+        place = place_in_block(leaf) if leaf.role is None else leaf.role.branch
         if place is None or place[1] == 1:
             return drawn(_HE, leaf)
-        return drawn(times(_HE, self.blocks ** (-1 / (2 * place[1] - 2))), leaf)
+        totals = stream_totals(leaf)
+        found = sum(filter(None, totals)) if totals and all(totals) else None
+        blocks = agreed("blocks", self.blocks, found)
+        return drawn(times(_HE, blocks ** (-1 / (2 * place[1] - 2))), leaf)
 
 
 def _multiplier(leaf: Leaf) -> Initializer:

@@ -1,7 +1,7 @@
 """Transformers: small kernels, smaller where they write to the residual stream."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from jaxinit._tree.leaf import Leaf
@@ -15,6 +15,7 @@ from jaxinit.schemes._arguments import CountOrNone, Deviation, Found
 from jaxinit.schemes.building import (
     Factor,
     Rule,
+    agreed,
     around_blocks,
     by_depth,
     by_fan,
@@ -25,6 +26,7 @@ from jaxinit.schemes.building import (
     refuse,
     scheme,
     side_by_side,
+    stream_totals,
     stream_width,
     times,
     transformer,
@@ -285,8 +287,10 @@ def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -
 
     Args:
         encoder_layers: number of blocks in the encoder; of all blocks, if there is no
-            decoder. The first path segment with one of the two words decides, such as
-            `encoder`, `TransformerEncoder_0` or `decoder_blocks_3`.
+            decoder. If both are 0, a plan with roles counts the kernels that write to
+            the one residual stream of the computation. The first path segment with one
+            of the two words decides, such as `encoder`, `TransformerEncoder_0` or
+            `decoder_blocks_3`.
         decoder_layers: number of blocks in the decoder; of all blocks, if there is no
             encoder.
 
@@ -294,17 +298,20 @@ def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -
         The rules.
 
     Raises:
-        ValueError: if a number is negative, or both are zero.
+        ValueError: if a number is negative.
 
     >>> deepnorm(decoder_layers=24).name
     'scheme deepnorm'
     """
-    n, m = _at_least_one(encoder_layers, decoder_layers)
+    n, m = encoder_layers, decoder_layers
     if not n or not m:
-        beta = _by_stack((8 * (n or m)) ** -0.25)
-    else:
-        beta = _by_stack(0.87 * (n**4 * m) ** (-1 / 16), (12 * m) ** -0.25)
+        return _rescaled(_one_stack(n or m or None, _deepnorm))
+    beta = _by_stack(0.87 * (n**4 * m) ** (-1 / 16), (12 * m) ** -0.25)
     return _rescaled(beta)
+
+
+def _deepnorm(layers: int) -> float:
+    return (8 * layers) ** -0.25
 
 
 @scheme
@@ -329,18 +336,20 @@ def sub_ln(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> 
         The rules.
 
     Raises:
-        ValueError: if a number is negative, or both are zero.
+        ValueError: if a number is negative.
 
     >>> sub_ln(decoder_layers=24).name
     'scheme sub_ln'
     """
-    n, m = _at_least_one(encoder_layers, decoder_layers)
+    n, m = encoder_layers, decoder_layers
     if not n or not m:
-        gamma = _by_stack(math.sqrt(math.log(2 * (n or m))))
-    else:
-        decoder = math.sqrt(math.log(3 * m))
-        gamma = _by_stack(decoder * math.sqrt(math.log(2 * n) / 3), decoder)
-    return _rescaled(gamma)
+        return _rescaled(_one_stack(n or m or None, _magneto))
+    decoder = math.sqrt(math.log(3 * m))
+    return _rescaled(_by_stack(decoder * math.sqrt(math.log(2 * n) / 3), decoder))
+
+
+def _magneto(layers: int) -> float:
+    return math.sqrt(math.log(2 * layers))
 
 
 @scheme
@@ -373,10 +382,8 @@ def t_fixup(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) ->
     """
     n, m = _at_least_one(encoder_layers, decoder_layers)
     encoder, decoder = 0.67 * max(n, 1) ** -0.25, (9 * max(m, 1)) ** -0.25
-    if n and m:
-        factor = _by_stack(encoder, decoder)
-    else:
-        factor = _by_stack(encoder if n else decoder)
+    own = _by_stack(encoder, decoder)
+    factor = own if n and m else _by_stack(encoder if n else decoder)
     no_norm = refuse("it is the scale of a norm: T-Fixup is for models without norms")
     embedding_factor = (9 * (m or n)) ** -0.25
     return _rescaled(factor, "uniform", {SCALE: no_norm}, embedding_factor)
@@ -389,6 +396,26 @@ def _at_least_one(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
             "such as decoder_layers=12."
         )
     return encoder_layers, decoder_layers
+
+
+@dataclass(frozen=True)
+class _one_stack:  # noqa: N801 - used, and therefore spelled, as a function
+    """A factor by the number of layers of a model of one stack, given or found."""
+
+    layers: int | None
+    factor: Callable[[int], float]
+
+    def __call__(self, leaf: Leaf) -> float:
+        totals = stream_totals(leaf)
+        is_one = len(totals) == 1 and totals[0] is not None and totals[0] % 2 == 0
+        if self.layers is None and not is_one:
+            raise ValueError(
+                "the number of layers is not known: the computation has not one "
+                "residual stream, or is not known; give encoder_layers=, "
+                "decoder_layers= or both"
+            )
+        found = totals[0] // 2 if is_one and totals[0] else None
+        return self.factor(agreed("layers", self.layers, found))
 
 
 @dataclass(frozen=True)
