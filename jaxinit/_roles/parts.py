@@ -116,7 +116,9 @@ def _is_router(structure: Structure, end: End) -> bool:
 
     def weighs(node: Node) -> bool:
         others = (v for v in structure.flow.data_of(node) if v.index not in own)
-        return any(not ancestor(end.root, v) and not is_mask(v) for v in others)
+        return any(
+            not ancestor(end.root, v, chosen=False) and not is_mask(v) for v in others
+        )
 
     return any(
         normalized

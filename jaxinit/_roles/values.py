@@ -9,9 +9,10 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import COPIES, PRODUCTS, RELOCATIONS
+from jaxinit._roles.primitives import COPIES, PARTS, PRODUCTS, RELOCATIONS
 
 _MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
+_OF_WEIGHTS = COPIES | RELOCATIONS | PARTS | {"top_k"}
 _OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
 
 
@@ -47,6 +48,17 @@ def _is_count(value: Value) -> bool:
         return False
     found = np.asarray(value.constant).reshape(-1)
     return bool(np.array_equal(found, np.arange(found.size)))
+
+
+def is_softmax(value: Value) -> bool:
+    """Whether a value is weights that sum to one: `exp(x) / sum(exp(x))`."""
+    node = behind(value, _OF_WEIGHTS).node
+    if node is None or node.op != "div":
+        return False
+    shares, total = (behind(x, COPIES | RELOCATIONS) for x in node.inputs)
+    if total.node is None or total.node.op != "reduce_sum":
+        return False
+    return behind(total.node.inputs[0], COPIES | RELOCATIONS) is shares
 
 
 def is_mask(value: Value) -> bool:
