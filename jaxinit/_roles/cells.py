@@ -8,6 +8,13 @@ with update gate `z` and candidate `n`.
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from jaxinit._roles.carried import (
+    Pair,
+    factors,
+    handed_on,
+    has_carry,
+    is_difference_with,
+)
 from jaxinit._roles.graph import Loop, Node, Value
 from jaxinit._roles.loops import Loops
 from jaxinit._roles.primitives import (
@@ -23,7 +30,12 @@ from jaxinit._roles.walks import reached
 
 # By the index of a value, the contractions that it is a function of, and the ends.
 Owners = Mapping[int, Sequence[tuple[Node, End]]]
-Pair = Sequence[Value]  # the two factors of a product
+
+
+_WHOLE_CELLS = (
+    {"update gate", "reset gate", "candidate"},
+    {"input gate", "forget gate", "cell", "output gate"},
+)
 
 
 class Cells:
@@ -34,22 +46,42 @@ class Cells:
         self._by_loop: dict[Loop, list[tuple[Node, End]]] = {}
         for found in owners.values():
             for node, end in found:
-                for loop in node.loops[-1:]:
+                for loop in _around(end):
                     self._by_loop.setdefault(loop, []).append((node, end))
 
     def gates(self) -> Iterator[tuple[End, str]]:
         """The ends of kernels that are gates, and their names."""
         for carry in self._loops.carries:
-            if not self._loops.is_state(carry.output):
-                continue
-            addition = _handed_on(carry)
-            if addition is not None and addition.op in ADDITIONS:
-                yield from self._of_state(carry, addition)
+            if self._loops.is_state(carry.output):
+                yield from self._of_carry(carry)
+
+    def whole(self) -> set[Loop]:
+        """Loops not known to be over time, with all gates of a cell, used every round.
+
+        Rounds of a cell are time, though nothing but its own past comes in: messages
+        of a graph, or slots that compete.
+        """
+        names: dict[Loop, set[str]] = {}
+        for carry in self._loops.carries:
+            loop = carry.loops[-1]
+            if not (self._loops.is_state(carry.output) or self._loops.slices(loop)):
+                found = {name for _, name in self._of_carry(carry)}
+                names.setdefault(loop, set()).update(found)
+        return {
+            loop
+            for loop, found in names.items()
+            if any(whole <= found for whole in _WHOLE_CELLS)
+        }
+
+    def _of_carry(self, carry: Node) -> Iterator[tuple[End, str]]:
+        addition = handed_on(carry)
+        if addition is not None and addition.op in ADDITIONS:
+            yield from self._of_state(carry, addition)
 
     def _of_state(self, carry: Node, addition: Node) -> Iterator[tuple[End, str]]:
         """The gates that make the next of what is carried by an addition."""
-        pairs = [pair for value in addition.inputs if (pair := _factors(value))]
-        kept = [pair for pair in pairs if _has_carry(pair, carry)]
+        pairs = [pair for value in addition.inputs if (pair := factors(value))]
+        kept = [pair for pair in pairs if has_carry(pair, carry)]
         gates = [found for pair in kept for found in self._owned(pair, gate=True)]
         fed_back = any(
             self._loops.carries_into(carry, data)
@@ -80,7 +112,7 @@ class Cells:
         """Whether it is `n + z * (h - n)`."""
         return any(
             self._owned(pair, gate=True)
-            and any(_is_difference_with(value, carry) for value in pair)
+            and any(is_difference_with(value, carry) for value in pair)
             for pair in pairs
         )
 
@@ -117,42 +149,21 @@ class Cells:
         ]
 
 
+def _around(end: End) -> Iterator[Loop]:
+    """The innermost loop in which an end is taken."""
+    loops = max((node.loops for node in end.takers), key=len, default=())
+    yield from loops[-1:]
+
+
 def _terms(addition: Node, pairs: Sequence[Pair], carry: Node) -> set[int]:
     """Indices of what a new state is made of, without the old one."""
-    factors = [value for pair in pairs for value in pair]
-    found = {stripped(value).index for value in (*addition.inputs, *factors)}
-    for value in factors:
+    multiplied = [value for pair in pairs for value in pair]
+    found = {stripped(value).index for value in (*addition.inputs, *multiplied)}
+    for value in multiplied:
         node = maker(value)
-        if node is not None and _is_difference_with(value, carry):
+        if node is not None and is_difference_with(value, carry):
             found |= {stripped(v).index for v in node.inputs}
     return found - {carry.output.index}
-
-
-def _handed_on(carry: Node) -> Node | None:
-    """The node whose output a loop hands on, behind masks and copies."""
-    value = carry.back
-    while value is not None:
-        node = maker(value)
-        if node is None or node.op != "select_n":
-            return node
-        new = [v for v in node.inputs[1:] if stripped(v) is not carry.output]
-        value = new[0] if len(new) == 1 else None
-    return None
-
-
-def _factors(value: Value) -> Pair | None:
-    """The two factors of a product."""
-    node = maker(value)
-    return node.inputs if node is not None and node.op == "mul" else None
-
-
-def _has_carry(values: Sequence[Value], carry: Node) -> bool:
-    return any(stripped(value) is carry.output for value in values)
-
-
-def _is_difference_with(value: Value, carry: Node) -> bool:
-    node = maker(value)
-    return node is not None and node.op == "sub" and _has_carry(node.inputs, carry)
 
 
 def _leads(value: Value, targets: set[int], across: bool = False) -> bool:

@@ -165,7 +165,7 @@ def input_sections(loops: Loops, meeting: Meeting) -> tuple[Section, ...]:
         return ()
     along = node.params["dimension"]
     bounds = np.cumsum([0, *(value.shape[along] for value in node.inputs)]).tolist()
-    axis = _contracted_leaf_axis(meeting, bounds[-1])
+    axis = _contracted_leaf_axis(meeting, along, bounds[-1])
     if axis is None:
         return ()
     past = (loops.comes_from_its_past(value, meeting.node) for value in node.inputs)
@@ -176,9 +176,19 @@ def input_sections(loops: Loops, meeting: Meeting) -> tuple[Section, ...]:
     return sections if len({section.part for section in sections}) > 1 else ()
 
 
-def _contracted_leaf_axis(meeting: Meeting, size: int) -> int | None:
-    """The only axis of a leaf that is summed over, if it has a size."""
-    kept = output_axes(meeting.node, meeting.position)
-    contracted = [axis for i, axis in enumerate(meeting.axes) if i not in kept]
+def _contracted_leaf_axis(meeting: Meeting, along: int, size: int) -> int | None:
+    """The only axis of a leaf that is summed over, if it has a size.
+
+    Of a window, the one that is summed over with an axis of what it moves over.
+    """
+    node = meeting.node
+    if node.op == "conv_general_dilated":
+        numbers = node.params["dimension_numbers"]
+        if numbers.lhs_spec[1] != along:
+            return None
+        contracted = [meeting.axes[numbers.rhs_spec[1]]]
+    else:
+        kept = output_axes(node, meeting.position)
+        contracted = [axis for i, axis in enumerate(meeting.axes) if i not in kept]
     inside = [atom.axis for axis in contracted for atom in axis]
     return inside[0] if len(inside) == 1 and meeting.shape[inside[0]] == size else None

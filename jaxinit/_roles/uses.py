@@ -11,10 +11,13 @@ from dataclasses import replace
 
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.batches import with_batches
+from jaxinit._roles.cells import Cells
 from jaxinit._roles.contractions import modulated
 from jaxinit._roles.drafts import drafted
+from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
+from jaxinit._roles.graph import Loop
 from jaxinit._roles.kernel_uses import KernelUses
 from jaxinit._roles.normalization import scales_normalized
 from jaxinit._roles.regions import scaled
@@ -40,6 +43,9 @@ def uses_of(
         computation.
     """
     structure = structure_of(flow, attentions, names)
+    cells = _loops_of_cells(structure)
+    if cells:
+        structure = structure_of(flow, attentions, names, cells)
     finisher = _Finisher(structure)
     drafts = [(meeting, drafted(structure, meeting)) for meeting in flow.meetings]
     found: dict[int, list[Use]] = {
@@ -51,6 +57,14 @@ def uses_of(
     for leaf in reaching_leaves(flow):
         found.setdefault(leaf, [unknown(_NO_INPUT)])
     return found
+
+
+def _loops_of_cells(structure: Structure) -> set[Loop]:
+    """Loops that are over time, as whole recurrent cells are in them."""
+    loops = structure.loops
+    if all(loops.is_state(carry.output) for carry in loops.carries):
+        return set()
+    return Cells(loops, Endings(structure).owners).whole()
 
 
 _NO_INPUT = (

@@ -68,13 +68,28 @@ def is_mask(value: Value) -> bool:
         if node is None:
             return False
         if node.op == "select_n":
-            return all(map(_is_filling, node.inputs[1:]))
+            return all(map(is_filling, node.inputs[1:]))
         if node.op not in _MASKED:
             return False
         value = node.inputs[0]
     return True
 
 
-def _is_filling(value: Value) -> bool:
+def is_flag(value: Value) -> bool:
+    """Whether a value is a mask of inputs, or one less such a mask."""
+    node = maker(value)
+    if node is not None and node.op == "sub" and is_filling(node.inputs[0]):
+        value = stripped(node.inputs[1])
+        return is_mask(value) or _is_given(value)
+    return is_mask(value)
+
+
+def _is_given(value: Value) -> bool:
+    """Whether a value is an input, or what a loop takes of one in a round."""
+    value = behind(value, COPIES | RELOCATIONS | {"each"})
+    return value.node is None and value.leaf is None and value.constant is None
+
+
+def is_filling(value: Value) -> bool:
     """Whether a value is a known array, or a number broadcast."""
     return behind(value, COPIES | {"broadcast_in_dim"}).constant is not None
