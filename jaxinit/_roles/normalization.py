@@ -63,6 +63,21 @@ def is_deviation(flow: Flow, value: Value) -> bool:
     return False
 
 
+def is_centering(node: Node) -> bool:
+    """Whether a node subtracts a mean from what it is the mean of."""
+    if node.op != "sub":
+        return False
+    mean = maker(node.inputs[1])
+    if mean is None or mean.op not in PRODUCTS:
+        return False
+    totals = filter(None, map(maker, mean.inputs))
+    whole = stripped(node.inputs[0])
+    return any(
+        total.op == "reduce_sum" and stripped(total.inputs[0]) is whole
+        for total in totals
+    )
+
+
 def _made_of(flow: Flow, node: Node) -> list[Value]:
     """The inputs that are no known numbers: those that are data, if there are any."""
     if node.op not in ELEMENTWISE:

@@ -14,6 +14,7 @@ from jaxinit._roles.contractions import kernel_nodes
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
 from jaxinit._roles.loops import Loops
+from jaxinit._roles.normalization import is_centering
 from jaxinit._roles.primitives import (
     CONTRACTIONS,
     ELEMENTWISE,
@@ -88,6 +89,8 @@ class Structure:
 
         def before(node: Node) -> list[Node]:
             data = self.flow.data_of(node)
+            if is_centering(node):
+                return _makers(node.inputs[:1])
             is_sum = node.op in SUMS and len(data) > 1
             kept = node.op in _KEEP_ATTENTION or (node.op in ELEMENTWISE and not is_sum)
             return _makers(data) if kept else []
