@@ -14,7 +14,7 @@ from jaxinit._roles.moments import Moments
 from jaxinit._roles.parts import find_parts, steering
 from jaxinit._roles.regions import End, scaled
 from jaxinit._roles.role import Use
-from jaxinit._roles.sections import Division, divided, input_sections
+from jaxinit._roles.sections import Division, beside, divided, input_sections
 from jaxinit._roles.structure import Structure
 
 _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
@@ -118,7 +118,7 @@ class KernelUses:
         """The ends of the part of an output that one of several kernels makes."""
         fact = self._structure.flow.fact
         own = [end for end in ends if fact(end.root).atoms_of(meeting.leaf)]
-        return own or ends
+        return own or beside(self._structure.flow, meeting, ends)
 
     def _reasons(
         self, meeting: Meeting, use: Use, ends: Sequence[End]

@@ -106,6 +106,46 @@ def _is_statistic(flow: Flow, value: Value) -> bool:
     return flow.from_leaves(value) and any(item.is_deviation for item in carried)
 
 
+def folded_shifts(flow: Flow) -> Iterator[tuple[Node, set[int], set[int]]]:
+    """Sums that shift by a running mean: `x * inverse + (shift - mean * inverse)`.
+
+    Yields:
+        The sum, the numbers of the leaves that are the mean, and of those that are in
+        `inverse`, which met `x` before.
+    """
+    for node in flow.graph.nodes:
+        weights = [v for v in node.inputs if flow.from_leaves(v)]
+        if node.op in SUMS and len(weights) == 1 and flow.data_of(node):
+            inverse = _inverse(flow, maker(flow.data_of(node)[0]))
+            product = _subtracted(node, weights[0])
+            if inverse is None or product is None or product.op != "mul":
+                continue
+            means = [v for v in product.inputs if stripped(v) is not inverse]
+            if len(means) == 1:
+                own = set(flow.fact(inverse).carried)
+                yield node, set(flow.fact(means[0]).carried) - own, own
+
+
+def _inverse(flow: Flow, node: Node | None) -> Value | None:
+    """What multiplies activations, if it is one over a running deviation."""
+    if node is None or node.op != "mul":
+        return None
+    found = [value for value in node.inputs if _is_statistic(flow, value)]
+    return stripped(found[0]) if len(found) == 1 else None
+
+
+def _subtracted(node: Node, weights: Value) -> Node | None:
+    """What makes the value that a sum subtracts, at once or from a shift."""
+    inner = maker(weights)
+    if inner is None:
+        return None
+    if node.op == "sub":
+        return inner
+    if inner.op == "neg":
+        return maker(inner.inputs[0])
+    return maker(inner.inputs[1]) if inner.op == "sub" else None
+
+
 def _users_behind_copies(value: Value) -> Iterator[Node]:
     pending = [value]
     while pending:

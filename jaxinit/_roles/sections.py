@@ -158,6 +158,47 @@ def _overlap(places: Sequence[np.ndarray]) -> bool:
     return len(np.unique(total)) < len(total)
 
 
+def beside(flow: Flow, meeting: Meeting, ends: Sequence[End]) -> Sequence[End]:
+    """Of the ends of kernels, those of the features that a bias is added to.
+
+    A bias that lies on a part of an axis, as in `concatenate([bq, zeros, bv])`, has
+    the ends whose columns of the kernel lie in that part; all, if that is not known.
+    """
+    columns = _columns_beside(flow, meeting)
+    own = [end for end in ends if _holds_any(flow, end, columns)]
+    return own or ends
+
+
+LeafAxis = tuple[int, int]  # number of a leaf, and one of its axes
+
+
+def _columns_beside(flow: Flow, meeting: Meeting) -> dict[LeafAxis, np.ndarray]:
+    """Indices of axes of kernels that lie where a leaf is added."""
+    held: dict[LeafAxis, np.ndarray] = {}
+    theirs = flow.fact(meeting.activations).axes
+    for ours, axis in zip(meeting.axes, theirs, strict=False):
+        for atom in ours:
+            for other in atoms.sliced(axis, atom.offset, atom.offset + atom.span):
+                key = other.leaf, other.axis
+                found = _columns(flow, [other], key)
+                held[key] = np.union1d(held.get(key, _NOWHERE), found)
+    return held
+
+
+def _holds_any(flow: Flow, end: End, columns: dict[LeafAxis, np.ndarray]) -> bool:
+    fact = flow.fact(end.root)
+    for key, wanted in columns.items():
+        own = [a for a in fact.atoms_of(key[0]) if a.axis == key[1]]
+        if own and np.intersect1d(wanted, _columns(flow, own, key)).size:
+            return True
+    return False
+
+
+def _columns(flow: Flow, own: Sequence[Atom], key: LeafAxis) -> np.ndarray:
+    leaf, axis = key
+    return atoms.indices(own, flow.graph.leaves[leaf].shape[axis])
+
+
 def input_sections(loops: Loops, meeting: Meeting) -> tuple[Section, ...]:
     """Which inputs of a recurrent kernel come from its own past."""
     node = maker(meeting.activations)
