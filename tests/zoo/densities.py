@@ -145,7 +145,18 @@ def invertible_steps() -> Model:
         "actnorm_logs": unknown(),
         # Debatable: whether what flows is a stream, or a last kernel is the head.
         "mix": kernel(
-            channels, channels, 2, 1, stack_axis=0, head=ANY, residual=ANY, part=ANY
+            channels,
+            channels,
+            2,
+            1,
+            stack_axis=0,
+            head=ANY,
+            residual=ANY,
+            # The second half is what the coupling's factor multiplies.
+            sections=[
+                (1, ((0, half),), None, "identity"),
+                (1, ((half, channels),), "up", "identity"),
+            ],
         ),
         "conv1/w": convolution(9 * half, 9 * HIDDEN, function="relu", **axes),
         "conv1/b": bias("conv1/w", **offset),
@@ -164,7 +175,8 @@ def invertible_steps() -> Model:
             ],
             **axes,
         ),
-        "conv3/b": bias("conv3/w", multiplier=0.5, sections=ANY, **offset),
+        # Debatable: the sum with the kernel's output is what is multiplied.
+        "conv3/b": bias("conv3/w", multiplier=ANY, sections=ANY, **offset),
     }
     return Model(apply, params, (floats(BATCH, side, side, channels),), truth)
 

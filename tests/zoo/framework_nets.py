@@ -116,9 +116,8 @@ def tagger_with_two_encoders() -> Model:
             "conv", 12, 18, spatial_axis=0, in_axis=1, out_axis=2, function="relu"
         ),
         "words/embedding": embedding(WIDTH),
-        "attention/query/kernel": kernel(
-            total, HIDDEN, part="query", multiplier=(HIDDEN // 2) ** -0.5, **heads
-        ),
+        # The scores are scaled, and not the queries.
+        "attention/query/kernel": kernel(total, HIDDEN, part="query", **heads),
         "attention/key/kernel": kernel(total, HIDDEN, part="key", **heads),
         "attention/value/kernel": kernel(total, HIDDEN, part="value", **heads),
         "attention/out/kernel": kernel(

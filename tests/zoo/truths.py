@@ -213,7 +213,10 @@ def dense(path, fan_in, fan_out, weight="kernel", offset="bias", **rest) -> dict
     """A kernel (inputs, outputs) and its bias, in a group of names."""
     return {
         f"{path}/{weight}": kernel(fan_in, fan_out, **rest),
-        f"{path}/{offset}": bias(f"{path}/{weight}", part=rest.get("part")),
+        # An axis of size 1 only broadcasts.
+        f"{path}/{offset}": bias(
+            f"{path}/{weight}", 0 if fan_out > 1 else (), part=rest.get("part")
+        ),
     }
 
 
