@@ -90,8 +90,8 @@ class _Batches:
         """Axes that some kernel that follows does not take as a batch.
 
         Heads of an attention over a graph are batches of its scores, and features of
-        what comes after. A reshape that tears an axis apart counts as such a kernel, and
-        so does what takes single places of an axis, or sums over it, on the way to one.
+        what comes after. A reshape that tears an axis apart counts as such a kernel,
+        and so does what takes single places of an axis, or sums over it, before one.
         """
         nodes = self._structure.flow.graph.nodes
         features = [place for node in nodes for place in self._features(node)]

@@ -1,7 +1,7 @@
 """What a loop carries, and how the next of it is put together.
 
-Take `c = f * where(reset, 0, c) + i * g`. The next `c` is handed on by the addition; the
-first of its products has the carried `c` as a factor, behind a mask.
+Take `c = f * where(reset, 0, c) + i * g`. The next `c` is handed on by the addition;
+the first of its products has the carried `c` as a factor, behind a mask.
 """
 
 from collections.abc import Sequence

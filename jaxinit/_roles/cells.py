@@ -6,7 +6,7 @@ gates themselves are computed from is the state of a GRU: `h = (1 - z) * n + z *
 with update gate `z` and candidate `n`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jaxinit._roles.carried import (
     Pair,
@@ -15,8 +15,10 @@ from jaxinit._roles.carried import (
     has_carry,
     is_difference_with,
 )
+from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
 from jaxinit._roles.loops import Loops
+from jaxinit._roles.normalization import normalized_from
 from jaxinit._roles.primitives import (
     ADDITIONS,
     CONTRACTIONS,
@@ -41,8 +43,8 @@ _WHOLE_CELLS = (
 class Cells:
     """The gates of all recurrent cells of a graph."""
 
-    def __init__(self, loops: Loops, owners: Owners):
-        self._loops, self._owners = loops, owners
+    def __init__(self, flow: Flow, loops: Loops, owners: Owners):
+        self._flow, self._loops, self._owners = flow, loops, owners
         self._by_loop: dict[Loop, list[tuple[Node, End]]] = {}
         for found in owners.values():
             for node, end in found:
@@ -102,7 +104,9 @@ class Cells:
         for pair in added:
             yield from ((end, "input gate") for _, end in self._owned(pair, gate=True))
             yield from ((end, "cell") for _, end in self._owned(pair, gate=False))
-        takers = (node for value in _functions_of(state) for node in value.users)
+        normed = normalized_from(self._flow, state)
+        starts = dict.fromkeys((state, *normed))
+        takers = (node for value in _functions_of(starts) for node in value.users)
         for node in takers:
             if node.op == "mul":
                 for _, end in self._owned(node.inputs, gate=True):
@@ -187,8 +191,8 @@ def _leads(value: Value, targets: set[int], across: bool = False) -> bool:
     return any(item.index in targets for item, _ in reached([(value, across)], after))
 
 
-def _functions_of(value: Value) -> Iterator[Value]:
-    """Values that elementwise functions of one value give, itself included."""
+def _functions_of(values: Iterable[Value]) -> Iterator[Value]:
+    """Values that elementwise functions of one value give, these included."""
 
     def after(value: Value) -> Iterator[Value]:
         for node in value.users:
@@ -196,4 +200,4 @@ def _functions_of(value: Value) -> Iterator[Value]:
             if alone or node.op in COPIES:
                 yield from node.outputs
 
-    return reached([value], after)
+    return reached(values, after)

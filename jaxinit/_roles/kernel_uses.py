@@ -38,6 +38,8 @@ class KernelUses:
         node, loops = meeting.node, self._structure.loops
         ends = self._own_ends(meeting, self._endings.by_kernel[node.index])
         division = self._divided(meeting, ends)
+        if not (division.part or division.sections):
+            division = self._behind_norm(meeting, division)
         recurrent = loops.is_recurrent(node, meeting.activations, meeting.weights)
         residual = self._places.get(node.index)
         followed = self._followed[node.output.index]
@@ -110,6 +112,17 @@ class KernelUses:
         ]
         nearest = [end for index in kernels for end in self._endings.by_kernel[index]]
         return self._own_ends(meeting, after or nearest)
+
+    def _behind_norm(self, meeting: Meeting, division: Division) -> Division:
+        """The same, with gates of a cell that come out of a normalization."""
+        ends = self._endings.normed.get(meeting.node.index, [])
+        if not any(end in self._parts for end in ends):
+            return division
+        behind, own = self._divided(meeting, self._own_ends(meeting, ends)), division
+        name = own.function.name if own.function else None
+        gain = own.function.gain if own.function else None
+        sections = (replace(s, function=name, gain=gain) for s in behind.sections)
+        return Division(behind.part, own.function, tuple(sections))
 
     def _divided(self, meeting: Meeting, ends: Sequence[End]) -> Division:
         return divided(self._structure.flow, meeting, ends, self._parts)

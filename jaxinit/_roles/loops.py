@@ -70,9 +70,9 @@ class Loops:
 
     def _loops_that_slice(self) -> Iterator[Loop]:
         for node in self._flow.graph.nodes:
-            if node.inputs and self._flow.from_leaves(node.inputs[0]):
-                if node.op == "each" or node.op in _INDEXED:
-                    yield from node.loops[-1:]
+            takes = node.op == "each" or node.op in _INDEXED
+            if takes and self._flow.from_leaves(node.inputs[0]):
+                yield from node.loops[-1:]
 
     def _is_counted(self, node: Node) -> bool:
         """Whether it takes signals at an index that a loop counts, and not data."""

@@ -17,6 +17,7 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.values import maker, stripped
+from jaxinit._roles.walks import reached
 
 _MOST_STEPS = 16  # between a root and its mean
 _UNDER_ROOTS = frozenset({"add", "max", "mul", "sub", "div", "select_n", "clamp"})
@@ -33,6 +34,30 @@ def is_normalized(flow: Flow, value: Value) -> bool:
             return False
         node = maker(data[0])
     return node is not None and is_deviation(flow, node.output)
+
+
+def normalized_from(flow: Flow, value: Value) -> Iterator[Value]:
+    """What comes out of a normalization of a value, scaled and shifted by leaves."""
+
+    def after(found: Value) -> Iterator[Value]:
+        for node in found.users:
+            others = [v for v in node.inputs if v is not found]
+            keeps = node.op in SUMS | PRODUCTS and len(others) == 1
+            if node.op in COPIES or (keeps and _is_of_norm(flow, others[0])):
+                yield node.outputs[0]
+
+    return (x for x in reached([value], after) if is_normalized(flow, x))
+
+
+def _is_of_norm(flow: Flow, value: Value) -> bool:
+    """Whether a value is a leaf, a number, a mean, or a deviation."""
+    if flow.from_leaves(value) or flow.number(value) is not None:
+        return True
+    node = maker(value)
+    if node is not None and node.op in PRODUCTS and flow.numbers_of(node):
+        node = next(filter(None, map(maker, flow.data_of(node))), None)
+    is_mean = node is not None and node.op == "reduce_sum"
+    return is_mean or is_deviation(flow, value)
 
 
 def scales_normalized(flow: Flow, node: Node) -> bool:

@@ -27,7 +27,8 @@ _SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
 def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
     """What each end is in its model, where that is known."""
     parts = dict(_operands(structure, endings))
-    for end, name in Cells(structure.loops, endings.owners).gates():
+    owners = endings.owners_behind_norms()
+    for end, name in Cells(structure.flow, structure.loops, owners).gates():
         parts.setdefault(end, name)
     for node, end in endings.all():
         if end not in parts:

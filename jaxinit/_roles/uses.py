@@ -79,7 +79,7 @@ def _loops_of_cells(structure: Structure) -> set[Loop]:
     loops = structure.loops
     if all(loops.is_state(carry.output) for carry in loops.carries):
         return set()
-    return Cells(loops, Endings(structure).owners).whole()
+    return Cells(structure.flow, loops, Endings(structure).owners).whole()
 
 
 _NO_INPUT = (

@@ -5,6 +5,7 @@
 
 from zoo import agents as agents
 from zoo import attention as attention
+from zoo import autoencoders as autoencoders
 from zoo import cells as cells
 from zoo import control_flow as control_flow
 from zoo import decoders as decoders
@@ -24,6 +25,7 @@ from zoo import linen_images as linen_images
 from zoo import linen_language as linen_language
 from zoo import linen_ported as linen_ported
 from zoo import linen_vision as linen_vision
+from zoo import long_sequences as long_sequences
 from zoo import loops as loops
 from zoo import made_weights as made_weights
 from zoo import memories as memories
@@ -34,6 +36,7 @@ from zoo import mobile_images as mobile_images
 from zoo import molecules as molecules
 from zoo import nnx_models as nnx_models
 from zoo import others as others
+from zoo import patch_mlps as patch_mlps
 from zoo import sequence_blocks as sequence_blocks
 from zoo import sequences as sequences
 from zoo import sets_graphs as sets_graphs

@@ -157,7 +157,7 @@ def latent_attention() -> Model:
 
 @model
 def grouped_query_scan() -> Model:
-    """MaxText's manner: a scanned stack, kernels (D, H, K), normed queries, a window."""
+    """MaxText's manner: a scan, kernels (D, H, K), normed queries, a window."""
     groups, layers, window = 2, 3, 3
 
     def layer(x, p):

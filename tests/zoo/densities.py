@@ -1,4 +1,4 @@
-"""Plain functions: models of densities and of returns, by noise, mixtures and mixing."""
+"""Plain functions: models of densities and of returns, by mixtures and mixing."""
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def _squareplus_jvp(primals, tangents):
 
 @model
 def mixture_density() -> Model:
-    """Bishop 1994 and Ha & Schmidhuber 2018: means, widths and weights of one kernel."""
+    """Bishop 1994 and Ha & Schmidhuber 2018: widths and weights of one kernel."""
     mixtures, targets = 3, 2
     each = mixtures * targets
 
@@ -97,7 +97,7 @@ def mixture_density() -> Model:
 
 @model
 def invertible_steps() -> Model:
-    """Kingma & Dhariwal 2018 (Glow): actnorm, a square kernel, a coupling; in a scan."""
+    """Kingma & Dhariwal 2018 (Glow): actnorm, a square kernel, a coupling."""
     channels, side, steps = 4, 4, 3
     half = channels // 2
 

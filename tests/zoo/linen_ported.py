@@ -188,7 +188,7 @@ def masked_language_model() -> Model:
 
 @model
 def speech_recognizer() -> Model:
-    """Whisper: a stem of two windows, fixed positions, keys without bias, a tied head."""
+    """Whisper: two windows, fixed positions, keys without bias, a tied head."""
     from flax import linen as nn
 
     mels, frames = 8, 10

@@ -1,6 +1,7 @@
 """Plain functions: slots, latents, memories, capsules and splines."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def vector(size=WIDTH):
 
 @model
 def slot_attention() -> Model:
-    """Locatello et al. 2020: slots compete by a softmax over them; a GRU, three times."""
+    """Locatello et al. 2020: slots compete by a softmax; a GRU, three times."""
     slots, size = 3, 10
 
     def gru(p, x, h):
@@ -110,7 +111,7 @@ def slot_attention() -> Model:
 
 @model
 def perceiver() -> Model:
-    """Jaegle et al. 2021 (Perceiver IO): latents read, think, and are read by queries."""
+    """Jaegle et al. 2021 (Perceiver IO): latents read, and queries read them."""
     latents, size, queries, heads = 3, 10, 4, 2
 
     def attend(p, x, memory, residual=True):
@@ -319,7 +320,7 @@ def splines() -> Model:
     sizes = [4, 7, 3]
     params = {"layers": []}
     truth = {}
-    for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         params["layers"].append({"base": floats(b, a), "spline": floats(a, b, bases)})
         last = i == len(sizes) - 2
         # Debatable: their sum is read by a silu, and by the bases.

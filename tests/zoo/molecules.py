@@ -1,4 +1,4 @@
-"""Plain functions: messages on graphs and pairs, given as lists of edges or matrices."""
+"""Plain functions: messages on graphs and pairs, by lists of edges or matrices."""
 
 import jax
 import jax.numpy as jnp
@@ -287,22 +287,20 @@ def sampled_neighbours() -> Model:
         "sage/self": kernel(5, WIDTH, function="relu"),
         "sage/neighbours": kernel(5, WIDTH, function="relu"),
         "sage/bias": bias(["sage/self", "sage/neighbours"]),
-        "gat/left": kernel(
-            WIDTH, inner, 1, (0, 2), function="leaky_relu", part="query"
-        ),
-        # Debatable: a key's function; values have none.
-        "gat/right": kernel(WIDTH, inner, 1, (0, 2), function=ANY, part="key, value"),
+        # Debatable: query, key and value, but the scores are no product of them.
+        "gat/left": kernel(WIDTH, inner, 1, (0, 2), function="leaky_relu", part=ANY),
+        "gat/right": kernel(WIDTH, inner, 1, (0, 2), function=ANY, part=ANY),
         "gat/a": kernel(size, 1, 1, (), batch_axis=0),
         # Debatable: added to a weighted sum of the values.
         "gat/bias": bias(ANY, part=ANY),
-        "out": kernel(inner, OUTPUTS, head=True, part="attention output"),
+        "out": kernel(inner, OUTPUTS, head=True, part=ANY),
     }
     return Model(apply, params, (floats(NODES, 5), floats(NODES, NODES)), truth)
 
 
 @model
 def pairs_of_residues() -> Model:
-    """Jumper et al. 2021: a triangle's product, a gated attention with a pair's bias."""
+    """Jumper et al. 2021: a triangle's product, an attention with a pair's bias."""
     heads, size, pair = 2, 4, 6
     inner = heads * size
 
