@@ -140,7 +140,11 @@ class Cells:
                 yield end, "candidate"
                 made |= {end.root.index, node.output.index}
         for _, end in others:
-            if end.is_gate and _leads(end.value, made, across=True):
+            on_state = any(
+                taker.op == "mul" and has_carry(taker.inputs, carry)
+                for taker in end.takers
+            )
+            if end.is_gate and _leads(end.value, made, across=on_state):
                 yield end, "reset gate"
 
     def _owned(self, pair: Pair, gate: bool) -> list[tuple[Node, End]]:

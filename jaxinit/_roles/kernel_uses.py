@@ -38,8 +38,7 @@ class KernelUses:
         node, loops = meeting.node, self._structure.loops
         ends = self._own_ends(meeting, self._endings.by_kernel[node.index])
         division = self._divided(meeting, ends)
-        if not (division.part or division.sections):
-            division = self._behind_norm(meeting, division)
+        division = self._behind_norm(meeting, division)
         recurrent = loops.is_recurrent(node, meeting.activations, meeting.weights)
         residual = self._places.get(node.index)
         followed = self._followed[node.output.index]
@@ -119,6 +118,8 @@ class KernelUses:
         if not any(end in self._parts for end in ends):
             return division
         behind, own = self._divided(meeting, self._own_ends(meeting, ends)), division
+        if not (behind.part or behind.sections):
+            return division
         name = own.function.name if own.function else None
         gain = own.function.gain if own.function else None
         sections = (replace(s, function=name, gain=gain) for s in behind.sections)
