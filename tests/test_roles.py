@@ -45,7 +45,9 @@ class _Found:
 # The second examination, and all that Haiku and Equinox have, are exhaustive.
 FIRST = ("attention", "fused", "depth", "linen_", "loops", "mixing", "mlps", "nnx")
 BEYOND = {name for name in MODELS if not name.startswith(FIRST)} | {
-    name for name in MODELS if name.startswith(("linen_language", "linen_vision"))
+    name
+    for name in MODELS
+    if name.startswith(("linen_language", "linen_ported", "linen_vision"))
 }
 FANS = {"attention.einsum_kernels", "linen_images.generator", "mixing.experts"}
 

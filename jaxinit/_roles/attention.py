@@ -1,4 +1,4 @@
-"""Attention: a softmax of one contraction of activations, in another.
+"""Attention: one contraction of activations, most often behind a softmax, in another.
 
 Take `softmax(q @ k.T) @ v`. The last contraction sums over one axis of the weights;
 traced back through the softmax, it is an axis of the output of the first contraction,
@@ -79,8 +79,8 @@ def _of_output(flow: Flow, node: Node, kernels: set[int]) -> Iterator[Attention]
         axes = contracted_axes(node, side) if flow.data(weights) else ()
         for axis in axes:
             origin = _traced(flow, (weights, axis), kernels)
-            if origin is not None:
-                yield from _of_scores(flow, *origin, node, value)
+            if origin is not None and (origin[2] or _of_places(flow, *origin[:2])):
+                yield from _of_scores(flow, *origin[:2], node, value)
 
 
 def _of_scores(flow, scores: Node, axis: int, output: Node, value: Value):
@@ -100,8 +100,28 @@ def _of_scores(flow, scores: Node, axis: int, output: Node, value: Value):
             )
 
 
-def _traced(flow: Flow, start: Place, kernels: set[int]) -> tuple[Node, int] | None:
-    """The contraction that has an axis, if a softmax is between, and the axis there."""
+def _of_places(flow: Flow, scores: Node, axis: int) -> bool:
+    """Whether scores sum over features, and an axis of them is one of places.
+
+    Without a softmax this tells `(q @ k.T) @ v` from `q @ (k.T @ v)`.
+    """
+    summed = [
+        flow.fact(scores.inputs[side]).axes[i]
+        for side in (0, 1)
+        for i in contracted_axes(scores, side)
+    ]
+    return bool(summed and all(summed)) and not any(
+        flow.fact(scores.inputs[side]).axes[i]
+        for side in (0, 1)
+        for i, j in output_axes(scores, side).items()
+        if j == axis
+    )
+
+
+def _traced(
+    flow: Flow, start: Place, kernels: set[int]
+) -> tuple[Node, int, bool] | None:
+    """The contraction that has an axis, the axis, and whether a softmax is between."""
 
     def before(item: tuple[Value, int, bool]) -> list[tuple[Value, int, bool]]:
         value, axis, normalized = item
@@ -113,8 +133,8 @@ def _traced(flow: Flow, start: Place, kernels: set[int]) -> tuple[Node, int] | N
 
     for value, axis, normalized in reached([(*start, False)], before):
         node = value.node
-        if node is None or node.op != "dot_general" or not normalized:
+        if node is None or node.op != "dot_general":
             continue
         if flow.data_of(node) and node.index not in kernels:
-            return node, axis
+            return node, axis, normalized
     return None

@@ -36,6 +36,17 @@ def contracted_axes(node: Node, side: int) -> tuple[int, ...]:
     return tuple(map(int, _dot_numbers(node)[0][side]))
 
 
+def is_factor(node: Node, value: Value) -> bool:
+    """Whether a node multiplies another value by this one, and sums over nothing.
+
+    Of an outer product, whose operands both have axes of their own, neither is.
+    """
+    if node.op != "dot_general" or value not in node.inputs[:2]:
+        return node.op == "mul"
+    side = node.inputs.index(value)
+    return not contracted_axes(node, side) and not batch_and_free(node, side)[1]
+
+
 def batch_and_free(node: Node, side: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Batch axes of an operand of `dot_general`, and those that only it has."""
     contracted, batch = _dot_numbers(node)

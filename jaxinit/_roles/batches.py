@@ -8,9 +8,16 @@ of the ensemble as a batch, so it is one of `w` too: batch (0,), out (2,).
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from jaxinit._roles.axes import Place, axis_before, batch_and_free, output_axes
+from jaxinit._roles.axes import (
+    Place,
+    axis_before,
+    batch_and_free,
+    output_axes,
+    unreduced_axes,
+)
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.graph import Node
+from jaxinit._roles.primitives import REDUCTIONS
 from jaxinit._roles.role import Use
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.walks import reached
@@ -32,6 +39,7 @@ class _Batches:
 
     def __init__(self, structure: Structure, kernels: Sequence[Meeting]):
         self._structure = structure
+        self._followed = structure.followed()
         self._places = {place for m in kernels for place in _output_batches(m)}
         taken = [(m.activations, i) for m in kernels for i in _batches(m)[1]]
         self._places |= set(self._origins(taken)) - self._others()
@@ -68,6 +76,8 @@ class _Batches:
         node = value.node
         if node is None or node.index in self._structure.kernels:
             return []
+        if node.op == "dot_general":
+            return _before_contraction(node, axis)
         return axis_before(node, value, axis)
 
     def _origins(self, places: Sequence[Place]) -> Iterator[Place]:
@@ -80,13 +90,32 @@ class _Batches:
         """Axes that some kernel that follows does not take as a batch.
 
         Heads of an attention over a graph are batches of its scores, and features of
-        what comes after. A reshape that tears an axis apart counts as such a kernel.
+        what comes after. A reshape that tears an axis apart counts as such a kernel,
+        and so does what takes single places of an axis, or sums over it, before one.
         """
         nodes = self._structure.flow.graph.nodes
-        ends = [place for node in nodes for place in self._ends_of_batches(node)]
-        return set(reached(ends, self._before))
+        features = [place for node in nodes for place in self._features(node)]
+        taken = [place for node in nodes for place in self._taken(node)]
+        behind = reached(features, self._before_all)
+        return {*behind, *reached(taken, self._before)}
 
-    def _ends_of_batches(self, node: Node) -> Iterator[Place]:
+    def _before_all(self, place: Place) -> list[Place]:
+        """Where an axis comes from, through kernels that take it as a batch."""
+        node = place[0].node
+        if node is None or node.index not in self._structure.kernels:
+            return self._before(place)
+        return [
+            (value, i)
+            for value, i in _before_contraction(node, place[1])
+            for side in (0, 1)
+            if value is node.inputs[side] and i in _operand_batches(node, side)
+        ]
+
+    def _taken(self, node: Node) -> Iterator[Place]:
+        if node.op in _TAKING and self._followed[node.outputs[0].index]:
+            yield from ((node.inputs[0], axis) for axis in _taken_axes(node))
+
+    def _features(self, node: Node) -> Iterator[Place]:
         if node.index in self._structure.kernels:
             for side, value in enumerate(node.inputs[:2]):
                 if self._structure.flow.data(value):
@@ -99,6 +128,32 @@ class _Batches:
             kept = {axis for places in before for _, axis in places}
             value = node.inputs[0]
             yield from ((value, i) for i in range(len(value.shape)) if i not in kept)
+
+
+_TAKING = REDUCTIONS | {"slice", "split", "unstack"}
+
+
+def _taken_axes(node: Node) -> Iterator[int]:
+    """Axes of which a node takes single places, or that it sums over."""
+    before = node.inputs[0].shape
+    if node.op in REDUCTIONS:
+        kept = unreduced_axes(node)
+        yield from (axis for axis, _ in enumerate(before) if axis not in kept)
+    elif node.op == "unstack":
+        yield node.params["axis"]
+    else:
+        sizes = zip(before, node.outputs[0].shape, strict=True)
+        yield from (i for i, (old, new) in enumerate(sizes) if old > new == 1)
+
+
+def _before_contraction(node: Node, axis: int) -> list[Place]:
+    """Where an axis of a contraction of activations comes from."""
+    return [
+        (node.inputs[side], i)
+        for side in (0, 1)
+        for i, j in output_axes(node, side).items()
+        if j == axis
+    ]
 
 
 def _operand_batches(node: Node, side: int) -> tuple[int, ...]:

@@ -6,10 +6,19 @@ gates themselves are computed from is the state of a GRU: `h = (1 - z) * n + z *
 with update gate `z` and candidate `n`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from jaxinit._roles.carried import (
+    Pair,
+    factors,
+    handed_on,
+    has_carry,
+    is_difference_with,
+)
+from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
 from jaxinit._roles.loops import Loops
+from jaxinit._roles.normalization import normalized_from
 from jaxinit._roles.primitives import (
     ADDITIONS,
     CONTRACTIONS,
@@ -23,33 +32,58 @@ from jaxinit._roles.walks import reached
 
 # By the index of a value, the contractions that it is a function of, and the ends.
 Owners = Mapping[int, Sequence[tuple[Node, End]]]
-Pair = Sequence[Value]  # the two factors of a product
+
+
+_WHOLE_CELLS = (
+    {"update gate", "reset gate", "candidate"},
+    {"input gate", "forget gate", "cell", "output gate"},
+)
 
 
 class Cells:
     """The gates of all recurrent cells of a graph."""
 
-    def __init__(self, loops: Loops, owners: Owners):
-        self._loops, self._owners = loops, owners
+    def __init__(self, flow: Flow, loops: Loops, owners: Owners):
+        self._flow, self._loops, self._owners = flow, loops, owners
         self._by_loop: dict[Loop, list[tuple[Node, End]]] = {}
         for found in owners.values():
             for node, end in found:
-                for loop in node.loops[-1:]:
+                for loop in _around(end):
                     self._by_loop.setdefault(loop, []).append((node, end))
 
     def gates(self) -> Iterator[tuple[End, str]]:
         """The ends of kernels that are gates, and their names."""
         for carry in self._loops.carries:
-            if not self._loops.is_state(carry.output):
-                continue
-            addition = _handed_on(carry)
-            if addition is not None and addition.op in ADDITIONS:
-                yield from self._of_state(carry, addition)
+            if self._loops.is_state(carry.output):
+                yield from self._of_carry(carry)
+
+    def whole(self) -> set[Loop]:
+        """Loops not known to be over time, with all gates of a cell, used every round.
+
+        Rounds of a cell are time, though nothing but its own past comes in: messages
+        of a graph, or slots that compete.
+        """
+        names: dict[Loop, set[str]] = {}
+        for carry in self._loops.carries:
+            loop = carry.loops[-1]
+            if not (self._loops.is_state(carry.output) or self._loops.slices(loop)):
+                found = {name for _, name in self._of_carry(carry)}
+                names.setdefault(loop, set()).update(found)
+        return {
+            loop
+            for loop, found in names.items()
+            if any(whole <= found for whole in _WHOLE_CELLS)
+        }
+
+    def _of_carry(self, carry: Node) -> Iterator[tuple[End, str]]:
+        addition = handed_on(carry)
+        if addition is not None and addition.op in ADDITIONS:
+            yield from self._of_state(carry, addition)
 
     def _of_state(self, carry: Node, addition: Node) -> Iterator[tuple[End, str]]:
         """The gates that make the next of what is carried by an addition."""
-        pairs = [pair for value in addition.inputs if (pair := _factors(value))]
-        kept = [pair for pair in pairs if _has_carry(pair, carry)]
+        pairs = [pair for value in addition.inputs if (pair := factors(value))]
+        kept = [pair for pair in pairs if has_carry(pair, carry)]
         gates = [found for pair in kept for found in self._owned(pair, gate=True)]
         fed_back = any(
             self._loops.carries_into(carry, data)
@@ -70,7 +104,9 @@ class Cells:
         for pair in added:
             yield from ((end, "input gate") for _, end in self._owned(pair, gate=True))
             yield from ((end, "cell") for _, end in self._owned(pair, gate=False))
-        takers = (node for value in _functions_of(state) for node in value.users)
+        normed = normalized_from(self._flow, state)
+        starts = dict.fromkeys((state, *normed))
+        takers = (node for value in _functions_of(starts) for node in value.users)
         for node in takers:
             if node.op == "mul":
                 for _, end in self._owned(node.inputs, gate=True):
@@ -80,7 +116,7 @@ class Cells:
         """Whether it is `n + z * (h - n)`."""
         return any(
             self._owned(pair, gate=True)
-            and any(_is_difference_with(value, carry) for value in pair)
+            and any(is_difference_with(value, carry) for value in pair)
             for pair in pairs
         )
 
@@ -104,7 +140,11 @@ class Cells:
                 yield end, "candidate"
                 made |= {end.root.index, node.output.index}
         for _, end in others:
-            if end.is_gate and _leads(end.value, made, across=True):
+            on_state = any(
+                taker.op == "mul" and has_carry(taker.inputs, carry)
+                for taker in end.takers
+            )
+            if end.is_gate and _leads(end.value, made, across=on_state):
                 yield end, "reset gate"
 
     def _owned(self, pair: Pair, gate: bool) -> list[tuple[Node, End]]:
@@ -117,42 +157,21 @@ class Cells:
         ]
 
 
+def _around(end: End) -> Iterator[Loop]:
+    """The innermost loop in which an end is taken."""
+    loops = max((node.loops for node in end.takers), key=len, default=())
+    yield from loops[-1:]
+
+
 def _terms(addition: Node, pairs: Sequence[Pair], carry: Node) -> set[int]:
     """Indices of what a new state is made of, without the old one."""
-    factors = [value for pair in pairs for value in pair]
-    found = {stripped(value).index for value in (*addition.inputs, *factors)}
-    for value in factors:
+    multiplied = [value for pair in pairs for value in pair]
+    found = {stripped(value).index for value in (*addition.inputs, *multiplied)}
+    for value in multiplied:
         node = maker(value)
-        if node is not None and _is_difference_with(value, carry):
+        if node is not None and is_difference_with(value, carry):
             found |= {stripped(v).index for v in node.inputs}
     return found - {carry.output.index}
-
-
-def _handed_on(carry: Node) -> Node | None:
-    """The node whose output a loop hands on, behind masks and copies."""
-    value = carry.back
-    while value is not None:
-        node = maker(value)
-        if node is None or node.op != "select_n":
-            return node
-        new = [v for v in node.inputs[1:] if stripped(v) is not carry.output]
-        value = new[0] if len(new) == 1 else None
-    return None
-
-
-def _factors(value: Value) -> Pair | None:
-    """The two factors of a product."""
-    node = maker(value)
-    return node.inputs if node is not None and node.op == "mul" else None
-
-
-def _has_carry(values: Sequence[Value], carry: Node) -> bool:
-    return any(stripped(value) is carry.output for value in values)
-
-
-def _is_difference_with(value: Value, carry: Node) -> bool:
-    node = maker(value)
-    return node is not None and node.op == "sub" and _has_carry(node.inputs, carry)
 
 
 def _leads(value: Value, targets: set[int], across: bool = False) -> bool:
@@ -176,8 +195,8 @@ def _leads(value: Value, targets: set[int], across: bool = False) -> bool:
     return any(item.index in targets for item, _ in reached([(value, across)], after))
 
 
-def _functions_of(value: Value) -> Iterator[Value]:
-    """Values that elementwise functions of one value give, itself included."""
+def _functions_of(values: Iterable[Value]) -> Iterator[Value]:
+    """Values that elementwise functions of one value give, these included."""
 
     def after(value: Value) -> Iterator[Value]:
         for node in value.users:
@@ -185,4 +204,4 @@ def _functions_of(value: Value) -> Iterator[Value]:
             if alone or node.op in COPIES:
                 yield from node.outputs
 
-    return reached([value], after)
+    return reached(values, after)

@@ -70,7 +70,7 @@ def _selected(structure: Structure, meeting: Meeting) -> Use:
 
 
 def _begins_loop(structure: Structure, meeting: Meeting) -> Use:
-    return token_use(meeting, "initial state", "what a loop begins with")
+    return token_use(meeting, "token", "what a loop begins with")
 
 
 def _multiplied(structure: Structure, meeting: Meeting) -> Use:

@@ -6,10 +6,15 @@ Take `silu(x @ w1) * (x @ w3)`. The end of `w1` is the value behind `silu`, the 
 
 from collections.abc import Iterator, Sequence
 
+from jaxinit._roles.attention import Attention
+from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.normalization import normalized_from
+from jaxinit._roles.primitives import ADDITIONS, CONTRACTIONS, COPIES, MOVES
 from jaxinit._roles.regions import End, follow, scaled
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import stripped
+from jaxinit._roles.walks import nodes_of, reached
 
 Owned = tuple[Node, End]  # a kernel, and one of its ends
 
@@ -22,6 +27,7 @@ class Endings:
         factors: for the index of each kernel, the number that its output is
             multiplied by.
         owners: for the index of a value that is an end, of whom.
+        normed: for the index of a kernel before a normalization, the ends behind it.
     """
 
     def __init__(self, structure: Structure):
@@ -29,12 +35,17 @@ class Endings:
         self.by_kernel: dict[int, list[End]] = {}
         self.factors: dict[int, float] = {}
         self.owners: dict[int, list[Owned]] = {}
+        self.normed: dict[int, list[End]] = {}
         for index in sorted(structure.kernels):
             node = structure.flow.graph.nodes[index]
             start, self.factors[index] = scaled(structure.flow, node.output)
             self.by_kernel[index] = self.behind(start)
             for end in self.by_kernel[index]:
                 self.owners.setdefault(end.value.index, []).append((node, end))
+            for value in self._normed(self.by_kernel[index]):
+                self.normed.setdefault(index, []).extend(self.behind(value))
+        for attention in structure.attentions:
+            self._scale_queries(attention)
 
     def behind(self, start: Value) -> list[End]:
         """The ends of what follows a value."""
@@ -46,7 +57,74 @@ class Endings:
             for end in ends:
                 yield self._structure.flow.graph.nodes[index], end
 
+    def _normed(self, ends: Sequence[End]) -> Iterator[Value]:
+        """What comes out of normalizations that take ends."""
+        flow = self._structure.flow
+        for end in ends:
+            found = [v for v in normalized_from(flow, end.value) if v is not end.value]
+            if found:
+                yield max(found, key=lambda value: value.index)
+
+    def owners_behind_norms(self) -> dict[int, list[Owned]]:
+        """As `owners`, with ends behind normalizations too."""
+        owners = {index: list(found) for index, found in self.owners.items()}
+        for index, ends in self.normed.items():
+            for end in ends:
+                node = self._structure.flow.graph.nodes[index]
+                owners.setdefault(end.value.index, []).append((node, end))
+        return owners
+
+    def _scale_queries(self, attention: Attention) -> None:
+        """Counts the number that queries are multiplied by after they were turned."""
+        flow = self._structure.flow
+        turned, factor = _unscaled(flow, attention.query)
+        if factor == 1:
+            return
+        others = (attention.key, attention.value)
+        shared = set[int]().union(*map(self._structure.made_of, others))
+        for index in _kernels_turned(self._structure, turned):
+            node = flow.graph.nodes[index]
+            counted = scaled(flow, node.output)[0].index > turned.index
+            if not counted and node.output.index not in shared:
+                self.factors[index] *= factor
+
     def owned(self, value: Value) -> Sequence[Owned]:
         """The ends that a value is, or is a copy of."""
         found = self.owners.get(value.index, ())
         return found or self.owners.get(stripped(value).index, ())
+
+
+# What a rotary embedding does to queries, and to the angles.
+_TURNING = COPIES | MOVES | ADDITIONS | {"sub", "neg", "mul"}
+_ANGLES = frozenset({"sin", "cos"})
+
+
+def _unscaled(flow: Flow, value: Value) -> tuple[Value, float]:
+    """The value before numbers that multiply it, and their product."""
+    factor = 1.0
+    while True:
+        value = stripped(value)
+        node = value.node
+        if node is None or node.op not in ("mul", "div"):
+            return value, factor
+        numbers = [(i, flow.number(v)) for i, v in enumerate(node.inputs)]
+        known = [(i, number) for i, number in numbers if number]
+        if len(known) != 1 or (node.op == "div" and known[0][0] == 0):
+            return value, factor
+        i, number = known[0]
+        factor = factor * number if node.op == "mul" else factor / number
+        value = node.inputs[1 - i]
+
+
+def _kernels_turned(structure: Structure, value: Value) -> list[int]:
+    """Kernels whose outputs a value is, turned by angles at most; none if not sure."""
+
+    def before(node: Node) -> list[Node]:
+        followed = node.op in _TURNING - {"carry"}
+        return nodes_of(structure.flow.data_of(node)) if followed else []
+
+    nodes = list(reached(nodes_of([value]), before))
+    known = _TURNING | _ANGLES | CONTRACTIONS
+    if any(node.op not in known for node in nodes):
+        return []
+    return [node.index for node in nodes if node.index in structure.kernels]

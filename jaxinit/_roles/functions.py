@@ -173,17 +173,13 @@ class Function:
 
 
 def _name(values: Array) -> str | None:
-    """The name of a function; of a multiple or a shift of the identity the same."""
+    """The name of a function, of its multiples, and of shifts of the identity."""
     slopes = np.diff(values) / np.diff(_PROBES)
     if np.allclose(slopes, slopes[0], rtol=1e-5) and slopes[0] > 0:
         return "identity"
     for name, function in NAMED.items():
         with np.errstate(all="ignore"):
-            wanted = function(_PROBES)
-            factor = values[-1] / wanted[-1] if name == "relu" else 1.0
-            if factor > 0 and np.allclose(
-                values, factor * wanted, rtol=1e-5, atol=1e-6
-            ):
+            if _is_multiple(values, function(_PROBES)):
                 return name.partition(" (")[0]
     negative, positive = values[_PROBES < 0], values[_PROBES > 0]
     slope = negative / _PROBES[_PROBES < 0]
@@ -195,6 +191,23 @@ def _name(values: Array) -> str | None:
         if np.allclose(logits - _PROBES, logits[0] - _PROBES[0], rtol=1e-3, atol=1e-3):
             return "sigmoid"
     return None
+
+
+def _is_multiple(values: Array, wanted: Array) -> bool:
+    """Whether values are a multiple of others, and a small number that is added.
+
+    As of `softplus(z) + 1e-3`, which is to stay above zero.
+    """
+    low, high = np.argmin(wanted), np.argmax(wanted)
+    factor = (values[high] - values[low]) / (wanted[high] - wanted[low])
+    if not (np.isfinite(factor) and factor > 0):
+        return False
+    shares = values / factor - wanted
+    small = abs(shares[low]) <= _SMALL_SHIFT
+    return bool(small and np.allclose(shares - shares[low], 0, atol=_NEAR))
+
+
+_SMALL_SHIFT, _NEAR = 1e-2, 1e-5
 
 
 @functools.lru_cache(maxsize=256)

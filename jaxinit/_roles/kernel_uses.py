@@ -14,7 +14,7 @@ from jaxinit._roles.moments import Moments
 from jaxinit._roles.parts import find_parts, steering
 from jaxinit._roles.regions import End, scaled
 from jaxinit._roles.role import Use
-from jaxinit._roles.sections import Division, divided, input_sections
+from jaxinit._roles.sections import Division, beside, divided, input_sections
 from jaxinit._roles.structure import Structure
 
 _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
@@ -38,6 +38,7 @@ class KernelUses:
         node, loops = meeting.node, self._structure.loops
         ends = self._own_ends(meeting, self._endings.by_kernel[node.index])
         division = self._divided(meeting, ends)
+        division = self._behind_norm(meeting, division)
         recurrent = loops.is_recurrent(node, meeting.activations, meeting.weights)
         residual = self._places.get(node.index)
         followed = self._followed[node.output.index]
@@ -111,6 +112,19 @@ class KernelUses:
         nearest = [end for index in kernels for end in self._endings.by_kernel[index]]
         return self._own_ends(meeting, after or nearest)
 
+    def _behind_norm(self, meeting: Meeting, division: Division) -> Division:
+        """The same, with gates of a cell that come out of a normalization."""
+        ends = self._endings.normed.get(meeting.node.index, [])
+        if not any(end in self._parts for end in ends):
+            return division
+        behind, own = self._divided(meeting, self._own_ends(meeting, ends)), division
+        if not (behind.part or behind.sections):
+            return division
+        name = own.function.name if own.function else None
+        gain = own.function.gain if own.function else None
+        sections = (replace(s, function=name, gain=gain) for s in behind.sections)
+        return Division(behind.part, own.function, tuple(sections))
+
     def _divided(self, meeting: Meeting, ends: Sequence[End]) -> Division:
         return divided(self._structure.flow, meeting, ends, self._parts)
 
@@ -118,7 +132,7 @@ class KernelUses:
         """The ends of the part of an output that one of several kernels makes."""
         fact = self._structure.flow.fact
         own = [end for end in ends if fact(end.root).atoms_of(meeting.leaf)]
-        return own or ends
+        return own or beside(self._structure.flow, meeting, ends)
 
     def _reasons(
         self, meeting: Meeting, use: Use, ends: Sequence[End]

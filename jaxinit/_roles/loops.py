@@ -25,12 +25,13 @@ class Loops:
         carries: what each loop hands on, in the order of the nodes.
     """
 
-    def __init__(self, flow: Flow, kernels: set[int]):
+    def __init__(self, flow: Flow, kernels: set[int], over_time: Iterable[Loop] = ()):
         """Finds what each value is computed from, in one round of every loop.
 
         Args:
             flow: what is known.
             kernels: indices of contractions with leaves.
+            over_time: loops that are known to be over time.
         """
         self._flow = flow
         self.carries = [node for node in flow.graph.nodes if node.op == "carry"]
@@ -41,7 +42,8 @@ class Loops:
         self._carry_bits = _bits(node.index for node in self.carries)
         self._from_carries = self._gathered(self._carry_bits)
         self._from_kernels = self._gathered(self._own)
-        self._over_time = set(self._loops_over_time())
+        self._over_time = {*over_time, *self._loops_over_time()}
+        self._sliced = set(self._loops_that_slice())
         backs = [self._from_carries[_back(node).index] for node in self.carries]
         self._reaches = _closure(backs)
 
@@ -65,6 +67,12 @@ class Loops:
                 yield node.loops[-1]
             elif node.op in _INDEXED and self._is_counted(node):
                 yield from node.loops
+
+    def _loops_that_slice(self) -> Iterator[Loop]:
+        for node in self._flow.graph.nodes:
+            takes = node.op == "each" or node.op in _INDEXED
+            if takes and self._flow.from_leaves(node.inputs[0]):
+                yield from node.loops[-1:]
 
     def _is_counted(self, node: Node) -> bool:
         """Whether it takes signals at an index that a loop counts, and not data."""
@@ -99,6 +107,10 @@ class Loops:
         if node is None or node.op != "carry":
             return False
         return node.loops[-1] in self._over_time
+
+    def slices(self, loop: Loop) -> bool:
+        """Whether each round of a loop takes leaves of its own."""
+        return loop in self._sliced
 
     def rounds_of_depth(self, node: Node) -> int:
         """How often a node runs in loops that are not over time; 0 if not known."""

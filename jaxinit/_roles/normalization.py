@@ -18,6 +18,7 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.values import maker, stripped
+from jaxinit._roles.walks import reached
 
 _MOST_STEPS = 16  # between a root and its mean
 _UNDER_ROOTS = frozenset({"add", "max", "mul", "sub", "div", "select_n", "clamp"})
@@ -34,6 +35,30 @@ def is_normalized(flow: Flow, value: Value) -> bool:
             return False
         node = maker(data[0])
     return node is not None and is_deviation(flow, node.output)
+
+
+def normalized_from(flow: Flow, value: Value) -> Iterator[Value]:
+    """What comes out of a normalization of a value, scaled and shifted by leaves."""
+
+    def after(found: Value) -> Iterator[Value]:
+        for node in found.users:
+            others = [v for v in node.inputs if v is not found]
+            keeps = node.op in SUMS | PRODUCTS and len(others) == 1
+            if node.op in COPIES or (keeps and _is_of_norm(flow, others[0])):
+                yield node.outputs[0]
+
+    return (x for x in reached([value], after) if is_normalized(flow, x))
+
+
+def _is_of_norm(flow: Flow, value: Value) -> bool:
+    """Whether a value is a leaf, a number, a mean, or a deviation."""
+    if flow.from_leaves(value) or flow.number(value) is not None:
+        return True
+    node = maker(value)
+    if node is not None and node.op in PRODUCTS and flow.numbers_of(node):
+        node = next(filter(None, map(maker, flow.data_of(node))), None)
+    is_mean = node is not None and node.op == "reduce_sum"
+    return is_mean or is_deviation(flow, value)
 
 
 def scales_normalized(flow: Flow, node: Node) -> bool:
@@ -69,6 +94,21 @@ def _is_vector(value: Value) -> bool:
     return math.prod(value.shape) == max(value.shape, default=0) > 1
 
 
+def is_centering(node: Node) -> bool:
+    """Whether a node subtracts a mean from what it is the mean of."""
+    if node.op != "sub":
+        return False
+    mean = maker(node.inputs[1])
+    if mean is None or mean.op not in PRODUCTS:
+        return False
+    totals = filter(None, map(maker, mean.inputs))
+    whole = stripped(node.inputs[0])
+    return any(
+        total.op == "reduce_sum" and stripped(total.inputs[0]) is whole
+        for total in totals
+    )
+
+
 def _made_of(flow: Flow, node: Node) -> list[Value]:
     """The inputs that are no known numbers: those that are data, if there are any."""
     if node.op not in ELEMENTWISE:
@@ -95,6 +135,46 @@ def is_divided_by_statistic(flow: Flow, value: Value) -> bool:
 def _is_statistic(flow: Flow, value: Value) -> bool:
     carried = flow.fact(value).carried.values()
     return flow.from_leaves(value) and any(item.is_deviation for item in carried)
+
+
+def folded_shifts(flow: Flow) -> Iterator[tuple[Node, set[int], set[int]]]:
+    """Sums that shift by a running mean: `x * inverse + (shift - mean * inverse)`.
+
+    Yields:
+        The sum, the numbers of the leaves that are the mean, and of those that are in
+        `inverse`, which met `x` before.
+    """
+    for node in flow.graph.nodes:
+        weights = [v for v in node.inputs if flow.from_leaves(v)]
+        if node.op in SUMS and len(weights) == 1 and flow.data_of(node):
+            inverse = _inverse(flow, maker(flow.data_of(node)[0]))
+            product = _subtracted(node, weights[0])
+            if inverse is None or product is None or product.op != "mul":
+                continue
+            means = [v for v in product.inputs if stripped(v) is not inverse]
+            if len(means) == 1:
+                own = set(flow.fact(inverse).carried)
+                yield node, set(flow.fact(means[0]).carried) - own, own
+
+
+def _inverse(flow: Flow, node: Node | None) -> Value | None:
+    """What multiplies activations, if it is one over a running deviation."""
+    if node is None or node.op != "mul":
+        return None
+    found = [value for value in node.inputs if _is_statistic(flow, value)]
+    return stripped(found[0]) if len(found) == 1 else None
+
+
+def _subtracted(node: Node, weights: Value) -> Node | None:
+    """What makes the value that a sum subtracts, at once or from a shift."""
+    inner = maker(weights)
+    if inner is None:
+        return None
+    if node.op == "sub":
+        return inner
+    if inner.op == "neg":
+        return maker(inner.inputs[0])
+    return maker(inner.inputs[1]) if inner.op == "sub" else None
 
 
 def _users_behind_copies(value: Value) -> Iterator[Node]:

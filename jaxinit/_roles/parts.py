@@ -9,6 +9,7 @@ with the values, and by no name.
 
 from collections.abc import Iterator
 
+from jaxinit._roles.axes import is_factor, unreduced_axes
 from jaxinit._roles.cells import Cells
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.functions import Function
@@ -26,7 +27,8 @@ _SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
 def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
     """What each end is in its model, where that is known."""
     parts = dict(_operands(structure, endings))
-    for end, name in Cells(structure.loops, endings.owners).gates():
+    owners = endings.owners_behind_norms()
+    for end, name in Cells(structure.flow, structure.loops, owners).gates():
         parts.setdefault(end, name)
     for node, end in endings.all():
         if end not in parts:
@@ -74,7 +76,7 @@ def _takes_attention(structure: Structure, node: Node) -> bool:
 def _factor(structure: Structure, endings: Endings, end: End) -> str | None:
     """A "gate" for a factor behind a nonlinear function, "up" for the other."""
     for node in end.takers:
-        if node.op != "mul" or end.function is None:
+        if not is_factor(node, end.value) or end.function is None:
             continue
         others = [value for value in node.inputs if value is not end.value]
         if len(others) != 1 or not structure.flow.data(others[0]) or is_mask(others[0]):
@@ -94,9 +96,23 @@ def _curved(endings: Endings, value: Value) -> list[Function]:
     return [f for f in functions if f is not None and not f.is_linear]
 
 
+def _over_features(structure: Structure, end: End) -> bool:
+    """Whether what a softmax begins with is along features, where that is known."""
+    fact = structure.flow.fact
+    for node in end.takers:
+        if node.op == "reduce_max":
+            axes = fact(node.inputs[0]).axes
+            gone = set(range(len(axes))) - set(unreduced_axes(node))
+            along = [atom.size > 1 for i in gone for atom in axes[i]]
+            return any(along) or not any(axes)
+    return True
+
+
 def _is_router(structure: Structure, end: End) -> bool:
-    """Whether a softmax of the output weighs other activations."""
+    """Whether a softmax over the kernel's own features weighs other activations."""
     if not any(node.op in _SOFTMAX for node in end.takers):
+        return False
+    if not _over_features(structure, end):  # scores of an additive attention
         return False
     own = {end.value.index}
     ends = structure.kernels | structure.attention_outputs
@@ -116,7 +132,9 @@ def _is_router(structure: Structure, end: End) -> bool:
 
     def weighs(node: Node) -> bool:
         others = (v for v in structure.flow.data_of(node) if v.index not in own)
-        return any(not ancestor(end.root, v) and not is_mask(v) for v in others)
+        return any(
+            not ancestor(end.root, v, chosen=False) and not is_mask(v) for v in others
+        )
 
     return any(
         normalized

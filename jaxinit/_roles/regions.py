@@ -30,7 +30,7 @@ from jaxinit._roles.primitives import (
 from jaxinit._roles.values import is_mask
 from jaxinit._roles.walks import ancestor, reached
 
-_WHOLE = COPIES | RELOCATIONS | {"branches", "stacked"}
+_WHOLE = COPIES | RELOCATIONS | {"branches", "each", "stacked"}
 
 # An operation, its parameters, and its operands: numbers, or positions of results, of
 # which 0 is the root and `n` what step `n - 1` gives.

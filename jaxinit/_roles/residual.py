@@ -22,7 +22,7 @@ from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.loops import Loops
 from jaxinit._roles.primitives import ADDITIONS, CONTRACTIONS, COPIES, PRODUCTS
-from jaxinit._roles.values import stripped
+from jaxinit._roles.values import is_softmax, stripped
 from jaxinit._roles.walks import ancestor, nodes_of, reached
 
 _ROOTS = 8  # branches of one stream that are summed before they are added
@@ -222,6 +222,8 @@ class Residuals:
     def _written_by(self, node: Node, root: Value) -> list[Value]:
         """The inputs of a node in a branch, without those that only modulate it."""
         data = self._flow.data_of(node)
+        if node.op in PRODUCTS | CONTRACTIONS:
+            data = [value for value in data if not is_softmax(value)] or data
         if node.op in PRODUCTS and len(data) > 1:
             return [value for value in data if ancestor(root, value)] or data
         return data

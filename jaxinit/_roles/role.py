@@ -38,7 +38,6 @@ PARTS = (
     "reset gate",
     "candidate",
     "token",
-    "initial state",
 )
 
 

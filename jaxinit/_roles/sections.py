@@ -158,6 +158,47 @@ def _overlap(places: Sequence[np.ndarray]) -> bool:
     return len(np.unique(total)) < len(total)
 
 
+def beside(flow: Flow, meeting: Meeting, ends: Sequence[End]) -> Sequence[End]:
+    """Of the ends of kernels, those of the features that a bias is added to.
+
+    A bias that lies on a part of an axis, as in `concatenate([bq, zeros, bv])`, has
+    the ends whose columns of the kernel lie in that part; all, if that is not known.
+    """
+    columns = _columns_beside(flow, meeting)
+    own = [end for end in ends if _holds_any(flow, end, columns)]
+    return own or ends
+
+
+LeafAxis = tuple[int, int]  # number of a leaf, and one of its axes
+
+
+def _columns_beside(flow: Flow, meeting: Meeting) -> dict[LeafAxis, np.ndarray]:
+    """Indices of axes of kernels that lie where a leaf is added."""
+    held: dict[LeafAxis, np.ndarray] = {}
+    theirs = flow.fact(meeting.activations).axes
+    for ours, axis in zip(meeting.axes, theirs, strict=False):
+        for atom in ours:
+            for other in atoms.sliced(axis, atom.offset, atom.offset + atom.span):
+                key = other.leaf, other.axis
+                found = _columns(flow, [other], key)
+                held[key] = np.union1d(held.get(key, _NOWHERE), found)
+    return held
+
+
+def _holds_any(flow: Flow, end: End, columns: dict[LeafAxis, np.ndarray]) -> bool:
+    fact = flow.fact(end.root)
+    for key, wanted in columns.items():
+        own = [a for a in fact.atoms_of(key[0]) if a.axis == key[1]]
+        if own and np.intersect1d(wanted, _columns(flow, own, key)).size:
+            return True
+    return False
+
+
+def _columns(flow: Flow, own: Sequence[Atom], key: LeafAxis) -> np.ndarray:
+    leaf, axis = key
+    return atoms.indices(own, flow.graph.leaves[leaf].shape[axis])
+
+
 def input_sections(loops: Loops, meeting: Meeting) -> tuple[Section, ...]:
     """Which inputs of a recurrent kernel come from its own past."""
     node = maker(meeting.activations)
@@ -165,7 +206,7 @@ def input_sections(loops: Loops, meeting: Meeting) -> tuple[Section, ...]:
         return ()
     along = node.params["dimension"]
     bounds = np.cumsum([0, *(value.shape[along] for value in node.inputs)]).tolist()
-    axis = _contracted_leaf_axis(meeting, bounds[-1])
+    axis = _contracted_leaf_axis(meeting, along, bounds[-1])
     if axis is None:
         return ()
     past = (loops.comes_from_its_past(value, meeting.node) for value in node.inputs)
@@ -176,9 +217,19 @@ def input_sections(loops: Loops, meeting: Meeting) -> tuple[Section, ...]:
     return sections if len({section.part for section in sections}) > 1 else ()
 
 
-def _contracted_leaf_axis(meeting: Meeting, size: int) -> int | None:
-    """The only axis of a leaf that is summed over, if it has a size."""
-    kept = output_axes(meeting.node, meeting.position)
-    contracted = [axis for i, axis in enumerate(meeting.axes) if i not in kept]
+def _contracted_leaf_axis(meeting: Meeting, along: int, size: int) -> int | None:
+    """The only axis of a leaf that is summed over, if it has a size.
+
+    Of a window, the one that is summed over with an axis of what it moves over.
+    """
+    node = meeting.node
+    if node.op == "conv_general_dilated":
+        numbers = node.params["dimension_numbers"]
+        if numbers.lhs_spec[1] != along:
+            return None
+        contracted = [meeting.axes[numbers.rhs_spec[1]]]
+    else:
+        kept = output_axes(node, meeting.position)
+        contracted = [axis for i, axis in enumerate(meeting.axes) if i not in kept]
     inside = [atom.axis for axis in contracted for atom in axis]
     return inside[0] if len(inside) == 1 and meeting.shape[inside[0]] == size else None

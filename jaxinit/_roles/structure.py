@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.contractions import kernel_nodes
 from jaxinit._roles.flow import Flow
-from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.graph import Loop, Node, Value
 from jaxinit._roles.loops import Loops
+from jaxinit._roles.normalization import is_centering
 from jaxinit._roles.primitives import (
     CONTRACTIONS,
     ELEMENTWISE,
@@ -88,6 +89,8 @@ class Structure:
 
         def before(node: Node) -> list[Node]:
             data = self.flow.data_of(node)
+            if is_centering(node):
+                return _makers(node.inputs[:1])
             is_sum = node.op in SUMS and len(data) > 1
             kept = node.op in _KEEP_ATTENTION or (node.op in ELEMENTWISE and not is_sum)
             return _makers(data) if kept else []
@@ -133,11 +136,21 @@ class Structure:
 
 
 def structure_of(
-    flow: Flow, attentions: Sequence[Attention], names: Sequence[str]
+    flow: Flow,
+    attentions: Sequence[Attention],
+    names: Sequence[str],
+    over_time: Iterable[Loop] = (),
 ) -> Structure:
-    """What is found in a graph whose leaves have these paths."""
+    """What is found in a graph.
+
+    Args:
+        flow: where every leaf goes.
+        attentions: all attentions.
+        names: the path of each leaf.
+        over_time: loops that are known to be over time.
+    """
     kernels = kernel_nodes(flow)
-    loops = Loops(flow, kernels)
+    loops = Loops(flow, kernels, over_time)
     values = {attention.output.index: attention.value for attention in attentions}
     scores = frozenset(attention.scores.index for attention in attentions)
     return Structure(

@@ -12,18 +12,20 @@ from dataclasses import replace
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.batches import with_batches
 from jaxinit._roles.branches import branches_of, closing
+from jaxinit._roles.cells import Cells
 from jaxinit._roles.contractions import modulated
 from jaxinit._roles.drafts import drafted
+from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
-from jaxinit._roles.graph import Node
+from jaxinit._roles.graph import Loop, Node
 from jaxinit._roles.kernel_uses import KernelUses
-from jaxinit._roles.normalization import scales_normalized
+from jaxinit._roles.normalization import folded_shifts, scales_normalized
 from jaxinit._roles.primitives import PRODUCTS
 from jaxinit._roles.regions import scaled
 from jaxinit._roles.residual import branch_scales
 from jaxinit._roles.role import Use
-from jaxinit._roles.simple_uses import learned_use, unknown
+from jaxinit._roles.simple_uses import learned_use, statistic_use, unknown
 from jaxinit._roles.structure import Structure, structure_of
 from jaxinit._roles.sums import reaching_leaves, summed_products
 
@@ -43,8 +45,11 @@ def uses_of(
         computation.
     """
     structure = structure_of(flow, attentions, names)
+    cells = _loops_of_cells(structure)
+    if cells:
+        structure = structure_of(flow, attentions, names, cells)
     finisher = _Finisher(structure)
-    drafts = [(meeting, drafted(structure, meeting)) for meeting in flow.meetings]
+    drafts = list(_drafts(structure))
     found: dict[int, list[Use]] = {
         leaf: [learned_use(flow.graph.leaves[leaf].shape)] for leaf in flow.tokens
     }
@@ -54,6 +59,29 @@ def uses_of(
     for leaf in reaching_leaves(flow):
         found.setdefault(leaf, [unknown(_NO_INPUT)])
     return found
+
+
+def _drafts(structure: Structure) -> Iterator[tuple[Meeting, Use]]:
+    """The drafts of all meetings, but of those that repeat others."""
+    means: set[tuple[int, int]] = set()
+    repeated: set[tuple[int, int]] = set()
+    for node, averages, inverse in folded_shifts(structure.flow):
+        means |= {(node.index, leaf) for leaf in averages}
+        repeated |= {(node.index, leaf) for leaf in inverse}
+    for meeting in structure.flow.meetings:
+        place = meeting.node.index, meeting.leaf
+        if place in means:
+            yield meeting, statistic_use(meeting, "a mean that is subtracted")
+        elif place not in repeated:
+            yield meeting, drafted(structure, meeting)
+
+
+def _loops_of_cells(structure: Structure) -> set[Loop]:
+    """Loops that are over time, as whole recurrent cells are in them."""
+    loops = structure.loops
+    if all(loops.is_state(carry.output) for carry in loops.carries):
+        return set()
+    return Cells(structure.flow, loops, Endings(structure).owners).whole()
 
 
 _NO_INPUT = (

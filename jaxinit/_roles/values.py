@@ -9,9 +9,10 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import COPIES, PRODUCTS, RELOCATIONS
+from jaxinit._roles.primitives import COPIES, PARTS, PRODUCTS, RELOCATIONS
 
 _MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
+_OF_WEIGHTS = COPIES | RELOCATIONS | PARTS | {"top_k"}
 _OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
 
 
@@ -49,6 +50,17 @@ def _is_count(value: Value) -> bool:
     return bool(np.array_equal(found, np.arange(found.size)))
 
 
+def is_softmax(value: Value) -> bool:
+    """Whether a value is weights that sum to one: `exp(x) / sum(exp(x))`."""
+    node = behind(value, _OF_WEIGHTS).node
+    if node is None or node.op != "div":
+        return False
+    shares, total = (behind(x, COPIES | RELOCATIONS) for x in node.inputs)
+    if total.node is None or total.node.op != "reduce_sum":
+        return False
+    return behind(total.node.inputs[0], COPIES | RELOCATIONS) is shares
+
+
 def is_mask(value: Value) -> bool:
     """Whether a value is true and false, or was before it became numbers."""
     while value.dtype != bool:
@@ -56,13 +68,28 @@ def is_mask(value: Value) -> bool:
         if node is None:
             return False
         if node.op == "select_n":
-            return all(map(_is_filling, node.inputs[1:]))
+            return all(map(is_filling, node.inputs[1:]))
         if node.op not in _MASKED:
             return False
         value = node.inputs[0]
     return True
 
 
-def _is_filling(value: Value) -> bool:
+def is_flag(value: Value) -> bool:
+    """Whether a value is a mask of inputs, or one less such a mask."""
+    node = maker(value)
+    if node is not None and node.op == "sub" and is_filling(node.inputs[0]):
+        value = stripped(node.inputs[1])
+        return is_mask(value) or _is_given(value)
+    return is_mask(value)
+
+
+def _is_given(value: Value) -> bool:
+    """Whether a value is an input, or what a loop takes of one in a round."""
+    value = behind(value, COPIES | RELOCATIONS | {"each"})
+    return value.node is None and value.leaf is None and value.constant is None
+
+
+def is_filling(value: Value) -> bool:
     """Whether a value is a known array, or a number broadcast."""
     return behind(value, COPIES | {"broadcast_in_dim"}).constant is not None

@@ -11,6 +11,8 @@ is even:
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
+import jax.numpy as jnp
+
 from jaxinit._roles.graph import Node, Value
 
 Item = TypeVar("Item", bound=Hashable)
@@ -29,15 +31,27 @@ def reached(
             pending += after(item)
 
 
-def ancestor(early: Value, late: Value) -> bool:
-    """Whether `late` is computed from `early`, by no back edge."""
+def ancestor(early: Value, late: Value, chosen: bool = True) -> bool:
+    """Whether `late` is computed from `early`, by no back edge.
+
+    Args:
+        early: the value before.
+        late: the value behind.
+        chosen: whether integers count too, which only choose places.
+    """
     first = -1 if early.node is None else early.node.index
 
     def before(value: Value) -> Iterable[Value]:
         node = value.node
-        return node.inputs if node is not None and node.index > first else ()
+        if node is None or node.index <= first:
+            return ()
+        return node.inputs if chosen else filter(_is_inexact, node.inputs)
 
     return any(value is early for value in reached([late], before))
+
+
+def _is_inexact(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.inexact)
 
 
 def nodes_of(values: Iterable[Value]) -> list[Node]:

@@ -74,12 +74,10 @@ def attention(path, inputs, heads, size, residual, scaled, memory=None) -> dict:
     return truth
 
 
-def window(path, fan_in, fan_out, **rest) -> dict:
+def window(path, fan_in, fan_out, names=("kernel", "bias"), **rest) -> dict:
     """A convolution of images and its bias."""
-    return {
-        f"{path}/kernel": convolution(fan_in, fan_out, **rest),
-        f"{path}/bias": bias(f"{path}/kernel"),
-    }
+    weight, offset = (f"{path}/{name}" for name in names)
+    return {weight: convolution(fan_in, fan_out, **rest), offset: bias(weight)}
 
 
 def lstm(path, inputs, state) -> dict:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.flax_layers import window
 from zoo.truths import (
     ANY,
     Model,
@@ -14,10 +15,12 @@ from zoo.truths import (
     dense,
     embedding,
     floats,
+    gate,
     integers,
     kernel,
     model,
     norm,
+    one_of,
     position,
     scale,
     stacked,
@@ -274,3 +277,109 @@ def up_and_down() -> Model:
         **linear("linear", 2 * 3 * 10, OUTPUTS, head=True),
     }
     return of_haiku(fun, [floats(BATCH, 4, 4, 3)], truth)
+
+
+@model
+def impala() -> Model:
+    """Haiku: Espeholt et al. 2018: residual windows, then an LSTM with resets."""
+    import haiku as hk
+
+    state, actions = 10, 4
+
+    def torso(x):
+        for i, size in enumerate((4, 6)):
+            x = hk.Conv2D(size, 3, name=f"stage_{i}")(x)
+            x = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+            for j in range(2):
+                h = hk.Conv2D(size, 3, name=f"conv_{i}_{j}_0")(jax.nn.relu(x))
+                x = x + hk.Conv2D(size, 3, name=f"conv_{i}_{j}_1")(jax.nn.relu(h))
+        return jax.nn.relu(hk.Linear(WIDTH, name="torso")(hk.Flatten()(jax.nn.relu(x))))
+
+    def net(frames, reward, reset):
+        x = hk.BatchApply(torso)(frames)
+        x = jnp.concatenate([x, jnp.clip(reward, -1, 1)[..., None]], axis=-1)
+        core = hk.ResetCore(hk.LSTM(state))
+        x, _ = hk.dynamic_unroll(core, (x, reset), core.initial_state(BATCH))
+        policy = hk.BatchApply(hk.Linear(actions, name="policy"))(x)
+        return policy, jnp.squeeze(hk.BatchApply(hk.Linear(1, name="value"))(x), -1)
+
+    def conv(name, fan_in, fan_out, **rest):
+        return window(name, 9 * fan_in, 9 * fan_out, ("w", "b"), **rest)
+
+    order = ("input gate", "cell", "forget gate", "output gate")
+    rows = WIDTH + 1 + state
+    truth = {}
+    for i, (fan_in, size) in enumerate(((3, 4), (4, 6))):
+        # Debatable: the second stage's first window reads, and makes, a stream.
+        truth |= conv(f"stage_{i}", fan_in, size, function=one_of("identity", "relu"))
+        for j in range(2):
+            truth |= conv(f"conv_{i}_{j}_0", size, size, function="relu")
+            truth |= conv(f"conv_{i}_{j}_1", size, size, residual=ANY)
+    linear = {"weight": "w", "offset": "b"}
+    lstm = "lstm/linear"
+    truth |= {
+        **dense("torso", 4 * 6, WIDTH, function="relu", **linear),
+        f"{lstm}/w": kernel(
+            rows,
+            4 * state,
+            function=ANY,
+            recurrent=True,
+            sections=[
+                (0, ((0, WIDTH + 1),), "input", ANY),
+                (0, ((WIDTH + 1, rows),), "recurrent", ANY),
+                *cut(1, state, order),
+            ],
+        ),
+        f"{lstm}/b": bias(f"{lstm}/w", sections=bias_cut(state, order)),
+        **dense("policy", state, actions, head=True, **linear),
+        **dense("value", state, 1, head=True, **linear),
+    }
+    time = 3
+    inputs = [floats(time, BATCH, 8, 8, 3), floats(time, BATCH), floats(time, BATCH)]
+    return of_haiku(net, inputs, truth)
+
+
+@model
+def normalizer_free() -> Model:
+    """Haiku: Brock et al. 2021: scaled activations, skip gains, depthwise windows."""
+    import haiku as hk
+
+    gamma = 1.7015
+
+    def block(x, i):
+        h = jax.nn.gelu(x) * gamma * 0.9
+        h = hk.Conv2D(WIDTH, 1, name=f"in_{i}")(h)
+        h = hk.DepthwiseConv2D(1, 3, name=f"deep_{i}")(jax.nn.gelu(h) * gamma)
+        s = jnp.mean(h, axis=[1, 2])
+        s = hk.Linear(4, name=f"squeeze_{i}")(s)
+        s = jax.nn.sigmoid(hk.Linear(WIDTH, name=f"excite_{i}")(jax.nn.relu(s)))
+        gain = hk.get_parameter(f"gain_{i}", (), init=jnp.zeros)
+        return x + h * 2.0 * s[:, None, None] * 0.2 * gain
+
+    def net(x):
+        x = hk.Conv2D(WIDTH, 4, stride=4, padding="VALID", name="stem")(x)
+        for i in range(2):
+            x = block(x, i)
+        return hk.Linear(5, with_bias=False, name="fc")(jnp.mean(x, axis=[1, 2]))
+
+    names, linear = ("w", "b"), {"weight": "w", "offset": "b"}
+    truth = {
+        **window("stem", 48, 16 * WIDTH, names),
+        "fc/w": kernel(WIDTH, 5, head=True),
+    }
+    for i in range(2):
+        truth |= {
+            **window(f"in_{i}", WIDTH, WIDTH, names, function="gelu"),
+            # Debatable: which constants behind the squeeze are the window's own.
+            f"deep_{i}/w": convolution(
+                9, 9, groups=WIDTH, residual=(i, 2), multiplier=ANY, part=ANY
+            ),
+            f"deep_{i}/b": bias(f"deep_{i}/w", multiplier=ANY, part=ANY),
+            **dense(f"squeeze_{i}", WIDTH, 4, function="relu", **linear),
+            f"excite_{i}/w": kernel(
+                4, WIDTH, function="sigmoid", part="gate", residual=ANY
+            ),
+            f"excite_{i}/b": bias(f"excite_{i}/w", part="gate"),
+            f"~/gain_{i}": gate((), multiplier=ANY),
+        }
+    return of_haiku(net, [floats(BATCH, 16, 16, 3)], truth)

@@ -40,6 +40,11 @@ UNNAMED = _Open("UNNAMED", lambda name: isinstance(name, str) and name not in NA
 WRITES = _Open("WRITES", lambda residual: residual is not None)
 
 
+def one_of(*allowed: str) -> _Open:
+    """Equal to each of `allowed`: what the terms leave open between them."""
+    return _Open(" or ".join(allowed), lambda given: given in allowed)
+
+
 @dataclasses.dataclass(frozen=True)
 class Use:
     """One place where a leaf is used."""
@@ -208,7 +213,10 @@ def dense(path, fan_in, fan_out, weight="kernel", offset="bias", **rest) -> dict
     """A kernel (inputs, outputs) and its bias, in a group of names."""
     return {
         f"{path}/{weight}": kernel(fan_in, fan_out, **rest),
-        f"{path}/{offset}": bias(f"{path}/{weight}", part=rest.get("part")),
+        # An axis of size 1 only broadcasts.
+        f"{path}/{offset}": bias(
+            f"{path}/{weight}", 0 if fan_out > 1 else (), part=rest.get("part")
+        ),
     }
 
 
@@ -267,7 +275,9 @@ def stacked(truth: Mapping[str, Use], axis: int = 0) -> dict[str, Use]:
             in_axis=moved(use.in_axis),
             out_axis=moved(use.out_axis),
             stack_axis=axis,
-            sections=[(*moved(cut[:1]), *cut[1:]) for cut in use.sections],
+            sections=ANY
+            if use.sections is ANY
+            else [(*moved(cut[:1]), *cut[1:]) for cut in use.sections],
         )
         for path, use in truth.items()
     }
