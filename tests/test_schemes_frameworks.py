@@ -122,10 +122,10 @@ def ends(x, law) -> tuple[float, float]:
 
 # One layer of each kind, of one framework or another.
 SAMPLE = {
-    "linen": "Dense|Embed|MultiHeadAttention|PReLU|BatchNorm|(MGU|ConvLSTM)Cell",
+    "linen": "Dense|Embed|MultiHeadAttention|PReLU|BatchNorm|ConvLSTMCell",
     "nnx": "LinearGeneral|LayerNorm|LoRALinear|LSTMCell",
-    "haiku": "Linear|Bias|Conv2DTranspose|GRU",
-    "equinox": "Linear|WeightNorm|GRUCell|LayerNorm",
+    "haiku": "Linear|Bias|Conv2DTranspose",
+    "equinox": "WeightNorm|GRUCell|LayerNorm",
 }
 _BEYOND = "1D|3D|ND|1d|3d|, |Sequential|^RNN|DeepRNN|SelfAttention"
 
@@ -210,9 +210,9 @@ WRONG = {
     ),
     "constant": (
         "linen",
-        "MGUCell",
-        instead("**/if/bias", jaxinit.zeros, "linen"),
-        "MGUCell_0/if/bias",
+        "BatchNorm",
+        instead("**/scale", jaxinit.zeros, "linen"),
+        "BatchNorm_0/scale",
     ),
 }
 

@@ -78,6 +78,7 @@ def test_statistics_by_hand():
 
 def test_gradients_by_hand():
     x, weight = (np.asarray(a) for a in (batch(), drawn(jaxinit.normal(0.1), 1)[0]))
+    weight = weight[:, :8]  # of the shape above, for which statistics are compiled
     found = only(linear, x, weight, lambda y: jnp.sum(y**2))
     by_hand = 2 * x @ weight
     assert found.gradient_std == pytest.approx(by_hand.std(), rel=1e-5)
