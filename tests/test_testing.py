@@ -164,14 +164,13 @@ ORTHOGONAL_DTYPES = [
 
 BEYOND = [
     *((name, "float32") for name in ("square", "wide", "column", "large", "one")),
-    *((name, "float32") for name in ("scaled", "stacked")),
+    *((name, "float32") for name in ("scaled", "stacked", "split")),
     ("tall", "bfloat16"),
     ("tall", "float8_e4m3fn"),
     ("tall", "complex64"),
     ("large", "bfloat16"),
     ("large", "complex64"),
-    ("delta", "float8_e4m3fn"),
-    ("delta", "complex64"),
+    *(("delta", dtype) for dtype in ("bfloat16", "float8_e4m3fn", "complex64")),
 ]
 
 
