@@ -49,6 +49,7 @@ def test_mimetic_products_are_noise_and_identity():
     """Level 1e-4 each; a kernel drawn with another key is no factor of the product."""
     query, key = attention("pair", 1)
     _, _, value, out = attention("split", 4)  # whose product is one, of any heads
+    drawn = []
     for product, noise, identity in (
         (query @ key.T, 0.7, 0.7),
         (value @ out, 0.4, -0.4),
@@ -56,6 +57,8 @@ def test_mimetic_products_are_noise_and_identity():
         entries = (product - identity * np.eye(32)) * math.sqrt(32) / noise
         assert stats.kstest(entries.ravel(), "norm").pvalue > 1e-4
         assert abs(np.trace(product) / 32 - identity) < 5 * noise / 32
+        drawn.append(entries.ravel())
+    assert abs(np.corrcoef(drawn)[0, 1]) < 5 / 32  # each has a noise of its own
     stranger = attention("pair", 1, seed=6)[1]
     assert abs(np.trace(query @ stranger.T) / 32) < 0.3 < np.trace(query @ key.T) / 32
 
