@@ -19,6 +19,11 @@ import jax
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for processes comes first, so that nothing waits for it at the end."""
+    items.sort(key=lambda item: "many" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def key() -> jax.Array:
     """A key, the same in every test."""

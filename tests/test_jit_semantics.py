@@ -373,7 +373,7 @@ BEYOND = (
     *("default_matmul_precision=highest", "legacy_prng_key=error", "static both ways"),
     # these are in force between the calls of one function below
     *("x64", "default device", "mesh of some devices"),
-    "threefry_partitionable=False",
+    *("threefry_partitionable=False", "numpy scalar", "key committed"),
 )
 
 
@@ -462,7 +462,11 @@ def assert_equal_outcomes(ours, theirs, args):
 
 def test_settings_and_meshes_between_calls():
     """One function, called under one after the other, and once more under the first."""
-    ours, theirs = jaxinit.jit(mixed), jax.jit(mixed)
+
+    def drawn(key, x):
+        return draw(key), key, x * 2, jnp.zeros(3)
+
+    ours, theirs = jaxinit.jit(drawn), jax.jit(drawn)
     contexts = [
         contextlib.nullcontext,
         x64,
@@ -474,7 +478,7 @@ def test_settings_and_meshes_between_calls():
     ]
     for within in [*contexts, *contexts[::2]]:
         got, want = (
-            Case(mixed, KEY, X, within=within).outcome(lambda _, f=f: f)
+            Case(drawn, KEY, X, within=within).outcome(lambda _, f=f: f)
             for f in (ours, theirs)
         )
         assert got == want

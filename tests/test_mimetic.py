@@ -6,11 +6,11 @@ import math
 import jax
 import numpy as np
 import pytest
-from sampling import sampled
 from scipy import stats
 
 import jaxinit
 from jaxinit import schemes
+from jaxinit.schemes.mimetic import _Product
 from tests.scheme_models import leaf
 
 SPLIT = {
@@ -29,24 +29,27 @@ TORCH = {"attn": {"qkv": {"weight": leaf(96, 32)}, "out": {"weight": leaf(32, 32
 
 
 LAYOUTS = {"split": SPLIT, "flat": FLAT, "torch": TORCH}
+LAYOUTS["pair"] = {"attn": {name: FLAT["attn"][name] for name in ("query", "key")}}
 
 
 @functools.cache
-def attention(layout, heads, seed=5):
+def attention(layout, heads, seed=5, laws=()):
     """Query, key, value and output of mimetic initialisation, as matrices."""
     tree, key = LAYOUTS[layout], jax.random.key(seed)
-    rules = jaxinit.Rules(schemes.mimetic(heads), required=[])
+    rules = jaxinit.Rules(schemes.mimetic(heads, *laws), required=[])
     drawn = jaxinit.init_tree(key, tree, rules)["attn"]
     if "qkv" in drawn:
         parts = np.split(np.asarray(drawn["qkv"]["weight"]).T, 3, axis=1)
         return [*parts, np.asarray(drawn["out"]["weight"]).T]
-    names = ("query", "key", "value", "out")
+    names = [name for name in ("query", "key", "value", "out") if name in drawn]
     return [np.asarray(drawn[name]["kernel"]).reshape(32, 32) for name in names]
 
 
 def test_mimetic_products_are_noise_and_identity():
     """Level 1e-4 each; a kernel drawn with another key is no factor of the product."""
-    query, key, value, out = attention("flat", 1)
+    query, key = attention("pair", 1)
+    _, _, value, out = attention("split", 4)  # whose product is one, of any heads
+    drawn = []
     for product, noise, identity in (
         (query @ key.T, 0.7, 0.7),
         (value @ out, 0.4, -0.4),
@@ -54,11 +57,12 @@ def test_mimetic_products_are_noise_and_identity():
         entries = (product - identity * np.eye(32)) * math.sqrt(32) / noise
         assert stats.kstest(entries.ravel(), "norm").pvalue > 1e-4
         assert abs(np.trace(product) / 32 - identity) < 5 * noise / 32
-    stranger = attention("flat", 1, seed=6)[1]
+        drawn.append(entries.ravel())
+    assert abs(np.corrcoef(drawn)[0, 1]) < 5 / 32  # each has a noise of its own
+    stranger = attention("pair", 1, seed=6)[1]
     assert abs(np.trace(query @ stranger.T) / 32) < 0.3 < np.trace(query @ key.T) / 32
 
 
-@pytest.mark.exhaustive
 def test_mimetic_heads_are_best_approximations():
     query, key, _, _ = attention("split", 4)
     random = np.random.default_rng(0)
@@ -74,7 +78,24 @@ def test_mimetic_heads_are_best_approximations():
     assert abs(query.mean()) < 5 * query.std() / 32  # the signs of vectors are drawn
 
 
-@pytest.mark.parametrize("layout", sampled(["flat", "torch"], ["flat"]))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("layout", ["flat", "torch"])
 def test_mimetic_is_the_same_in_every_layout(layout):
     for a, b in zip(attention("split", 4), attention(layout, 4), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_every_layout_holds_the_same_factors(monkeypatch):
+    """The above, of factors that are quick to compile."""
+
+    def factor(self, key, width, side, dtype):
+        assert self.heads == (1 if self.number else 4)
+        key = jax.random.fold_in(key, 2 * self.number + (side == "left"))
+        return jax.random.bits(key, (width, width), np.uint8).astype(dtype)
+
+    monkeypatch.setattr(_Product, "factor", factor)
+    laws = (3, 2), (1, 0)  # of no other test, as programs are kept
+    query, *others = split = attention("split", 4, laws=laws)
+    assert not any(np.array_equal(query, other) for other in others)
+    for layout in ("flat", "torch"):
+        np.testing.assert_array_equal(attention(layout, 4, laws=laws), split)

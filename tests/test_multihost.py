@@ -105,6 +105,9 @@ def alone(part, many) -> dict:
     return json.loads(json.dumps(processes.run({"": iter(calls.items())})[""]))
 
 
+@pytest.mark.parametrize(
+    "many", [pytest.param(4, marks=pytest.mark.exhaustive)], indirect=True
+)
 def test_each_process_holds_its_shards_of_the_same_arrays(many):
     said = [line for found in of(many, "example") for line in found["one seed"]]
     assert_holds_shards(said, len(many[0]))

@@ -83,7 +83,6 @@ def scanned(rngs):
 
 def layers(rngs):
     return nnx.Dict(
-        conv=nnx.Conv(2, 3, (3,), rngs=rngs),
         batch_norm=nnx.BatchNorm(4, rngs=rngs),
         embed=nnx.Embed(5, 4, rngs=rngs),
         narrow=nnx.Linear(2, 3, param_dtype=jnp.bfloat16, rngs=rngs),
@@ -101,6 +100,7 @@ def raw_draws(rngs):
 
 MODULES = {
     "layers": layers,
+    "convolution": lambda rngs: nnx.Conv(2, 3, (3,), rngs=rngs),
     "dropout": Block,
     "attention": lambda rngs: nnx.MultiHeadAttention(2, 4, dropout_rate=0.1, rngs=rngs),
     "lstm": lambda rngs: nnx.LSTMCell(3, 2, rngs=rngs),
@@ -139,7 +139,7 @@ def reference(fun, *args, **streams):
     return jax.jit(lambda: nnx.split(fun(nnx.Rngs(*args, **streams))))()
 
 
-BEYOND = ["attention", "dropout", "lstm", "nested", "vmapped"]
+BEYOND = ["attention", "convolution", "dropout", "lstm", "nested", "vmapped"]
 BEYOND += ["vmapped over split", "scanned"]
 
 

@@ -155,6 +155,7 @@ LIKE_OTHERS = {
     "keras": [
         *("Ones", "TruncatedNormal", "GlorotNormal"),
         *("LecunUniform", "LecunNormal", "HeUniform", "HeNormal"),
+        *("RandomUniform", "Orthogonal"),  # Haiku's is compared too
     ],
     "haiku": ["RandomNormal", "TruncatedNormal", "UniformScaling"],
 }

@@ -122,10 +122,10 @@ def ends(x, law) -> tuple[float, float]:
 
 # One layer of each kind, of one framework or another.
 SAMPLE = {
-    "linen": "Dense|Embed|MultiHeadAttention|PReLU|BatchNorm|(MGU|ConvLSTM)Cell",
+    "linen": "Dense|Embed|MultiHeadAttention|PReLU|BatchNorm|ConvLSTMCell",
     "nnx": "LinearGeneral|LayerNorm|LoRALinear|LSTMCell",
-    "haiku": "Linear|Bias|Conv2DTranspose|GRU",
-    "equinox": "Linear|WeightNorm|GRUCell|LayerNorm",
+    "haiku": "Linear|Bias|Conv2DTranspose",
+    "equinox": "WeightNorm|GRUCell|LayerNorm",
 }
 _BEYOND = "1D|3D|ND|1d|3d|, |Sequential|^RNN|DeepRNN|SelfAttention"
 
@@ -156,11 +156,22 @@ LAYERS = named(
 )
 
 
+MGU_BIASES = {"if": jaxinit.ones, "in": jaxinit.zeros}
+
+
 @pytest.mark.parametrize(("framework", "case"), LAYERS)
 def test_layers_have_the_laws_of_the_framework(framework, case):
     """A false alarm once in a billion, for each layer."""
     trees = drawn(framework, case)
     assert disagreements(trees, SCHEMES[framework]) == []
+
+
+def test_the_bias_of_a_forget_gate_is_one():
+    """By the rules alone; what Flax draws is among the layers above."""
+    plan = jaxinit.plan(shapes("linen", "MGUCell"), SCHEMES["linen"])
+    biases = {x.path: x.initializer for x in plan if x.path.endswith("bias")}
+    gates = {f"MGUCell_0/{name}/bias": init for name, init in MGU_BIASES.items()}
+    assert {path: biases[path] for path in gates} == gates
 
 
 def instead(pattern, init, framework):
@@ -210,9 +221,9 @@ WRONG = {
     ),
     "constant": (
         "linen",
-        "MGUCell",
-        instead("**/if/bias", jaxinit.zeros, "linen"),
-        "MGUCell_0/if/bias",
+        "BatchNorm",
+        instead("**/scale", jaxinit.zeros, "linen"),
+        "BatchNorm_0/scale",
     ),
 }
 
