@@ -55,6 +55,16 @@ def test_fans_are_those_that_jax_scales_by(name):
     assert fans(shape, **axes) == pytest.approx(measured, rel=1e-5)
 
 
+MODES = {"fan_in": 4, "fan_out": 64, "fan_avg": 34, "fan_geo_avg": 16}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_variance_is_that_of_the_mode(mode):
+    init = jaxinit.variance_scaling(2.0, mode, "uniform")
+    variance = init.moments((4, 64), np.float32).variance
+    assert variance == pytest.approx(2.0 / MODES[mode], rel=1e-6)
+
+
 def test_axes_may_be_numpy_integers():
     assert fans((20, 30), np.int64(1), np.int64(0)) == Fans(30.0, 20.0)
 
