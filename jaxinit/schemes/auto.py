@@ -11,6 +11,7 @@ from jaxinit.initializers.basic import constant, normal, ones, zeros
 from jaxinit.initializers.orthogonal_matrices import orthogonal
 from jaxinit.initializers.scaling import variance_scaling
 from jaxinit.initializers.sections import split
+from jaxinit.initializers.wrappers import mirrored
 from jaxinit.schemes.building import scheme
 from jaxinit.schemes.parts import axes
 
@@ -115,7 +116,7 @@ def _bias(leaf: Leaf, role: Role) -> Initializer:
         x for path in use.of if path in leaf.roles for x in leaf.roles[path].uses
     ]
     if not any(kernel.recurrent for kernel in kernels):
-        return zeros
+        return normal(math.sqrt(use.variance)) if use.variance else zeros
     if any(map(_adds_one, kernels)):
         return zeros
     if use.part == "forget gate":
@@ -144,9 +145,15 @@ def _kernel(leaf: Leaf, role: Role) -> Initializer:
 def _by_moment(leaf: Leaf, use: Use) -> Initializer:
     """Outputs of variance one, or of their share of a residual stream."""
     along: Mapping = axes(leaf)
-    shaped = variance_scaling(1.0, "fan_in", "normal", **along).fans(leaf.shape).fan_in
-    scale = use.variance * shaped
-    return variance_scaling(scale, "fan_in", "truncated_normal", **along)
+    shape = list(leaf.shape)
+    even = (axis for axis in use.in_axis if shape[axis] % 2 == 0)
+    half = next(even, None) if use.centered else None
+    if half is not None:
+        shape[half] //= 2
+    shaped = variance_scaling(1.0, "fan_in", "normal", **along).fans(tuple(shape))
+    scale = use.variance * shaped.fan_in
+    made = variance_scaling(scale, "fan_in", "truncated_normal", **along)
+    return made if half is None else mirrored(made, axis=half)
 
 
 def _recurrent(leaf: Leaf, use: Use, sections: Sequence[Section]) -> Initializer:
