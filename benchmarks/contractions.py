@@ -146,7 +146,7 @@ def _evaluate(jaxpr, consts, values, origins, notes) -> list[tuple[Any, Origin]]
 
     def read(atom):
         if isinstance(atom, core.Literal):
-            return jnp.asarray(atom.val, atom.aval.dtype), Origin()
+            return jnp.asarray(atom.val, getattr(atom.aval, "dtype", None)), Origin()
         return known[atom]
 
     for equation in jaxpr.eqns:
@@ -194,13 +194,13 @@ def _scanned(params, values, origins, notes) -> list[tuple[Any, Origin]]:
     first = fixed + carried
     origins = list(origins)
     shapes = [v.aval for v in jaxpr.invars]
+    count = 0
     for _ in range(2 + carried):  # until what is carried has all its origins
-        found = _traced(jaxpr, consts, shapes, origins)
+        found, count = _traced(jaxpr, consts, shapes, origins)
         grown = [a | b for a, (_, b) in zip(origins[fixed:first], found, strict=False)]
         if grown == origins[fixed:first]:
             break
         origins[fixed:first] = grown
-    count = len(_traced.notes.leaves)
     probes = notes.rest(count)
     outs: list[Origin] = []
     kept: list[Any] = []
@@ -208,9 +208,7 @@ def _scanned(params, values, origins, notes) -> list[tuple[Any, Origin]]:
     def body(carry, step):
         probes, xs = step
         inner = _Notes(probes)
-        found = _evaluate(
-            jaxpr, consts, [*values[:fixed], *carry, *xs], origins, inner
-        )
+        found = _evaluate(jaxpr, consts, [*values[:fixed], *carry, *xs], origins, inner)
         outs[:] = [origin for _, origin in found]
         kept[:] = inner.leaves
         made = [value for value, _ in found]
@@ -229,14 +227,14 @@ def _scanned(params, values, origins, notes) -> list[tuple[Any, Origin]]:
     return list(zip([*last, *ys], outs, strict=True))
 
 
-def _traced(jaxpr, consts, shapes, origins):
-    """The outputs of a loop's body with their origins, without computing them."""
+def _traced(jaxpr, consts, shapes, origins) -> tuple[list[tuple[Any, Origin]], int]:
+    """The outputs of a loop's body with their origins, and how much it would note."""
     found: list[Any] = []
+    notes = _Notes(None)
 
     def run(*values):
-        _traced.notes = _Notes(None)
-        found[:] = _evaluate(jaxpr, consts, values, origins, _traced.notes)
+        found[:] = _evaluate(jaxpr, consts, values, origins, notes)
         return [value for value, _ in found]
 
     jax.eval_shape(run, *[jax.ShapeDtypeStruct(s.shape, s.dtype) for s in shapes])
-    return found
+    return found, len(notes.leaves)

@@ -2,19 +2,19 @@
 
 Take a plain network, `h = tanh(h @ w + b)` again and again. Outputs of variance one
 need entries of variance `1 / (fan_in E[y**2])`, `y = tanh(z)`. But gradients, and small
-differences of inputs, grow by `E[y'**2] / E[y**2] = 1.18` a layer, a factor of 10 million
-in 100 layers. With the variance `1 / (fan_in E[y'**2])` they keep their size, and
-a bias of variance `1 - E[y**2] / E[y'**2] = 0.15`, drawn once, makes up what is missing.
-That is the edge of chaos: Poole et al., "Exponential expressivity in deep neural
-networks through transient chaos" (2016); Schoenholz et al., "Deep information
-propagation" (2017).
+differences of inputs, grow by `E[y'**2] / E[y**2] = 1.18` a layer, ten million times in
+100 layers. With the variance `1 / (fan_in E[y'**2])` they keep their size, and a bias
+of variance `1 - E[y**2] / E[y'**2] = 0.15`, drawn once, makes up what is missing. That
+is the edge of chaos: Poole et al., "Exponential expressivity in deep neural networks
+through transient chaos" (2016); Schoenholz et al., "Deep information propagation"
+(2017).
 
 It has no solution where `E[y'**2] < E[y**2]`, as for sigmoid and softplus, whose mean
 outweighs all differences; and where the second moment is an unstable fixed point, as
-for GELU and SiLU, chance makes it drift to zero or infinity. Both end if a kernel does
-not respond to the mean, that is, if its entries sum to zero over the inputs: the
-variance of `y` takes the place of its second moment, and is never greater than
-`E[y'**2]` (the Poincare inequality of the normal law).
+for GELU and SiLU, chance makes it drift to zero or infinity. A kernel whose entries sum
+to zero over the inputs does not respond to the mean. Then the variance of `y` takes the
+place of its second moment, and is never greater than `E[y'**2]` (the Poincare
+inequality of the normal law).
 """
 
 from dataclasses import dataclass

@@ -31,9 +31,7 @@ class KernelUses:
         excluded = steering(self._endings, self._parts)
         self._places = structure.residuals.number(excluded)
         self._preceded = structure.preceded()
-        self._moments = Moments(
-            structure, self._places, self._factors(), self._inner()
-        )
+        self._moments = Moments(structure, self._places, self._factors(), self._inner())
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:
         """The use of a kernel or a window."""

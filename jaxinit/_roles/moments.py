@@ -19,6 +19,7 @@ What holds:
   all positions were alike: an upper bound, which tokens reach that do not differ.
 - Rows of embeddings have the second moment `1 / width`, with which `auto` draws them.
 - What cannot be known counts as standard normal, as a norm would make it.
+- Where gradients would grow or vanish with depth, `critical` says what to do instead.
 """
 
 import math

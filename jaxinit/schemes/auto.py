@@ -22,7 +22,7 @@ _SIGMOID = 1.8462  # gain of a sigmoid to which no 1 is added
 def auto() -> Rules:
     """The right start for any model, read from its computation.
 
-    Every contraction gives outputs of mean 0 and variance 1. What enters a kernel has a
+    Every layer gives outputs of mean 0 and variance 1. What enters a kernel has a
     second moment `m`, which is followed through the computation: through activations
     by integrals, whatever they are called, through norms, products, pooling, averages
     and residual streams.
@@ -33,8 +33,14 @@ def auto() -> Rules:
     - the `N` kernels that write to a residual stream: the same, times `s / N`, where
       `s` is the second moment with which the stream begins, so that all branches
       together are as large as what they are added to
+    - kernel between two functions of a plain net, without norm or residual stream, if
+      gradients would grow or vanish with depth, or the signal drift: variance
+      `1 / (fan_in E[y'**2])`, `y'` the slope of the function before it, and a normal
+      bias for the rest of the variance: the edge of chaos. For GELU, SiLU, softplus
+      and sigmoid one half of the inputs has the negative entries of the other, so that
+      their mean cancels. With ReLU nothing is to be done.
     - recurrent kernel: orthogonal, each gate for itself
-    - bias 0, but 1 for the forget gate of an LSTM that does not add it by itself
+    - other biases 0, but 1 for the forget gate of an LSTM that does not add it itself
     - scale of a norm 1 (0 if the computation adds 1 to it); gate of a branch 1
     - embedding: `N(0, 1 / width)`, so that one that is the head too gives logits of
       variance 1; small rows are what Adam moves far enough
@@ -49,7 +55,9 @@ def auto() -> Rules:
 
     The nearest work is Bingham and Miikkulainen, "AutoInit: analytic signal-preserving
     weight initialization for neural networks" (2023), which follows mean and variance
-    through Keras layers by their type. Rules of variance: LeCun et al., "Efficient
+    through Keras layers by their type, from given ones of the inputs, and draws weights
+    by the second moment; its sums add variances. Edge of chaos: Schoenholz et al.,
+    "Deep information propagation" (2017). Rules of variance: LeCun et al., "Efficient
     backprop" (1998); He et al., "Delving deep into rectifiers" (2015). Residual
     kernels: Radford et al., "Language models are unsupervised multitask learners"
     (2019). Recurrent kernels: Saxe et al., "Exact solutions to the nonlinear dynamics
