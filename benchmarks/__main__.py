@@ -17,6 +17,7 @@ NAMES = (
     "imports",
     "roles",
     "auto",
+    "auto_signal",
 )
 _OPTIONS = {
     "rounds": "how often each method is measured",

@@ -229,6 +229,7 @@ def gated(p, x):
     return x + (jax.nn.silu(x @ p["w3"]) * (x @ p["w1"])) @ p["w2"]
 
 
+ROWS_OF_8 = array(5, 8)
 SEQUENCE, ROWS, IMAGES = array(3, 5, 6), array(7, 6), array(2, 8, 8, 5)
 HE = 2.0  # variance times fan_in
 LAYOUTS = {
@@ -576,17 +577,84 @@ class Windows(nn.Module):
         return nn.Dense(10)(x.mean((1, 2)))
 
 
+def chained(fn):
+    def apply(p, x):
+        for name in ("a", "b", "c"):
+            x = fn(x @ p[name] + p[f"{name}_bias"])
+        return x @ p["d"]
+
+    return apply
+
+
+SQUARED = {**{name: array(8, 8) for name in "abcd"}}
+SQUARED |= {f"{name}_bias": array(8) for name in "abc"}
+# Of the standard normal law, by independent quadrature: the variance of the kernel
+# between two functions times fan_in, that of its bias, and whether it is centered.
+CRITICAL = {
+    "relu": (jax.nn.relu, 2.0, 0.0, False),
+    "leaky_relu": (jax.nn.leaky_relu, 1.99980002, 0.0, False),
+    "tanh": (jnp.tanh, 2.153, 0.1510, False),
+    "selu": (jax.nn.selu, 0.9315, 0.0685, False),
+    "gelu": (jax.nn.gelu, 2.193, 0.2420, True),
+    "silu": (jax.nn.silu, 2.635, 0.1749, True),
+    "softplus": (jax.nn.softplus, 3.408, 0.0745, True),
+    "sigmoid": (jax.nn.sigmoid, 22.30, 0.0325, True),
+    "a jump": (jnp.sign, 1.0, 0.0, False),
+}
+
+
+@pytest.mark.parametrize("name", CRITICAL)
+def test_auto_keeps_differences_in_plain_nets(name, key):
+    fn, kernel, bias, is_centered = CRITICAL[name]
+    apply = chained(fn)
+    roles = jaxinit.roles(apply, SQUARED, ROWS_OF_8)
+    use = roles["b"].uses[0]
+    assert 8 * use.variance == pytest.approx(kernel, rel=3e-3)
+    assert roles["b_bias"].uses[0].variance == pytest.approx(bias, abs=2e-3)
+    assert use.centered == is_centered
+    assert roles["a_bias"].uses[0].variance == 0  # no function precedes
+    plan = jaxinit.plan(SQUARED, schemes.auto(), roles=roles)
+    found = {leaf.path: leaf for leaf in plan}
+    assert found["b"].std ** 2 == pytest.approx(use.variance, rel=1e-6)
+    assert found["b_bias"].std ** 2 == pytest.approx(roles["b_bias"].uses[0].variance)
+    drawn = found["b"].draw(key)
+    assert bool((jnp.abs(drawn.sum(0)) < 1e-5).all()) == is_centered
+
+
+def test_auto_does_not_draw_biases_beside_norms_streams_and_heads():
+    def apply(p, x):
+        x = x + jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"] + p["b_bias"]) @ p["c"]
+        x = x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6)
+        x = jnp.tanh(x @ p["d"] + p["a_bias"])
+        return x + p["c_bias"]
+
+    roles = jaxinit.roles(apply, SQUARED, ROWS_OF_8)
+    drawn = {path for path in SQUARED if roles[path].kind == "bias"}
+    drawn = {path for path in drawn if roles[path].uses[0].variance}
+    assert drawn == {"b_bias"}
+    assert 8 * roles["c"].uses[0].variance == pytest.approx(1 / 0.394294, rel=1e-3)
+
+
+def test_auto_centers_no_odd_inputs():
+    shapes = {path: array(*(7 for _ in leaf.shape)) for path, leaf in SQUARED.items()}
+    roles = jaxinit.roles(chained(jax.nn.sigmoid), shapes, array(5, 7))
+    assert not roles["b"].uses[0].centered
+    assert 7 * roles["b"].uses[0].variance == pytest.approx(1 / 0.2934, rel=1e-3)
+
+
 HEALTHY = {
     "relu": Deep(nn.relu, "plain"),
     "tanh": Deep(jnp.tanh, "plain"),
     "selu": Deep(nn.selu, "plain"),
     "elu": Deep(nn.elu, "plain"),
+    "gelu": Deep(nn.gelu, "plain"),
+    "sigmoid": Deep(nn.sigmoid, "plain"),
     "residual relu": Deep(nn.relu, "residual"),
     "convolutions": Windows(),
 }
 
 
-@pytest.mark.parametrize("name", sampled(HEALTHY, {"selu", "elu", "tanh"}))
+@pytest.mark.parametrize("name", sampled(HEALTHY, {"selu", "elu", "tanh", "sigmoid"}))
 def test_auto_keeps_the_signal(name, key):
     """Where the layers' own start loses it, but for SELU."""
     model = HEALTHY[name]

@@ -31,7 +31,7 @@ class KernelUses:
         excluded = steering(self._endings, self._parts)
         self._places = structure.residuals.number(excluded)
         self._preceded = structure.preceded()
-        self._moments = Moments(structure, self._places, self._factors())
+        self._moments = Moments(structure, self._places, self._factors(), self._inner())
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:
         """The use of a kernel or a window."""
@@ -43,11 +43,13 @@ class KernelUses:
         residual = self._places.get(node.index)
         followed = self._followed[node.output.index]
         inputs = input_sections(loops, meeting) if recurrent else ()
+        critical = self._moments.critical
         use = replace(
             draft,
             multiplier=draft.multiplier * self._endings.factors[node.index],
             entering=self._moments.entering[node.index],
             variance=self._moments.variance(node, draft),
+            centered=node.index in critical and critical[node.index].centered,
             function=division.function.name if division.function else None,
             gain=division.function.gain if division.function else None,
             residual=residual,
@@ -69,6 +71,17 @@ class KernelUses:
             index: factor
             for index, factor in self._endings.factors.items()
             if abs(factor) > 1 and (index in self._places or self._is_followed(index))
+        }
+
+    def _inner(self) -> set[int]:
+        """Contractions that a function follows, and then another contraction."""
+        return {
+            meeting.node.index
+            for meeting in self._structure.flow.meetings
+            if meeting.node.index in self._endings.by_kernel
+            and meeting.node.index not in self._places
+            and self._followed[meeting.node.output.index]
+            and self._is_followed(meeting.node.index)
         }
 
     def _is_followed(self, index: int) -> bool:
@@ -96,7 +109,10 @@ class KernelUses:
         if division.part is None and len({section.part for section in sections}) < 2:
             sections = ()
         plain = (replace(section, function=None, gain=None) for section in sections)
-        return replace(draft, part=division.part, sections=tuple(plain))
+        behind = self._structure.kernels_behind(meeting.activations)
+        variance = self._moments.of_bias(behind, draft.multiplier)
+        parts = {"part": division.part, "sections": tuple(plain)}
+        return replace(draft, variance=variance, **parts)
 
     def _ends_of_bias(self, meeting: Meeting) -> Sequence[End]:
         """The ends of the kernels that a bias is behind, those after it if any are."""

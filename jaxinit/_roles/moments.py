@@ -19,17 +19,17 @@ What holds:
   all positions were alike: an upper bound, which tokens reach that do not differ.
 - Rows of embeddings have the second moment `1 / width`, with which `auto` draws them.
 - What cannot be known counts as standard normal, as a norm would make it.
+- Where gradients would grow or vanish with depth, `critical` says what to do instead.
 """
 
-import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._roles.axes import contracted_axes
+from jaxinit._roles.critical import Critical, critical
 from jaxinit._roles.functions import FUNCTIONS, plain_params
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import (
@@ -39,79 +39,17 @@ from jaxinit._roles.primitives import (
     MOVES,
     PRODUCTS,
     REDUCTIONS,
+    RELOCATIONS,
     SUMS,
 )
 from jaxinit._roles.residual import Residuals
 from jaxinit._roles.role import Use
+from jaxinit._roles.spreads import Expression, Spread
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import is_mask, is_one_hot
 
 _MOST = 1e3  # a second moment beyond this comes of what was not understood
 _LARGEST = 40  # operations in one expression
-_GRID = np.linspace(-9.0, 9.0, 3601)
-_WEIGHTS = np.exp(-(_GRID**2) / 2) * (_GRID[1] - _GRID[0]) / math.sqrt(2 * math.pi)
-
-Expression = Any  # "z", a number, or an operation, its parameters and its operands
-
-
-class Spread:
-    """How the entries of a value are distributed.
-
-    Attributes:
-        root: number of the standard normal variable that they are made of.
-        expression: the function of it.
-        size: number of operations in that.
-    """
-
-    __slots__ = ("_found", "expression", "root", "size")
-
-    def __init__(self, root: int, expression: Expression, size: int):
-        self.root, self.expression, self.size = root, expression, size
-        self._found: tuple[float, float] | None = None
-
-    @property
-    def mean(self) -> float:
-        """Expected entry."""
-        return self._moments()[0]
-
-    @property
-    def second(self) -> float:
-        """Expected square of an entry."""
-        return self._moments()[1]
-
-    @property
-    def variance(self) -> float:
-        """Expected square of the distance from the mean."""
-        mean, second = self._moments()
-        return max(second - mean * mean, 0.0)
-
-    def _moments(self) -> tuple[float, float]:
-        if self._found is None:
-            self._found = _integrated(self.expression)
-        return self._found
-
-
-@functools.lru_cache(maxsize=2048)
-def _integrated(expression: Expression) -> tuple[float, float]:
-    """Mean and second moment; those of a standard normal if they are not finite."""
-    with np.errstate(all="ignore"):
-        values = np.asarray(_evaluated(expression, {}), float) + 0 * _GRID
-        mean, second = float(values @ _WEIGHTS), float((values * values) @ _WEIGHTS)
-    if not math.isfinite(second):
-        return 0.0, 1.0
-    return mean, second
-
-
-def _evaluated(expression: Expression, known: dict[int, Any]) -> Any:
-    if isinstance(expression, float):
-        return expression
-    if expression == "z":
-        return _GRID
-    if id(expression) not in known:
-        op, params, *operands = expression
-        values = [_evaluated(x, known) for x in operands]
-        known[id(expression)] = FUNCTIONS[op](dict(params), *values)
-    return known[id(expression)]
 
 
 class Moments:
@@ -125,6 +63,8 @@ class Moments:
             divided by the square of a number that multiplies it before a function.
         added: for the index of each sum with leaves, the second moment of the other
             side, such as what positions are added to.
+        critical: for the index of each contraction behind a function of what another
+            gives, what keeps differences, where that is not what keeps variances.
     """
 
     def __init__(
@@ -132,6 +72,7 @@ class Moments:
         structure: Structure,
         places: Mapping[int, tuple[int, int | None]],
         factors: Mapping[int, float],
+        inner: Collection[int],
     ):
         """Follows a graph, given what is found in it.
 
@@ -140,17 +81,21 @@ class Moments:
             places: for the index of each writer, its number and the total.
             factors: numbers that multiply outputs before a function, or before they are
                 added to a stream, by the index of the contraction.
+            inner: indices of the contractions that a function follows, and then
+                another contraction.
         """
         flow = self._flow = structure.flow
         self._kernels = structure.kernels
         self._attended = {x.output.index: x.value for x in structure.attentions}
-        self._places, self._factors = places, factors
+        self._places, self._factors, self._inner = places, factors, inner
         self._roots = 0
         self._unknown: set[int] = set()
+        self._outputs: set[int] = set()
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         self.entering: dict[int, float] = {}
         self.wanted: dict[int, float] = {}
         self.added: dict[int, float] = {}
+        self.critical: dict[int, Critical] = {}
         self._begins = _begins(structure.residuals)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -162,8 +107,18 @@ class Moments:
 
     def variance(self, node: Node, use: Use) -> float:
         """The variance that the entries of a kernel need."""
-        terms = use.fan_in * self.entering[node.index] * use.multiplier**2
+        known = self.critical.get(node.index)
+        second = known.second if known else self.entering[node.index]
+        terms = use.fan_in * second * use.multiplier**2
         return self.wanted[node.index] / terms if terms else 0.0
+
+    def of_bias(self, kernels: Collection[Node], multiplier: float) -> float:
+        """The variance that a bias behind some kernels needs."""
+        if len(kernels) != 1 or not multiplier:
+            return 0.0
+        (index,) = (node.index for node in kernels)
+        known = self.critical.get(index)
+        return known.bias * self.wanted[index] / multiplier**2 if known else 0.0
 
     def _normal(self, mean: float = 0.0, variance: float = 1.0) -> Spread:
         """A new variable."""
@@ -224,14 +179,34 @@ class Moments:
         if is_one_hot(data):
             self.entering[node.index] = self.wanted[node.index] = 1.0
             return self._normal(0.0, 1 / node.output.shape[-1])
-        second = self._spread(data).second
+        spread = self._spread(data)
+        second = spread.second
         self.entering[node.index] = second if second < _MOST else 1.0
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
         stream = 1.0 if begin is None else self._spread(begin).second or 1.0
         wanted = stream / (total or 1) / self._factors.get(node.index, 1.0) ** 2
         self.wanted[node.index] = wanted
-        return self._normal(0.0, wanted)
+        made = self._normal(0.0, wanted)
+        if node.index not in self._places:
+            self._outputs.add(made.root)
+        if spread.root in self._outputs and node.index not in self._places:
+            has_bias = node.index in self._inner and self._has_bias(node.output)
+            known = critical(spread, has_bias, _has_even_inputs(node, data))
+            if known:
+                self.critical[node.index] = known
+        return made
+
+    def _has_bias(self, value: Value) -> bool:
+        """Whether a leaf is added to an output before anything else."""
+        while len(value.users) == 1:
+            (node,) = value.users
+            if node.op in SUMS:
+                return any(map(self._flow.from_leaves, node.inputs))
+            if node.op not in COPIES | RELOCATIONS:
+                return False
+            value = node.output
+        return False
 
     def _contracted(self, node: Node) -> Spread:
         if node.index in self._attended:
@@ -274,7 +249,7 @@ class Moments:
                 varies *= count
             return self._normal(count * spread.mean, varies)
         if node.op in ("reduce_max", "reduce_window_max"):
-            return self._normal(*_largest(spread, count))
+            return self._normal(*spread.largest(count))
         return self._normal()
 
     def _is_mean_of_places(self, node: Node, count: int) -> bool:
@@ -359,6 +334,17 @@ class Moments:
         return self._unit()
 
 
+def _has_even_inputs(node: Node, data: Value) -> bool:
+    """Whether the inputs of each output can be two halves of equal size."""
+    if node.op == "conv_general_dilated":
+        place = node.params["dimension_numbers"].rhs_spec[1]
+        return node.inputs[1].shape[place] % 2 == 0
+    if node.op != "dot_general":
+        return False
+    axes = contracted_axes(node, node.inputs.index(data))
+    return math.prod(data.shape[i] for i in axes) % 2 == 0
+
+
 def _is_integer(value: Value) -> bool:
     return jnp.issubdtype(value.dtype, np.integer)
 
@@ -404,16 +390,3 @@ def _leads_to_root(value: Value) -> bool:
             elif node.op in COPIES or node.op in MOVES - {"carry"}:
                 pending += [(output, depth) for output in node.outputs]
     return False
-
-
-def _largest(spread: Spread, count: int) -> tuple[float, float]:
-    """Mean and variance of the largest of several independent entries."""
-    with np.errstate(all="ignore"):
-        values = np.asarray(_evaluated(spread.expression, {}), float) + 0 * _GRID
-    if not np.all(np.isfinite(values)):
-        return 0.0, 1.0
-    order = np.argsort(values)
-    shares = np.cumsum(_WEIGHTS[order]) / _WEIGHTS.sum()
-    weights = np.diff(shares**count, prepend=0.0)
-    mean = float(values[order] @ weights)
-    return mean, float(np.square(values[order] - mean) @ weights)

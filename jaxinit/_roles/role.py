@@ -86,7 +86,10 @@ class Use:
             standard normal and every kernel gives outputs of variance one.
         variance: variance that its entries need for outputs of variance one, or of
             their share of the residual stream that they are added to; of a position, a
-            quarter of the second moment of what it is added to.
+            quarter of the second moment of what it is added to; of a bias, what the
+            kernel leaves to it.
+        centered: whether the entries of a kernel must sum to zero over the inputs, for
+            what enters has a mean that would outweigh all differences, or drift.
         groups: groups of features of a convolution.
         transposed: whether it is a transposed convolution.
         multiplier: number that the leaf, or its output, is multiplied by.
@@ -119,6 +122,7 @@ class Use:
     fan_out: float = 0
     entering: float = 1.0
     variance: float = 0.0
+    centered: bool = False
     groups: int = 1
     transposed: bool = False
     multiplier: float = 1.0

@@ -128,7 +128,7 @@ class _StateKernel(Part):
 class _InputKernel(Part):
     def __call__(self, leaf: Leaf) -> bool:
         if leaf.role is not None:
-            return any(map(_has_gate, leaf.role.kernels))
+            return any(map(has_gate, leaf.role.kernels))
         own = cell(leaf)
         return own is not None and leaf.path == own.inputs.path
 
@@ -147,7 +147,8 @@ def _is_recurrent(role: Role) -> bool:
     )
 
 
-def _has_gate(use: Use) -> bool:
+def has_gate(use: Use) -> bool:
+    """Whether a kernel or bias is for gates of a recurrent cell."""
     return not GATES.isdisjoint({use.part, *(section.part for section in use.sections)})
 
 
@@ -232,7 +233,7 @@ def _remembering(leaf: Leaf) -> Initializer:
     if _is_of_state(leaf, use):
         return ones
     others = (x for role in leaf.roles.values() for x in role.uses if x.of)
-    of_state = [x for x in others if _has_gate(x) and _is_of_state(leaf, x)]
+    of_state = [x for x in others if has_gate(x) and _is_of_state(leaf, x)]
     return zeros if of_state else ones
 
 

@@ -1,27 +1,27 @@
 """A start for any model, from what it computes."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from jaxinit._roles.role import Role, Section, Use
+from jaxinit._roles.role import Role, Use
 from jaxinit._tree.leaf import Leaf, kept
 from jaxinit._tree.rules import Rules
+from jaxinit._tree.sections import by_section
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import constant, normal, ones, zeros
 from jaxinit.initializers.orthogonal_matrices import orthogonal
 from jaxinit.initializers.scaling import variance_scaling
-from jaxinit.initializers.sections import split
+from jaxinit.initializers.wrappers import mirrored
+from jaxinit.schemes._cells import has_gate, remembering
 from jaxinit.schemes.building import scheme
 from jaxinit.schemes.parts import axes
-
-_SIGMOID = 1.8462  # gain of a sigmoid to which no 1 is added
 
 
 @scheme
 def auto() -> Rules:
     """The right start for any model, read from its computation.
 
-    Every contraction gives outputs of mean 0 and variance 1. What enters a kernel has a
+    Every layer gives outputs of mean 0 and variance 1. What enters a kernel has a
     second moment `m`, which is followed through the computation: through activations
     by integrals, whatever they are called, through norms, products, pooling, averages
     and residual streams.
@@ -32,8 +32,14 @@ def auto() -> Rules:
     - the `N` kernels that write to a residual stream: the same, times `s / N`, where
       `s` is the second moment with which the stream begins, so that all branches
       together are as large as what they are added to
+    - kernel between two functions of a plain net, without norm or residual stream, if
+      gradients would grow or vanish with depth, or the signal drift: variance
+      `1 / (fan_in E[y'**2])`, `y'` the slope of the function before it, and a normal
+      bias for the rest of the variance: the edge of chaos. For GELU, SiLU, softplus
+      and sigmoid one half of the inputs has the negative entries of the other, so that
+      their mean cancels. With ReLU nothing is to be done.
     - recurrent kernel: orthogonal, each gate for itself
-    - bias 0, but 1 for the forget gate of an LSTM that does not add it by itself
+    - other biases 0, but 1 for the forget gate of an LSTM that does not add it itself
     - scale of a norm 1 (0 if the computation adds 1 to it); gate of a branch 1
     - embedding: `N(0, 1 / width)`, so that one that is the head too gives logits of
       variance 1; small rows are what Adam moves far enough
@@ -48,7 +54,9 @@ def auto() -> Rules:
 
     The nearest work is Bingham and Miikkulainen, "AutoInit: analytic signal-preserving
     weight initialization for neural networks" (2023), which follows mean and variance
-    through Keras layers by their type. Rules of variance: LeCun et al., "Efficient
+    through Keras layers by their type, from given ones of the inputs, and draws weights
+    by the second moment; its sums add variances. Edge of chaos: Schoenholz et al.,
+    "Deep information propagation" (2017). Rules of variance: LeCun et al., "Efficient
     backprop" (1998); He et al., "Delving deep into rectifiers" (2015). Residual
     kernels: Radford et al., "Language models are unsupervised multitask learners"
     (2019). Recurrent kernels: Saxe et al., "Exact solutions to the nonlinear dynamics
@@ -104,85 +112,44 @@ def _position(leaf: Leaf, role: Role) -> Initializer:
 
 def _embedding(leaf: Leaf, role: Role) -> Initializer:
     use = role.uses[0]
-    if use.part is not None:  # a learned token, or an initial state
+    if use.part is not None:  # a learned token
         return normal(1.0)
     return normal(1 / math.sqrt(use.fan_out))
 
 
 def _bias(leaf: Leaf, role: Role) -> Initializer:
-    use = role.uses[0]
-    kernels = [
-        x for path in use.of if path in leaf.roles for x in leaf.roles[path].uses
-    ]
-    if not any(kernel.recurrent for kernel in kernels):
-        return zeros
-    if any(map(_adds_one, kernels)):
-        return zeros
-    if use.part == "forget gate":
-        return ones
-    parts = [ones if x.part == "forget gate" else zeros for x in use.sections]
-    return _side_by_side(parts, use.sections) if ones in parts else zeros
+    if any(map(has_gate, role.uses)):
+        return remembering(leaf)
+    variance = role.uses[0].variance
+    return normal(math.sqrt(variance)) if variance else zeros
 
 
-def _adds_one(use: Use) -> bool:
-    """Whether a cell adds to its forget gate by itself."""
-    gates = [(x.part, x.gain) for x in (use, *use.sections)]
-    return any(
-        part == "forget gate" and gain is not None and abs(gain - _SIGMOID) > 1e-3
-        for part, gain in gates
-    )
-
-
-def _kernel(leaf: Leaf, role: Role) -> Initializer:
+def _kernel(leaf: Leaf, role: Role) -> Callable:
     use = role.kernels[0]
     if use.recurrent and len(leaf.shape) == 2:
-        sections = [section for other in role.kernels for section in other.sections]
-        return _recurrent(leaf, use, sections)
+        return by_section(_recurrent)(leaf)
     return _by_moment(leaf, use)
+
+
+def _recurrent(leaf: Leaf) -> Initializer:
+    """Orthogonal for the past, gate by gate; by moments for the inputs beside it."""
+    assert leaf.role is not None
+    use = leaf.role.kernels[0]
+    return orthogonal() if use.recurrent else _by_moment(leaf, use)
 
 
 def _by_moment(leaf: Leaf, use: Use) -> Initializer:
     """Outputs of variance one, or of their share of a residual stream."""
     along: Mapping = axes(leaf)
-    shaped = variance_scaling(1.0, "fan_in", "normal", **along).fans(leaf.shape).fan_in
-    scale = use.variance * shaped
-    return variance_scaling(scale, "fan_in", "truncated_normal", **along)
-
-
-def _recurrent(leaf: Leaf, use: Use, sections: Sequence[Section]) -> Initializer:
-    """Orthogonal for the past, gate by gate; by moments for the inputs beside it."""
-    (inside,), (outside,) = use.in_axis or (0,), use.out_axis or (1,)
-    gates = [section for section in sections if section.axis == outside]
-    whole = sum(section.size for section in gates) == leaf.shape[outside]
-    past = _repeated(orthogonal(), gates if whole else [])
-    rows = [section for section in sections if section.axis == inside]
-    if sum(section.size for section in rows) != leaf.shape[inside]:
-        return past
-    own = variance_scaling(
-        1 / use.entering, "fan_in", "truncated_normal", in_axis=inside, out_axis=outside
-    )
-    parts = [past if x.part == "recurrent" else own for x in rows]
-    return _side_by_side(parts, rows)
-
-
-def _repeated(init: Initializer, sections: Sequence[Section]) -> Initializer:
-    """An initializer for each of several sections."""
-    if len(sections) < 2:
-        return init
-    return _side_by_side([init] * len(sections), sections)
-
-
-def _side_by_side(
-    parts: Sequence[Initializer], sections: Sequence[Section]
-) -> Initializer:
-    """An initializer for each section of an axis, in the order in which they lie."""
-    runs = sorted(
-        (block, part)
-        for section, part in zip(sections, range(len(parts)), strict=True)
-        for block in section.blocks
-    )
-    sizes = tuple(stop - start for (start, stop), _ in runs)
-    return split(tuple(parts[i] for _, i in runs), sizes, sections[0].axis)
+    shape = list(leaf.shape)
+    even = (axis for axis in use.in_axis if shape[axis] % 2 == 0)
+    half = next(even, None) if use.centered else None
+    if half is not None:
+        shape[half] //= 2
+    shaped = variance_scaling(1.0, "fan_in", "normal", **along).fans(tuple(shape))
+    scale = use.variance * shaped.fan_in
+    made = variance_scaling(scale, "fan_in", "truncated_normal", **along)
+    return made if half is None else mirrored(made, axis=half)
 
 
 _BY_KIND: dict[str, Callable[[Leaf, Role], Callable]] = {
