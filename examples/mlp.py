@@ -106,20 +106,20 @@ def on_xor(start: jaxinit.Initializer, seeds: int = 8, steps: int = 500):
 def main(arguments: Sequence[str] = ()) -> None:
     """Trains on digits and on XOR, and prints what came out."""
     given = training.options(arguments, __doc__, steps=400)
-    curves = {}
+    digits, xor = {}, {}
     print(f"{'digits':<14}{'initializer':<20}{'loss':>7}{'held-out accuracy':>20}")
     for name in ACTIVATIONS:
         losses, accuracy = on_digits(name, given.steps, jax.random.key(given.seed))
         init = jaxinit.for_activation(name).initializer
         print(f"{name:<14}{init!r:<20}{losses[-20:].mean():>7.3f}{accuracy:>20.1%}")
-        curves[name] = losses
+        digits[name] = losses
     print(f"\n{'XOR':<34}{'loss':>7}{'worst accuracy of 8':>20}")
     for name, start in STARTS.items():
         losses, accuracies = on_xor(start)
         print(f"{name:<34}{losses[:, -1].mean():>7.3f}{accuracies.min():>20.0%}")
-        curves[f"XOR, {name}"] = losses.mean(0)
+        xor[f"XOR, {name}"] = losses.mean(0)
     if given.picture:
-        training.curves(given.picture, curves)
+        training.curves(given.picture, digits, xor)
 
 
 if __name__ == "__main__":
