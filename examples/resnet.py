@@ -1,26 +1,30 @@
 """ResNet-18 to ResNet-152 in Flax Linen, initialised for training from scratch.
 
-    python examples/resnet.py
+    python -m examples.resnet --picture resnet.png
+    python -m examples.resnet --count resnet50
     python -m jaxinit init examples.resnet:resnet50
 
 Convolutions are He normal in fan-out mode, N(0, 2 / fan_out) and not truncated. The
 last BatchNorm of every residual block starts with scale zero, so that each block is
 the identity at first; the classifier is N(0, 0.01) with bias zero. The stride of a
-bottleneck is in its 3x3 convolution (version 1.5).
+bottleneck is in its 3x3 convolution (version 1.5). That is `schemes.zero_gamma()`, by
+which a small one is initialised here and trained on digits.
 
 He et al., "Delving Deep into Rectifiers" (2015) and "Deep Residual Learning for Image
 Recognition" (2016); Goyal et al., "Accurate, Large Minibatch SGD" (2017) for the zero
 scale and the classifier.
 """
 
+import sys
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-import jaxinit
-from jaxinit import normal, ones, variance_scaling, zeros
+import jaxinit.linen
+from examples import training
+from jaxinit import normal, ones, schemes, variance_scaling, zeros
 
 he_fan_out = variance_scaling(2.0, "fan_out", "normal")
 
@@ -90,17 +94,25 @@ def shortcut(x, shape: Sequence[int], stride: int, train: bool):
 
 
 class ResNet(nn.Module):
-    """Images (batch, height, width, 3) to logits (batch, classes)."""
+    """Images (batch, height, width, channels) to logits (batch, classes).
+
+    Small images are not shrunk before the first block: `shrink=False`, as the paper's
+    networks for CIFAR-10 do.
+    """
 
     stages: Sequence[int] = (3, 4, 6, 3)
     block: type[nn.Module] = Bottleneck
     classes: int = 1000
     width: int = 64
+    shrink: bool = True
 
     @nn.compact
     def __call__(self, images, train: bool = False):
-        x = nn.relu(norm("bn1", train)(conv(self.width, 7, "conv1", 2)(images)))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        size, stride = (7, 2) if self.shrink else (3, 1)
+        x = conv(self.width, size, "conv1", stride)(images)
+        x = nn.relu(norm("bn1", train)(x))
+        if self.shrink:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for i, depth in enumerate(self.stages):
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
@@ -150,14 +162,43 @@ def resnet152(key):
     return init(RESNET152, key)
 
 
-def main():
-    variables = jaxinit.jit(resnet50)(jax.random.key(0))
-    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
-    logits = jax.jit(RESNET50.apply)(variables, images)
-    print(f"ResNet-50: {count:,} parameters, logits {logits.shape}")
-    print(f"standard deviation of the logits: {jnp.std(logits):.3f}")
+SMALL = ResNet((1, 1, 1), BasicBlock, classes=10, width=8, shrink=False)
+PUBLISHED = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+}
+
+
+def published(name: str) -> str:
+    """A line with the number of parameters of a published size."""
+    init = globals()[name]
+    return training.published(name, lambda key: init(key)["params"], PUBLISHED[name])
+
+
+def learn(model: ResNet, steps: int, key) -> training.Learned:
+    """Trains a model on digits, from the scheme."""
+    scheme, x = schemes.zero_gamma(), jnp.zeros((2, 8, 8, 1))
+    variables = jaxinit.linen.init(model, key, x, scheme=scheme)
+    params = variables.pop("params")
+    training.checked(params, scheme, jaxinit.linen.roles(model, x))
+    calls = training.linen_calls(model, train=True)
+    return training.on_digits(*calls, params, variables, steps=steps, key=key)
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    """Trains a small ResNet on digits, and prints what came out."""
+    given = training.options(arguments, __doc__, steps=120, sizes=list(PUBLISHED))
+    if given.count:
+        print(published(given.count))
+        return
+    learned = learn(SMALL, given.steps, jax.random.key(given.seed))
+    print(f"ResNet on digits: {learned}")
+    if given.picture:
+        training.curves(given.picture, {"ResNet on digits": learned.losses})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
