@@ -15,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxinit
-from jaxinit import PlanError, Rules, fingerprint, init_missing, init_tree, plan, reinit
+from jaxinit import (
+    PlanError,
+    Rules,
+    fingerprint,
+    init_missing,
+    init_tree,
+    plan,
+    reinit,
+    schemes,
+)
 
 KEY = jax.random.key(0)
 RULES = {
@@ -277,6 +286,13 @@ def test_a_constructed_collision_is_refused(monkeypatch):
     monkeypatch.setattr("jaxinit._tree.paths.path_words", lambda path: (0, len(path)))
     with pytest.raises(PlanError, match=r"bias and kernel: .* same key"):
         plan(dense(2, 2), RULES, allow_unused=list(RULES))
+
+
+def test_rules_of_ones_own_take_over_a_part_of_a_scheme():
+    head = schemes.parts.HEAD
+    own = jaxinit.Rules({head: jaxinit.ones}) | schemes.zero_gamma()
+    assert dict(own.items())[head] == jaxinit.ones
+    assert len(own) == len(schemes.zero_gamma())
 
 
 @pytest.mark.parametrize(

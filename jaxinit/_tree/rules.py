@@ -176,10 +176,14 @@ class Rules(Patterns):
         return _independent_std(whole, leaf) == _independent_std(whole, end.leaf)
 
     def __or__(self, other: "Rules | Mapping[Any, Any]") -> "Rules":
-        """These rules, and the others for leaves that none of these matches."""
+        """These rules, and the others for leaves that none of these matches.
+
+        A pattern that both have is that of these, such as a part of a scheme.
+        """
         other = Rules(other)
+        rest = [(x, value) for x, value in other.items() if x not in self.patterns]
         both = Rules(
-            [*self.items(), *other.items()],
+            [*self.items(), *rest],
             required=[*self.required, *other.required],
             name=" | ".join(filter(None, (self.name, other.name))) or None,
         )
