@@ -81,7 +81,9 @@ def best_rate(held: np.ndarray) -> int:
     return min(range(len(medians)), key=lambda i: (medians[i], np.isinf(held[i]).sum()))
 
 
-def differences(held: np.ndarray, worst: float | None) -> tuple[int, list[float] | None]:
+def differences(
+    held: np.ndarray, worst: float | None
+) -> tuple[int, list[float] | None]:
     """The best scheme, and whether others differ from it beyond chance.
 
     A paired t-test over seeds (`scipy.stats.ttest_rel`) of the loss on what is held

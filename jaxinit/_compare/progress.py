@@ -35,8 +35,13 @@ def telling(progress: Any) -> Iterator[Tell]:
 def _bar() -> Iterator[Tell]:
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress
-        from rich.progress import TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "progress=True draws with rich: pip install 'jaxinit[cli]'", name=error.name

@@ -11,7 +11,7 @@ import numpy as np
 from jaxinit._basics.table import Table, Tabular
 from jaxinit._compare.judging import FEWEST, LEVEL, Spread
 from jaxinit._signal.layer import LayerSignal
-from jaxinit._signal.verdict import repeated
+from jaxinit._signal.verdict import by_depth
 from jaxinit.signal import Signal
 
 
@@ -61,10 +61,7 @@ class SchemeResult:
     @property
     def depths(self) -> list[LayerSignal]:
         """The blocks of the model, or all its layers, without their inputs."""
-        layers = self.signal.layers
-        blocks = [layer for group in repeated(layers) for layer in group]
-        chosen = [layer for layer in layers if not blocks or layer in blocks]
-        return [layer for layer in chosen if layer.kind != "input"]
+        return by_depth(self.signal.layers)
 
     def as_row(self) -> dict[str, Any]:
         """It as plain data: None stands for numbers that are not finite."""
@@ -194,7 +191,9 @@ class Comparison(Tabular):
         rows = list(zip(*columns.values(), strict=True))
         left = [i for i, title in enumerate(columns) if title in ("scheme", "at start")]
         marks = {
-            i: mark for i, x in enumerate(self.schemes) if (mark := _mark(x, self.seeds))
+            i: mark
+            for i, x in enumerate(self.schemes)
+            if (mark := _mark(x, self.seeds))
         }
         return Table(list(columns), rows, left, self.notes, marks)
 

@@ -130,9 +130,7 @@ class Study:
             for keys in self.keys:
                 params, state = self._start(name, keys)
                 for rate in self.rates:
-                    yield Run(
-                        params, state, None, np.float32(rate), keys[1], keys[2]
-                    )
+                    yield Run(params, state, None, np.float32(rate), keys[1], keys[2])
 
     def _finished(
         self, progress: Progress, runs: int, size: int
@@ -147,9 +145,7 @@ class Study:
         names, steps = list(self.plans), self.trainer.steps
         count = progress.runs // self._each
         if count:
-            joined = Outcome(
-                *map(np.concatenate, zip(*progress.outcomes, strict=True))
-            )
+            joined = Outcome(*map(np.concatenate, zip(*progress.outcomes, strict=True)))
             kept = Outcome(*(x[: count * self._each] for x in joined))
             return names[:count], kept, steps
         if progress.partial is None or size < runs:

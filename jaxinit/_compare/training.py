@@ -172,10 +172,14 @@ class Trainer:
     def bytes_of(self, run: Run) -> int:
         """Size of all arrays that a step of a run makes: an estimate from above."""
         shapes = jax.tree.map(_shape, run)
-        slots = jax.eval_shape(lambda run: self.optimizer(run.rate).init(run.params), shapes)
+        slots = jax.eval_shape(
+            lambda run: self.optimizer(run.rate).init(run.params), shapes
+        )
         shapes = shapes._replace(slots=slots)
         data = jax.tree.map(_shape, self.data.arrays)
-        traced = jax.make_jaxpr(self.step)(shapes, data, jax.ShapeDtypeStruct((), "int32"))
+        traced = jax.make_jaxpr(self.step)(
+            shapes, data, jax.ShapeDtypeStruct((), "int32")
+        )
         made = [out.aval for eqn in traced.eqns for out in eqn.outvars]
         return sum(_bytes(x) for x in (*made, *jax.tree.leaves(shapes)))
 
