@@ -1,4 +1,4 @@
-"""The command line: `python -m jaxinit init module:name`, `roles`, `signal`, `compare`."""
+"""The command line: `python -m jaxinit init module:name` and other commands."""
 
 import argparse
 import contextlib

@@ -6,8 +6,8 @@ from typing import Any
 
 from flax import linen as nn
 
-from jaxinit import linen
 from jaxinit._compare.models import switched
+from jaxinit.linen import init, roles
 from jaxinit.signal import propagate
 
 
@@ -21,12 +21,12 @@ class LinenModel:
     keeps = True
 
     def own(self, key):
-        variables = linen.init(self.module, key, *self.inputs, **self._options(True))
+        variables = init(self.module, key, *self.inputs, **self._options(True))
         state = {name: tree for name, tree in variables.items() if name != "params"}
         return variables.get("params", {}), state
 
     def roles(self):
-        return linen.roles(self.module, *self.inputs, **self._options(True))
+        return roles(self.module, *self.inputs, **self._options(True))
 
     def call(self, params, state, x, key, train):
         outputs, changed = self.module.apply(

@@ -57,23 +57,23 @@ def chosen(loss: Any, y: Any) -> Loss:
         return cross_entropy if is_labels(y) else squared_error
     if isinstance(loss, str) and loss not in LOSSES:
         raise ValueError(unknown("loss", loss, LOSSES))
-    loss = LOSSES.get(loss, loss) if isinstance(loss, str) else loss
-    if not callable(loss):
+    found: Any = LOSSES.get(loss) if isinstance(loss, str) else loss
+    if not callable(found):
         raise TypeError(
             f"loss must be a function of the model's outputs and y that returns a "
             f"number, or one of {', '.join(LOSSES)}, got {loss!r}."
         )
-    if loss is cross_entropy and not is_labels(y):
+    if found is cross_entropy and not is_labels(y):
         raise ValueError(
             "cross_entropy takes integer labels y, one array of them, got "
             f"{described(y)}."
         )
-    if loss is squared_error and is_labels(y):
+    if found is squared_error and is_labels(y):
         raise ValueError(
             f"squared_error takes floating-point targets y, got {described(y)}: "
             "integers are labels of classes."
         )
-    return loss
+    return found  # pyright: ignore - a function of the user
 
 
 def is_labels(y: Any) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxinit import nnx as door
 from jaxinit._compare.models import switched
+from jaxinit.nnx import create, roles
 from jaxinit.signal import propagate
 
 
@@ -23,7 +23,7 @@ class NNXModel:
     keeps = True
 
     def own(self, key):
-        _, params, state = nnx.split(door.create(self.make, key), nnx.Param, ...)
+        _, params, state = nnx.split(create(self.make, key), nnx.Param, ...)
         return params, state
 
     @functools.cached_property
@@ -37,7 +37,7 @@ class NNXModel:
         made = nnx.eval_shape(lambda: self.make(nnx.Rngs(jax.random.key(0))))
         made.train()
         options = switched(type(made).__call__, self.options, True)
-        return door.roles(made, *self.inputs, **options)
+        return roles(made, *self.inputs, **options)
 
     def call(self, params, state, x, key, train):
         module, options = self._whole(params, state, train)

@@ -17,13 +17,13 @@ def telling(progress: Any) -> Iterator[Tell]:
     Raises:
         TypeError: if it is none of these.
     """
-    if callable(progress):
-        yield progress
-    elif progress is True:
+    if progress is True:
         with _bar() as tell:
             yield tell
     elif progress is False:
         yield lambda done, total: None
+    elif callable(progress):
+        yield progress  # pyright: ignore - whatever it returns
     else:
         raise TypeError(
             "progress must be True, False, or a function of the steps that are done "

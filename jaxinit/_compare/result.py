@@ -153,6 +153,10 @@ class Comparison(Tabular):
             f"{len(self.learning_rates)} learning "
             f"rate{'s' * (len(self.learning_rates) > 1)}"
         ]
+        notes.append(
+            "at the start, std from the first layer to the last, gradient back from "
+            "the last to the first"
+        )
         if self.threshold is not None:
             notes.append(f"steps: until the loss of training is {self.threshold:.3g}")
         if self.chance_accuracy is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxinit._compare.models import Trainable
 from jaxinit._tree.leaf import Leaf, kept
 from jaxinit._tree.plan import Plan, PlanError, model_plan
-from jaxinit._tree.rules import Patterns, Rules, is_factory, is_initializer
+from jaxinit._tree.rules import Rules, is_factory, is_initializer
 from jaxinit.initializers.basic import ones, zeros
 from jaxinit.schemes.parts import BIAS, KERNEL, SCALE, axes
 
@@ -40,7 +40,7 @@ def _is_name(name: Any) -> bool:
 def _scheme(name: str, value: Any) -> Any:
     if value is None or is_initializer(value):
         return value
-    if isinstance(value, Mapping | Patterns):
+    if isinstance(value, Mapping | Rules):
         return Rules(value)
     hint = ""
     if is_factory(value) or callable(value):
@@ -52,7 +52,7 @@ def _scheme(name: str, value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class along:
+class along:  # noqa: N801 - used, and therefore spelled, as a function
     """One initializer, along the axes of each kernel unless axes were given to it."""
 
     init: Any
@@ -93,8 +93,8 @@ def _rules(scheme: Any, keeps: bool) -> Rules:
     """Rules, or those of one initializer: all else is left to the model."""
     if isinstance(scheme, Rules):
         return scheme
-    others = {_any: kept} if keeps else {SCALE: ones}
-    rules = {KERNEL: along(scheme), BIAS: zeros, **others}
+    rules = [(KERNEL, along(scheme)), (BIAS, zeros)]
+    rules.append((_any, kept) if keeps else (SCALE, ones))
     return Rules(rules, required=[KERNEL])
 
 

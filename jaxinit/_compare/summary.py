@@ -53,7 +53,12 @@ class Yardstick:
         return cls(threshold, held, *losses.chance_accuracy(data.held_y))
 
     def at_chance(self, held: np.ndarray, accuracies: np.ndarray) -> np.ndarray | None:
-        """Which runs are no better on held-out data than a constant; None if unknown."""
+        """Which runs are no better on held-out data than a constant; None if unknown.
+
+        Args:
+            held: loss of each run on held-out data.
+            accuracies: accuracy of each.
+        """
         if self.accuracy is not None:
             return accuracies <= self.accuracy + self.error
         if self.loss is not None:

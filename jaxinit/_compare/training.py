@@ -101,11 +101,10 @@ class Trainer:
     @functools.cached_property
     def begin(self) -> Callable[[Run], Run]:
         """Program that fills in the state of the optimizer."""
+        return jax.jit(jax.vmap(self._begun))
 
-        def begin(run):
-            return run._replace(slots=self.optimizer(run.rate).init(run.params))
-
-        return jax.jit(jax.vmap(begin))
+    def _begun(self, run: Run) -> Run:
+        return run._replace(slots=self.optimizer(run.rate).init(run.params))
 
     @functools.cached_property
     def advance(self) -> Callable[..., tuple[Run, Outcome]]:
@@ -172,14 +171,10 @@ class Trainer:
     def bytes_of(self, run: Run) -> int:
         """Size of all arrays that a step of a run makes: an estimate from above."""
         shapes = jax.tree.map(_shape, run)
-        slots = jax.eval_shape(
-            lambda run: self.optimizer(run.rate).init(run.params), shapes
-        )
-        shapes = shapes._replace(slots=slots)
+        shapes = jax.eval_shape(self._begun, shapes)
         data = jax.tree.map(_shape, self.data.arrays)
-        traced = jax.make_jaxpr(self.step)(
-            shapes, data, jax.ShapeDtypeStruct((), "int32")
-        )
+        place = jax.ShapeDtypeStruct((), "int32")
+        traced = jax.make_jaxpr(self.step)(shapes, data, place)
         made = [out.aval for eqn in traced.eqns for out in eqn.outvars]
         return sum(_bytes(x) for x in (*made, *jax.tree.leaves(shapes)))
 
@@ -303,11 +298,12 @@ def _train_chunk(
 
 
 def _joined(pieces: Sequence[Outcome], steps: int) -> Outcome:
-    return Outcome(
-        *(
-            np.concatenate(column, 1)[:, :steps]
-            for column in list(zip(*pieces, strict=True))[:2]
-        ),
-        pieces[-1].held_loss,
-        pieces[-1].held_accuracy,
+    """The outcome of runs from what each piece of their steps gave."""
+
+    def whole(arrays):
+        return np.concatenate(list(arrays), 1)[:, :steps]
+
+    return pieces[-1]._replace(
+        losses=whole(piece.losses for piece in pieces),
+        accuracies=whole(piece.accuracies for piece in pieces),
     )
