@@ -25,6 +25,7 @@ from jaxinit._cli.errors import (
     writing,
 )
 from jaxinit._cli.target import load, one_line, uncalled
+from jaxinit._tree.problems import PlanError
 
 _DATA = ("digits", "breast_cancer", "wine", "xor", "copy", "adding")
 _MOST = 7  # schemes in a picture
@@ -175,6 +176,9 @@ def _finished(
         return compare(), False
     except interrupted as stopped:
         return stopped.result, True  # pyright: ignore - its attribute
+    except PlanError as error:
+        lines = "; ".join(line.strip() for line in str(error).splitlines())
+        raise UsageError(f"--schemes: {lines}") from error
 
 
 def _schemes(text: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Data:
     @property
     def held_y(self) -> Any:
         """The targets that are held out, in the host's memory."""
-        return jax.tree.map(np.asarray, self.held[1])
+        return _rows(self.held[1])
 
 
 def opened(data: Any, batch_size: int, key: jax.Array) -> Data:
@@ -155,9 +155,12 @@ def _made(make: Callable[[jax.Array], Any], key: jax.Array) -> Data:
             f"{described(jax.eval_shape(make, key))}."
         )
     held = jax.jit(jax.vmap(make))(jax.random.split(key, _MADE))
-    return Data(
-        lambda _, key: make(key), None, tuple(held), jax.tree.map(np.asarray, held[1])
-    )
+    return Data(lambda _, key: make(key), None, tuple(held), _rows(held[1]))
+
+
+def _rows(pieces: Any) -> Any:
+    """Pieces one after the other, in the host's memory."""
+    return jax.tree.map(lambda x: np.concatenate(np.asarray(x)), pieces)
 
 
 def _is_pair(value: Any) -> bool:

@@ -37,8 +37,8 @@ def spread(values: Sequence[float] | np.ndarray) -> Spread:
 def _quantile(ordered: Sequence[float], share: float) -> float:
     place = share * (len(ordered) - 1)
     below, part = math.floor(place), place % 1
-    low = ordered[below]
-    return low if not part else low + part * (ordered[below + 1] - low)
+    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
+    return low if not part or low == high else low + part * (high - low)
 
 
 def smoothed(losses: np.ndarray) -> np.ndarray:
@@ -52,16 +52,15 @@ def smoothed(losses: np.ndarray) -> np.ndarray:
 
 
 def have_diverged(losses: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Which runs diverged: a loss is not finite, or grew to ten times the first ones.
+    """Which runs diverged: a loss is not finite, or grew to ten times the first one.
 
     Args:
         losses: loss of each step, along the last axis.
         held: loss on what is held out, at the end; the axes before.
     """
     means = smoothed(losses)
-    start = means[..., min(WINDOW, means.shape[-1]) - 1]
     finite = np.isfinite(losses).all(-1) & np.isfinite(held)
-    return ~finite | (means[..., -1] > _GREW * np.abs(start))
+    return ~finite | (means[..., -1] > _GREW * np.abs(losses[..., 0]))
 
 
 def steps_to(threshold: float, losses: np.ndarray) -> np.ndarray:
@@ -109,19 +108,15 @@ def differences(
     limits = [*held[np.isfinite(held)], *([] if worst is None else [worst])]
     capped = np.where(np.isfinite(held), held, max(limits, default=0.0))
     pairs = list(itertools.combinations(range(len(held)), 2))
-    adjusted = holm([paired(capped[i], capped[j]) for i, j in pairs])
+    first, second = np.array(pairs, int).reshape(-1, 2).T
+    adjusted = holm(paired(capped[first], capped[second]))
     found = dict(zip(pairs, adjusted, strict=True))
-    others = (tuple(sorted((best, i))) for i in range(len(held)))
+    others = ((min(best, i), max(best, i)) for i in range(len(held)))
     return best, [1.0 if i == j else found[i, j] for i, j in others]
 
 
-def paired(a: np.ndarray, b: np.ndarray) -> float:
-    """The p-value of a paired t-test; 1 for equal numbers."""
-    difference = a - b
-    if not difference.any():
-        return 1.0
-    if np.ptp(difference) == 0:  # as certain as can be, and scipy divides by zero
-        return 0.0
+def paired(a: np.ndarray, b: np.ndarray) -> list[float]:
+    """The p-value of a paired t-test for each row; 1 for equal rows."""
     try:
         from scipy.stats import ttest_rel
     except ModuleNotFoundError as error:
@@ -130,7 +125,12 @@ def paired(a: np.ndarray, b: np.ndarray) -> float:
             "'jaxinit[compare]'",
             name=error.name,
         ) from error
-    return float(ttest_rel(a, b).pvalue)
+    difference = a - b
+    # Where all differences are equal, scipy divides by zero.
+    p = np.where(difference.any(1), 0.0, 1.0)
+    varies = np.ptp(difference, 1) > 0
+    p[varies] = ttest_rel(a[varies], b[varies], axis=1).pvalue
+    return p.tolist()
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -1,6 +1,7 @@
 """Schemes by name, as one would write them in Python: `normal(0.01)`."""
 
 import ast
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -52,7 +53,7 @@ def scheme(text: str) -> Any:
         settings = {**_by_position(name, maker, given), **settings}
         return from_config({"version": 1, "scheme": name, **settings})
     if name not in _names():
-        raise ValueError(unknown("scheme", name, [*_names(), *_schemes(), OWN]))
+        raise ValueError(_unknown(name))
     own: Any = getattr(initializers, name, None)
     return get(name, **_by_position(name, own, given), **settings)
 
@@ -75,6 +76,16 @@ def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
             "such as normal(0.01)."
         ) from None
     return tree.func.id, given, settings
+
+
+def _unknown(name: str) -> str:
+    known = [*_names(), *_schemes(), OWN]
+    if difflib.get_close_matches(name, known):
+        return unknown("scheme", name, known)
+    return (
+        f"unknown scheme {name!r}; dir(jaxinit) and dir(jaxinit.schemes) list them, "
+        f"and {OWN!r} is the model's own initialization."
+    )
 
 
 def _by_position(
