@@ -43,8 +43,8 @@ def scheme(text: str) -> Any:
         ValueError: if the text is no such call, or the name is unknown.
         TypeError: if an argument is unknown or missing.
 
-    >>> scheme("normal(0.01)"), scheme("gpt2(layers=12)")
-    (normal(stddev=0.01), gpt2(layers=12))
+    >>> scheme("normal(0.02)"), scheme("gpt2(layers=12)")
+    (normal(stddev=0.02), gpt2(layers=12))
     """
     name, given, settings = _call(text)
     if text == OWN:
