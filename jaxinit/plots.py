@@ -17,7 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from jaxinit._signal.verdict import repeated
+from jaxinit._compare.judging import smoothed, spread
+from jaxinit._compare.result import Comparison
+from jaxinit._signal.verdict import by_depth
 from jaxinit.initializers.base import Initializer
 from jaxinit.laws import Law
 from jaxinit.laws.rounded import cell
@@ -60,6 +62,7 @@ def _check(name: str, value: Any, kind: type) -> None:
 _WHAT: dict[type, str] = {
     Figure: "a matplotlib figure, as the functions of this module return",
     Signal: "what signal.propagate returns",
+    Comparison: "what compare.compare returns",
     Mapping: "a signal, or a mapping of names to signals",
     Sequence: "what signal.predict returns",
     PredictedLayer: "what signal.predict returns",
@@ -165,7 +168,7 @@ def depth(
     panels = figure.subplots(1, 2)
     for axes, what in zip(panels, ("std", "gradient_std"), strict=True):
         curves = {
-            name: [getattr(layer, what) for layer in _by_depth(signal)]
+            name: [getattr(layer, what) for layer in by_depth(signal.layers)]
             for name, signal in named.items()
         }
         expected = {
@@ -205,13 +208,6 @@ def _add_legend(figure: Figure, lines: Sequence[Line2D]) -> None:
         legend.remove()
 
 
-def _by_depth(signal: Signal) -> list[LayerSignal]:
-    """The blocks of a model, or all layers if it has none; without their inputs."""
-    blocks = {layer for group in repeated(signal.layers) for layer in group}
-    chosen = [layer for layer in signal.layers if not blocks or layer in blocks]
-    return [layer for layer in chosen if layer.kind != "input"]
-
-
 def _check_schemes(named: Mapping[str, Signal], predictions: Mapping[str, Any]) -> None:
     if not 0 < len(named) <= len(_COLORS):
         raise ValueError(
@@ -228,10 +224,10 @@ def _check_schemes(named: Mapping[str, Signal], predictions: Mapping[str, Any]) 
         _check(f"predictions[{name!r}]", layers, Sequence)
         for layer in layers:
             _check(f"predictions[{name!r}]", layer, PredictedLayer)
-        if len(layers) != len(_by_depth(named[name])):
+        if len(layers) != len(by_depth(named[name].layers)):
             raise ValueError(
                 f"predictions[{name!r}] has {len(layers)} layers, the signal "
-                f"{len(_by_depth(named[name]))}."
+                f"{len(by_depth(named[name].layers))}."
             )
 
 
@@ -302,6 +298,73 @@ def _power_of_ten(value: float, _: float) -> str:
     digit, exponent = f"{value:.0e}".split("e")
     factor = "" if digit == "1" else rf"{digit}\times"
     return f"${factor}10^{{{int(exponent)}}}$"
+
+
+def compare(result: Comparison, title: str = "Loss of training") -> Figure:
+    """Loss of training by step, for each scheme, with bands over seeds.
+
+    Args:
+        result: what `compare.compare` returned, of at most seven schemes.
+        title: title of the figure.
+
+    Returns:
+        The figure. Lines are medians over seeds of the mean loss of ten steps, at the
+        best learning rate of each scheme, on a log axis if all are positive; bands go
+        from the lower to the upper quartile. A line ends where half of the runs have
+        diverged; a thin dashed line is the loss of the best constant.
+
+    Raises:
+        TypeError: if `result` is not a comparison.
+        ValueError: if there are more schemes than colours.
+    """
+    _check("result", result, Comparison)
+    if len(result.schemes) > len(_COLORS):
+        raise ValueError(
+            f"result must have at most {len(_COLORS)} schemes, as many as there are "
+            f"colours that everyone can tell apart, got {len(result.schemes)}."
+        )
+    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    axes = figure.subplots()
+    _bare(axes)
+    styles = zip(_COLORS, _MARKERS, strict=True)
+    lines = []
+    for scheme, (color, marker) in zip(result.schemes, styles, strict=False):
+        low, middle, high = _bands(scheme.losses)
+        places = np.arange(1, len(middle) + 1)
+        axes.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
+        every = max(1, len(middle) // 10)
+        lines += axes.plot(
+            places,
+            middle,
+            color=color,
+            marker=marker,
+            markersize=4,
+            markevery=every,
+            linewidth=1.2,
+            label=scheme.scheme,
+        )
+    if result.chance_loss is not None:
+        axes.axhline(result.chance_loss, color="0.5", linewidth=0.8, linestyle="--")
+        end = (1, result.chance_loss)
+        where = axes.get_yaxis_transform()
+        style: dict[str, Any] = {"size": "x-small", "color": "0.3", "ha": "right"}
+        axes.text(*end, "by chance", transform=where, va="bottom", **style)
+    if all(np.nanmin(line.get_ydata(), initial=1) > 0 for line in lines):
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.set_title(title, loc="left", size="medium")
+    _add_legend(figure, lines)
+    return figure
+
+
+def _bands(losses: np.ndarray) -> np.ndarray:
+    """Quartiles over seeds of smoothed losses, (3, steps); NaN where they diverged."""
+    means = smoothed(losses)
+    means = np.sort(np.where(np.isfinite(means), means, np.inf), 0)
+    spreads = map(spread, means.T)
+    bands = np.array([(x.low, x.median, x.high) for x in spreads]).T
+    return np.where(np.isfinite(bands), bands, np.nan)
 
 
 def weights(

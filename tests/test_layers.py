@@ -30,6 +30,8 @@ ROOMS = (
     "data_dependent",
     "stats",
     "testing",
+    "_compare",
+    "compare",
     "_rows",
     "report",
     "plots",
@@ -40,15 +42,20 @@ ROOMS = (
 # Only these rooms, or files of one, may import these packages; all may import jax,
 # numpy and the rest of what comes with Python.
 GUESTS = {
-    "flax": {"linen", "nnx", "_signal.linen", "_signal.nnx"},
-    "rich": {"report", "cli"},
+    "flax": {
+        "linen",
+        "nnx",
+        *(f"{x}.{y}" for x in ("_signal", "_compare") for y in ("linen", "nnx")),
+    },
+    "rich": {"report", "cli", "_compare.progress"},
     "chex": {"testing"},
-    "scipy": {"laws", "_arrays", "initializers", "_roles", "stats"},
+    "scipy": {"laws", "_arrays", "initializers", "_roles", "stats", "_compare"},
     "matplotlib": {"plots"},
     "orbax": {"_cli.checkpoint"},
     "tensorstore": {"_cli.checkpoint"},
     "safetensors": {"_cli.checkpoint"},
-    "optax": {"schemes.mup"},
+    "optax": {"schemes.mup", "_compare.training"},
+    "sklearn": {"_compare.datasets"},
 }
 EVERYWHERE = {"jax", "numpy", *sys.stdlib_module_names}
 

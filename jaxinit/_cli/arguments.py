@@ -46,6 +46,11 @@ def add_call(parser: argparse.ArgumentParser, what: str, **options: Any) -> None
         help=f"{what}; once per argument",
         **options,
     )
+    add_keywords(parser)
+
+
+def add_keywords(parser: argparse.ArgumentParser) -> None:
+    """Adds `--arg`."""
     parser.add_argument(
         "--arg",
         dest="keywords",

@@ -167,20 +167,41 @@ def roles_of(
     Raises:
         TargetError: if `target` is no model, or does not take these arguments.
     """
-    target = _owner(target)
-    if _has_init_and_apply(target):
+    module, options = uncalled(target, keywords)
+    if _has_init_and_apply(module):
         from jaxinit.linen import roles
 
-        module, options = _linen_module(target, keywords)
         _check_call(module, inputs, options)
         return roles(module, *inputs, **options)
+    from jaxinit.nnx import roles
+
+    return roles(module, *inputs, **options)
+
+
+def uncalled(
+    target: Any, keywords: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Any, dict[str, Any]]:
+    """A model without its parameters, and keyword arguments of its call.
+
+    Args:
+        target: as in `model`.
+        keywords: as in `model`.
+
+    Returns:
+        A Flax Linen module, or a function of rngs that makes a Flax NNX module; and the
+        keyword arguments for the call.
+
+    Raises:
+        TargetError: if `target` is none of these, or does not take these arguments.
+    """
+    target = _owner(target)
+    if _has_init_and_apply(target):
+        return _linen_module(target, keywords)
     _refuse_drawn(target)
     if callable(target) and "rngs" in _signature(target).parameters:
-        from jaxinit.nnx import roles
-
         own, options = _divided(target, keywords)
         _check_constructor(target, own)
-        return roles(lambda rngs: target(rngs=rngs, **own), *inputs, **options)
+        return lambda rngs: target(rngs=rngs, **own), options
     raise _no_model(target)
 
 

@@ -149,6 +149,13 @@ def repeated(layers: Sequence[LayerSignal]) -> list[list[LayerSignal]]:
     return [group for name, group in deep.items() if name.count("/") == outermost]
 
 
+def by_depth(layers: Sequence[LayerSignal]) -> list[LayerSignal]:
+    """The blocks of a model, or all layers if it has none; without their inputs."""
+    blocks = [layer for group in repeated(layers) for layer in group]
+    chosen = [layer for layer in layers if not blocks or layer in blocks]
+    return [layer for layer in chosen if layer.kind != "input"]
+
+
 def _rectified(layers: Sequence[LayerSignal]) -> bool:
     """Whether the model seems to use ReLU: many layers have zeros for about half."""
     return 3 * sum(0.2 < layer.zero < 0.8 for layer in layers) >= len(layers)

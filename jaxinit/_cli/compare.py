@@ -1,0 +1,268 @@
+"""The command `jaxinit compare module:name`."""
+
+import argparse
+import contextlib
+import functools
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxinit._basics.names import unknown
+from jaxinit._cli import arguments
+from jaxinit._cli.errors import (
+    CommandError,
+    UsageError,
+    failing,
+    fitted,
+    installed,
+    needed,
+    writing,
+)
+from jaxinit._cli.target import load, one_line, uncalled
+from jaxinit._tree.problems import PlanError
+
+_DATA = ("digits", "breast_cancer", "wine", "xor", "copy", "adding")
+_MOST = 7  # schemes in a picture
+_EXAMPLES = """examples:
+  jaxinit compare mlp:MLP --data digits --schemes he_normal,glorot_uniform,zeros
+  jaxinit compare mlp:MLP --arg width=32 --data wine --lr 1e-3,1e-2 \\
+      --schemes 'own,orthogonal,normal(0.01),mlp("relu")' --out wine
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser(
+        "compare",
+        help="train a model from several initializations and say which differ",
+        description="Trains a model from several initializations, over seeds and "
+        "learning rates, and prints which learn, how well, and which differ.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "target",
+        help="module:name of a Flax Linen module, or of a Flax NNX module class or "
+        "function that takes rngs",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        help=f"{', '.join(_DATA)}, or module:name of arrays (x, y), of ((x, y), (x, "
+        "y)) with those that are held out, of a function without arguments that "
+        "returns them, or of a function of a key that makes a batch (x, y)",
+    )
+    parser.add_argument(
+        "--schemes",
+        required=True,
+        help="names of initializers and schemes, with arguments as in Python, "
+        "module:name of rules, or own for the model's own initialization; separated "
+        "by commas",
+    )
+    arguments.add_keywords(parser)
+    _add_training(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of a table"
+    )
+    parser.add_argument(
+        "--out",
+        type=arguments.new_path,
+        metavar="DIR",
+        help="write the table, the JSON object, and pictures of the loss and of the "
+        "signal by depth, as .png and .svg, into this new folder",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    number = arguments.positive
+    parser.add_argument("--steps", type=number, default=200, help="default: 200")
+    parser.add_argument(
+        "--seeds", type=number, default=5, help="runs of each scheme (default: 5)"
+    )
+    parser.add_argument(
+        "--batch", type=number, default=128, help="rows of a batch (default: 128)"
+    )
+    parser.add_argument(
+        "--lr",
+        type=_rates,
+        default=(1e-3,),
+        help="learning rates, of which each scheme takes its best, separated by "
+        "commas (default: 1e-3)",
+    )
+    parser.add_argument(
+        "--optimizer",
+        default="adamw",
+        help="function of optax that takes a learning rate (default: adamw), or "
+        "module:name of one",
+    )
+    parser.add_argument(
+        "--loss",
+        help="cross_entropy, squared_error, or module:name of a function of the "
+        "model's outputs and y; default: by the dtype of y",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_number,
+        help="loss of training to which steps are counted (default: half of the loss "
+        "of the best constant)",
+    )
+    parser.add_argument("--seed", type=arguments.seed, default=0, help="default: 0")
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(map(_number, text.split(",")))
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _run(options: argparse.Namespace) -> None:
+    module = needed("jaxinit.compare", "compare")
+    needed("scipy.stats", "compare")
+    plots = needed("jaxinit.plots", "plots") if options.out else None
+    if shows_bar := sys.stderr.isatty():
+        needed("rich.progress")
+    # The target may print, and standard output is for the table.
+    with contextlib.redirect_stdout(sys.stderr):
+        schemes = _schemes(options.schemes)
+        _check_number(len(schemes), options.out)
+        optimizer = _optimizer(options.optimizer)
+        loss = load(options.loss) if ":" in (options.loss or "") else options.loss
+        with failing(f"training {options.target}"):
+            model, keywords = uncalled(load(options.target), options.keywords)
+            compare = functools.partial(
+                module.compare,
+                model,
+                _data(options.data),
+                schemes,
+                loss=loss,
+                optimizer=optimizer,
+                learning_rates=options.lr,
+                steps=options.steps,
+                seeds=options.seeds,
+                batch_size=options.batch,
+                key=jax.random.key(options.seed),
+                threshold=options.threshold,
+                progress=shows_bar,
+                **keywords,
+            )
+            result, stopped = _finished(compare, module.Interrupted)
+    _show(result, options.json)
+    if options.out:
+        _write(result, plots, options.out, quiet=options.json)
+    if stopped:
+        raise KeyboardInterrupt
+
+
+def _finished(
+    compare: Callable[[], Any], interrupted: type[BaseException]
+) -> tuple[Any, bool]:
+    """The result, or what is finished of it, and whether it was interrupted."""
+    try:
+        return compare(), False
+    except interrupted as stopped:
+        return stopped.result, True  # pyright: ignore - its attribute
+    except PlanError as error:
+        lines = "; ".join(line.strip() for line in str(error).splitlines())
+        raise UsageError(f"--schemes: {lines}") from error
+
+
+def _schemes(text: str) -> dict[str, Any]:
+    """The schemes that are named, by their text."""
+    from jaxinit._compare.naming import parted, scheme
+
+    names = parted(text)
+    if len(set(names)) < len(names):
+        [twice, *_] = [name for name in names if names.count(name) > 1]
+        raise UsageError(f"--schemes names {twice!r} twice")
+    found = {}
+    for name in names:
+        try:
+            found[name] = load(name) if _is_target(name) else scheme(name)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"--schemes: {error}") from error
+    return found
+
+
+def _is_target(text: str) -> bool:
+    return ":" in text and "(" not in text
+
+
+def _check_number(schemes: int, out: Path | None) -> None:
+    if out and schemes > _MOST:
+        raise UsageError(
+            f"--out draws up to {_MOST} schemes, as many as there are colours that "
+            f"everyone can tell apart, but --schemes names {schemes}"
+        )
+
+
+def _optimizer(name: str) -> Any:
+    if ":" in name:
+        return load(name)
+    optax = installed(lambda: __import__("optax"), "compare")
+    known = [x for x in dir(optax) if "learning_rate" in _parameters(optax, x)]
+    if name not in known:
+        raise UsageError(f"--optimizer: {unknown('optimizer', name, known)}")
+    return getattr(optax, name)
+
+
+def _parameters(module: Any, name: str) -> tuple[str, ...]:
+    """The first parameter of a function, if it can be called with that alone."""
+    value = getattr(module, name)
+    if not inspect.isfunction(value):
+        return ()
+    first, *others = inspect.signature(value).parameters.values() or (None,)
+    needs = [x for x in others if x.default is x.empty and x.kind is not x.VAR_KEYWORD]
+    return () if first is None or needs else (first.name,)
+
+
+def _data(name: str) -> Any:
+    from jaxinit._compare.datasets import named
+
+    if ":" not in name:
+        if name not in _DATA:
+            raise UsageError(f"--data: {unknown('data', name, _DATA)}")
+        return installed(lambda: named(name), "data")
+    found = load(name)
+    if callable(found) and not inspect.signature(found).parameters:
+        return found()
+    return found
+
+
+def _show(result: Any, as_json: bool) -> None:
+    with writing():
+        print(json.dumps(result.as_json()) if as_json else fitted(result))
+
+
+def _write(result: Any, plots: Any, folder: Path, quiet: bool) -> None:
+    """Writes a result into a new folder, and says which files."""
+    try:
+        folder.mkdir()
+        (folder / "table.txt").write_text(f"{result}\n", encoding="utf-8")
+        text = json.dumps(result.as_json(), indent=1)
+        (folder / "result.json").write_text(f"{text}\n", encoding="utf-8")
+        figures = {
+            "loss": plots.compare(result),
+            "signal": plots.depth(result.signals),
+        }
+        for name, figure in figures.items():
+            plots.save(figure, folder / name)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise CommandError(f"could not write {folder}: {reason}") from error
+    if not quiet:
+        print("wrote", *sorted(folder.iterdir()))

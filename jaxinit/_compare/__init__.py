@@ -1,0 +1,1 @@
+"""Schemes tried against each other: the parts of `jaxinit.compare`."""
