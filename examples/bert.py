@@ -13,6 +13,7 @@ understanding" (2018); sizes below base: Turc et al., "Well-read students learn 
 import functools
 import sys
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from flax import nnx
 
 from examples import running, training
 from jaxinit import schemes
+from jaxinit.nnx import collections
 
 norm = functools.partial(nnx.LayerNorm, epsilon=1e-12)
 
@@ -144,6 +146,21 @@ def pretraining(rngs: nnx.Rngs) -> Pretraining:
     return Pretraining(base(rngs), rngs=rngs)
 
 
+SIZES = {
+    "tiny": (tiny, 4_385_920),
+    "base": (base, 109_482_240),
+    "large": (large, 335_141_888),
+    "pretraining": (pretraining, 110_106_428),
+}
+
+
+def counted(name: str) -> str:
+    """A line with the number of parameters of a published size, none of them drawn."""
+    init, expected = SIZES[name]
+    shapes = jax.eval_shape(collections(init), jax.random.key(0))["params"]
+    return training.published(f"BERT {name}", shapes, expected)
+
+
 LENGTH, MASK = 64, 256  # tokens are bytes, and one that hides them
 
 
@@ -180,19 +197,18 @@ def masked_loss(logits, asked, original):
     return jnp.sum(losses * asked) / jnp.sum(asked)
 
 
-def entropy(text: np.ndarray) -> float:
-    """Loss of the best guess that does not look at the other bytes, in nats."""
-    shares = np.bincount(text) / len(text)
-    shares = shares[shares > 0]
-    return float(-np.sum(shares * np.log(shares)))
-
-
-def main(arguments=()):
-    given = running.options(__doc__, arguments, steps=400)
+def main(arguments: Sequence[str] = ()) -> None:
+    """Trains, and prints what came out."""
+    given = training.options(arguments, __doc__, steps=400, sizes=tuple(SIZES))
+    if given.count:
+        print(counted(given.count))
+        return
     started = time.perf_counter()
     tokens = jax.ShapeDtypeStruct((2, LENGTH), jnp.int32)
     mask = jax.ShapeDtypeStruct((2, LENGTH), jnp.bool)
-    model = running.nnx_start(small, tokens, tokens, mask, scheme=schemes.bert())
+    model = running.nnx_start(
+        small, tokens, tokens, mask, scheme=schemes.bert(), seed=given.seed
+    )
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
     def loss(params, batch, key=None):
@@ -214,9 +230,9 @@ def main(arguments=()):
             "parameters": f"{training.count(params):,}",
             "scheme": schemes.bert().name,
             "loss at the start": f"{trained.losses[0]:.2f} nats",
-            "loss by shares of bytes": f"{entropy(held_out):.2f} nats",
+            "loss by shares of bytes": f"{running.entropy(held_out):.2f} nats",
             "held-out loss at the end": f"{jax.jit(loss)(trained.params, batch):.2f} nats",
-            "seconds": f"{time.perf_counter() - started:.1f}",
+            "seconds": f"{time.perf_counter() - started:.0f}",
         }
     )
     if given.picture:

@@ -1,51 +1,42 @@
-"""What the examples share besides training: a checked start, options, a table."""
+"""A start by a scheme that was checked, and a table: what the larger examples share."""
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jaxinit.linen
-import jaxinit.nnx
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 
-import jaxinit
-from jaxinit.testing import assert_moments
+import jaxinit.linen
+import jaxinit.nnx
+from examples import training
 
-KEY = 0  # the seed of every example
 
-
-def linen_start(model: nn.Module, *inputs: Any, scheme: Any, seed: int = KEY) -> Any:
-    """The variables of a Linen module by a scheme, with the moments that it states."""
+def linen_start(model: nn.Module, *inputs: Any, scheme: Any, seed: int = 0) -> Any:
+    """The variables of a Linen module, with the moments that the scheme states."""
     key = jax.random.key(seed)
     variables = jaxinit.linen.init(model, key, *inputs, scheme=scheme)
     roles = jaxinit.linen.roles(model, *inputs)
-    params = variables["params"]
-    assert_moments(params, jaxinit.plan(params, scheme, roles=roles))
+    training.checked(variables["params"], scheme, roles)
     return variables
 
 
 def nnx_start(
-    fun: Callable[[nnx.Rngs], Any], *inputs: Any, scheme: Any, seed: int = KEY
+    fun: Callable[[nnx.Rngs], Any], *inputs: Any, scheme: Any, seed: int = 0
 ) -> Any:
-    """An NNX model by a scheme, with the moments that it states."""
+    """An NNX model, with the moments that the scheme states."""
     model = jaxinit.nnx.create(fun, seed, scheme=scheme, inputs=inputs)
     roles = jaxinit.nnx.roles(fun, *inputs)
-    params = nnx.state(model, nnx.Param)
-    assert_moments(params, jaxinit.plan(params, scheme, roles=roles))
+    training.checked(nnx.state(model, nnx.Param), scheme, roles)
     return model
 
 
-def options(doc: str | None, arguments: Sequence[str], steps: int):
-    """The command line of an example: `steps`, and the file of its `picture`."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=steps, help="of the training")
-    parser.add_argument("--picture", type=Path, help="a .png or .svg file to draw")
-    return parser.parse_args(arguments)
+def entropy(text: np.ndarray) -> float:
+    """Loss of the best guess that does not look at the other bytes, in nats."""
+    shares = np.bincount(text) / len(text)
+    shares = shares[shares > 0]
+    return float(-np.sum(shares * np.log(shares)))
 
 
 def table(rows: Mapping[str, Any]) -> None:

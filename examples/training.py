@@ -4,9 +4,10 @@ Data are arrays of scikit-learn or the text of Python's own library. A batch is 
 function of a key, so that a whole training is one compiled program.
 """
 
+import argparse
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+import jaxinit
+from jaxinit import testing
 
 ADAMW = optax.adamw(1e-3)
 HELD_OUT = 360  # of the 1797 digits
@@ -134,6 +138,58 @@ def train(
         params, state, jax.random.key(1) if key is None else key
     )
     return Trained(params, state, np.asarray(losses))
+
+
+def checked(params, scheme, roles):
+    """The parameters, once they are found to have the moments of their scheme.
+
+    Args:
+      params: as `jaxinit.linen.init` or `jaxinit.nnx.create` made them.
+      scheme: the rules by which they did.
+      roles: of `jaxinit.linen.roles` or `jaxinit.nnx.roles`.
+
+    Raises:
+      AssertionError: They have not, a false alarm in 1e9 calls.
+    """
+    testing.assert_moments(params, jaxinit.plan(params, scheme, roles=roles))
+    return params
+
+
+def classifier(apply):
+    """The loss of a classifier with state, for `train`.
+
+    Args:
+      apply: (params, state, x, key) -> (logits, new state), as in training.
+    """
+
+    def loss(params, state, batch, key):
+        x, labels = batch
+        logits, state = apply(params, state, x, key)
+        return cross_entropy(logits, labels), state
+
+    return loss
+
+
+def options(
+    arguments: Sequence[str], about: str, *, steps: int, sizes: Sequence[str] = ()
+) -> argparse.Namespace:
+    """What an example was asked for: `steps`, `seed`, `picture`; of `sizes`, `count`.
+
+    Args:
+      arguments: of the command line.
+      about: the docstring of the example.
+      steps: how many, if the command line does not say.
+      sizes: names of published models.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument(
+        "--steps", type=int, default=steps, help=f"{steps} if not given"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", metavar="PATH", help="draw what was seen")
+    if sizes:
+        parser.add_argument("--count", choices=sizes, help="count parameters, no more")
+    return parser.parse_args(arguments)
 
 
 def count(tree) -> int:

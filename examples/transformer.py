@@ -15,14 +15,15 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import jaxinit.linen
 import optax
 from flax import linen as nn
 
 import jaxinit
+import jaxinit.linen
 from examples import running, training
 from jaxinit import schemes
 
@@ -148,6 +149,15 @@ def big(key):
     return init(BIG, key)
 
 
+SIZES = {"base": base, "big": big}
+
+
+def counted(name: str) -> str:
+    """A line with the number of parameters of a published size, none of them drawn."""
+    shapes = jax.eval_shape(SIZES[name], jax.random.key(0))
+    return f"Transformer {name}: {training.count(shapes):,} parameters"
+
+
 def reversals(key, size: int = 64):
     """Random sequences of the tokens 1 to 15, and the same backwards."""
     source = jax.random.randint(key, (size, LENGTH), 1, SMALL.vocabulary)
@@ -170,10 +180,16 @@ def translate(params, source):
     return jax.lax.fori_loop(0, LENGTH, step, jnp.zeros_like(source))
 
 
-def main(arguments=()):
-    given = running.options(__doc__, arguments, steps=400)
+def main(arguments: Sequence[str] = ()) -> None:
+    """Trains, and prints what came out."""
+    given = training.options(arguments, __doc__, steps=400, sizes=tuple(SIZES))
+    if given.count:
+        print(counted(given.count))
+        return
     started = time.perf_counter()
-    variables = running.linen_start(SMALL, TOKENS, TOKENS, scheme=scheme(SMALL))
+    variables = running.linen_start(
+        SMALL, TOKENS, TOKENS, scheme=scheme(SMALL), seed=given.seed
+    )
     rate = optax.warmup_cosine_decay_schedule(0.0, 3e-3, 50, given.steps)
     trained = training.train(
         loss,
@@ -194,7 +210,7 @@ def main(arguments=()):
             "loss at the end": f"{trained.losses[-20:].mean():.4f} nats",
             "held-out tokens right": f"{right.mean():.1%}",
             "held-out sequences right": f"{right.all(-1).mean():.1%}",
-            "seconds": f"{time.perf_counter() - started:.1f}",
+            "seconds": f"{time.perf_counter() - started:.0f}",
         }
     )
     if given.picture:
