@@ -91,7 +91,7 @@ class Discriminator(nn.Module):
 
 LATENTS = 100
 GENERATOR, DISCRIMINATOR = Generator(), Discriminator()
-SMALL = Generator(16, 32, channels=1), Discriminator(16, 32)
+SMALL = Generator(8, 32, channels=1), Discriminator(8, 32)
 
 
 def variables(model: nn.Module, key: jax.Array, *shape: int):
@@ -127,7 +127,7 @@ def applied(i: int, params, stats, x):
     out, changed = SMALL[i].apply(
         {"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"]
     )
-    return out, changed["batch_stats"]
+    return out, changed.get("batch_stats", {})
 
 
 def loss(params, stats, real, key):
@@ -151,7 +151,7 @@ def samples(params, stats, key):
 
 def start(seed: int):
     """Parameters and running moments of both networks."""
-    shapes = (2, LATENTS), (2, 16, 16, 1)
+    shapes = (2, LATENTS), (2, 8, 8, 1)
     both = [
         running.linen_start(
             model,
@@ -161,23 +161,25 @@ def start(seed: int):
         )
         for i, (model, shape) in enumerate(zip(SMALL, shapes, strict=True))
     ]
-    return tuple(x["params"] for x in both), tuple(x["batch_stats"] for x in both)
+    return tuple(x["params"] for x in both), tuple(
+        x.get("batch_stats", {}) for x in both
+    )
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Trains, and prints what came out."""
-    given = training.options(arguments, __doc__, steps=300, sizes=tuple(SIZES))
+    given = training.options(arguments, __doc__, steps=250, sizes=tuple(SIZES))
     if given.count:
         print(counted(given.count))
         return
     began = time.perf_counter()
     params, stats = start(given.seed)
-    real = gan.digits(16)
+    real = gan.digits()
     before = samples(params, stats, jax.random.key(2))
     trained = training.train(
         loss,
         params,
-        gan.rows_of(real, 64),
+        gan.rows_of(real, 32),
         steps=given.steps,
         optimizer=optax.adamw(1e-3, b1=0.5, weight_decay=1e-4),
         state=stats,

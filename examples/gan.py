@@ -68,8 +68,8 @@ def draw(path: Path | str, made: np.ndarray, real: np.ndarray, side: int = 8) ->
     for axes, title, images in zip(
         figure.subplots(1, 2), ("made", "real"), (made, real), strict=True
     ):
-        height, width = images.shape[1:3]
-        grid = np.asarray(images[: side * side, :, :, 0])
+        grid = np.pad(images[: side * side, :, :, 0], ((0, 0), (0, 1), (0, 1)))
+        height, width = grid.shape[1:]
         grid = grid.reshape(side, side, height, width).swapaxes(1, 2)
         axes.imshow(
             grid.reshape(side * height, side * width), cmap="gray", vmin=-1, vmax=1
