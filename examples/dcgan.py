@@ -168,7 +168,7 @@ def start(seed: int):
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Trains, and prints what came out."""
-    given = training.options(arguments, __doc__, steps=250, sizes=tuple(SIZES))
+    given = training.options(arguments, __doc__, steps=400, sizes=tuple(SIZES))
     if given.count:
         print(counted(given.count))
         return
@@ -176,13 +176,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     params, stats = start(given.seed)
     real = gan.digits()
     before = samples(params, stats, jax.random.key(2))
-    trained = training.train(
+    trained = gan.train(
         loss,
         params,
-        gan.rows_of(real, 32),
+        stats,
+        gan.rows_of(real, 64),
         steps=given.steps,
         optimizer=optax.adamw(1e-3, b1=0.5, weight_decay=1e-4),
-        state=stats,
     )
     made = samples(trained.params, trained.state, jax.random.key(2))
     running.table(

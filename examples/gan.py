@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from examples import training
 
@@ -34,6 +36,44 @@ def discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
 def generator_loss(fake: jax.Array) -> jax.Array:
     """Of logits (batch,) that made images are real: it does not saturate."""
     return jnp.mean(jax.nn.softplus(-fake))
+
+
+def train(
+    loss: Callable,
+    params: Any,
+    state: Any,
+    batches: Callable,
+    *,
+    steps: int,
+    optimizer: optax.GradientTransformation,
+) -> training.Trained:
+    """Trains as `training.train` does, a step at a time.
+
+    On CPU, XLA runs convolutions within a loop of its own about twenty times slower
+    than outside.
+
+    Args:
+        loss: (params, state, batch, key) -> (scalar, new state).
+        params: where it starts.
+        state: what the loss carries from step to step.
+        batches: key -> batch.
+        steps: how many batches.
+        optimizer: of optax.
+    """
+
+    @jax.jit
+    def step(params, state, memory, key):
+        draw, noise = jax.random.split(key)
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        (value, state), grads = value_and_grad(params, state, batches(draw), noise)
+        updates, memory = optimizer.update(grads, memory, params)
+        return optax.apply_updates(params, updates), state, memory, value
+
+    memory, losses = optimizer.init(params), []
+    for key in jax.random.split(jax.random.key(1), steps):
+        params, state, memory, value = step(params, state, memory, key)
+        losses.append(value)
+    return training.Trained(params, state, np.array(losses))
 
 
 def distance(made: np.ndarray, real: np.ndarray) -> float:

@@ -4,9 +4,9 @@
     python -m jaxinit init examples.stylegan:generator
 
 Weights are N(0, 1) and multiplied at run time by the deviation that He's law asks for,
-so that Adam changes all of them at one pace: `jaxinit.unit_scaled` has both. The mapping
-network learns a hundred times slower: its weights are a hundred times as wide, and
-multiplied by as much less. `jaxinit.schemes.stylegan` draws all of it.
+so that Adam changes all of them at one pace: `jaxinit.unit_scaled` has both. The
+mapping network learns a hundred times slower: its weights are a hundred times as wide,
+and multiplied by as much less. `jaxinit.schemes.stylegan` draws all of it.
 
 Karras et al., "A style-based generator architecture for generative adversarial
 networks" (2019). The noise on each layer, the growth from coarse to fine images and the
@@ -15,6 +15,7 @@ from N(0, 1), as in its successor.
 """
 
 import functools
+import itertools
 import math
 import sys
 import time
@@ -185,7 +186,7 @@ class Generator(nnx.Module):
         self.mapping = Mapping(width, rngs=rngs)
         self.first = First(width, widths[0], rngs=rngs)
         self.blocks = nnx.List(
-            [Block(width, x, y, rngs=rngs) for x, y in zip(widths, widths[1:])]
+            [Block(width, x, y, rngs=rngs) for x, y in itertools.pairwise(widths)]
         )
         self.to_rgb = nnx.List(
             [Conv(x, channels, 1, LINEAR, rngs=rngs) for x in widths]
@@ -235,7 +236,7 @@ class Discriminator(nnx.Module):
         widths = [features(x, base, width) for x in sizes]
         self.from_rgb = nnx.List([Conv(channels, x, 1, rngs=rngs) for x in widths])
         self.blocks = nnx.List(
-            [Shrinking(x, y, rngs=rngs) for x, y in zip(widths, widths[1:])]
+            [Shrinking(x, y, rngs=rngs) for x, y in itertools.pairwise(widths)]
         )
         self.conv = Conv(widths[-1] + 1, widths[-1], rngs=rngs)
         self.dense = Dense(16 * widths[-1], widths[-1], rngs=rngs)
@@ -315,10 +316,11 @@ def adversarial(graphs, steps: int):
         told = nnx.merge(graphs[1], params[1])
         judge = nnx.merge(graphs[1], stop_gradient(params[1]))
 
-        slopes = jax.grad(lambda x: told(x, fade).sum())(real)
+        logits, pull = jax.vjp(lambda x: told(x, fade), real)
+        (slopes,) = pull(jnp.ones_like(logits))
         penalty = PENALTY / 2 * jnp.mean(jnp.sum(slopes**2, (1, 2, 3)))
-        logits = told(real, fade), told(stop_gradient(made), fade)
-        both = gan.discriminator_loss(*logits) + gan.generator_loss(judge(made, fade))
+        both = gan.discriminator_loss(logits, told(stop_gradient(made), fade))
+        both += gan.generator_loss(judge(made, fade))
         mean = jax.tree.map(lambda x, y: 0.98 * x + 0.02 * y, average, params[0])
         return both + penalty, (step + 1, stop_gradient(mean))
 
@@ -342,13 +344,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     graphs, params = start(given.seed)
     real, key = gan.digits(), jax.random.key(2)
     before = samples(graphs[0], params[0], key)
-    trained = training.train(
+    trained = gan.train(
         adversarial(graphs, given.steps),
         params,
-        gan.rows_of(real, 32),
+        (jnp.float32(0), params[0]),
+        gan.rows_of(real, 16),
         steps=given.steps,
-        optimizer=optax.adamw(2e-3, b1=0.0, b2=0.99, weight_decay=0.0),
-        state=(jnp.float32(0), params[0]),
+        optimizer=optax.adamw(4e-3, b1=0.0, b2=0.99, weight_decay=0.0),
     )
     made = samples(graphs[0], trained.state[1], key)
     running.table(
