@@ -144,9 +144,9 @@ def loss(params, stats, real, key):
 
 @jax.jit
 def samples(params, stats, key):
-    """1024 images of the generator."""
+    """512 images of the generator."""
     variables = {"params": params[0], "batch_stats": stats[0]}
-    return SMALL[0].apply(variables, jax.random.normal(key, (1024, LATENTS)))
+    return SMALL[0].apply(variables, jax.random.normal(key, (512, LATENTS)))
 
 
 def start(seed: int):

@@ -329,14 +329,14 @@ def adversarial(graphs, steps: int):
 
 @functools.partial(jax.jit, static_argnums=0)
 def samples(graph, params, key):
-    """1024 images of a generator."""
-    latents = jax.random.normal(key, (1024, WIDTH))
+    """512 images of a generator."""
+    latents = jax.random.normal(key, (512, WIDTH))
     return nnx.merge(graph, params)(latents, key, 0.0)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Trains, and prints what came out."""
-    given = training.options(arguments, __doc__, steps=250, sizes=tuple(SIZES))
+    given = training.options(arguments, __doc__, steps=200, sizes=tuple(SIZES))
     if given.count:
         print(counted(given.count))
         return
