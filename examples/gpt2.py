@@ -145,7 +145,7 @@ def xl(key):
 TEXT = GPT2(depth=2, width=64, heads=4, vocabulary=256, context=64)
 
 
-def spans(text: np.ndarray, size: int = 16):
+def spans(text: np.ndarray, size: int = 32):
     """Batches of text, each row one byte longer than the context."""
     text = jnp.asarray(text, jnp.int32)
 

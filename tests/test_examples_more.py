@@ -191,7 +191,7 @@ def test_gpt2_learns_text(printed):
 @pytest.mark.exhaustive
 def test_recommenders_learn_pairs(printed):
     """357 of the 569 rows of the table are benign: always saying so is 63 % right."""
-    found = printed(recommend.main)
+    found = printed(recommend.main, "--steps", "100")
     for name in ("Wide & Deep", "DeepFM", "DCN v2"):
         assert number(found[f"{name}, breast cancer"]) > 0.9
     loss = {
