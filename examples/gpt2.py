@@ -1,6 +1,6 @@
 """GPT-2 in Flax Linen, with its own initialisation, in the four published sizes.
 
-    python examples/gpt2.py
+    python examples/gpt2.py --picture gpt2.png
     python -m jaxinit init examples.gpt2:small
 
 Every weight matrix and the token embedding are N(0, 0.02); biases are zero and
@@ -10,17 +10,26 @@ block that end on the residual stream are N(0, 0.02 / sqrt(2 L)) for L blocks, a
 paper asks ("we scale the weights of residual layers at initialization by a factor of
 1/sqrt(N), where N is the number of residual layers"); the released code leaves it out.
 
+A small one is then started by `jaxinit.schemes.gpt2`, which are the same rules, and
+trained on the bytes of the sources of Python's own library.
+
 Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
 """
 
 import math
+import sys
+import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from flax import linen as nn
 
 import jaxinit
-from jaxinit import normal, ones, zeros
+from examples import running, training
+from jaxinit import normal, ones, schemes, zeros
 
 STDDEV = 0.02
 POSITION_STDDEV = 0.01
@@ -133,6 +142,54 @@ def xl(key):
     return init(XL, key)
 
 
+TEXT = GPT2(depth=2, width=64, heads=4, vocabulary=256, context=64)
+
+
+def spans(text: np.ndarray, size: int = 32):
+    """Batches of text, each row one byte longer than the context."""
+    text = jnp.asarray(text, jnp.int32)
+
+    def batches(key):
+        first = jax.random.randint(key, (size, 1), 0, len(text) - TEXT.context - 1)
+        return text[first + jnp.arange(TEXT.context + 1)]
+
+    return batches
+
+
+def loss(params, batch, key=None):
+    logits = TEXT.apply({"params": params}, batch[:, :-1])
+    return training.cross_entropy(logits, batch[:, 1:])
+
+
+def learn(arguments: Sequence[str] = ()) -> None:
+    """Trains a small one on text, and prints what came out."""
+    given = training.options(arguments, __doc__, steps=300)
+    began = time.perf_counter()
+    scheme, tokens = schemes.gpt2(), jax.ShapeDtypeStruct((2, 64), jnp.int32)
+    start = running.linen_start(TEXT, tokens, scheme=scheme, seed=given.seed)["params"]
+    held_out, seen = np.split(text := training.text(), [len(text) // 10])
+    rate = optax.warmup_cosine_decay_schedule(0.0, 5e-3, 20, given.steps)
+    optimizer, batches = optax.adamw(rate), spans(seen)
+    trained = training.train(
+        loss, start, batches, steps=given.steps, optimizer=optimizer
+    )
+    final = jax.jit(loss)(trained.params, spans(held_out, 256)(jax.random.key(2)))
+    running.table(
+        {
+            "model": f"{TEXT.depth} blocks, width {TEXT.width}, on bytes",
+            "parameters": f"{training.count(start):,}",
+            "scheme": scheme.name,
+            "loss at the start": f"{trained.losses[0]:.2f} nats",
+            "loss of a guess": f"{math.log(TEXT.vocabulary):.2f} nats",
+            "loss by shares of bytes": f"{running.entropy(held_out):.2f} nats",
+            "held-out loss at the end": f"{final:.2f} nats",
+            "seconds": f"{time.perf_counter() - began:.0f}",
+        }
+    )
+    if given.picture:
+        training.curves(given.picture, {"next byte": trained.losses})
+
+
 def main():
     params = jaxinit.jit(small)(jax.random.key(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -146,3 +203,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    learn(sys.argv[1:])

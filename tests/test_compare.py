@@ -701,7 +701,7 @@ def test_the_order_that_theory_predicts(function, wanted):
     for name in ("zeros", "small"):
         assert plain[name].accuracy.median < 0.4
         assert plain[name].p_best < 0.05
-    normed = compare(Deep(function, True), data, THEORY, steps=150)
+    normed = compare(Deep(function, True), data, THEORY, steps=400)
     gap = normed[wanted].accuracy.median - normed["small"].accuracy.median
-    assert gap < 0.1  # or less than none: small weights may be ahead
+    assert abs(gap) < 0.1  # without norms it is above 0.4
     assert normed["zeros"].at_chance == SEEDS

@@ -11,7 +11,8 @@ import numpy as np
 from jaxinit._compare.models import Trainable
 from jaxinit._tree.leaf import Leaf, kept
 from jaxinit._tree.plan import Plan, PlanError, model_plan
-from jaxinit._tree.rules import Rules, is_factory, is_initializer
+from jaxinit._tree.rules import Rules
+from jaxinit._tree.values import is_factory, is_initializer
 from jaxinit.initializers.basic import ones, zeros
 from jaxinit.schemes.parts import BIAS, KERNEL, SCALE, axes
 
