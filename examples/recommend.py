@@ -242,7 +242,7 @@ def on_table(steps: int, seed: int) -> dict[str, tuple[np.ndarray, float]]:
 
 def on_clicks(steps: int, seed: int) -> tuple[np.ndarray, dict[str, float]]:
     """Losses of DeepFM, and held-out ones beside what is known of the log."""
-    model = DeepFM(FIELDS, width=8, hidden=(32,))
+    model = DeepFM(FIELDS, hidden=(32,))
     trained = learned(model, clicks, steps, 1e-2, seed)
     rows, labels = clicks(jax.random.key(2), 20_000)
     share = float(labels.mean())
@@ -265,7 +265,7 @@ def extra_bytes(draw) -> int:
 
 def memory() -> dict[str, int]:
     """Bytes beside the table of users, drawn by jax and here."""
-    shape, bound = (USERS, 8), USERS**-0.5
+    shape, bound = (USERS, 10), USERS**-0.5
     init = jaxinit.uniform(low=-bound, high=bound)
 
     def by_jax(key):
