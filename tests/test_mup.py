@@ -337,6 +337,24 @@ def test_roles_of_no_pair_are_refused(case):
         mup.widths(roles_of(d=16), roles_of(d=16, **other))
 
 
+def test_an_order_that_follows_sizes_is_refused():
+    """An einsum of three operands is contracted otherwise in a wide model."""
+
+    def apply(w, x):
+        hidden = jnp.tanh(jnp.einsum("bi,eih->beh", x, w["u"]))
+        gate = jax.nn.softmax(x @ w["g"])
+        return jnp.einsum("be,beh,eho->bo", gate, hidden, w["d"])
+
+    def roles(width):
+        params = {"u": leaf(4, 4, width), "d": leaf(4, width, 3), "g": leaf(4, 4)}
+        return jaxinit.roles(apply, params, leaf(5, 4))
+
+    with pytest.raises(jaxinit.PlanError, match="d: its axes are contracted otherwise"):
+        mup.widths(roles(2), roles(8))
+    with pytest.raises(jaxinit.PlanError, match="without entries, nothing grows"):
+        mup.widths({"kernel": leaf(0, 4)}, {"kernel": leaf(4, 4)})
+
+
 def test_an_unknown_leaf_may_not_grow():
     def apply(w, x):
         return x @ jnp.fft.fft(w["a"]).real

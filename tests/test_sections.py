@@ -89,7 +89,7 @@ def test_every_section_needs_a_rule(roles):
     assert "a: no rule matches its section for kernel, key" in str(error.value)
     assert "a: no rule matches its section for kernel, value" in str(error.value)
     foreign = {role(part="query"): jax.nn.initializers.zeros, "**": jaxinit.normal()}
-    with pytest.raises(jaxinit.PlanError, match=r"a: .*must be a jaxinit initializer"):
+    with pytest.raises(jaxinit.PlanError, match=r"query has the rule"):
         jaxinit.plan(SHAPES, foreign, roles=roles)
 
 
@@ -134,6 +134,56 @@ def test_schemes_draw_fused_projections_each_for_itself(roles):
     assert [x.column_axis for x in language["a"].init] == [1, 1, 1]
 
 
+HEADS = {
+    "heads, three": lambda z: jnp.moveaxis(z.reshape(2, 5, 2, 3, 4), 3, 0),
+    "heads, size, three": lambda z: jnp.moveaxis(z.reshape(2, 5, 2, 4, 3), 4, 0),
+}
+
+
+@pytest.mark.parametrize("layout", HEADS)
+def test_sections_that_lie_in_turns_are_whole_arrays(layout, key):
+    """Query, key and value of each head side by side: each is one orthogonal matrix."""
+
+    def apply(w, x):
+        q, k, v = HEADS[layout](x @ w["qkv"])
+        scores = jnp.einsum("bthk,bshk->bhts", q, k) / 2
+        return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores), v)
+
+    shapes = {"qkv": leaf(8, 24)}
+    roles = jaxinit.roles(apply, shapes, leaf(2, 5, 8))
+    rules = {"**": jaxinit.by_section(jaxinit.orthogonal())}
+    drawn = jaxinit.init_tree(key, shapes, rules, roles=roles)["qkv"]
+    numbers = HEADS[layout](jnp.broadcast_to(jnp.arange(24), (2, 5, 24)))
+    for columns in np.asarray(numbers)[:, 0, 0]:
+        part = np.asarray(drawn)[:, columns.ravel()]
+        np.testing.assert_allclose(part.T @ part, np.eye(8), atol=1e-5)
+    glorot = planned({"**": jaxinit.by_section(jaxinit.glorot_normal())}, roles, shapes)
+    std = glorot["qkv"].moments((8, 24), jnp.float32).std
+    assert std == pytest.approx((2 / (8 + 8)) ** 0.5)
+
+
+def test_layers_of_cells_in_one_array(key):
+    """Each layer's recurrent kernel is orthogonal, and its inputs are Glorot's."""
+
+    def apply(w, x):
+        def layer(x, w):
+            def step(h, t):
+                h = jnp.tanh(t @ w["i"] + h @ w["h"])
+                return h, h
+
+            return jax.lax.scan(step, jnp.zeros((x.shape[1], 6)), x)[1], None
+
+        return jax.lax.scan(layer, x, w)[0]
+
+    shapes = {"i": leaf(2, 6, 6), "h": leaf(2, 6, 6)}
+    roles = jaxinit.roles(apply, shapes, leaf(5, 2, 6))
+    assert [roles[path].recurrent for path in "ih"] == [False, True]
+    drawn = jaxinit.init_tree(key, shapes, schemes.recurrent(), roles=roles)
+    for h, i in zip(drawn["h"], drawn["i"], strict=True):
+        np.testing.assert_allclose(h @ h.T, np.eye(6), atol=1e-5)
+        assert not np.allclose(i @ i.T, np.eye(6), atol=0.1)
+
+
 GATES = {"i": slice(0, 6), "f": slice(6, 12), "g": slice(12, 18), "o": slice(18, 24)}
 
 
@@ -160,6 +210,10 @@ def two(w, x, h):
     return (x @ w["x"].T + w["bx"]) + (h @ w["h"].T + w["bh"])
 
 
+def after_the_sum(w, x, h):
+    return x @ w["x"] + h @ w["h"] + w["b1"] + w["b2"]
+
+
 def one_bias(w, x, h):
     return (x @ w["x"] + w["bx"]) + h @ w["h"]
 
@@ -172,6 +226,11 @@ CELLS = {
         lstm(two),
         {"x": leaf(24, 5), "h": leaf(24, 6), "bx": leaf(24), "bh": leaf(24)},
         {"bh": "open", "bx": "zeros", "h": 0, "x": None},
+    ),
+    "two biases of the sum": (
+        lstm(after_the_sum),
+        {"x": leaf(5, 24), "h": leaf(6, 24), "b1": leaf(24), "b2": leaf(24)},
+        {"b1": "open", "b2": "zeros", "h": 1, "x": None},
     ),
     "bias of inputs only": (
         lstm(one_bias),

@@ -7,7 +7,7 @@ stream, and nothing is recurrent.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax.numpy as jnp
 
@@ -44,8 +44,7 @@ class Loops:
         self._from_kernels = self._gathered(self._own)
         self._over_time = {*over_time, *self._loops_over_time()}
         self._sliced = set(self._loops_that_slice())
-        backs = [self._from_carries[_back(node).index] for node in self.carries]
-        self._reaches = _closure(backs)
+        self._reaches: dict[Loop, dict[int, int]] = {}
 
     def _gathered(self, bits: Mapping[int, int]) -> list[int]:
         """For each value, the bits of all nodes that it is computed from."""
@@ -135,8 +134,22 @@ class Loops:
         for loop in node.loops:
             for i in self._by_loop.get(loop, ()):
                 written = self.flows_into(node, _back(self.carries[i]))
-                if written and self._reaches[i] & before:
+                if written and self._reaches_within(loop)[i] & before:
                     yield loop
+
+    def _reaches_within(self, loop: Loop) -> dict[int, int]:
+        """For each carry of a loop, the bits of those that it flows into in the loop.
+
+        What flows on around a loop outside it, such as one over layers, is left out.
+        """
+        if loop not in self._reaches:
+            inside = [i for i, node in enumerate(self.carries) if loop in node.loops]
+            backs = {
+                i: self._from_carries[_back(self.carries[i]).index] for i in inside
+            }
+            bits = {i: self._carry_bits[self.carries[i].index] for i in inside}
+            self._reaches[loop] = _closure(backs, bits)
+        return self._reaches[loop]
 
     def _is_sliced(self, weights: Value, loop: Loop) -> bool:
         """Whether each round of a loop takes weights of its own."""
@@ -161,17 +174,22 @@ def _back(carry: Node) -> Value:
     return carry.output if carry.back is None else carry.back
 
 
-def _closure(backs: Sequence[int]) -> list[int]:
-    """For each carry, the bits of those that it flows into, itself included."""
-    reaches = [1 << i for i in range(len(backs))]
+def _closure(backs: Mapping[int, int], bits: Mapping[int, int]) -> dict[int, int]:
+    """For each carry, the bits of those that it flows into, itself included.
+
+    Args:
+        backs: by number of a carry, the bits of those that its next value is made of.
+        bits: by number of a carry, its own bit.
+    """
+    reaches = dict(bits)
     changed = True
     while changed:
         changed = False
-        for i, _ in enumerate(backs):
+        for i in reaches:
             new = reaches[i]
-            for j, before in enumerate(backs):
+            for j, before in backs.items():
                 if before & reaches[i]:
-                    new |= 1 << j
+                    new |= bits[j]
             changed |= new != reaches[i]
             reaches[i] = new
     return reaches

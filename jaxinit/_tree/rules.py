@@ -63,13 +63,11 @@ class Choice:
     Attributes:
         leaf: the leaf.
         position: position of the rule; None if there is none.
-        axis: axis of the sections.
         sections: the choices for its sections, where they differ.
     """
 
     leaf: Leaf
     position: int | None
-    axis: int = 0
     sections: tuple["Choice", ...] = ()
 
     def ends(self) -> Iterator["Choice"]:
@@ -149,11 +147,11 @@ class Rules(Patterns):
         """The rules before `stop` for a leaf; where there is none, `otherwise`."""
         found = self.find(leaf, stop)
         stop, position = (stop, otherwise) if found is None else (found, found)
-        axis, sections = sections_of(leaf)
+        _, sections = sections_of(leaf)
         chosen = tuple(self._choice(x, stop, position) for x in sections)
         if all(not x.sections and x.position == position for x in chosen):
             chosen = ()
-        return Choice(leaf, position, axis, chosen)
+        return Choice(leaf, position, chosen)
 
     def drawn(self, choice: Choice) -> Callable[..., jax.Array]:
         """The initializer that chosen rules give a leaf."""
@@ -162,9 +160,7 @@ class Rules(Patterns):
         whole = self.initializer(ends[0].position, choice.leaf)
         if all(self._is_drawn_alike(whole, choice.leaf, end) for end in ends):
             return whole
-        parts = [self.drawn(section) for section in choice.sections]
-        leaves = [section.leaf for section in choice.sections]
-        return joined(choice.axis, leaves, parts)
+        return joined(choice.leaf, [self.drawn(x) for x in choice.sections])
 
     def _is_drawn_alike(self, whole: Any, leaf: Leaf, end: Choice) -> bool:
         """Whether a section has the distribution that it has in the whole leaf."""

@@ -16,11 +16,14 @@ import jax
 from jaxinit._roles.role import Role, Section, Use
 from jaxinit._tree.leaf import Leaf, is_kept
 from jaxinit._tree.values import maker
+from jaxinit.initializers._joined import side_by_side
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import ones, zeros
+from jaxinit.initializers.fans import positions
 from jaxinit.initializers.sections import split
 
 Block = tuple[int, int]
+Blocks = tuple[Block, ...]
 
 
 def sections_of(leaf: Leaf) -> tuple[int, tuple[Leaf, ...]]:
@@ -35,21 +38,24 @@ def sections_of(leaf: Leaf) -> tuple[int, tuple[Leaf, ...]]:
         The axis, and the sections; none if the role of the leaf has none, or they are
         not all of the axis.
     """
-    if leaf.role is None:
+    axis, groups = _groups(leaf)
+    if leaf.role is None or len(groups) < 2:
         return 0, ()
-    inputs = {axis for use in leaf.role.uses for axis in use.in_axis}
-    axes = {section.axis for use in leaf.role.uses for section in use.sections}
+    return axis, tuple(_section(leaf, leaf.role, axis, blocks) for blocks in groups)
+
+
+def _groups(leaf: Leaf) -> tuple[int, list[Blocks]]:
+    """An axis that is divided, and where each of its sections is."""
+    uses = () if leaf.role is None else leaf.role.uses
+    inputs = {axis for use in uses for axis in use.in_axis}
+    axes = {section.axis for use in uses for section in use.sections}
     for axis in sorted(axes, key=lambda axis: (axis not in inputs, axis)):
-        blocks = _blocks(leaf.role, axis)
-        if len(blocks) > 1 and _covers(blocks, leaf.shape[axis]):
-            return axis, tuple(_section(leaf, leaf.role, axis, x) for x in blocks)
-    return 0, ()
-
-
-def _blocks(role: Role, axis: int) -> list[Block]:
-    """Where the sections along an axis are, in their order."""
-    sections = (section for use in role.uses for section in use.sections)
-    return sorted({x for s in sections if s.axis == axis for x in s.blocks})
+        sections = (section for use in uses for section in use.sections)
+        groups = sorted({x.blocks for x in sections if x.axis == axis})
+        blocks = sorted(block for group in groups for block in group)
+        if _covers(blocks, leaf.shape[axis]):
+            return axis, groups
+    return 0, []
 
 
 def _covers(blocks: Sequence[Block], size: int) -> bool:
@@ -60,21 +66,21 @@ def _covers(blocks: Sequence[Block], size: int) -> bool:
     )
 
 
-def _section(leaf: Leaf, role: Role, axis: int, block: Block) -> Leaf:
-    size = block[1] - block[0]
+def _section(leaf: Leaf, role: Role, axis: int, blocks: Blocks) -> Leaf:
+    size = sum(stop - start for start, stop in blocks)
     shape = (*leaf.shape[:axis], size, *leaf.shape[axis + 1 :])
-    uses = tuple(_restricted(role, axis, block))
+    uses = tuple(_restricted(role, axis, blocks))
     own = dataclasses.replace(role, shape=shape, uses=uses)
     return dataclasses.replace(leaf, shape=shape, role=own)
 
 
-def _restricted(role: Role, axis: int, block: Block) -> Iterator[Use]:
+def _restricted(role: Role, axis: int, blocks: Blocks) -> Iterator[Use]:
     """The uses of one section."""
     for use in role.uses:
         along = [section for section in use.sections if section.axis == axis]
         for section in along:
-            if block in section.blocks:
-                share = (block[1] - block[0]) / sum(x.size for x in along)
+            if blocks == section.blocks:
+                share = section.size / sum(x.size for x in along)
                 yield _of_section(use, section, share)
         if not along:
             yield use
@@ -101,25 +107,74 @@ def _of_section(use: Use, section: Section, share: float) -> Use:
     )
 
 
-def joined(
-    axis: int, sections: Sequence[Leaf], initializers: Sequence[Any]
-) -> Initializer:
-    """One initializer for sections that lie side by side.
+def joined(leaf: Leaf, initializers: Sequence[Any]) -> Any:
+    """One initializer for the sections of a leaf.
+
+    Args:
+        leaf: the leaf.
+        initializers: that of each section, in the order of `sections_of`.
 
     Raises:
-        ValueError: if a section is left to the model.
+        TypeError: if one is of another library, or a `keyed`.
+        ValueError: if some sections are left to the model.
     """
-    if any(map(is_kept, initializers)):
-        raise ValueError(
-            "a section of it has a rule, and others are left to the model, which draws "
-            "only whole leaves: give a rule for all of it"
-        )
-    sizes = tuple(leaf.shape[axis] for leaf in sections)
-    if len({*initializers}) == 1 and initializers[0] in (zeros, ones):
+    if all(map(is_kept, initializers)) or (
+        len({*initializers}) == 1 and initializers[0] in (zeros, ones)
+    ):
         return initializers[0]
-    if len({*initializers}) == len({*sizes}) == 1:
-        return split(initializers[0], len(sizes), axis)
-    return split(tuple(initializers), sizes, axis)
+    axis, sections = sections_of(leaf)
+    for section, init in zip(sections, initializers, strict=True):
+        _check(section, init)
+    sizes = tuple(section.shape[axis] for section in sections)
+    is_one = len({*initializers}) == len({*sizes}) == 1
+    init = initializers[0] if is_one else tuple(initializers)
+    runs = _runs(_groups(leaf)[1])
+    if len(runs) > len(sections):
+        return woven(init, sizes, axis, runs)
+    return split(init, len(sizes) if is_one else sizes, axis)
+
+
+def _check(section: Leaf, initializer: Any) -> None:
+    """Raises if a section of a leaf cannot be drawn by an initializer."""
+    what = section.role.summary if section.role is not None else "an unknown part"
+    if is_kept(initializer):
+        raise ValueError(
+            f"its section for {what} is left to the model, which draws only whole "
+            "leaves, and others have a rule: give one for all of it"
+        )
+    if not isinstance(initializer, Initializer):
+        raise TypeError(
+            f"its section for {what} has the rule {initializer!r}; what draws a part "
+            "of a leaf must be an initializer of jaxinit, such as jaxinit.normal()"
+        )
+
+
+def _runs(groups: Sequence[Blocks]) -> tuple[tuple[int, int], ...]:
+    """The sections in which runs of an axis are, by number, and the sizes of these."""
+    runs = sorted((block, i) for i, blocks in enumerate(groups) for block in blocks)
+    return tuple((i, stop - start) for (start, stop), i in runs)
+
+
+@dataclass(frozen=True, repr=False)
+class woven(split):  # noqa: N801 - used, and therefore spelled, as a function
+    """As `split`, but the sections lie in turns: query, key and value of each head.
+
+    Attributes:
+        runs: along the axis, the number of the section and the size of each run.
+    """
+
+    runs: tuple[tuple[int, int], ...] = ()
+
+    def sample(self, key, shape, dtype):
+        (axis,) = positions("axis", self.axis, shape)
+        parts = list(self._draw_parts(key, shape, dtype))
+        starts = [0] * len(parts)
+        pieces = []
+        for number, size in self.runs:
+            start = starts[number]
+            stop = starts[number] = start + size
+            pieces.append(jax.lax.slice_in_dim(parts[number], start, stop, axis=axis))
+        return side_by_side(pieces, axis)
 
 
 @dataclass(frozen=True)
@@ -128,7 +183,8 @@ class by_section:  # noqa: N801 - used, and therefore spelled, as a function
 
     The gates of a recurrent kernel and the query, key and value of a fused projection
     lie side by side in one leaf. Where roles tell them apart, each is drawn as an array
-    of its own, with its own fans and key; other leaves are drawn whole.
+    of its own, with its own fans and key; other leaves are drawn whole. Other axes are
+    as the initializer takes them: of layers in one array, name `batch_axis`.
 
     Args:
         value: an initializer, or a function of the `Leaf` that returns one. The leaf
@@ -157,10 +213,10 @@ class by_section:  # noqa: N801 - used, and therefore spelled, as a function
 
     def __call__(self, leaf: Leaf) -> Callable[..., jax.Array]:
         """The initializer of all sections together."""
-        axis, sections = sections_of(leaf)
+        _, sections = sections_of(leaf)
         if not sections:
             return maker("the value of by_section", self.value)(leaf)
-        return joined(axis, sections, [self(section) for section in sections])
+        return joined(leaf, [self(section) for section in sections])
 
     def __repr__(self):
         return f"by_section({self.value!r})"

@@ -12,6 +12,7 @@ from jaxinit._tree.sections import by_section
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import ones, zeros
 from jaxinit.initializers.fans import as_tuple
+from jaxinit.initializers.orthogonal_matrices import orthogonal
 from jaxinit.initializers.sections import split
 from jaxinit.initializers.sequence import forget_gate_bias
 from jaxinit.schemes.building import Rule, drawn, side_by_side
@@ -202,6 +203,17 @@ class by_gate:  # noqa: N801 - as above
         return side_by_side(leaf, init, own.gates)
 
 
+def orthogonal_by_layer(leaf: Leaf) -> Initializer:
+    """Orthogonal, each of the kernels that are stacked in one leaf for itself."""
+    if leaf.role is None:
+        return orthogonal()
+    use = leaf.role.kernels[0]
+    stacks = tuple(sorted((*use.batch_axis, *use.stack_axis)))
+    if not stacks:
+        return orthogonal()
+    return orthogonal(column_axis=use.out_axis[-1], batch_axis=stacks)
+
+
 def remembering(leaf: Leaf) -> Initializer:
     """1 for the forget gate, 0 for other biases.
 
@@ -230,11 +242,17 @@ def _remembering(leaf: Leaf) -> Initializer:
     use = leaf.role.uses[0]
     if use.part != "forget gate" or any(map(_adds_one, _kernels_of(leaf, use))):
         return zeros
-    if _is_of_state(leaf, use):
-        return ones
-    others = (x for role in leaf.roles.values() for x in role.uses if x.of)
-    of_state = [x for x in others if has_gate(x) and _is_of_state(leaf, x)]
-    return zeros if of_state else ones
+    others = {path: role.uses for path, role in leaf.roles.items()}
+    biases = [
+        path
+        for path, uses in others.items()
+        if any(x.of and has_gate(x) and _is_of_state(leaf, x) for x in uses)
+    ]
+    if not _is_of_state(leaf, use):
+        return zeros if biases else ones
+    # Of several biases behind the same kernels, the first.
+    same = (path for path in biases if use.of in {x.of for x in others[path]})
+    return ones if next(same) == leaf.path else zeros
 
 
 def _is_of_state(leaf: Leaf, bias: Use) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from jaxinit._roles.role import Role, Roles
+from jaxinit._roles.role import Role, Roles, Use
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.paths import leaf_paths
 from jaxinit._tree.plan import PlanError, leaf_contexts, problems_message
@@ -155,6 +155,11 @@ def _leaves_of(model: Any) -> list[Leaf]:
 def _scaling(base: Leaf, target: Leaf) -> Scaling:
     if len(base.shape) != len(target.shape):
         raise ValueError(f"its shape is {base.shape} and {target.shape}")
+    if 0 in (*base.shape, *target.shape):
+        raise ValueError(
+            f"its shape is {base.shape} and {target.shape}: without entries, nothing "
+            "grows"
+        )
     if base.role is not None and target.role is not None:
         return _by_roles(base, base.role, target, target.role)
     if not (KERNEL(target) and len(target.shape) > 1):
@@ -187,7 +192,13 @@ def _by_roles(base: Leaf, old: Role, target: Leaf, new: Role) -> Scaling:
             f"it is {old.summary} in {len(old.uses)} places of the base model, and "
             f"{new.summary} in {len(new.uses)} of the target"
         )
-    growth = math.prod(target.shape) / max(math.prod(base.shape), 1)
+    if [_axes(use) for use in old.kernels] != [_axes(use) for use in new.kernels]:
+        raise ValueError(
+            "its axes are contracted otherwise in the base model than in the target, "
+            "as by an einsum of three operands, which chooses its order by sizes: "
+            "contract two at a time"
+        )
+    growth = math.prod(target.shape) / math.prod(base.shape)
     if old.kind == "unknown" and base.shape != target.shape:
         raise ValueError(f"it grows, and what it is for is unknown: {new.reason}")
     _check_fixed_axes(base, target, new)
@@ -199,6 +210,10 @@ def _by_roles(base: Leaf, old: Role, target: Leaf, new: Role) -> Scaling:
         raise ValueError(f"its fan in grows by {_listed(ratios)}, where it is used")
     fan_in = ratios.pop()
     return Scaling(base, target, fan_in, growth / fan_in)
+
+
+def _axes(use: Use) -> tuple:
+    return use.in_axis, use.out_axis, use.batch_axis, use.stack_axis
 
 
 _KERNELS = ("kernel", "convolution")

@@ -18,7 +18,13 @@ from jaxinit.schemes._arguments import (
     Given,
     Nonlinearity,
 )
-from jaxinit.schemes._cells import RECURRENT, by_gate, kernels, remembering
+from jaxinit.schemes._cells import (
+    RECURRENT,
+    by_gate,
+    kernels,
+    orthogonal_by_layer,
+    remembering,
+)
 from jaxinit.schemes.building import (
     by_fan,
     by_width,
@@ -137,8 +143,9 @@ def recurrent() -> Rules:
     - recurrent kernel: orthogonal, each gate for itself; the window of a convolution
       counts as inputs
     - input and other kernels: Glorot uniform, each gate for itself
-    - bias: 1 for the forget gate of an LSTM or minimal gated unit, 0 for the others; 0
-      for all if the layer itself adds 1, as in Haiku and `ConvLSTMCell`
+    - bias: 1 for the forget gate of an LSTM (by names, of a minimal gated unit too), 0
+      for the others; 0 for all if the layer itself adds to it, as in Haiku and
+      `ConvLSTMCell`
     - embedding: `N(0, 1 / width)`
     - norm scale 1
 
@@ -154,7 +161,7 @@ def recurrent() -> Rules:
     """
     glorot = by_fan(1.0, "fan_avg", "uniform")
     rules = {
-        **kernels(by_gate(glorot), by_gate(orthogonal())),
+        **kernels(by_gate(glorot), by_gate(orthogonal_by_layer)),
         EMBEDDING: by_width(),
         KERNEL: glorot,
         BIAS: remembering,

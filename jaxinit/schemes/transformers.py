@@ -410,9 +410,9 @@ class _one_stack:  # noqa: N801 - used, and therefore spelled, as a function
         is_one = len(totals) == 1 and totals[0] is not None and totals[0] % 2 == 0
         if self.layers is None and not is_one:
             raise ValueError(
-                "the number of layers is not known: the computation has not one "
-                "residual stream, or is not known; give encoder_layers=, "
-                "decoder_layers= or both"
+                "the number of layers is not known: it takes the roles of a model of "
+                "one residual stream, two kernels a layer write to it, and the writers "
+                f"of each stream are {totals}; give encoder_layers= or decoder_layers="
             )
         found = totals[0] // 2 if is_one and totals[0] else None
         return self.factor(agreed("layers", self.layers, found))
