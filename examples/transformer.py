@@ -182,7 +182,7 @@ def translate(params, source):
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Trains, and prints what came out."""
-    given = training.options(arguments, __doc__, steps=300, sizes=tuple(SIZES))
+    given = training.options(arguments, __doc__, steps=400, sizes=tuple(SIZES))
     if given.count:
         print(counted(given.count))
         return
