@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import jaxinit
+import jaxinit.compare
 import jaxinit.data_dependent
 import jaxinit.linen
 import jaxinit.nnx
@@ -86,7 +87,8 @@ def test_links_lead_somewhere(target):
 
 
 def test_tests_line_is_what_ci_runs():
-    job, tests = (block.strip() for block in blocks("sh"))
+    job, tests, trial = (block.strip() for block in blocks("sh"))
+    assert trial.startswith("jaxinit compare examples.batch_norm:plain ")
     assert job.endswith("python -m jaxinit init examples.gpt2:small")
     (pattern,) = re.findall(r"grep '(.+)' README.md", (ROOT / ".ci/run").read_text())
     assert [line for line in README.splitlines() if re.search(pattern, line)] == [tests]
