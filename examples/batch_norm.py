@@ -6,8 +6,9 @@ Ten ReLU layers, each kind of network from three initializers. Without norms not
 learned from N(0, 0.01), and from Glorot's law less in the same time than from He's: the
 signal gets smaller in each layer. Batch norm gives every layer a signal of size one,
 whatever the kernels are, and the gap nearly closes. Dropout alone does not bring the
-signal back, and with both, in so few steps, the widest kernels learn slowest. So it depends on these switches whether a scheme matters: `plain`,
-`normed`, `dropped` and `both` are models to compare schemes on.
+signal back, and with both, in so few steps, the widest kernels learn slowest. So it
+depends on these switches whether a scheme matters: `plain`, `normed`, `dropped` and
+`both` are models to compare schemes on.
 
 Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing
 Internal Covariate Shift" (2015).
