@@ -99,7 +99,7 @@ FAILURES = {
     "no fit": (
         "--schemes netfile:unfit",
         2,
-        "scheme 'netfile:unfit' does not fit the model: the plan has 2 problems:; "
+        "scheme 'netfile:unfit' does not fit the model: the plan has 2 problems: "
         "Dense_0/bias: no rule matches it",
     ),
     "out": ("--schemes zeros --out old", 2, "old exists already"),

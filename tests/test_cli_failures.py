@@ -208,7 +208,7 @@ FAILURES = {
     ),
     "rules that match nothing": (
         "fake:blocks --rules fake:unused_rules",
-        "--rules fake:unused_rules: the plan has 1 problem:; rule '**/bias': matches",
+        "--rules fake:unused_rules: the plan has 1 problem: rule '**/bias': matches",
     ),
     "rules that do not fit": (
         "fake:blocks --rules fake:unfit_rules",

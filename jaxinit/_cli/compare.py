@@ -24,7 +24,7 @@ from jaxinit._cli.errors import (
     needed,
     writing,
 )
-from jaxinit._cli.target import load, one_line, uncalled
+from jaxinit._cli.target import in_a_row, load, one_line, uncalled
 from jaxinit._tree.problems import PlanError
 
 _DATA = ("digits", "breast_cancer", "wine", "xor", "copy", "adding")
@@ -177,8 +177,7 @@ def _finished(
     except interrupted as stopped:
         return stopped.result, True  # pyright: ignore - its attribute
     except PlanError as error:
-        lines = "; ".join(line.strip() for line in str(error).splitlines())
-        raise UsageError(f"--schemes: {lines}") from error
+        raise UsageError(f"--schemes: {in_a_row(error)}") from error
 
 
 def _schemes(text: str) -> dict[str, Any]:

@@ -408,8 +408,13 @@ def expectations(name: str, rules: Any, shapes: Any) -> Plan:
         ]
         return plan(jax.tree.unflatten(structure, matched), rules)
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise TargetError(f"--rules {name}: {'; '.join(lines)}") from error
+        raise TargetError(f"--rules {name}: {in_a_row(error)}") from error
+
+
+def in_a_row(error: BaseException) -> str:
+    """The lines of a message one behind the other."""
+    lines = "; ".join(line.strip() for line in str(error).splitlines())
+    return lines.replace(":;", ":")
 
 
 def one_line(error: BaseException) -> str:
