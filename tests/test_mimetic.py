@@ -63,6 +63,19 @@ def test_mimetic_products_are_noise_and_identity():
     assert abs(np.trace(query @ stranger.T) / 32) < 0.3 < np.trace(query @ key.T) / 32
 
 
+def test_heads_are_those_of_an_axis_if_there_is_one():
+    def plan(layout, heads=None):
+        rules = jaxinit.Rules(schemes.mimetic(heads), required=[])
+        return jaxinit.plan(LAYOUTS[layout], rules)
+
+    assert plan("split") == plan("split", 4)  # the same initializers and keys
+    assert plan("split") != plan("flat", 4)
+    with pytest.raises(jaxinit.PlanError, match="does not tell the number of heads"):
+        plan("flat")
+    with pytest.raises(jaxinit.PlanError, match="is not of heads=2"):
+        plan("split", 2)
+
+
 def test_mimetic_heads_are_best_approximations():
     query, key, _, _ = attention("split", 4)
     random = np.random.default_rng(0)

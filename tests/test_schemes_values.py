@@ -74,6 +74,7 @@ ARGUMENTS = {
 FOUND = {
     *(f"{name}(layers)" for name in ("gpt2", "vit", "wang", "mitchell", "language")),
     "fixup(blocks)",
+    "mimetic(heads)",
     *(f"{name}(width)" for name in ("small_init", "wang", "mitchell")),
 }
 

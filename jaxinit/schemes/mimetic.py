@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.rules import Rules, keyed
 from jaxinit.initializers.basic import truncated_normal
-from jaxinit.schemes._arguments import Count, Pair
+from jaxinit.schemes._arguments import Found, Pair
 from jaxinit.schemes.building import around_blocks, scheme, transformer
 from jaxinit.schemes.parts import (
     FUSED,
@@ -26,7 +26,7 @@ from jaxinit.schemes.parts import (
 
 @scheme
 def mimetic(
-    heads: Count,
+    heads: Found = None,
     query_key: Pair = (0.7, 0.7),
     value_out: Pair = (0.4, -0.4),
 ) -> Rules:
@@ -52,7 +52,8 @@ def mimetic(
     jaxinit.sinusoidal()}) | mimetic(heads=12)`.
 
     Args:
-        heads: number of heads, at least 1.
+        heads: number of heads, at least 1; None takes the axis of heads of kernels with
+            three axes, as in Flax's attention.
         query_key: factors of `Z` and `I` in the product of queries and keys.
         value_out: factors of `Z` and `I` in the product of values and output.
 
@@ -62,12 +63,12 @@ def mimetic(
     Raises:
         ValueError: if `heads` is out of range or the factors are not two finite
             numbers; in a plan, if an attention does not have `heads` heads that are
-            together as wide as its input.
+            together as wide as its input, or its number of heads is not known.
 
     >>> mimetic(heads=12).name
     'scheme mimetic'
     """
-    first = _Product(0, query_key[0], query_key[1], heads)
+    first = _Product(0, query_key[0], query_key[1], heads or 1)  # 1 until it is found
     second = _Product(1, value_out[0], value_out[1], 1)
     query, key = _Factor(first, "left"), _Factor(first, "right")
     value, out = _Factor(second, "left"), _Factor(second, "right")
@@ -121,6 +122,12 @@ class _Factor:
     product: _Product
     side: str
 
+    def of_heads(self, heads: int) -> "_Factor":
+        """The same with so many products, if it has one for each head."""
+        if self.product.number:
+            return self
+        return replace(self, product=replace(self.product, heads=heads))
+
 
 @dataclass(frozen=True)
 class _Kernel:
@@ -148,16 +155,26 @@ class _together:  # noqa: N801 - used, and therefore spelled, as a function
     """A kernel of an attention, drawn with the key that all kernels of it share."""
 
     factors: tuple[_Factor, ...]
-    heads: int
+    heads: int | None
 
     def __call__(self, leaf: Leaf) -> keyed:
-        factors, heads = self.factors, self.heads
+        factors = self.factors
         is_out = any(x.product.number == 1 and x.side == "right" for x in factors)
         ends_wide = is_out != outputs_first(leaf)
         width = leaf.shape[-1] if ends_wide else leaf.shape[0]
         fits = math.prod(leaf.shape) == width * width * len(factors)
+        heads = self.heads
         if len(leaf.shape) == 3:  # (width, heads, size) or (heads, size, width)
-            fits &= len(factors) == 1 and leaf.shape[0 if is_out else 1] == heads
+            found = leaf.shape[0 if is_out else 1]
+            heads = found if heads is None else heads
+            fits &= len(factors) == 1 and found == heads
+        if heads is None and not is_out:
+            raise ValueError(
+                f"shape {leaf.shape} does not tell the number of heads: give heads= to "
+                "the scheme"
+            )
+        heads = heads or 1  # the product of value and output is one, of any heads
+        factors = tuple(x.of_heads(heads) for x in factors)
         if not fits or width % heads:
             raise ValueError(
                 f"shape {leaf.shape} is not of heads={heads} that are together as wide "
