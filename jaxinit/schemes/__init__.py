@@ -26,12 +26,12 @@ from jaxinit.schemes.residual import layer_scale as layer_scale
 from jaxinit.schemes.residual import rezero as rezero
 from jaxinit.schemes.residual import skip_init as skip_init
 from jaxinit.schemes.residual import zero_gamma as zero_gamma
+from jaxinit.schemes.stacks import deepnorm as deepnorm
+from jaxinit.schemes.stacks import sub_ln as sub_ln
+from jaxinit.schemes.stacks import t_fixup as t_fixup
 from jaxinit.schemes.transformers import bert as bert
-from jaxinit.schemes.transformers import deepnorm as deepnorm
 from jaxinit.schemes.transformers import gpt2 as gpt2
 from jaxinit.schemes.transformers import mitchell as mitchell
 from jaxinit.schemes.transformers import small_init as small_init
-from jaxinit.schemes.transformers import sub_ln as sub_ln
-from jaxinit.schemes.transformers import t_fixup as t_fixup
 from jaxinit.schemes.transformers import vit as vit
 from jaxinit.schemes.transformers import wang as wang
