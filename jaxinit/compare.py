@@ -4,6 +4,7 @@ print(compare(model, (x, y), {"he": he_normal(), "orthogonal": orthogonal()}))
 """
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,9 @@ def compare(
             these and `x`.
         data: arrays `(x, y)`, of which a fifth of the rows is held out;
             `((x, y), (x, y))` for training and held out; or a function of a key that
-            makes a batch `(x, y)`. A tuple `x` holds several arguments of the call.
+            makes a batch `(x, y)`. A tuple `x` holds several arguments of the call; if
+            `y` is a pair too, give training and held-out rows, as two pairs of pairs
+            are taken for these.
         schemes: by name, rules such as `jaxinit.schemes.gpt2()`; one initializer for
             all kernels, with biases zero and all else left to the model; or None for
             the model's own initialization.
@@ -64,7 +67,9 @@ def compare(
             labels, in which -1 stands for places of a sequence that do not count;
             "squared_error"; None chooses between these two by the dtype of `y`.
         optimizer: function of a learning rate that makes an optax optimizer, such as
-            `optax.adamw` or `functools.partial(optax.sgd, momentum=0.9)`.
+            `optax.adamw` or `functools.partial(optax.sgd, momentum=0.9)`. The rate is
+            traced, so a schedule may be `lambda step: rate * factor(step)`, but none
+            that tests its value.
         learning_rates: each scheme is judged at the best of these.
         steps: steps of training.
         seeds: runs of each scheme at each learning rate; differences are tested with
@@ -110,6 +115,7 @@ def compare(
     memory = _at_least_one("memory", memory)
     batch_size = _at_least_one("batch_size", batch_size)
     _check_optimizer(optimizer)
+    _check_threshold(threshold)
     key = jax.random.key(0) if key is None else key
     check_key(key)
     held_key, runs_key = jax.random.split(key)
@@ -155,6 +161,12 @@ def _checked_rates(rates: Any) -> tuple[float, ...]:
             f"learning_rates must be one or more positive numbers, got {rates!r}."
         )
     return found
+
+
+def _check_threshold(threshold: Any) -> None:
+    is_number = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
+    if threshold is not None and not (is_number and math.isfinite(threshold)):
+        raise ValueError(f"threshold must be a finite number, got {threshold!r}.")
 
 
 def _check_optimizer(optimizer: Any) -> None:

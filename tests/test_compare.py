@@ -481,6 +481,29 @@ def test_means_of_ten_steps_and_the_step_that_reaches_a_threshold():
     assert judging.steps_to(1.0, spike) == math.inf
     grown = np.array([[1.0, 2, 50], [1, 2, 3], [1, math.nan, 1]])
     assert judging.have_diverged(grown, np.ones(3)).tolist() == [True, False, True]
+    lucky = np.array([[0.01, 1.0, 1.2]])  # the first batch
+    assert judging.have_diverged(lucky, np.ones(1)).tolist() == [True]
+    assert judging.have_diverged(lucky, np.ones(1), 1.0).tolist() == [False]
+
+
+def test_schemes_that_diverge_with_every_seed_are_named():
+    """And a single column of outputs is no logits, so that it has no accuracy."""
+
+    def endless(key, shape, dtype=jnp.float32):
+        return jnp.full(shape, jnp.nan, dtype)
+
+    shapes = {"w": jax.ShapeDtypeStruct((6, 1), jnp.float32)}
+    result = compare(
+        (shapes, lambda params, x: x @ params["w"]),
+        (X, Y),
+        {"nan": endless, "zeros": jaxinit.zeros},
+        loss=lambda outputs, y: jnp.mean((outputs[:, 0] - y) ** 2),
+        steps=3,
+        batch_size=8,
+    )
+    assert result["nan"].diverged == SEEDS
+    assert "lowest loss: zeros; diverged with every seed: nan" in result.notes[-1]
+    assert result["zeros"].accuracy is None
 
 
 def test_equal_schemes_are_rarely_called_different():
@@ -565,6 +588,18 @@ WRONG = {
         lambda: compare(Net(), (X, Y[1:]), KERNEL),
         ["same number of rows", "[9, 6]", "[8]"],
     ),
+    "no rows": (
+        lambda: compare(Net(), ((X, Y), (X[:0], Y[:0])), KERNEL),
+        ["have no rows"],
+    ),
+    "labels that are held out": (
+        lambda: compare(Net(), ((X, Y), (X, Y - 5)), KERNEL),
+        ["must not be negative"],
+    ),
+    "threshold": (
+        lambda: compare(Net(), (X, Y), KERNEL, threshold=math.nan),
+        ["threshold must be a finite number", "nan"],
+    ),
     "one row": (lambda: compare(Net(), (X[:1], Y[:1]), KERNEL), ["two rows or more"]),
     "not finite": (lambda: compare(Net(), (X + np.nan, Y), KERNEL), ["x holds NaN"]),
     "held out": (
@@ -615,6 +650,7 @@ WRONG = {
     "steps": (lambda: compare(ONLY, line(), KERNEL, steps=0), ["steps must be 1 or"]),
 }
 OF_WRONG_TYPE = {
+    "class": (lambda: compare(Net, (X, Y), KERNEL), ["class Net: give a module"]),
     "model": (
         lambda: compare(NNXNet(nnx.Rngs(0)), (X, Y), KERNEL),
         ["model must be", "NNX module that is made already"],

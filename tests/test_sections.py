@@ -184,6 +184,27 @@ def test_layers_of_cells_in_one_array(key):
         assert not np.allclose(i @ i.T, np.eye(6), atol=0.1)
 
 
+def test_recurrent_kernels_that_are_no_matrices(key):
+    """A vector of scores, and a kernel to heads, have no orthogonal matrix."""
+
+    def apply(w, x):
+        def step(h, t):
+            heads = jnp.tanh(t @ w["i"] + jnp.einsum("bd,dhk->bhk", h, w["h"]))
+            score = jnp.tanh(h) @ w["v"]
+            return heads.reshape(h.shape) * score[:, None], None
+
+        return jax.lax.scan(step, jnp.ones((2, 6)), jnp.swapaxes(x, 0, 1))[0]
+
+    shapes = {"i": leaf(5, 3), "h": leaf(6, 2, 3), "v": leaf(6)}
+    roles = jaxinit.roles(apply, shapes, leaf(2, 7, 5))
+    assert [roles[path].recurrent for path in "hv"] == [True, True]
+    for rules in (schemes.auto(), jaxinit.Rules(schemes.recurrent(), required=[])):
+        plan = {x.path: x for x in jaxinit.plan(shapes, rules, roles=roles)}
+        own = repr((plan["h"].initializer, plan["v"].initializer))
+        assert "orthogonal" not in own
+    assert plan["h"].std == pytest.approx((2 / (6 + 6)) ** 0.5, rel=1e-3)
+
+
 GATES = {"i": slice(0, 6), "f": slice(6, 12), "g": slice(12, 18), "o": slice(18, 24)}
 
 

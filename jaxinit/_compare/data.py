@@ -89,6 +89,8 @@ def _pair(x: Any, y: Any) -> tuple[Any, Any]:
             "x and y must have the same number of rows, along their first axes, got "
             f"x of {described(pair[0])} and y of {described(pair[1])}."
         )
+    if rows == {(0,)}:
+        raise ValueError("x and y have no rows: give two or more.")
     for name, part in zip("xy", pair, strict=True):
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part)):
             raise ValueError(f"{name} holds NaN or infinite numbers: remove them.")
@@ -134,7 +136,7 @@ def _picked(arrays: Any, batch_size: int, key: jax.Array) -> Any:
     """Rows at random, with replacement."""
     rows = len(jax.tree.leaves(arrays)[0])
     places = jax.random.randint(key, (batch_size,), 0, rows)
-    return jax.tree.map(lambda x: x[places], arrays)
+    return jax.tree.map(lambda x: jnp.asarray(x)[places], arrays)
 
 
 def _in_pieces(pair: Any, batch_size: int) -> Any:

@@ -51,16 +51,21 @@ def smoothed(losses: np.ndarray) -> np.ndarray:
     return np.stack(means, -1)
 
 
-def have_diverged(losses: np.ndarray, held: np.ndarray) -> np.ndarray:
+def have_diverged(
+    losses: np.ndarray, held: np.ndarray, chance: float | None = None
+) -> np.ndarray:
     """Which runs diverged: a loss is not finite, or grew to ten times the first one.
 
     Args:
         losses: loss of each step, along the last axis.
         held: loss on what is held out, at the end; the axes before.
+        chance: loss of the best constant, if known: one lucky first batch is no
+            measure, so ten times this are allowed at least.
     """
     means = smoothed(losses)
     finite = np.isfinite(losses).all(-1) & np.isfinite(held)
-    return ~finite | (means[..., -1] > _GREW * np.abs(losses[..., 0]))
+    first = np.maximum(np.abs(losses[..., 0]), chance or 0.0)
+    return ~finite | (means[..., -1] > _GREW * first)
 
 
 def steps_to(threshold: float, losses: np.ndarray) -> np.ndarray:

@@ -142,7 +142,8 @@ def _check_logits(outputs: Any, y: Any, labels: np.ndarray) -> None:
 
 def counts_right(outputs: Any, y: Any) -> bool:
     """Whether outputs are logits for labels, of which a share is right."""
-    return is_labels(y) and getattr(outputs, "shape", ())[:-1] == y.shape
+    shape: tuple[int, ...] = tuple(getattr(outputs, "shape", ())) or (0,)
+    return is_labels(y) and shape[:-1] == y.shape and shape[-1] > 1
 
 
 def chance_loss(loss: Loss, y: Any) -> float | None:

@@ -88,6 +88,13 @@ def as_inputs(x: Any) -> tuple:
     return x if isinstance(x, tuple) else (x,)
 
 
+def _refuse_linen_class(model: Any) -> None:
+    bases = getattr(model, "__mro__", ())
+    if any(base.__module__.startswith("flax.linen") for base in bases):
+        name = model.__name__
+        raise TypeError(f"model is the class {name}: give a module, such as {name}().")
+
+
 def opened(model: Any, x: Any, options: Mapping[str, Any]) -> Trainable:
     """A model taken apart.
 
@@ -101,6 +108,7 @@ def opened(model: Any, x: Any, options: Mapping[str, Any]) -> Trainable:
         TypeError: if it is none of these.
     """
     inputs = as_inputs(x)
+    _refuse_linen_class(model)
     if _is_module(model, "flax.linen"):
         from jaxinit._compare.linen import LinenModel
 

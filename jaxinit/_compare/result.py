@@ -179,11 +179,17 @@ class Comparison(Tabular):
         others = [x for x in self.schemes if x.scheme != self.best]
         worse = [x.scheme for x in others if x.p_best < LEVEL]  # pyright: ignore
         equal = [x.scheme for x in others if x.scheme not in worse]
+        gone = [x.scheme for x in self.schemes if x.diverged == self.seeds]
+        if len(gone) == len(self.schemes):
+            return "no winner: all runs diverged"
+        worse, equal = ([x for x in y if x not in gone] for y in (worse, equal))
         text = f"lowest loss: {self.best}"
         if worse:
             text += f"; worse beyond chance: {', '.join(worse)}"
         if equal:
             text += f"; not told apart from it: {', '.join(equal)}"
+        if gone:
+            text += f"; diverged with every seed: {', '.join(gone)}"
         return f"{text} (paired t-test over seeds, Holm over all pairs, 5 %)"
 
     def _table(self):

@@ -58,7 +58,8 @@ class Study:
         self.model = models.opened(model, x, options)
         params, state = self.model.own(keys[0][0])
         outputs = self._outputs(params, state, x)
-        losses.check_fit(loss, outputs, y, data.example)
+        for example in (data.example, data.held_y):
+            losses.check_fit(loss, outputs, y, example)
         right = losses.counts_right(outputs, y)
         self.trainer = Trainer(self.model, data, loss, optimizer, steps, right)
         self.plans = schemes.plans(self.model, params, named)

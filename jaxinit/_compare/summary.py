@@ -86,7 +86,7 @@ def summary(
         wanted_steps: steps that were asked for.
         unfinished: schemes without runs.
     """
-    diverged = judging.have_diverged(outcome.losses, outcome.held_loss)
+    diverged = judging.have_diverged(outcome.losses, outcome.held_loss, yardstick.loss)
     held = np.where(diverged, np.inf, outcome.held_loss)
     chosen = [judging.best_rate(scheme.T) for scheme in held]
     at_best = np.stack([held[i, :, rate] for i, rate in enumerate(chosen)])

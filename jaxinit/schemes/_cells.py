@@ -141,11 +141,16 @@ class _ForgetBias(Part):
 
 
 def _is_recurrent(role: Role) -> bool:
-    """Whether a kernel takes nothing but the past."""
+    """Whether a kernel is a matrix that takes nothing but the past."""
     return bool(role.kernels) and all(
-        use.recurrent and "input" not in {section.part for section in use.sections}
+        maps_past(use) and "input" not in {section.part for section in use.sections}
         for use in role.kernels
     )
+
+
+def maps_past(use: Use) -> bool:
+    """Whether a kernel is recurrent, with one axis of inputs and one of outputs."""
+    return use.recurrent and len(use.in_axis) == len(use.out_axis) == 1
 
 
 def has_gate(use: Use) -> bool:

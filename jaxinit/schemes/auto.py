@@ -11,7 +11,7 @@ from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import constant, normal, ones, zeros
 from jaxinit.initializers.scaling import variance_scaling
 from jaxinit.initializers.wrappers import mirrored
-from jaxinit.schemes._cells import has_gate, orthogonal_by_layer, remembering
+from jaxinit.schemes._cells import has_gate, maps_past, orthogonal_by_layer, remembering
 from jaxinit.schemes.building import scheme
 from jaxinit.schemes.parts import axes
 
@@ -125,7 +125,7 @@ def _bias(leaf: Leaf, role: Role) -> Initializer:
 
 def _kernel(leaf: Leaf, role: Role) -> Callable:
     use = role.kernels[0]
-    if use.recurrent and use.kind == "kernel":
+    if maps_past(use) and use.kind == "kernel":
         return by_section(_recurrent)(leaf)
     return _by_moment(leaf, use)
 
@@ -134,7 +134,7 @@ def _recurrent(leaf: Leaf) -> Initializer:
     """Orthogonal for the past, gate by gate; by moments for the inputs beside it."""
     assert leaf.role is not None
     use = leaf.role.kernels[0]
-    return orthogonal_by_layer(leaf) if use.recurrent else _by_moment(leaf, use)
+    return orthogonal_by_layer(leaf) if maps_past(use) else _by_moment(leaf, use)
 
 
 def _by_moment(leaf: Leaf, use: Use) -> Initializer:
