@@ -275,7 +275,7 @@ def test_full_disk_leaves_nothing_behind(out, folder):
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")
     reason = f"{os.strerror(errno.EFBIG)}; nothing was left behind"
-    # jax may warn before, of entries of its cache that another process left half-written
+    # jax may warn before, of entries of its cache that were left half-written
     *_, last = result.stderr.splitlines()
     assert last == f"jaxinit: could not write {folder / out}: {reason}"
     assert sorted(os.listdir()) == before
