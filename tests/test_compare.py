@@ -486,6 +486,18 @@ def test_means_of_ten_steps_and_the_step_that_reaches_a_threshold():
     assert judging.have_diverged(lucky, np.ones(1), 1.0).tolist() == [False]
 
 
+def test_a_function_is_told_whether_it_is_trained():
+    told = set()
+
+    def apply(params, x, train=False):
+        told.add(train)
+        return x @ params["w"]
+
+    shapes = {"w": jax.ShapeDtypeStruct((6, 3), jnp.float32)}
+    compare((shapes, apply), (X, Y), {"zeros": jaxinit.zeros}, steps=1, seeds=1)
+    assert told == {True, False}
+
+
 def test_schemes_that_diverge_with_every_seed_are_named():
     """And a single column of outputs is no logits, so that it has no accuracy."""
 

@@ -82,6 +82,17 @@ def test_independent_entries_with_one_law_are_drawn_whole(roles):
     assert own == jaxinit.split((by_fan,) * 3, (4, 4, 16), axis=1)
 
 
+def test_a_rule_for_a_section_is_asked_of_no_other_leaf(roles):
+    seen = []
+
+    def narrow(leaf):
+        seen.append(leaf.shape)
+        return jaxinit.orthogonal()
+
+    planned({role(part="query"): narrow, "**": jaxinit.normal()}, roles)
+    assert seen == [(16, 16)]  # once, and not with the shape of the whole leaf
+
+
 def test_every_section_needs_a_rule(roles):
     rules = {role(part="query"): jaxinit.zeros, "[!a]*": jaxinit.normal()}
     with pytest.raises(jaxinit.PlanError) as error:

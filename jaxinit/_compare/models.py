@@ -66,17 +66,20 @@ class Function:
         return jax.tree.map(_shape, self.shapes), ()
 
     def roles(self):
-        return roles(self.apply, self.shapes, *self.inputs, **self.options)
+        return roles(self.apply, self.shapes, *self.inputs, **self._options(True))
 
     def call(self, params, state, x, key, train):
-        return self.apply(params, *x, **self.options), state
+        return self.apply(params, *x, **self._options(train)), state
 
     def signal(self, params, state, x):
         # One layer that takes all inputs at once, as x of several would be.
         return propagate([functools.partial(self._whole, x)], [params], x[0])
 
     def _whole(self, x, params, first):
-        return self.apply(params, first, *x[1:], **self.options)
+        return self.apply(params, first, *x[1:], **self._options(True))
+
+    def _options(self, train: bool) -> dict[str, Any]:
+        return switched(self.apply, self.options, train)
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -147,6 +150,9 @@ def switched(
         options: the arguments that are given; they go first.
         train: whether the model is trained.
     """
-    known = inspect.signature(call).parameters
+    try:
+        known = inspect.signature(call).parameters
+    except (TypeError, ValueError):  # of a function that Python cannot look into
+        known = {}
     switches = {k: v == train for k, v in _SWITCHES.items() if k in known}
     return {**switches, **options}

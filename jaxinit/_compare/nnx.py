@@ -28,13 +28,17 @@ class NNXModel:
 
     @functools.cached_property
     def _graph(self) -> Any:
+        return nnx.graphdef(self._shapes())
+
+    def _shapes(self) -> Any:
+        """A module with shapes in place of arrays."""
         made = nnx.eval_shape(lambda: self.make(nnx.Rngs(jax.random.key(0))))
         if not callable(made):
             raise TypeError(f"{self.make!r} makes no module that can be called.")
-        return nnx.graphdef(made)
+        return made
 
     def roles(self):
-        made = nnx.eval_shape(lambda: self.make(nnx.Rngs(jax.random.key(0))))
+        made = self._shapes()
         made.train()
         options = switched(type(made).__call__, self.options, True)
         return roles(made, *self.inputs, **options)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from jaxinit._basics.names import unknown
 from jaxinit._roles.role import KINDS, PARTS, Use
 from jaxinit._tree.leaf import Leaf
-from jaxinit._tree.sections import sections_of
+from jaxinit._tree.sections import is_divided
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class role:  # noqa: N801 - used, and therefore spelled, as a function
             )
         if not leaf.role.uses:
             return self.kind == "unused"
-        _, sections = sections_of(leaf)
-        return any(self._fits(use, bool(sections)) for use in leaf.role.uses)
+        are_asked = is_divided(leaf)
+        return any(self._fits(use, are_asked) for use in leaf.role.uses)
 
     def _fits(self, use: Use, are_asked: bool) -> bool:
         """Whether a use is one, where sections are asked for themselves or not."""

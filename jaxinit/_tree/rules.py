@@ -1,7 +1,6 @@
 """Rules: ordered pairs of a pattern and what to draw where it matches."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -155,21 +154,14 @@ class Rules(Patterns):
 
     def drawn(self, choice: Choice) -> Callable[..., jax.Array]:
         """The initializer that chosen rules give a leaf."""
-        ends = list(choice.ends())
-        assert ends[0].position is not None
-        whole = self.initializer(ends[0].position, choice.leaf)
-        if all(self._is_drawn_alike(whole, choice.leaf, end) for end in ends):
-            return whole
-        return joined(choice.leaf, [self.drawn(x) for x in choice.sections])
-
-    def _is_drawn_alike(self, whole: Any, leaf: Leaf, end: Choice) -> bool:
-        """Whether a section has the distribution that it has in the whole leaf."""
-        if end.leaf is leaf:
-            return True
-        assert end.position is not None
-        if whole != self.initializer(end.position, end.leaf):
-            return False
-        return _independent_std(whole, leaf) == _independent_std(whole, end.leaf)
+        if not choice.sections:
+            assert choice.position is not None
+            return self.initializer(choice.position, choice.leaf)
+        first, *others = parts = [self.drawn(x) for x in choice.sections]
+        leaves = [choice.leaf, *(x.leaf for x in choice.sections)]
+        if all(first == x for x in others) and _is_alike(first, leaves):
+            return first
+        return joined(choice.leaf, parts)
 
     def __or__(self, other: "Rules | Mapping[Any, Any]") -> "Rules":
         """These rules, and the others for leaves that none of these matches.
@@ -212,16 +204,16 @@ class Rules(Patterns):
         return _restored, (self._pairs, self.required, self.name, parts, self.call)
 
 
-def _independent_std(initializer: Any, leaf: Leaf) -> float:
-    """The deviation of independent entries; NaN if they are not, or it is unknown."""
+def _is_alike(initializer: Any, leaves: Sequence[Leaf]) -> bool:
+    """Whether leaves are known to have independent entries of one deviation."""
     if not isinstance(initializer, Initializer):
-        return math.nan
-    if not initializer.is_independent(leaf.shape):
-        return math.nan
+        return False
+    if not all(initializer.is_independent(leaf.shape) for leaf in leaves):
+        return False
     try:
-        return initializer.moments(leaf.shape, leaf.dtype).std
+        return len({initializer.moments(x.shape, x.dtype).std for x in leaves}) == 1
     except NotImplementedError:
-        return math.nan
+        return False
 
 
 def _restored(pairs, required, name, parts, call) -> Rules:

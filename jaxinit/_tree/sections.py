@@ -44,6 +44,11 @@ def sections_of(leaf: Leaf) -> tuple[int, tuple[Leaf, ...]]:
     return axis, tuple(_section(leaf, leaf.role, axis, blocks) for blocks in groups)
 
 
+def is_divided(leaf: Leaf) -> bool:
+    """Whether a leaf has sections."""
+    return len(_groups(leaf)[1]) > 1
+
+
 def _groups(leaf: Leaf) -> tuple[int, list[Blocks]]:
     """An axis that is divided, and where each of its sections is."""
     uses = () if leaf.role is None else leaf.role.uses
@@ -211,7 +216,7 @@ class by_section:  # noqa: N801 - used, and therefore spelled, as a function
     def __post_init__(self):
         maker("the value of by_section", self.value)
 
-    def __call__(self, leaf: Leaf) -> Callable[..., jax.Array]:
+    def __call__(self, leaf: Leaf) -> Any:
         """The initializer of all sections together."""
         _, sections = sections_of(leaf)
         if not sections:

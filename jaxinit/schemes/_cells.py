@@ -201,7 +201,7 @@ class by_gate:  # noqa: N801 - as above
     def __call__(self, leaf: Leaf) -> Initializer:
         """The initializer of all gates together."""
         if leaf.role is not None:
-            return by_section(self.rule)(leaf)  # pyright: ignore - of this package
+            return by_section(self.rule)(leaf)
         init, own = drawn(self.rule, leaf), cell(leaf)
         if own is None or own.gates == 1:
             return init
@@ -226,7 +226,7 @@ def remembering(leaf: Leaf) -> Initializer:
     the bias of the state gets the 1.
     """
     if leaf.role is not None:
-        return by_section(_remembering)(leaf)  # pyright: ignore - of this package
+        return by_section(_remembering)(leaf)
     own = cell(leaf)
     if own is None or own.adds_one or _is_second(leaf, own):
         return zeros

@@ -109,7 +109,7 @@ class by_fan:
         """
         _, sections = sections_of(leaf)
         if self.mode != "fan_in" and len({x.shape for x in sections}) > 1:
-            return by_section(self)(leaf)  # pyright: ignore - of this package
+            return by_section(self)(leaf)
         use = _kernel_use(leaf)
         along = self.axes(leaf)
         parts = max(1, len({x.part for x in use.sections if x.axis in use.out_axis}))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxinit._tree.leaf import Leaf
 from jaxinit._tree.rules import Rules
-from jaxinit._tree.sections import by_section, sections_of
+from jaxinit._tree.sections import by_section, is_divided
 from jaxinit.initializers.activation import for_activation
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import normal, uniform
@@ -117,8 +117,8 @@ class _orthogonal:  # noqa: N801 - used, and therefore spelled, as a function
     """Orthogonal along the outputs, fused projections each for itself."""
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        if sections_of(leaf)[1]:
-            return by_section(self)(leaf)  # pyright: ignore - of this package
+        if is_divided(leaf):
+            return by_section(self)(leaf)
         out = axes(leaf)["out_axis"]
         last = out[-1] if isinstance(out, tuple) else out
         if len(leaf.shape) > 2 and isinstance(out, tuple) and len(out) > 1:
