@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear
 from zoo.truths import (
     ANY,
     Model,
@@ -23,14 +24,6 @@ from zoo.truths import (
 from zoo.truths import layer_norm as normed
 
 BATCH, LENGTH, WIDTH, HIDDEN, VOCABULARY = 2, 6, 8, 12, 20
-
-
-def affine(fan_in, fan_out):
-    return {"kernel": floats(fan_in, fan_out), "bias": floats(fan_out)}
-
-
-def linear(p, x):
-    return x @ p["kernel"] + p["bias"]
 
 
 def vector(size=WIDTH):

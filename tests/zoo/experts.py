@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import causal
 from zoo.truths import (
     ANY,
     Model,
@@ -22,22 +23,6 @@ from zoo.truths import rms_norm as rms
 
 BATCH, LENGTH, WIDTH, HEADS, SIZE, HIDDEN, VOCABULARY = 2, 6, 12, 4, 4, 10, 17
 INNER = HEADS * SIZE
-
-
-def rotary(x):
-    """Halves turned against each other; positions are axis 1, features the last."""
-    half = x.shape[-1] // 2
-    angles = jnp.arange(x.shape[1])[:, None] * 0.1 ** jnp.arange(half)
-    angles = angles.reshape(x.shape[1], *[1] * (x.ndim - 3), half)
-    a, b = jnp.split(x, 2, axis=-1)
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-
-
-def causal(scores):
-    length = scores.shape[-1]
-    seen = jnp.arange(length)[:, None] >= jnp.arange(length)[None]
-    return jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1)
 
 
 @model

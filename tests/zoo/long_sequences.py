@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import depthwise, over_window
 from zoo.truths import (
     ANY,
     Model,
     bias,
-    convolution,
     floats,
     kernel,
     model,
@@ -17,30 +17,6 @@ from zoo.truths import (
 
 BATCH, LENGTH, WIDTH, HEADS, SIZE, VOCABULARY = 2, 6, 12, 3, 4, 17
 INNER = HEADS * SIZE
-
-
-def over_window(x, w):
-    """A causal convolution of every channel; `w` is (window, 1, channels)."""
-    return jax.lax.conv_general_dilated(
-        x,
-        w,
-        window_strides=(1,),
-        padding=[(w.shape[0] - 1, 0)],
-        dimension_numbers=("NHC", "HIO", "NHC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
-def depthwise(channels, window=4, **rest):
-    return convolution(
-        window,
-        window,
-        spatial_axis=0,
-        in_axis=1,
-        out_axis=2,
-        groups=channels,
-        **rest,
-    )
 
 
 @model

@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear
 from zoo.truths import (
     ANY,
     Model,
@@ -28,14 +29,6 @@ from zoo.truths import (
 from zoo.truths import layer_norm as normed
 
 BATCH, LENGTH, WIDTH, HIDDEN, VOCABULARY = 2, 6, 8, 12, 15
-
-
-def affine(fan_in, fan_out):
-    return {"kernel": floats(fan_in, fan_out), "bias": floats(fan_out)}
-
-
-def linear(p, x):
-    return x @ p["kernel"] + p["bias"]
 
 
 def vector(size=WIDTH):

@@ -3,6 +3,15 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import (
+    affine,
+    batch_norm,
+    batch_normed,
+    conv,
+    linear,
+    norm_truth,
+    plain_batch_norm,
+)
 from zoo.truths import (
     ANY,
     UNNAMED,
@@ -15,54 +24,9 @@ from zoo.truths import (
     floats,
     kernel,
     model,
-    scale,
-    shift,
-    statistic,
 )
 
 BATCH, SIDE, OUTPUTS = 2, 8, 5
-
-
-def conv(x, w, stride=1, groups=1, padding="SAME"):
-    return jax.lax.conv_general_dilated(
-        x,
-        w,
-        (stride, stride),
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
-def batch_norm(x, p):
-    """With running statistics, as in inference."""
-    inverse = jax.lax.rsqrt(p["var"] + 1e-3) * p["gamma"]
-    return x * inverse + (p["beta"] - p["mean"] * inverse)
-
-
-def batch_normed(size):
-    return {name: floats(size) for name in ("gamma", "beta", "mean", "var")}
-
-
-def plain_batch_norm(x, p):
-    return (x - p["mean"]) / jnp.sqrt(p["var"] + 1e-5) * p["gamma"] + p["beta"]
-
-
-def norm_truth(path):
-    return {
-        f"{path}/gamma": scale(),
-        f"{path}/beta": shift(),
-        f"{path}/mean": statistic(),
-        f"{path}/var": statistic(),
-    }
-
-
-def affine(fan_in, fan_out):
-    return {"kernel": floats(fan_in, fan_out), "bias": floats(fan_out)}
-
-
-def linear(p, x):
-    return x @ p["kernel"] + p["bias"]
 
 
 @model

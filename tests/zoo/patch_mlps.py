@@ -3,6 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import (
+    affine,
+    conv,
+    linear,
+)
 from zoo.truths import (
     ANY,
     Model,
@@ -17,55 +22,11 @@ from zoo.truths import (
     model,
     norm,
     scale,
-    shift,
     stacked,
-    statistic,
 )
 from zoo.truths import layer_norm as normed
 
 BATCH, SIDE, OUTPUTS = 2, 8, 5
-
-
-def conv(x, w, stride=1, groups=1, padding="SAME"):
-    return jax.lax.conv_general_dilated(
-        x,
-        w,
-        (stride, stride),
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
-def batch_norm(x, p):
-    """With running statistics, as in inference."""
-    inverse = jax.lax.rsqrt(p["var"] + 1e-3) * p["gamma"]
-    return x * inverse + (p["beta"] - p["mean"] * inverse)
-
-
-def batch_normed(size):
-    return {name: floats(size) for name in ("gamma", "beta", "mean", "var")}
-
-
-def plain_batch_norm(x, p):
-    return (x - p["mean"]) / jnp.sqrt(p["var"] + 1e-5) * p["gamma"] + p["beta"]
-
-
-def norm_truth(path):
-    return {
-        f"{path}/gamma": scale(),
-        f"{path}/beta": shift(),
-        f"{path}/mean": statistic(),
-        f"{path}/var": statistic(),
-    }
-
-
-def affine(fan_in, fan_out):
-    return {"kernel": floats(fan_in, fan_out), "bias": floats(fan_out)}
-
-
-def linear(p, x):
-    return x @ p["kernel"] + p["bias"]
 
 
 @model
