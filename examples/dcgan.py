@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from jax.lax import stop_gradient
@@ -185,20 +184,8 @@ def main(arguments: Sequence[str] = ()) -> None:
         optimizer=optax.adamw(1e-3, b1=0.5, weight_decay=1e-4),
     )
     made = samples(trained.params, trained.state, jax.random.key(2))
-    running.table(
-        {
-            "parameters": " + ".join(f"{training.count(x):,}" for x in params),
-            "scheme": schemes.dcgan().name,
-            "loss of both at the start": f"{trained.losses[0]:.2f} nats",
-            "loss of both at the end": f"{trained.losses[-20:].mean():.2f} nats",
-            "finite losses": f"{np.isfinite(trained.losses).mean():.0%}",
-            "distance to digits at the start": f"{gan.distance(before, real):.1f}",
-            "distance to digits at the end": f"{gan.distance(made, real):.1f}",
-            "seconds": f"{time.perf_counter() - began:.0f}",
-        }
-    )
-    if given.picture:
-        gan.draw(given.picture, made, real)
+    images = before, made, real
+    gan.report(given, params, schemes.dcgan(), trained.losses, *images, began=began)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the adversarial examples share: digits, the loss, a distance, a picture."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from examples import training
+from examples import running, training
 
 
 def digits(size: int = 8) -> jax.Array:
@@ -98,6 +99,41 @@ def distance(made: np.ndarray, real: np.ndarray) -> float:
     both = np.linalg.eigvalsh(root @ second @ root).clip(0)
     means = np.sum((x.mean(0) - y.mean(0)) ** 2)
     return float(means + np.trace(first + second) - 2 * np.sum(np.sqrt(both)))
+
+
+def report(
+    given: Any,
+    params: Any,
+    scheme: Any,
+    losses: np.ndarray,
+    *images: np.ndarray,
+    began: float,
+) -> None:
+    """Prints what came of a training, and draws it if a picture is asked for.
+
+    Args:
+        given: the options of the example.
+        params: parameters of each network.
+        scheme: what started them.
+        losses: of both networks together, at each step.
+        *images: made before the training and after it, and real ones.
+        began: when it began, by `time.perf_counter`.
+    """
+    before, made, real = images
+    running.table(
+        {
+            "parameters": " + ".join(f"{training.count(x):,}" for x in params),
+            "scheme": scheme.name,
+            "loss of both at the start": f"{losses[0]:.2f} nats",
+            "loss of both at the end": f"{losses[-20:].mean():.2f} nats",
+            "finite losses": f"{np.isfinite(losses).mean():.0%}",
+            "distance to digits at the start": f"{distance(before, real):.1f}",
+            "distance to digits at the end": f"{distance(made, real):.1f}",
+            "seconds": f"{time.perf_counter() - began:.0f}",
+        }
+    )
+    if given.picture:
+        draw(given.picture, made, real)
 
 
 def draw(path: Path | str, made: np.ndarray, real: np.ndarray, side: int = 8) -> None:

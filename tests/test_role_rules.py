@@ -394,7 +394,10 @@ def test_linen_with_a_mesh_in_use(key, kind):
         made = jaxinit.linen.init(
             Normed(), key, array(3, 6), scheme=SCHEME, train=False
         )
+        typed = jax.eval_shape(lambda: jnp.ones((3, 6)))  # has the mesh in its type
+        by_shape = jaxinit.linen.init(Normed(), key, typed, scheme=SCHEME, train=False)
     assert roles["Dense_1/kernel"].head
+    jax.tree.map(np.testing.assert_array_equal, by_shape["params"], plain["params"])
     jax.tree.map(np.testing.assert_array_equal, made["params"], plain["params"])
 
 

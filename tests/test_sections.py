@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxinit
+import jaxinit.testing
 from jaxinit import role, schemes
 
 WIDTH = 16
@@ -168,9 +169,19 @@ def test_sections_that_lie_in_turns_are_whole_arrays(layout, key):
     for columns in np.asarray(numbers)[:, 0, 0]:
         part = np.asarray(drawn)[:, columns.ravel()]
         np.testing.assert_allclose(part.T @ part, np.eye(8), atol=1e-5)
+    plan = jaxinit.plan(shapes, rules, roles=roles)
+    jaxinit.testing.assert_moments({"qkv": drawn}, plan)
+    beside = jaxinit.split(jaxinit.orthogonal(), 3)(key, (8, 24))  # not in turns
+    with pytest.raises(AssertionError, match="qkv"):
+        jaxinit.testing.assert_moments({"qkv": beside}, plan)
     glorot = planned({"**": jaxinit.by_section(jaxinit.glorot_normal())}, roles, shapes)
     std = glorot["qkv"].moments((8, 24), jnp.float32).std
     assert std == pytest.approx((2 / (8 + 8)) ** 0.5)
+
+
+def test_a_plan_transfers_nothing(roles):
+    with jax.transfer_guard("disallow"):
+        assert jaxinit.plan(SHAPES, {"**": jaxinit.normal()}, roles=roles)
 
 
 def test_layers_of_cells_in_one_array(key):

@@ -83,7 +83,7 @@ def reduced(reduction: Callable[..., Any], *arrays: Any) -> Any:
 
 
 def on_automatic_mesh(x: Any) -> Any:
-    """A concrete array with the axes of its mesh made Auto, and its shards unmoved."""
+    """A concrete array, or a shape, in its place, the axes of its mesh made Auto."""
     sharding: Any = getattr(x, "sharding", None)
     if isinstance(x, Tracer) or not isinstance(sharding, NamedSharding):
         return x
@@ -93,7 +93,10 @@ def on_automatic_mesh(x: Any) -> Any:
         # jax.device_put takes no typed keys that have shards in other processes.
         data = on_automatic_mesh(jax.random.key_data(x))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    return jax.device_put(x, NamedSharding(automatic(sharding.mesh), sharding.spec))
+    place = NamedSharding(automatic(sharding.mesh), sharding.spec)
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x.update(sharding=place)
+    return jax.device_put(x, place)
 
 
 def automatic(mesh: Any) -> Any:

@@ -173,8 +173,8 @@ class Comparison(Tabular):
             return "one scheme: nothing to compare it with"
         if self.seeds < FEWEST:
             return (
-                f"no winner: {self.seeds} seed{'s' * (self.seeds > 1)} are too few to "
-                f"tell schemes apart, at least {FEWEST} are needed"
+                f"no winner: {_counted(self.seeds)} too few to tell schemes apart, at "
+                f"least {FEWEST} are needed"
             )
         others = [x for x in self.schemes if x.scheme != self.best]
         worse = [x.scheme for x in others if x.p_best < LEVEL]  # pyright: ignore
@@ -206,6 +206,10 @@ class Comparison(Tabular):
             if (mark := _mark(x, self.seeds))
         }
         return Table(list(columns), rows, left, self.notes, marks)
+
+
+def _counted(seeds: int) -> str:
+    return "1 seed is" if seeds == 1 else f"{seeds} seeds are"
 
 
 class Interrupted(KeyboardInterrupt):

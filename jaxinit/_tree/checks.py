@@ -221,7 +221,8 @@ def _problem(initializer: Any, leaf: Leaf) -> str | None:
         return drawn
 
     try:
-        made = jax.eval_shape(draw, jax.random.key(0))
+        key = jax.eval_shape(lambda: jax.random.key(0))  # transfers nothing
+        made = jax.eval_shape(draw, key)
     except Exception as error:  # of any kind: initializers refuse shapes differently
         return f"{initializer!r} cannot make it: {error}"
     if not isinstance(made, jax.ShapeDtypeStruct):

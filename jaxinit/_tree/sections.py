@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxinit._roles.role import Role, Section, Use
 from jaxinit._tree.leaf import Leaf, is_kept
@@ -169,6 +171,15 @@ class woven(split):  # noqa: N801 - used, and therefore spelled, as a function
     """
 
     runs: tuple[tuple[int, int], ...] = ()
+
+    def _cut(self, x):
+        (axis,) = positions("axis", self.axis, x.shape)
+        ends = np.cumsum([size for _, size in self.runs])[:-1].tolist()
+        pieces = zip(self.runs, jnp.split(x, ends, axis), strict=True)
+        parts: dict[int, list[jax.Array]] = {}
+        for (number, _), piece in pieces:
+            parts.setdefault(number, []).append(piece)
+        return [jnp.concatenate(parts[i], axis) for i in sorted(parts)]
 
     def sample(self, key, shape, dtype):
         (axis,) = positions("axis", self.axis, shape)

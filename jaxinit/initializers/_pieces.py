@@ -90,12 +90,9 @@ def _(init: stacked, x, factor) -> Iterator[Piece]:
 
 @_pieces.register
 def _(init: split, x, factor) -> Iterator[Piece]:
-    start, axis = 0, init.axis % x.ndim
-    for each, shape in init._parts(x.shape):
-        stop = start + shape[axis]
-        part = jax.lax.slice_in_dim(x, start, stop, axis=axis)
+    made = (each for each, _ in init._parts(x.shape))
+    for each, part in zip(made, init._cut(x), strict=True):
         yield from _pieces(each, part, factor)
-        start = stop
 
 
 @_pieces.register

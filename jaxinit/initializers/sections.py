@@ -237,6 +237,12 @@ class split(_Parts):
             init = self._inits[i % len(self._inits)]
             yield init, (*shape[:axis], size, *shape[axis + 1 :])
 
+    def _cut(self, x: jax.Array) -> list[jax.Array]:
+        """The parts of an array, in their order."""
+        (axis,) = positions("axis", self.axis, x.shape)
+        ends = np.cumsum(self._sizes(x.shape[axis]))[:-1].tolist()
+        return jnp.split(x, ends, axis)
+
     def sample(self, key, shape, dtype):
         (axis,) = positions("axis", self.axis, shape)
         parts = self._draw_parts(key, shape, dtype)
