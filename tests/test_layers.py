@@ -29,6 +29,8 @@ ROOMS = (
     "signal",
     "data_dependent",
     "stats",
+    "_audit",
+    "audit",
     "testing",
     "_compare",
     "compare",
