@@ -46,8 +46,8 @@ _COMMON = {
 _MODES = {"fan_in": 0.5, "fan_out": 0.1, "fan_avg": 0.2, "fan_geo_avg": 0.05}
 _DISTRIBUTIONS = {"normal": 0.4, "truncated_normal": 0.4, "uniform": 0.4}
 _SCALES = {
-    **{scale: 0.05 for scale in (1.0, 2.0, 1 / 3, 0.5, 1 / 9)},
-    **{scale: 0.01 for scale in (3.0, 4.0, 0.25, 0.1, 0.01, 6.0)},
+    **dict.fromkeys((1.0, 2.0, 1 / 3, 0.5, 1 / 9), 0.05),
+    **dict.fromkeys((3.0, 4.0, 0.25, 0.1, 0.01, 6.0), 0.01),
     25 / 9: 0.02,  # tanh
     9 / 16: 0.02,  # SELU
     2 / 1.04: 0.01,  # leaky ReLU
@@ -56,6 +56,9 @@ _SCALES = {
 _RARE = 0.002  # a law of a fan that is not common, before its scale
 _NUMBERS = {0.02: 1.0, 0.01: 0.4, 1.0: 0.3, 0.05: 0.2, 0.1: 0.1, 0.001: 0.1, 0.5: 0.02}
 _LAYOUT = {"usual": 1.0, "role": 3.0, "heads": 0.5, "stack": 0.3, "exchanged": 0.03}
+
+
+Factors = tuple[tuple[float, float], ...]  # of depth, and how common each is
 
 
 class Layout(NamedTuple):
@@ -111,7 +114,7 @@ def layouts(shape: Sequence[int]) -> Iterator[Layout]:
 
 
 def of_fans(
-    shape: tuple[int, ...], dtype: np.dtype, known: Layout | None, factors: tuple
+    shape: tuple[int, ...], dtype: np.dtype, known: Layout | None, factors: Factors
 ) -> list[Candidate]:
     """Variance scaling over every layout; `known` is the one that a role tells."""
     if len(shape) < 2 and known is None:
@@ -124,11 +127,14 @@ def of_fans(
 
 @functools.lru_cache(4096)
 def _of_layout(
-    shape: tuple[int, ...], dtype: str, layout: Layout, factors: tuple
+    shape: tuple[int, ...], dtype: str, layout: Layout, factors: Factors
 ) -> list[Candidate]:
     found, kind = [], jnp.dtype(dtype)
     share = _LAYOUT[layout.kind]
     fan_in = fans(shape, **dict(layout.axes)).fan_in
+    if len(shape) == 2 and layout.kind == "exchanged":
+        table = scaling(1.0, "fan_in", "normal", **dict(layout.axes))  # Flax's Embed
+        found.append(Candidate(table, "table", 0.2, 1.0, table.entry_law(shape, kind)))
     if fan_in:
         init = truncated_normal(1 / math.sqrt(fan_in))  # Haiku's, not corrected
         law = init.entry_law(shape, kind)
@@ -140,11 +146,13 @@ def _of_layout(
         found.append(Candidate(init, family, weight * share, share, law))
         if weight < 0.1 or layout.kind == "exchanged":
             continue
-        for factor in factors:
+        for factor, often in factors:
             less = scaled(init, factor)
             law = less.entry_law(shape, kind)
             family = repr(scaled(scaling(scale, mode, name), factor))
-            found.append(Candidate(less, family, 0.01 * weight * share, share, law))
+            found.append(
+                Candidate(less, family, 0.03 * often * weight * share, share, law)
+            )
     return found
 
 
@@ -162,8 +170,8 @@ def _settings() -> dict[tuple[float, str, str], float]:
 @functools.lru_cache(4096)
 def of_numbers(
     dtype: str,
-    factors: tuple[float, ...],
-    sizes: tuple[int, ...],
+    factors: Factors,
+    sizes: tuple[tuple[int, float], ...],
     near: tuple[int, ...],
 ) -> list[Candidate]:
     """Laws of a deviation that follows from no fan of the leaf.
@@ -176,9 +184,9 @@ def of_numbers(
         near: fans of the kernels beside the leaf, by which its bias may be drawn.
     """
     found = [(init, repr(init), weight) for init, weight in _plain(factors)]
-    for size in sizes:
+    for size, often in sizes:
         for init, weight in _of_width(1 / math.sqrt(size), factors):
-            found.append((init, repr(init), weight / len(sizes)))
+            found.append((init, repr(init), often * weight))
     for size in near:
         std = 1 / math.sqrt(size)
         found.append((uniform(low=-std, high=std), "of its kernel", 1.0))
@@ -190,7 +198,7 @@ def of_numbers(
     ]
 
 
-def _plain(factors: tuple[float, ...]) -> Iterator[tuple[Initializer, float]]:
+def _plain(factors: Factors) -> Iterator[tuple[Initializer, float]]:
     """Laws of a number that people write."""
     for number, weight in _numbers().items():
         cut = truncated_normal(number, low=-2.0, high=2.0)  # timm
@@ -201,16 +209,15 @@ def _plain(factors: tuple[float, ...]) -> Iterator[tuple[Initializer, float]]:
         yield uniform(low=-number, high=number), 0.3 * weight
         yield uniform(number), 0.1 * weight
         if weight >= 0.1:
-            for factor in factors:
-                yield scaled(normal(number), factor), 0.05 * weight
-                yield scaled(truncated_normal(number), factor), 0.02 * weight
+            for factor, often in factors:
+                yield scaled(normal(number), factor), 0.05 * often * weight
+                yield scaled(truncated_normal(number), factor), 0.02 * often * weight
+                yield scaled(cut, factor), 0.01 * often * weight
     yield normal(0.02, mean=1.0), 0.1
     yield normal(0.01, mean=1.0), 0.01
 
 
-def _of_width(
-    std: float, factors: tuple[float, ...]
-) -> Iterator[tuple[Initializer, float]]:
+def _of_width(std: float, factors: Factors) -> Iterator[tuple[Initializer, float]]:
     """Laws of one over the root of a size."""
     yield uniform(low=-std, high=std), 0.3
     yield normal(std), 0.3
@@ -218,8 +225,8 @@ def _of_width(
     yield normal(math.sqrt(0.4) * std), 0.1  # Nguyen and Salazar, "SmallInit"
     cut = truncated_normal(std, lower=-3.0, upper=3.0)  # OLMo
     yield cut, 0.05
-    for factor in factors:
-        yield scaled(cut, factor), 0.003
+    for factor, often in factors:
+        yield scaled(cut, factor), 0.002 * often
 
 
 @functools.cache
