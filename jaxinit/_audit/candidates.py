@@ -1,0 +1,274 @@
+"""The initializers that may have drawn a leaf, and how likely each is beforehand.
+
+A candidate is an initializer of this package with all its settings, so its law in a
+given shape has no free number. Its weight says how common it is among models, before
+their entries are seen: `he_normal()` is a habit, `variance_scaling(0.4, "fan_geo_avg",
+"uniform")` hardly. For `f32[512,256]` there are, among others
+
+    he_normal()                      weight 0.1     deviation sqrt(2 / 512)
+    he_normal(in_axis=-1, out_axis=-2)    0.002     sqrt(2 / 256): the axes exchanged
+    normal(stddev=0.02)              weight 0.1     0.02
+
+Weights only decide between laws that the entries cannot tell apart.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit import laws
+from jaxinit.initializers import normal, scaled, truncated_normal, uniform
+from jaxinit.initializers import variance_scaling as scaling
+from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.fans import fans
+from jaxinit.laws import Law
+
+# Laws of a fan, with how common they are: scale, mode, distribution.
+_COMMON = {
+    (1.0, "fan_in", "truncated_normal"): 1.0,  # Flax, LeCun
+    (1.0, "fan_in", "uniform"): 0.2,
+    (1.0, "fan_in", "normal"): 0.3,
+    (2.0, "fan_in", "truncated_normal"): 0.7,  # He
+    (2.0, "fan_in", "uniform"): 0.4,
+    (2.0, "fan_in", "normal"): 0.7,
+    (2.0, "fan_out", "normal"): 0.4,  # He, as in ResNet
+    (2.0, "fan_out", "truncated_normal"): 0.1,
+    (1.0, "fan_avg", "uniform"): 1.0,  # Glorot
+    (1.0, "fan_avg", "truncated_normal"): 0.4,
+    (1.0, "fan_avg", "normal"): 0.4,
+    (1 / 3, "fan_in", "uniform"): 1.0,  # torch, Equinox
+    (1 / 3, "fan_out", "uniform"): 0.02,
+}
+_MODES = {"fan_in": 0.5, "fan_out": 0.1, "fan_avg": 0.2, "fan_geo_avg": 0.05}
+_DISTRIBUTIONS = {"normal": 0.4, "truncated_normal": 0.4, "uniform": 0.4}
+_SCALES = {
+    **{scale: 0.05 for scale in (1.0, 2.0, 1 / 3, 0.5, 1 / 9)},
+    **{scale: 0.01 for scale in (3.0, 4.0, 0.25, 0.1, 0.01, 6.0)},
+    25 / 9: 0.02,  # tanh
+    9 / 16: 0.02,  # SELU
+    2 / 1.04: 0.01,  # leaky ReLU
+    0.4: 0.01,
+}
+_RARE = 0.002  # a law of a fan that is not common, before its scale
+_NUMBERS = {0.02: 1.0, 0.01: 0.4, 1.0: 0.3, 0.05: 0.2, 0.1: 0.1, 0.001: 0.1, 0.5: 0.02}
+_LAYOUT = {"usual": 1.0, "role": 3.0, "heads": 0.5, "stack": 0.3, "exchanged": 0.03}
+
+
+class Layout(NamedTuple):
+    """Axes that a fan may be taken over.
+
+    Attributes:
+        kind: how the axes are read, a key of the weights.
+        axes: the axis arguments of an initializer.
+    """
+
+    kind: str
+    axes: tuple[tuple[str, int | tuple[int, ...]], ...]
+
+
+class Candidate(NamedTuple):
+    """An initializer that may have drawn a leaf.
+
+    Attributes:
+        init: the initializer.
+        family: what it is called in every shape, so that leaves vote for one scheme.
+        weight: how common it is, not normalised.
+        share: how common this reading of the axes is in its family.
+        law: its law in the shape.
+    """
+
+    init: Initializer
+    family: str
+    weight: float
+    share: float
+    law: Law
+
+
+def layouts(shape: Sequence[int]) -> Iterator[Layout]:
+    """The ways in which frameworks lay out the axes of a kernel of that shape."""
+    n = len(shape)
+    if n < 2:
+        return
+    yield Layout("usual", ())
+    if n == 2:
+        yield Layout("exchanged", (("in_axis", -1), ("out_axis", -2)))
+        return
+    yield Layout("exchanged", (("in_axis", 1), ("out_axis", 0)))
+    yield Layout("exchanged", (("in_axis", -1), ("out_axis", -2)))
+    if n == 3:
+        yield Layout("heads", (("in_axis", 0), ("out_axis", (1, 2))))
+        yield Layout("heads", (("in_axis", (0, 1)), ("out_axis", 2)))
+    stack = ("batch_axis", 0)
+    yield Layout("stack", (stack,))
+    yield Layout("stack", (("in_axis", -1), ("out_axis", -2), stack))
+    if n == 4:
+        yield Layout("stack", (("in_axis", 1), ("out_axis", (2, 3)), stack))
+        yield Layout("stack", (("in_axis", (1, 2)), ("out_axis", 3), stack))
+
+
+def of_fans(
+    shape: tuple[int, ...], dtype: np.dtype, known: Layout | None, factors: tuple
+) -> list[Candidate]:
+    """Variance scaling over every layout; `known` is the one that a role tells."""
+    if len(shape) < 2 and known is None:
+        return []
+    found: list[Candidate] = []
+    for layout in (*([known] if known else ()), *layouts(shape)):
+        found += _of_layout(shape, str(dtype), layout, factors)
+    return found
+
+
+@functools.lru_cache(4096)
+def _of_layout(
+    shape: tuple[int, ...], dtype: str, layout: Layout, factors: tuple
+) -> list[Candidate]:
+    found, kind = [], jnp.dtype(dtype)
+    share = _LAYOUT[layout.kind]
+    fan_in = fans(shape, **dict(layout.axes)).fan_in
+    if fan_in:
+        init = truncated_normal(1 / math.sqrt(fan_in))  # Haiku's, not corrected
+        law = init.entry_law(shape, kind)
+        found.append(Candidate(init, "haiku", 0.4 * share, share, law))
+    for (scale, mode, name), weight in _settings().items():
+        init = scaling(scale, mode, name, **dict(layout.axes))
+        family = repr(scaling(scale, mode, name))
+        law = init.entry_law(shape, kind)
+        found.append(Candidate(init, family, weight * share, share, law))
+        if weight < 0.1 or layout.kind == "exchanged":
+            continue
+        for factor in factors:
+            less = scaled(init, factor)
+            law = less.entry_law(shape, kind)
+            family = repr(scaled(scaling(scale, mode, name), factor))
+            found.append(Candidate(less, family, 0.01 * weight * share, share, law))
+    return found
+
+
+@functools.cache
+def _settings() -> dict[tuple[float, str, str], float]:
+    rare = {
+        (scale, mode, name): _RARE * weight * by_mode * by_name / 0.05
+        for scale, weight in _SCALES.items()
+        for mode, by_mode in _MODES.items()
+        for name, by_name in _DISTRIBUTIONS.items()
+    }
+    return rare | _COMMON
+
+
+@functools.lru_cache(4096)
+def of_numbers(
+    dtype: str,
+    factors: tuple[float, ...],
+    sizes: tuple[int, ...],
+    near: tuple[int, ...],
+) -> list[Candidate]:
+    """Laws of a deviation that follows from no fan of the leaf.
+
+    Args:
+        dtype: name of the dtype.
+        factors: by which depth may have scaled them.
+        sizes: fans of other leaves of the model: an embedding may be drawn by the
+            width of the model.
+        near: fans of the kernels beside the leaf, by which its bias may be drawn.
+    """
+    found = [(init, repr(init), weight) for init, weight in _plain(factors)]
+    for size in sizes:
+        for init, weight in _of_width(1 / math.sqrt(size), factors):
+            found.append((init, repr(init), weight / len(sizes)))
+    for size in near:
+        std = 1 / math.sqrt(size)
+        found.append((uniform(low=-std, high=std), "of its kernel", 1.0))
+        found.append((truncated_normal(std), "haiku", 0.1))
+    kind = jnp.dtype(dtype)
+    return [
+        Candidate(init, family, weight, 1.0, init.entry_law((1,), kind))
+        for init, family, weight in found
+    ]
+
+
+def _plain(factors: tuple[float, ...]) -> Iterator[tuple[Initializer, float]]:
+    """Laws of a number that people write."""
+    for number, weight in _numbers().items():
+        cut = truncated_normal(number, low=-2.0, high=2.0)  # timm
+        for init, share in ((normal(number), 1.0), (truncated_normal(number), 1.0)):
+            yield init, share * weight
+        yield cut, 0.02 * weight
+        yield truncated_normal(number, corrected=True), 0.1 * weight
+        yield uniform(low=-number, high=number), 0.3 * weight
+        yield uniform(number), 0.1 * weight
+        if weight >= 0.1:
+            for factor in factors:
+                yield scaled(normal(number), factor), 0.05 * weight
+                yield scaled(truncated_normal(number), factor), 0.02 * weight
+    yield normal(0.02, mean=1.0), 0.1
+    yield normal(0.01, mean=1.0), 0.01
+
+
+def _of_width(
+    std: float, factors: tuple[float, ...]
+) -> Iterator[tuple[Initializer, float]]:
+    """Laws of one over the root of a size."""
+    yield uniform(low=-std, high=std), 0.3
+    yield normal(std), 0.3
+    yield truncated_normal(std), 0.2
+    yield normal(math.sqrt(0.4) * std), 0.1  # Nguyen and Salazar, "SmallInit"
+    cut = truncated_normal(std, lower=-3.0, upper=3.0)  # OLMo
+    yield cut, 0.05
+    for factor in factors:
+        yield scaled(cut, factor), 0.003
+
+
+@functools.cache
+def _numbers() -> dict[float, float]:
+    ones = {
+        float(f"{digit}e{power}"): 0.01
+        for digit in range(1, 10)
+        for power in (-3, -2, -1, 0)
+    }
+    return ones | _NUMBERS
+
+
+def density(candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
+    """The laws as columns of numbers, for all likelihoods at once; see `naming`.
+
+    A law is normal about `mean` with deviation `std`, between `low` and `high`, where
+    the normal has the probability `exp(log_mass)`; a uniform law has an infinite `std`.
+    """
+    rows = [as_row(candidate.law) for candidate in candidates]
+    names = ("mean", "std", "low", "high", "log_mass")
+    return dict(zip(names, np.array(rows, np.float64).T, strict=True))
+
+
+def as_row(law: Law) -> tuple[float, float, float, float, float]:
+    """One row of `density`."""
+    match law:
+        case laws.Scaled(law=inner, factor=factor):
+            mean, std, low, high, mass = as_row(inner)
+            low, high = sorted((factor * low, factor * high))
+            if math.isinf(std):  # log_mass is the logarithm of the width
+                return 0.0, std, low, high, mass + math.log(abs(factor))
+            return factor * mean, abs(factor) * std, low, high, mass
+        case laws.ComplexNormal(stddev=std, mean=mean):  # of a real or imaginary part
+            return mean, std / math.sqrt(2), -math.inf, math.inf, 0.0
+        case laws.Normal(stddev=std, mean=mean):
+            return mean, std, -math.inf, math.inf, 0.0
+        case laws.Uniform(low=low, high=high):
+            return 0.0, math.inf, low, high, math.log(high - low)
+        case laws.TruncatedNormal(stddev=std, lower=lower, upper=upper):
+            return 0.0, std, lower * std, upper * std, _log_mass(lower, upper)
+        case laws.NormalBetween(stddev=std, mean=mean, low=low, high=high):
+            mass = _log_mass((low - mean) / std, (high - mean) / std)
+            return mean, std, low, high, mass
+        case _:
+            raise TypeError(f"{law!r} has no density here.")
+
+
+def _log_mass(low: float, high: float) -> float:
+    def below(z):
+        return 0.5 * math.erfc(-z / math.sqrt(2))
+
+    return math.log(below(high) - below(low))
