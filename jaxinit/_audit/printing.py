@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxinit._basics.names import short_dtype
@@ -17,16 +17,26 @@ _WORST_FIRST = ("error", "warning", "note")
 def table(rows: Sequence[Any], notes: Sequence[str] = ()) -> Table:
     """The rows of an audit, one line for each."""
     columns = {
+        **_leading(rows),
+        "law": [_law(row) for row in rows],
+        "note": [row.note for row in rows],
+    }
+    return _of_columns(columns, notes)
+
+
+def _leading(rows: Sequence[Any]) -> dict[str, list[str]]:
+    """The columns that say what the leaves are."""
+    return {
         "leaf": [row.path for row in rows],
         "": [_times(row) for row in rows],
         "shape": [_shape(row) for row in rows],
         "dtype": [short_dtype(row.dtype) for row in rows],
-        "law": [_law(row) for row in rows],
-        "note": [row.note for row in rows],
     }
-    shown = {name: cells for name, cells in columns.items() if name or any(cells)}
-    if not any(columns["note"]):
-        del shown["note"]
+
+
+def _of_columns(columns: Mapping[str, list[str]], notes: Sequence[str] = ()) -> Table:
+    """A table of the columns in which there is something."""
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
     left = [i for i, name in enumerate(shown) if name]
     return Table(list(shown), list(zip(*shown.values(), strict=True)), left, notes)
 
@@ -42,7 +52,7 @@ def text(audit: Any, width: int | None = None) -> str:
     prose = _PROSE if width is None else min(width, _PROSE)
     whole = table(audit.rows).text()
     if width is not None and max(map(len, whole.splitlines())) > width:
-        whole = "\n".join(line for x in audit.rows for line in _paragraph(x, width))
+        whole = "\n".join(_narrow(audit.rows, width))
     found = [line for x in audit.findings for line in _finding(x, prose)]
     last = textwrap.wrap(totals(audit), prose)
     return "\n".join([whole, "", *found, *([""] if found else []), *last])
@@ -91,7 +101,7 @@ def line(finding: Any) -> str:
 
 
 def _finding(finding: Any, width: int) -> Iterator[str]:
-    yield from _wrapped(f"{_head(finding)} {_listed(finding.paths)}", width, "", "  ")
+    yield from _wrapped(f"{_head(finding)} {_listed(finding.paths)}", width)
     yield from _wrapped(printable(finding.text), width, "  ", "  ")
 
 
@@ -106,16 +116,28 @@ def _listed(paths: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
-def _paragraph(row: Any, width: int) -> Iterator[str]:
-    """A row in lines of a width: the leaf, and the law below it."""
-    cells = [row.path, _times(row), _shape(row), short_dtype(row.dtype)]
-    first = "  ".join(printable(cell) for cell in cells if cell)
-    yield from _wrapped(first, width, "", "  ")
-    said = [cell for cell in (row.law and _law(row), row.note) if cell]
-    yield from _wrapped(printable("; ".join(said) or "no law"), width, "  ", "    ")
+def _narrow(rows: Sequence[Any], width: int) -> Iterator[str]:
+    """The rows in lines of a width: a law that does not fit stands below its leaf."""
+    head, *firsts = _of_columns(_leading(rows)).text().splitlines()
+    column = max(map(len, [head, *firsts])) + 2
+    fits = column + len("law") <= width
+    yield from [f"{head:{column}}law"] if fits else []
+    for row, first in zip(rows, firsts, strict=True):
+        said = printable(_said(row))
+        if column + len(said) <= width:
+            yield f"{first:{column}}{said}"
+            continue
+        yield from [first] if fits else _wrapped(" ".join(first.split()), width)
+        yield from _wrapped(said, width, "    ", "      ")
 
 
-def _wrapped(words: str, width: int, first: str, others: str) -> list[str]:
+def _said(row: Any) -> str:
+    """The law and the note."""
+    both = [row.law and _law(row), row.note]
+    return ", ".join(text for text in both if text) or "-"
+
+
+def _wrapped(words: str, width: int, first: str = "", others: str = "  ") -> list[str]:
     """Lines; a path that is longer than a line is not cut, so that it can be copied."""
     return textwrap.wrap(
         words,

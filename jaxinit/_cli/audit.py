@@ -124,10 +124,13 @@ def _drawn(options: argparse.Namespace) -> tuple[Any, Any]:
     target, inputs, keywords = load(options.target), options.inputs, options.keywords
     roles = None
     if inputs and is_model(target):
-        roles = _roles(target, options)
-        target, keywords = uncalled(target, keywords)
-        if not hasattr(target, "apply"):  # Flax NNX: these are for its call alone
-            inputs, keywords = [], {}
+        model, calls = uncalled(target, keywords)
+        if hasattr(model, "apply"):
+            roles = _roles_or_why_none(target, options)
+            target, keywords = model, calls
+        else:  # Flax NNX, where inputs and keywords of the call are for roles alone
+            roles = roles_of(target, inputs, keywords)
+            target, inputs, keywords = model, [], {}
     init = init_function(target, inputs, keywords)
     if options.dtype is not None:
         init = rounded(init, options.dtype)
@@ -136,7 +139,7 @@ def _drawn(options: argparse.Namespace) -> tuple[Any, Any]:
     return tree["params"] if is_flax else tree, roles
 
 
-def _roles(target: Any, options: argparse.Namespace) -> Any:
+def _roles_or_why_none(target: Any, options: argparse.Namespace) -> Any:
     """The roles; None, and a line that says why, if they cannot be read."""
     try:
         return roles_of(target, options.inputs, options.keywords)

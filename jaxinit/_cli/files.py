@@ -151,8 +151,11 @@ def _entries(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.dtype | st
     """The dtype of a member of an archive, or what it holds instead of numbers."""
     if not member.filename.endswith(".npy"):
         return "no array"
-    with archive.open(member) as file:
-        _, _, dtype = _npy_header(file)
+    try:
+        with archive.open(member) as file:
+            _, _, dtype = _npy_header(file)
+    except ValueError as error:  # as for float8 of a dtype that NumPy cannot read
+        return " ".join(str(error).split())
     if dtype == "V2":  # what NumPy writes of jax.numpy.bfloat16
         return np.dtype(jnp.bfloat16)
     if dtype.hasobject:
