@@ -15,12 +15,12 @@ Weights only decide between laws that the entries cannot tell apart.
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit import laws
+import jaxinit.laws as laws
 from jaxinit.initializers import normal, scaled, truncated_normal, uniform
 from jaxinit.initializers import variance_scaling as scaling
 from jaxinit.initializers.base import Initializer
@@ -135,13 +135,15 @@ def _of_layout(
     if len(shape) == 2 and layout.kind == "exchanged":
         table = scaling(1.0, "fan_in", "normal", **dict(layout.axes))  # Flax's Embed
         found.append(Candidate(table, "table", 0.2, 1.0, table.entry_law(shape, kind)))
-    if fan_in:
+    if fan_in and kind.kind != "c":
         init = truncated_normal(1 / math.sqrt(fan_in))  # Haiku's, not corrected
         law = init.entry_law(shape, kind)
         found.append(Candidate(init, "haiku", 0.4 * share, share, law))
-    for (scale, mode, name), weight in _settings().items():
-        init = scaling(scale, mode, name, **dict(layout.axes))
-        family = repr(scaling(scale, mode, name))
+    for setting, weight in _settings().items():
+        if kind.kind == "c" and setting[-1] != "normal":
+            continue  # whose real and imaginary parts depend on each other
+        init = scaling(*setting, **dict(layout.axes))
+        family = repr(scaling(*setting))
         law = init.entry_law(shape, kind)
         found.append(Candidate(init, family, weight * share, share, law))
         if weight < 0.1 or layout.kind == "exchanged":
@@ -149,7 +151,7 @@ def _of_layout(
         for factor, often in factors:
             less = scaled(init, factor)
             law = less.entry_law(shape, kind)
-            family = repr(scaled(scaling(scale, mode, name), factor))
+            family = repr(scaled(scaling(*setting), factor))
             found.append(
                 Candidate(less, family, 0.03 * often * weight * share, share, law)
             )
@@ -157,7 +159,7 @@ def _of_layout(
 
 
 @functools.cache
-def _settings() -> dict[tuple[float, str, str], float]:
+def _settings() -> dict[tuple[Any, ...], float]:
     rare = {
         (scale, mode, name): _RARE * weight * by_mode * by_name / 0.05
         for scale, weight in _SCALES.items()
@@ -195,6 +197,7 @@ def of_numbers(
     return [
         Candidate(init, family, weight, 1.0, init.entry_law((1,), kind))
         for init, family, weight in found
+        if isinstance(init, normal) or kind.kind != "c"
     ]
 
 

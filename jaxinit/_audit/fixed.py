@@ -6,7 +6,7 @@ be orthogonal from two of them.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +22,7 @@ from jaxinit.initializers import (
     hippo,
     identity,
     log_arange,
+    mirrored,
     ones,
     orthogonal,
     s4d_frequencies,
@@ -34,7 +35,7 @@ from jaxinit.initializers.base import Initializer
 
 _COLUMNS = 64  # most columns whose products are looked at
 _MOST = 2**22  # most entries of a table that is made to compare
-_SECTIONS = (1, 2, 3, 4, 6, 8)  # that an axis may have
+_SECTIONS = (2, 3, 4, 6, 8)  # that an axis may have
 _TABLES = (
     sinusoidal(),
     log_arange(),
@@ -62,8 +63,42 @@ def fixed_law(leaf: Leaf) -> Initializer | None:
             return found
     if x.ndim == 1:
         return _gates(x)
-    found = _orthogonal(x)
-    return found if found is not None else _table(x)
+    return _mirrored(x) or _signs(x) or _orthogonal(x) or _table(x)
+
+
+def mirror_axis(x: np.ndarray) -> int | None:
+    """The axis along which the second half of an array is minus the first, if any.
+
+    >>> mirror_axis(np.array([[1.0, 2.0, -1.0, -2.0]]))
+    -1
+    """
+    for axis in range(-1, -x.ndim - 1, -1):
+        if x.shape[axis] % 2 == 0 and x.size:
+            first, second = np.split(np.moveaxis(x, axis, 0), 2)
+            if first.flat[0] == -second.flat[0] and (first == -second).all():
+                return axis
+    return None
+
+
+def _mirrored(x: np.ndarray) -> Initializer | None:
+    """The law of an orthogonal matrix beside its negative."""
+    axis = mirror_axis(x)
+    if axis is None:
+        return None
+    half = np.split(x, 2, axis)[0]
+    found = _mirrored(half) or _orthogonal(half)
+    return None if found is None else mirrored(found, axis)
+
+
+def _signs(x: np.ndarray) -> Initializer | None:
+    """The law of a matrix of one number and its negative."""
+    scale = abs(x.flat[0])
+    if x.ndim != 2 or x.size > _MOST or not (np.abs(x) == scale).all():
+        return None
+    made = np.asarray(hadamard(1.0)(None, x.shape))
+    if (np.sign(made) == np.sign(x)).all():
+        return hadamard(neat(float(scale / abs(made.flat[0]))))
+    return None
 
 
 def _constant(value: np.generic) -> Initializer:
@@ -81,10 +116,10 @@ def _with_zeros(x: np.ndarray) -> Initializer | None:
     if x.ndim < 2:
         return None
     size = min(x.shape[-2:])
-    nonzero = np.count_nonzero(x)
+    nonzero = int(np.count_nonzero(x))
     if nonzero == size * math.prod(x.shape[:-2]) and x.ndim == 2:
         diagonal = np.diagonal(x)
-        if np.ptp(diagonal.real) == 0 and diagonal[0] != 0:
+        if (diagonal == diagonal[0]).all() and diagonal[0] != 0:
             return identity(neat(float(diagonal[0].real)))
     if x.ndim > 2 and all(n % 2 for n in x.shape[:-2]):
         centre = x[tuple(n // 2 for n in x.shape[:-2])]
@@ -96,7 +131,8 @@ def _with_zeros(x: np.ndarray) -> Initializer | None:
 def _of_centre(centre: np.ndarray) -> Initializer | None:
     """The law of a convolution that is zero but for the centre of its window."""
     diagonal = np.diagonal(centre)
-    if np.count_nonzero(centre) == len(diagonal) and np.ptp(diagonal.real) == 0:
+    is_diagonal = np.count_nonzero(centre) == len(diagonal)
+    if is_diagonal and (diagonal == diagonal[0]).all():
         return dirac(scale=neat(float(diagonal[0].real)))
     found = _orthogonal(centre)
     if isinstance(found, orthogonal) and centre.shape[0] <= centre.shape[1]:
@@ -125,41 +161,65 @@ def _gates(x: np.ndarray) -> Initializer | None:
     if not (quarters == quarters[:, :1]).all():
         return None
     values = [float(value) for value in quarters[:, 0]]
-    if values.count(0.0) == 3 and sum(values) == 1:
-        order = "".join(
-            "f" if value else "igo"[i % 3] for i, value in enumerate(values)
-        )
-        if len(set(order)) == 4:
-            return forget_gate_bias(gates=order)
+    if values.count(0.0) == 3:
+        others = iter("igo")
+        order = "".join("f" if value else next(others) for value in values)
+        return forget_gate_bias(neat(sum(values)), order)
     return split(tuple(_constant(value) for value in quarters[:, 0]), 4)
 
 
 def _orthogonal(x: np.ndarray) -> Initializer | None:
     """The law of matrices with orthonormal columns or rows, times a number."""
+    found = _in_sections(x)
+    if found is not None:
+        return found
     for column_axis in (-1, 0)[: 1 + (x.ndim != 2)]:
         matrix = np.moveaxis(x, column_axis, -1).reshape(-1, x.shape[column_axis])
         scale = _scale_of(matrix)
         if scale:
             axis = {} if column_axis == -1 else {"column_axis": column_axis}
             return orthogonal(neat(scale, 4), **axis)
-    for axis, count in _sections(x):
-        parts = np.split(x, count, axis)
-        scales = [_scale_of(part.reshape(-1, part.shape[-1])) for part in parts]
-        if all(scales) and max(scales) - min(scales) < 1e-3 * max(scales):
-            whole = orthogonal(neat(scales[0], 4))
-            return split(whole, count) if axis == -1 else split(whole, count, axis)
     if x.ndim > 2 and len(x) > 1:
-        scales = [_scale_of(part.reshape(-1, part.shape[-1])) for part in x]
-        if all(scales) and max(scales) - min(scales) < 1e-3 * max(scales):
-            return orthogonal(neat(scales[0], 4), batch_axis=0)
+        scale = _scale_of_all(list(x))
+        if scale:
+            return orthogonal(neat(scale, 4), batch_axis=0)
+    return None
+
+
+def _in_sections(x: np.ndarray) -> Initializer | None:
+    """The law of gates or projections side by side, each an orthogonal matrix.
+
+    Where the rows of a wide matrix are orthonormal, so may be those of its sections,
+    which is more; the sections of a square one have orthonormal columns anyway.
+    """
+    for axis, count in _sections(x):
+        scale = _scale_of_all(np.split(x, count, axis))
+        if scale:
+            whole = orthogonal(neat(scale, 4))
+            return split(whole, count) if axis == -1 else split(whole, count, axis)
     return None
 
 
 def _sections(x: np.ndarray) -> Iterator[tuple[int, int]]:
-    for axis in (-1, -2):
-        for count in _SECTIONS[1:]:
-            if x.shape[axis] % count == 0 and x.shape[axis] // count > 1:
-                yield axis, count
+    """Axes and numbers of sections that are not wider, or higher, than the whole."""
+    rows, columns = x.size // x.shape[-1], x.shape[-1]
+    for count in _SECTIONS:
+        if columns % count == 0 and rows < columns and 1 < columns // count <= rows:
+            yield -1, count
+        inner = x.ndim == 2 and rows % count == 0
+        if inner and columns < rows and 1 < rows // count <= columns:
+            yield -2, count
+
+
+def _scale_of_all(parts: Sequence[np.ndarray]) -> float | None:
+    """The scale of several matrices, if it is one."""
+    scales = []
+    for part in parts:
+        scale = _scale_of(part.reshape(-1, part.shape[-1]))
+        if scale is None:
+            return None
+        scales.append(scale)
+    return scales[0] if max(scales) - min(scales) < 1e-3 * max(scales) else None
 
 
 def _scale_of(matrix: np.ndarray) -> float | None:
@@ -174,11 +234,12 @@ def _scale_of(matrix: np.ndarray) -> float | None:
     if count < 2:
         return None
     eps = float(jnp.finfo(matrix.dtype).eps)
-    single = float(np.finfo(np.float32).eps)
-    allowed = 2 * eps + 16 * math.sqrt(size) * max(
-        single if matrix.dtype.itemsize <= 4 else eps, 0.0
-    )
-    for columns in sorted({min(2, count), min(_COLUMNS, count)}):
+    if eps > 0.01:  # products of entries of 8 bits tell nothing
+        return None
+    made = min(eps, float(np.finfo(np.float32).eps))  # in float32 or wider
+    allowed = 2 * eps + 16 * math.sqrt(size) * made
+    square = 0.0
+    for columns in (2, min(_COLUMNS, count)):  # two tell nearly always
         some = matrix[:, :columns]
         some = some.astype(np.complex128 if some.dtype.kind == "c" else np.float64)
         gram = some.conj().T @ some
@@ -193,18 +254,13 @@ def _table(x: np.ndarray) -> Initializer | None:
     """The table of this shape that has these entries."""
     if x.ndim != 2 and x.size > _MOST:
         return None
-    for init in (*_TABLES, hadamard(1.0)):
+    for init in _TABLES:
         try:
             init.check_shape(x.shape)
         except ValueError:
             continue
         if _is(init, x):
             return init
-    scale = abs(x.flat[0])
-    if x.ndim == 2 and x.size <= _MOST and scale and (np.abs(x) == scale).all():
-        made = np.asarray(hadamard(1.0)(None, x.shape))
-        if (np.sign(made) == np.sign(x)).all():
-            return hadamard(neat(float(scale * math.sqrt(max(x.shape)))))
     return None
 
 

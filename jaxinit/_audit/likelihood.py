@@ -206,6 +206,9 @@ class Field:
         best = int(np.argmax(logs)) if len(logs) else -1
         if best < 0 or fitted_log > logs[best]:
             return Best(fitted, None, 0.0)
+        # Of names for one law, the most common, unless many leaves have another.
+        same = np.flatnonzero(~self._differs(best))
+        best = int(same[np.argmax(self._posterior(votes._replace(prior=3.0))[same])])
         odds = min(self._margin(best, votes), self._margin(best, NO_VOTES))
         return Best(self.candidates[best].init, self._next(best, votes), odds)
 
@@ -300,7 +303,7 @@ def _free(entries: Entries, dtype: np.dtype) -> list[tuple[Initializer, float]]:
     n, reach = entries.size, max(abs(entries.low), abs(entries.high))
     std = math.sqrt(entries.square)
     inits: list[Initializer] = [
-        normal(neat(std, 4)),
+        normal(neat(std * (2**0.5 if dtype.kind == "c" else 1.0), 4)),
         truncated_normal(neat(reach / 2, 4)),
         uniform(low=-neat(reach, 4), high=neat(reach, 4)),
     ]

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jaxinit._arrays.distance import distance
-from jaxinit._arrays.measured import pool
-from jaxinit._audit.fixed import fixed_law
+from jaxinit._arrays.measured import Measured, measure, pool
+from jaxinit._audit.fixed import fixed_law, mirror_axis
 from jaxinit._audit.leaves import Group, Leaf
 from jaxinit._audit.likelihood import NO_VOTES, Field, Surroundings, Votes
 from jaxinit._audit.result import AuditRow
 from jaxinit._tree.folding import fold
+from jaxinit.initializers import mirrored
 from jaxinit.initializers.base import Initializer
 
 _ENOUGH = 24  # entries of a class below which no law is sure
@@ -74,25 +75,37 @@ class Named(Group):
 def named(groups: Sequence[Group]) -> list[Named]:
     """The groups with their laws; those are divided whose leaves have several."""
     parts = [part for group in groups for part in _of_one_law(group)]
-    found = [_fixed(part) for part in parts]
-    drawn = [part for part, known in zip(parts, found, strict=True) if known is None]
-    laws = iter(_drawn(drawn, Surroundings.of(parts)))
+    found = [_known(part, law) for part, law in parts]
+    drawn = [
+        part for (part, _), known in zip(parts, found, strict=True) if known is None
+    ]
+    laws = iter(_drawn(drawn, Surroundings.of([part for part, _ in parts])))
     return _folded([known or next(laws) for known in found])
 
 
-def _of_one_law(group: Group) -> list[Group]:
-    """The group, or its leaves alone if their deviations differ."""
+Part = tuple[Group, Initializer | None]
+
+
+def _of_one_law(group: Group) -> list[Part]:
+    """The group with its exact law, if any; or its leaves alone if theirs differ."""
     measured = [leaf.measured for leaf in group.leaves if leaf.measured is not None]
-    if len(measured) < 2 or measured[0].nonfinite or measured[0].is_constant:
-        return [group]
-    whole = pool(measured)
-    error = math.sqrt(1 / (2 * measured[0].size))
-    spreads = [x.variance + abs(x.mean) ** 2 for x in measured]
+    if not measured or measured[0].nonfinite:
+        return [(group, None)]
+    laws = [fixed_law(leaf) for leaf in group.leaves]
+    if all(law == laws[0] for law in laws[1:]) and _is_alike(measured):
+        return [(group, laws[0])]
+    alone = (Group(leaf.path, (leaf,)) for leaf in group.leaves)
+    return list(zip(alone, laws, strict=True))
+
+
+def _is_alike(measured: Sequence[Measured]) -> bool:
+    """Whether arrays of one size differ in their deviations by chance at most."""
+    whole, error = pool(measured), math.sqrt(1 / (2 * measured[0].size))
     square = whole.variance + abs(whole.mean) ** 2
-    off = max(abs(math.log(max(s, 1e-300) / square)) / 2 for s in spreads)
-    if off < _APART * error and measured[0].size >= 2:
-        return [group]
-    return [Group(leaf.path, (leaf,)) for leaf in group.leaves]
+    if not square:
+        return True
+    spreads = [max(x.variance + abs(x.mean) ** 2, 1e-300) for x in measured]
+    return max(abs(math.log(x / square)) / 2 for x in spreads) < _APART * error
 
 
 def _folded(found: Sequence[Named]) -> list[Named]:
@@ -112,7 +125,7 @@ def _folded(found: Sequence[Named]) -> list[Named]:
     return result
 
 
-def _fixed(group: Group) -> Named | None:
+def _known(group: Group, law: Initializer | None) -> Named | None:
     """The group, if its law is one that holds exactly, or if it has none."""
     first = group.leaves[0]
     bare = Named(group.path, group.leaves)
@@ -121,15 +134,13 @@ def _fixed(group: Group) -> Named | None:
     measured = pool([leaf.measured for leaf in group.leaves if leaf.measured])
     if measured.nonfinite:
         return replace(bare, note="entries are not finite")
+    if law is None:
+        return None
     std = math.sqrt(measured.variance + abs(measured.mean) ** 2)
-    law = fixed_law(first)
-    if law is not None and all(fixed_law(leaf) == law for leaf in group.leaves[1:]):
-        is_one = measured.size == 1 and law.draws is False and first.measured.low != 0
-        note = "one entry: it may have been drawn" if is_one else ""
-        return replace(
-            bare, law=law, sure=not is_one, odds=math.inf, p=1.0, std=std, note=note
-        )
-    return None
+    is_one = measured.size == 1 and measured.low not in (0, 1)
+    note = "one entry: it may have been drawn" if is_one else ""
+    exact = replace(bare, law=law, odds=math.inf, p=1.0, std=std)
+    return replace(exact, sure=not is_one, note=note)
 
 
 def _no_numbers(leaf: Leaf) -> str:
@@ -140,7 +151,10 @@ def _no_numbers(leaf: Leaf) -> str:
 
 def _drawn(groups: Sequence[Group], around: Surroundings) -> list[Named]:
     """The groups with the likeliest laws, by weights that they learn together."""
-    fields = [Field(group, around) for group in groups]
+    halves = [_half(group) for group in groups]
+    fields = [
+        Field(half or group, around) for group, half in zip(groups, halves, strict=True)
+    ]
     votes = NO_VOTES
     telling = [field for field in fields if not field.is_few]
     for prior in np.geomspace(1.0, _PRIOR, _ROUNDS):
@@ -151,7 +165,32 @@ def _drawn(groups: Sequence[Group], around: Surroundings) -> list[Named]:
             for family, share in own.items():
                 counted[family] += share
         votes = Votes(counted, float(prior))
-    return [_named(field, votes, len(fields)) for field in fields]
+    found = [_named(field, votes, len(fields)) for field in fields]
+    return [
+        x if half is None else _whole(x, group)
+        for x, half, group in zip(found, halves, groups, strict=True)
+    ]
+
+
+def _half(group: Group) -> Group | None:
+    """The drawn halves of leaves that are mirrored; None if they are not."""
+    arrays = [np.asarray(leaf.array) for leaf in group.leaves]
+    axis = mirror_axis(arrays[0])
+    if axis is None or any(mirror_axis(x) != axis for x in arrays[1:]):
+        return None
+    halves = [np.split(x, 2, axis)[0] for x in arrays]
+    leaves = [
+        replace(leaf, array=half, measured=measure(half))
+        for leaf, half in zip(group.leaves, halves, strict=True)
+    ]
+    return Group(group.path, tuple(leaves))
+
+
+def _whole(found: Named, group: Group) -> Named:
+    """What was said of halves, of the whole."""
+    axis = mirror_axis(np.asarray(group.leaves[0].array))
+    law = None if found.law is None or axis is None else mirrored(found.law, axis)
+    return replace(found, leaves=group.leaves, law=law)
 
 
 def _named(field: Field, votes: Votes, tests: int) -> Named:
@@ -170,7 +209,8 @@ def _named(field: Field, votes: Votes, tests: int) -> Named:
     if best.next is None:
         error = 100 * math.sqrt(1 / (2 * entries.size))
         return replace(bare, note=f"fitted, to {error:.1g} %", is_fitted=True)
-    is_sure = best.odds >= _SURE and entries.size >= _ENOUGH
+    is_enough = entries.size >= _ENOUGH and group.dtype.kind != "c"
+    is_sure = best.odds >= _SURE and is_enough
     return replace(bare, sure=is_sure, note="" if is_sure else f"or {best.next}")
 
 
