@@ -14,7 +14,7 @@ Weights only decide between laws that the entries cannot tell apart.
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import jaxinit.laws as laws
 from jaxinit.initializers import normal, scaled, truncated_normal, uniform
 from jaxinit.initializers import variance_scaling as scaling
 from jaxinit.initializers.base import Initializer
-from jaxinit.initializers.fans import fans
+from jaxinit.initializers.fans import Fans, fans
 from jaxinit.laws import Law
 
 # Laws of a fan, with how common they are: scale, mode, distribution.
@@ -73,22 +73,43 @@ class Layout(NamedTuple):
     axes: tuple[tuple[str, int | tuple[int, ...]], ...]
 
 
+class Row(NamedTuple):
+    """A law as numbers, so that likelihoods are those of all candidates at once.
+
+    It is normal about `mean` with deviation `std`, between `low` and `high`, where the
+    normal has the probability `exp(log_mass)`. A uniform law has an infinite `std`, and
+    `log_mass` is the logarithm of its width.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    log_mass: float
+
+    def times(self, factor: float) -> "Row":
+        """The law of a positive multiple."""
+        mass = self.log_mass + (math.log(factor) if math.isinf(self.std) else 0.0)
+        mean, std, low, high = (factor * x for x in self[:4])
+        return Row(mean, std, low, high, mass)
+
+
 class Candidate(NamedTuple):
     """An initializer that may have drawn a leaf.
 
     Attributes:
-        init: the initializer.
+        make: gives the initializer; most are never made.
         family: what it is called in every shape, so that leaves vote for one scheme.
         weight: how common it is, not normalised.
         share: how common this reading of the axes is in its family.
-        law: its law in the shape.
+        row: its law in the shape.
     """
 
-    init: Initializer
+    make: Callable[[], Initializer]
     family: str
     weight: float
     share: float
-    law: Law
+    row: Row
 
 
 def layouts(shape: Sequence[int]) -> Iterator[Layout]:
@@ -129,44 +150,71 @@ def of_fans(
 def _of_layout(
     shape: tuple[int, ...], dtype: str, layout: Layout, factors: Factors
 ) -> list[Candidate]:
-    found, kind = [], jnp.dtype(dtype)
-    share = _LAYOUT[layout.kind]
-    fan_in = fans(shape, **dict(layout.axes)).fan_in
-    if len(shape) == 2 and layout.kind == "exchanged":
-        table = scaling(1.0, "fan_in", "normal", **dict(layout.axes))  # Flax's Embed
-        found.append(Candidate(table, "table", 0.2, 1.0, table.entry_law(shape, kind)))
-    if fan_in and kind.kind != "c":
-        init = truncated_normal(1 / math.sqrt(fan_in))  # Haiku's, not corrected
-        law = init.entry_law(shape, kind)
-        found.append(Candidate(init, "haiku", 0.4 * share, share, law))
-    for setting, weight in _settings().items():
-        if kind.kind == "c" and setting[-1] != "normal":
+    axes, share = dict(layout.axes), _LAYOUT[layout.kind]
+    sizes = fans(shape, **axes)
+    if not sizes.fan_in or not sizes.fan_out:
+        return []
+    is_complex = jnp.dtype(dtype).kind == "c"
+    found = list(_of_one_fan(shape, layout, sizes.fan_in)) if not is_complex else []
+    for (scale, mode, name), (weight, row) in _settings().items():
+        if is_complex and name != "normal":
             continue  # whose real and imaginary parts depend on each other
-        init = scaling(*setting, **dict(layout.axes))
-        family = repr(scaling(*setting))
-        law = init.entry_law(shape, kind)
-        found.append(Candidate(init, family, weight * share, share, law))
+        make = functools.partial(scaling, scale, mode, name, **axes)
+        law = row.times(1 / math.sqrt((2 if is_complex else 1) * _size(mode, sizes)))
+        family = f"{scale:.6g} {mode} {name}"
+        found.append(Candidate(make, family, weight * share, share, law))
         if weight < 0.1 or layout.kind == "exchanged":
             continue
         for factor, often in factors:
-            less = scaled(init, factor)
-            law = less.entry_law(shape, kind)
-            family = repr(scaled(scaling(*setting), factor))
-            found.append(
-                Candidate(less, family, 0.03 * often * weight * share, share, law)
-            )
+            less = functools.partial(_scaled, make, factor)
+            rare = 0.03 * often * weight * share
+            label = f"{family} {factor:.6g}"
+            found.append(Candidate(less, label, rare, share, law.times(factor)))
     return found
 
 
+def _of_one_fan(
+    shape: tuple[int, ...], layout: Layout, fan_in: float
+) -> Iterator[Candidate]:
+    """Laws of `1 / fan_in` that are no variance scaling, or that have another share."""
+    share, std = _LAYOUT[layout.kind], 1 / math.sqrt(fan_in)
+    if len(shape) == 2 and layout.kind == "exchanged":
+        table = functools.partial(scaling, 1.0, "fan_in", "normal", **dict(layout.axes))
+        yield Candidate(table, "table", 0.2, 1.0, _NORMAL.times(std))  # Flax's Embed
+    haiku = functools.partial(truncated_normal, std)
+    yield Candidate(haiku, "haiku", 0.4 * share, share, _TRUNCATED.times(std))
+
+
+def _scaled(make: Callable[[], Initializer], factor: float) -> Initializer:
+    return scaled(make(), factor)
+
+
+def _size(mode: str, sizes: Fans) -> float:
+    fan_in, fan_out = sizes
+    return {
+        "fan_in": fan_in,
+        "fan_out": fan_out,
+        "fan_avg": (fan_in + fan_out) / 2,
+        "fan_geo_avg": math.sqrt(fan_in * fan_out),
+    }[mode]
+
+
+Setting = tuple[float, Any, Any]
+
+
 @functools.cache
-def _settings() -> dict[tuple[Any, ...], float]:
-    rare = {
+def _settings() -> dict[Setting, tuple[float, Row]]:
+    """Settings of variance scaling, each with its weight, and its law for fans of 1."""
+    rare: dict[Any, float] = {
         (scale, mode, name): _RARE * weight * by_mode * by_name / 0.05
         for scale, weight in _SCALES.items()
         for mode, by_mode in _MODES.items()
         for name, by_name in _DISTRIBUTIONS.items()
     }
-    return rare | _COMMON
+    return {
+        setting: (weight, as_row(scaling(*setting).entry_law((1, 1), _FLOAT)))
+        for setting, weight in {**rare, **_COMMON}.items()
+    }
 
 
 @functools.lru_cache(4096)
@@ -195,10 +243,20 @@ def of_numbers(
         found.append((truncated_normal(std), "haiku", 0.1))
     kind = jnp.dtype(dtype)
     return [
-        Candidate(init, family, weight, 1.0, init.entry_law((1,), kind))
+        Candidate(
+            functools.partial(_itself, init),
+            family,
+            weight,
+            1.0,
+            as_row(init.entry_law((1,), kind)),
+        )
         for init, family, weight in found
         if isinstance(init, normal) or kind.kind != "c"
     ]
+
+
+def _itself(init: Initializer) -> Initializer:
+    return init
 
 
 def _plain(factors: Factors) -> Iterator[tuple[Initializer, float]]:
@@ -242,37 +300,23 @@ def _numbers() -> dict[float, float]:
     return ones | _NUMBERS
 
 
-def density(candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
-    """The laws as columns of numbers, for all likelihoods at once; see `naming`.
-
-    A law is normal about `mean` with deviation `std`, between `low` and `high`, where
-    the normal has the probability `exp(log_mass)`; a uniform law has an infinite `std`.
-    """
-    rows = [as_row(candidate.law) for candidate in candidates]
-    names = ("mean", "std", "low", "high", "log_mass")
-    return dict(zip(names, np.array(rows, np.float64).T, strict=True))
-
-
-def as_row(law: Law) -> tuple[float, float, float, float, float]:
-    """One row of `density`."""
+def as_row(law: Law) -> Row:
+    """A law as numbers."""
     match law:
         case laws.Scaled(law=inner, factor=factor):
-            mean, std, low, high, mass = as_row(inner)
-            low, high = sorted((factor * low, factor * high))
-            if math.isinf(std):  # log_mass is the logarithm of the width
-                return 0.0, std, low, high, mass + math.log(abs(factor))
-            return factor * mean, abs(factor) * std, low, high, mass
+            return as_row(inner).times(factor)
         case laws.ComplexNormal(stddev=std, mean=mean):  # of a real or imaginary part
-            return mean, std / math.sqrt(2), -math.inf, math.inf, 0.0
+            return Row(mean, std / math.sqrt(2), -math.inf, math.inf, 0.0)
         case laws.Normal(stddev=std, mean=mean):
-            return mean, std, -math.inf, math.inf, 0.0
+            return Row(mean, std, -math.inf, math.inf, 0.0)
         case laws.Uniform(low=low, high=high):
-            return 0.0, math.inf, low, high, math.log(high - low)
+            return Row(0.0, math.inf, low, high, math.log(high - low))
         case laws.TruncatedNormal(stddev=std, lower=lower, upper=upper):
-            return 0.0, std, lower * std, upper * std, _log_mass(lower, upper)
+            mass = _log_mass(lower, upper)
+            return Row(0.0, std, lower * std, upper * std, mass)
         case laws.NormalBetween(stddev=std, mean=mean, low=low, high=high):
             mass = _log_mass((low - mean) / std, (high - mean) / std)
-            return mean, std, low, high, mass
+            return Row(mean, std, low, high, mass)
         case _:
             raise TypeError(f"{law!r} has no density here.")
 
@@ -282,3 +326,8 @@ def _log_mass(low: float, high: float) -> float:
         return 0.5 * math.erfc(-z / math.sqrt(2))
 
     return math.log(below(high) - below(low))
+
+
+_FLOAT = np.dtype(np.float32)
+_NORMAL = as_row(normal(1.0).entry_law((1,), _FLOAT))
+_TRUNCATED = as_row(truncated_normal(1.0).entry_law((1,), _FLOAT))

@@ -72,7 +72,7 @@ def mirror_axis(x: np.ndarray) -> int | None:
     >>> mirror_axis(np.array([[1.0, 2.0, -1.0, -2.0]]))
     -1
     """
-    for axis in range(-1, -x.ndim - 1, -1):
+    for axis in range(-x.ndim, 0):
         if x.shape[axis] % 2 == 0 and x.size:
             first, second = np.split(np.moveaxis(x, axis, 0), 2)
             if first.flat[0] == -second.flat[0] and (first == -second).all():
@@ -125,7 +125,7 @@ def _with_zeros(x: np.ndarray) -> Initializer | None:
         centre = x[tuple(n // 2 for n in x.shape[:-2])]
         if np.count_nonzero(centre) == nonzero:
             return _of_centre(centre)
-    return _sparse(x, nonzero)
+    return _table(x) or _sparse(x, nonzero)
 
 
 def _of_centre(centre: np.ndarray) -> Initializer | None:
@@ -170,7 +170,7 @@ def _gates(x: np.ndarray) -> Initializer | None:
 
 def _orthogonal(x: np.ndarray) -> Initializer | None:
     """The law of matrices with orthonormal columns or rows, times a number."""
-    found = _in_sections(x)
+    found = _of_layers(x) or _in_sections(x)
     if found is not None:
         return found
     for column_axis in (-1, 0)[: 1 + (x.ndim != 2)]:
@@ -179,11 +179,15 @@ def _orthogonal(x: np.ndarray) -> Initializer | None:
         if scale:
             axis = {} if column_axis == -1 else {"column_axis": column_axis}
             return orthogonal(neat(scale, 4), **axis)
-    if x.ndim > 2 and len(x) > 1:
-        scale = _scale_of_all(list(x))
-        if scale:
-            return orthogonal(neat(scale, 4), batch_axis=0)
     return None
+
+
+def _of_layers(x: np.ndarray) -> Initializer | None:
+    """The law of orthogonal matrices stacked along the first axis."""
+    if x.ndim < 3 or len(x) < 2:
+        return None
+    scale = _scale_of_all(list(x))
+    return orthogonal(neat(scale, 4), batch_axis=0) if scale else None
 
 
 def _in_sections(x: np.ndarray) -> Initializer | None:

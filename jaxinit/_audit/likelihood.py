@@ -30,8 +30,6 @@ from jaxinit._arrays.measured import Measured, pool
 from jaxinit._audit.candidates import (
     Candidate,
     Layout,
-    as_row,
-    density,
     of_fans,
     of_numbers,
 )
@@ -39,7 +37,6 @@ from jaxinit._audit.fixed import neat
 from jaxinit._audit.leaves import Group
 from jaxinit.initializers import normal, truncated_normal, uniform
 from jaxinit.initializers.base import Initializer
-from jaxinit.laws import Law
 
 _FEW = 4  # entries of a class below which no law is told
 _FREE = (0.02, 0.01, 0.01)  # weights of normal, truncated and uniform laws of any size
@@ -155,16 +152,15 @@ class Field:
             *of_fans(group.shape, group.dtype, known, factors),
             *of_numbers(str(group.dtype), factors, around.sizes, near),
         ]
-        columns = density(given)
+        rows = np.array([candidate.row for candidate in given])
         eps = float(jnp.finfo(group.dtype).eps)
-        likelihood = _log_likelihood(self.entries, columns, eps)
+        likelihood = _log_likelihood(self.entries, rows, eps)
         best = likelihood.max()
         free = _free(self.entries, group.dtype)
         best = max([best, *(x for _, x in free)])
         kept = np.flatnonzero(likelihood > best - 60.0)
         self.candidates = [given[i] for i in kept]
-        self.stds = _stds(columns)[kept]
-        self.means = columns["mean"][kept]
+        self.shapes = _shapes(rows[kept])
         self.log = likelihood[kept] - best
         self.free = [(init, x - best) for init, x in free]
 
@@ -210,15 +206,11 @@ class Field:
         same = np.flatnonzero(~self._differs(best))
         best = int(same[np.argmax(self._posterior(votes._replace(prior=3.0))[same])])
         odds = min(self._margin(best, votes), self._margin(best, NO_VOTES))
-        return Best(self.candidates[best].init, self._next(best, votes), odds)
+        return Best(self.candidates[best].make(), self._next(best, votes), odds)
 
     def _differs(self, best: int) -> np.ndarray:
         """Which candidates have another law than the best one."""
-        law = self.candidates[best].law
-        near = np.abs(self.stds / self.stds[best] - 1) < _SAME
-        near &= np.abs(self.means - self.means[best]) < _SAME * self.stds[best]
-        kinds = [_shape_of(x.law) == _shape_of(law) for x in self.candidates]
-        return ~(near & np.array(kinds))
+        return ~np.all(np.abs(self.shapes - self.shapes[best]) < _SAME, axis=1)
 
     def _margin(self, best: int, votes: Votes) -> float:
         """Logarithm of the odds of the law against all that differ from it."""
@@ -236,7 +228,7 @@ class Field:
             return repr(fitted)
         other = differs[np.argmax(logs[differs])]
         is_free = fitted_log > logs[other]
-        return repr(fitted if is_free else self.candidates[other].init)
+        return repr(fitted if is_free else self.candidates[other].make())
 
 
 def _entries(measured: Measured, dtype: np.dtype) -> Entries:
@@ -274,12 +266,9 @@ def _plain(axes: tuple[int, ...]) -> int | tuple[int, ...]:
     return axes[0] if len(axes) == 1 else axes
 
 
-def _log_likelihood(
-    entries: Entries, columns: dict[str, np.ndarray], eps: float
-) -> np.ndarray:
+def _log_likelihood(entries: Entries, rows: np.ndarray, eps: float) -> np.ndarray:
     """Of all entries under each law; minus infinity beyond its bounds."""
-    n, mean, std = entries.size, columns["mean"], columns["std"]
-    low, high, log_mass = columns["low"], columns["high"], columns["log_mass"]
+    n, (mean, std, low, high, log_mass) = entries.size, rows.T
     is_flat = np.isinf(std)
     about = entries.square - 2 * mean * entries.mean + mean**2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -333,18 +322,16 @@ def _off_centre(entries: Entries) -> tuple[Initializer, float]:
     return init, -entries.size * (math.log(std * math.sqrt(2 * math.pi)) + 0.5)
 
 
-def _stds(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """A number of each law that tells its width: of uniform ones, that of its range."""
-    std = columns["std"]
-    with np.errstate(invalid="ignore"):
-        width = columns["high"] - columns["low"]
-    return np.where(np.isinf(std), width, std)
+def _shapes(rows: np.ndarray) -> np.ndarray:
+    """Numbers of laws that are equal if the laws are.
 
-
-def _shape_of(law: Law) -> tuple:
-    """Of laws that differ only in their width, the same."""
-    mean, std, low, high, _ = as_row(law)
-    if math.isinf(std):
-        return ("uniform", low == -high)
-    ends = [(end - mean) / std for end in (low, high)]
-    return ("normal", *(round(x, 4) if abs(x) < _FAR else None for x in ends))
+    They are relative, so that one tolerance fits them all: the logarithm of the
+    deviation or of the width, the mean and the bounds in deviations.
+    """
+    mean, std, low, high, log_mass = rows.T
+    is_flat = np.isinf(std)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = np.where(is_flat, log_mass, np.log(std))
+        width = np.where(is_flat, high - low, std)
+        ends = [np.clip((x - mean) / width, -_FAR, _FAR) for x in (low, high)]
+    return np.stack([size, is_flat, mean / width, *ends], axis=1)

@@ -9,6 +9,7 @@ those learned from the tree; and if the entries do not contradict it.
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -64,12 +65,23 @@ class Named(Group):
             len(self.leaves),
             self.shape,
             str(self.dtype),
-            None if self.law is None else repr(self.law),
+            None if self.law is None else written(self.law),
             self.sure,
             self.odds,
             self.p,
             self.note,
         )
+
+
+def written(init: Initializer) -> str:
+    """The expression of an initializer, its deviation or scale told if it is a default.
+
+    >>> written(normal()), written(orthogonal(2.0))
+    ('normal(stddev=0.01)', 'orthogonal(scale=2.0)')
+    """
+    text = re.sub(r"\buniform\(\)", "uniform(scale=0.01)", repr(init))
+    text = re.sub(r"\b(normal|truncated_normal)\((?!stddev)", r"\1(stddev=0.01, ", text)
+    return text.replace("(stddev=0.01, )", "(stddev=0.01)")
 
 
 def named(groups: Sequence[Group]) -> list[Named]:
@@ -203,7 +215,7 @@ def _named(field: Field, votes: Votes, tests: int) -> Named:
     best = field.best(votes)
     p = _p_value(group, best.init)
     if p * tests < _UNFIT:
-        note = f"no known law; the nearest is {best.init!r}"
+        note = f"no known law; the nearest is {written(best.init)}"
         return replace(bare, p=p, note=note)
     bare = replace(bare, law=best.init, p=p, odds=math.exp(min(best.odds, 700.0)))
     if best.next is None:
