@@ -285,7 +285,7 @@ def _of_width(std: float, factors: Factors) -> Iterator[tuple[Initializer, float
     yield truncated_normal(std), 0.2
     yield normal(math.sqrt(0.4) * std), 0.1  # Nguyen and Salazar, "SmallInit"
     cut = truncated_normal(std, lower=-3.0, upper=3.0)  # OLMo
-    yield cut, 0.05
+    yield cut, 0.03
     for factor, often in factors:
         yield scaled(cut, factor), 0.002 * often
 
@@ -293,7 +293,7 @@ def _of_width(std: float, factors: Factors) -> Iterator[tuple[Initializer, float
 @functools.cache
 def _numbers() -> dict[float, float]:
     ones = {
-        float(f"{digit}e{power}"): 0.01
+        float(f"{digit}e{power}"): 0.003
         for digit in range(1, 10)
         for power in (-3, -2, -1, 0)
     }
