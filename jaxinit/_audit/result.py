@@ -105,9 +105,7 @@ class Audit(Tabular):
         """All of it in lists, dictionaries, numbers and text."""
         return {
             "rows": [_row_as_json(row) for row in self.rows],
-            "findings": [
-                {**asdict(x), "paths": list(x.paths)} for x in self.findings
-            ],
+            "findings": [{**asdict(x), "paths": list(x.paths)} for x in self.findings],
         }
 
     def __repr__(self) -> str:
@@ -139,6 +137,4 @@ def _lines(findings: Sequence[Finding]) -> list[str]:
     """The findings as lines below a table, each with its leaves."""
     if not findings:
         return ["nothing to report"]
-    return [
-        f"{x.severity}, {x.kind}: {', '.join(x.paths)}: {x.text}" for x in findings
-    ]
+    return [f"{x.severity}, {x.kind}: {', '.join(x.paths)}: {x.text}" for x in findings]
