@@ -2,8 +2,14 @@
 
 What was compiled is kept in pytest's cache folder, for the tests, the processes that
 they start, and the next run. `pytest --cache-clear` begins anew.
+
+Modules marked `unoptimized` claim no bits, and XLA does not optimize their programs,
+which compiles them in two thirds of the time. They come last, and no program of theirs
+is left for a test that is optimized.
 """
 
+import functools
+import gc
 import os
 from pathlib import Path
 
@@ -18,10 +24,40 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import jax
 import pytest
 
+gc.set_threshold(200_000, 20, 100)  # jax and its traces make many objects, few cycles
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for processes comes first, so that nothing waits for it at the end."""
-    items.sort(key=lambda item: "many" not in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: (not _waits(item), _is_unoptimized(item)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Programs are optimized, or not, as the module of a test asks."""
+    setting = "jax_disable_most_optimizations"
+    if jax.config.values[setting] != _is_unoptimized(item):
+        jax.config.update(setting, _is_unoptimized(item))
+        _forget_programs()
+
+
+def _waits(item: pytest.Item) -> bool:
+    return "many" in getattr(item, "fixturenames", ())
+
+
+def _is_unoptimized(item: pytest.Item) -> bool:
+    return item.get_closest_marker("unoptimized") is not None
+
+
+def _forget_programs() -> None:
+    """Empties the caches of jax, of jaxinit, and of the functions that tests share."""
+    jax.clear_caches()
+    own = {"jaxinit"} | {path.stem for path in Path(__file__).parent.glob("*.py")}
+    for each in gc.get_objects():
+        if isinstance(each, functools._lru_cache_wrapper):
+            package, _, _ = str(each.__module__).partition(".")
+            if package in own:
+                each.cache_clear()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from jaxinit import cli
 from jaxinit._cli import signal
 from jaxinit._cli.signal import _batch
 
+pytestmark = pytest.mark.unoptimized
+
 MODULE = """
 import jax.numpy as jnp
 from flax import linen as nn, nnx

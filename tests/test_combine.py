@@ -140,10 +140,11 @@ def checks_of(init, shape):
 BEYOND_OF_DEPENDENT = (
     *("stacked by a function", "some of those stacked", "scaled", "center_tap"),
     *("mirrored draws", "matrices", "grouped", "unit_scaled"),
-    "all but the first",
+    *("all but the first", "some of those split", "mirrored"),
 )
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("name", sampled(DEPENDENT, BEYOND_OF_DEPENDENT))
 def test_what_is_checked_of_dependent_entries_follows_the_parts(name):
     init, shape = DEPENDENT[name]

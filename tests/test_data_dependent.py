@@ -15,6 +15,8 @@ import jaxinit
 from jaxinit._signal import normalize
 from jaxinit.data_dependent import lsuv, metainit, weight_norm
 
+pytestmark = pytest.mark.unoptimized
+
 DEPTH, WIDTH, BATCH = 20, 16, 100
 FEW = 3  # layers, of models of Flax
 

@@ -32,6 +32,8 @@ from examples import (  # noqa: E402 - they are not installed
     vit,
 )
 
+pytestmark = pytest.mark.unoptimized
+
 KEY = jax.random.key(0)
 GPT2_SIZES = {
     "small": 124_439_808,

@@ -28,6 +28,8 @@ from examples import (  # noqa: E402 - they are not installed
     transformer,
 )
 
+pytestmark = pytest.mark.unoptimized
+
 KEY = jax.random.key(0)
 # Of the Transformer the paper rounds to millions, and to 37 thousand tokens; of the
 # recommenders none are published: the counts are those of a sum by hand.

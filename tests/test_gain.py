@@ -13,6 +13,8 @@ from jaxinit import calculate_gain, critical, for_activation, gain
 from jaxinit.initializers.gain import _TABLE
 from tests.golden_torch import NUMBERS
 
+pytestmark = pytest.mark.unoptimized
+
 TORCH = NUMBERS["calculate_gain"]
 
 

@@ -374,6 +374,11 @@ BEYOND = (
     # these are in force between the calls of one function below
     *("x64", "default device", "mesh of some devices"),
     *("threefry_partitionable=False", "numpy scalar", "key committed"),
+    # the same program as another, by another argument, place or setting
+    *("array elsewhere", "mesh", "others placed", "numpy"),
+    *("raw key of numpy", "default left out", "static, of many", "seed, negative"),
+    "seed, negative, of 64 bits",
+    *("default_prng_impl=unsafe_rbg", "debug_nans", "no new array from the host"),
 )
 
 

@@ -230,8 +230,10 @@ DRAWN = [
 ]
 # Intervals that lie to their law as another does.
 MIRRORED = ("half", "lower half", "narrow tail", "mean far below", "30 sigmas below")
+LIKE_ANOTHER = ("not cut", "thin, around the mean", "around a mean", "lower tail")
+LIKE_ANOTHER += ("beside the mean", "mean far above", "30 sigmas")
 BEYOND = [
-    *((name, "float32") for name in (*MIRRORED, "not cut", "thin, around the mean")),
+    *((name, "float32") for name in (*MIRRORED, *LIKE_ANOTHER)),
     *((name, "float64") for name in ("skew", "narrow tail", "mean far above")),
 ]
 

@@ -13,6 +13,8 @@ from jaxinit import schemes
 from jaxinit.schemes.mimetic import _Product
 from tests.scheme_models import leaf
 
+pytestmark = pytest.mark.unoptimized
+
 SPLIT = {
     "attn": {
         **{name: {"kernel": leaf(32, 4, 8)} for name in ("query", "key", "value")},

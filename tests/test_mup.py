@@ -13,6 +13,8 @@ import jaxinit
 from jaxinit import schemes
 from jaxinit.schemes import mup
 
+pytestmark = pytest.mark.unoptimized
+
 BASE = 64
 
 

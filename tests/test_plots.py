@@ -17,6 +17,8 @@ from jaxinit import plots, signal
 from jaxinit.laws.rounded import all_numbers, cell
 from tests.probes import keys, probe
 
+pytestmark = pytest.mark.unoptimized
+
 WIDTH, DEPTH = 64, 4
 HE = jaxinit.he_normal()
 

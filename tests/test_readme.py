@@ -17,6 +17,8 @@ import jaxinit.schemes
 import jaxinit.testing
 from benchmarks import summary
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()

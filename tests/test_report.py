@@ -12,6 +12,8 @@ import jaxinit
 from jaxinit.report import Report, Row, report
 from jaxinit.report import _count as count
 
+pytestmark = pytest.mark.unoptimized
+
 ZEROS = np.zeros(3, np.float32)
 ONES = np.ones(3, np.float32)
 WIDE = np.zeros(5, np.float32)

@@ -20,6 +20,8 @@ from jaxinit import schemes, signal
 from jaxinit._tree.plan import model_plan
 from jaxinit.schemes import parts
 
+pytestmark = pytest.mark.unoptimized
+
 WIDTH, HIDDEN, HEADS, BLOCKS, VOCABULARY, LENGTH = 6, 24, 2, 3, 11, 5
 TOKENS = jax.ShapeDtypeStruct((3, LENGTH), jnp.int32)
 
@@ -566,7 +568,7 @@ class Deep(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Dense(64)(x)
-        for _ in range(20):
+        for _ in range(12):
             y = nn.Dense(64)(self.fn(x))
             x = x + y if self.kind == "residual" else y
         return nn.Dense(10)(self.fn(x))
@@ -657,7 +659,7 @@ HEALTHY = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(HEALTHY, {"selu", "elu", "tanh", "sigmoid"}))
+@pytest.mark.parametrize("name", sampled(HEALTHY, {*HEALTHY} - {"gelu"}))
 def test_auto_keeps_the_signal(name, key):
     """Where the layers' own start loses it, but for SELU."""
     model = HEALTHY[name]
@@ -666,7 +668,7 @@ def test_auto_keeps_the_signal(name, key):
     params = jaxinit.linen.init(model, key, x, scheme=schemes.auto())
     layers = signal.propagate(model, params, x).layers
     found = [layer.std for layer in layers if layer.kind in ("Dense", "Conv")]
-    # a writer of a residual stream of 20 has its share, 1 / sqrt(20)
+    # a writer of a residual stream of 12 has its share, 1 / sqrt(12)
     least = 0.1 if name == "residual relu" else 0.5
     assert least < min(found) <= max(found) < 2.5
     own = signal.propagate(model, model.init(key, x), x).layers

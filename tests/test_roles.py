@@ -22,6 +22,8 @@ from jaxinit import cli
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Graph
 
+pytestmark = pytest.mark.unoptimized
+
 X = jax.ShapeDtypeStruct((5, 6), jnp.float32)
 
 

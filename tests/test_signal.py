@@ -17,6 +17,8 @@ from jaxinit._signal.recorder import Recorder
 from jaxinit._signal.verdict import judge
 from tests.probes import keys, probe
 
+pytestmark = pytest.mark.unoptimized
+
 WIDTH, BATCH = 256, 64
 
 

@@ -13,6 +13,8 @@ import jaxinit
 from jaxinit import signal
 from tests.probes import keys, probe
 
+pytestmark = pytest.mark.unoptimized
+
 WIDTH = BATCH = 64
 
 
@@ -281,7 +283,12 @@ HAVE_IT = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(HAVE_IT, ["too small, and wrapped"]))
+# A second of a verdict and what is told, or deep and of convolutions.
+BEYOND = ("too small, and wrapped", "lecun, in layers without activation")
+BEYOND += ("no weights before what saturates", "a centred input", "no weights")
+
+
+@pytest.mark.parametrize("name", sampled(HAVE_IT, BEYOND))
 def test_what_is_there_already_is_not_told(name):
     layer, weights, x, kind, told, not_told = HAVE_IT[name]()
     found = verdict(layer, weights, x)

@@ -11,6 +11,8 @@ import jaxinit
 from jaxinit import signal
 from tests.probes import keys, probe
 
+pytestmark = pytest.mark.unoptimized
+
 WIDTH, BATCH = 256, 64
 # Standard errors allowed: at five, a right value fails once in two million tests.
 ALLOWED = 5.0

@@ -17,6 +17,8 @@ from benchmarks import calibration
 from jaxinit import Moments, laws
 from jaxinit.stats import Score, fit, score
 
+pytestmark = pytest.mark.unoptimized
+
 NARROWER = ["float16", "float8_e4m3fn"]
 
 

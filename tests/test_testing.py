@@ -23,6 +23,8 @@ import jaxinit
 from jaxinit import testing
 from jaxinit.initializers._defects import defect
 
+pytestmark = pytest.mark.unoptimized
+
 KEY = jax.random.key(1729)
 SHAPE = (256, 1024)
 HE, LECUN = jaxinit.he_normal(), jaxinit.lecun_normal()
