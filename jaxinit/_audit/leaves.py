@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.dtypes import canonicalize_dtype
 
 from jaxinit._arrays.measured import Measured, measure_all, refuse_traced
 from jaxinit._arrays.spread import local_shards, spans
@@ -38,8 +39,9 @@ class Leaf:
 
     @property
     def dtype(self) -> np.dtype:
-        """Dtype of the array."""
-        return self.array.dtype
+        """Dtype of its draws: that of the array, or what jax makes of it."""
+        wide = self.array.dtype in ("float64", "complex128")
+        return canonicalize_dtype(self.array.dtype) if wide else self.array.dtype
 
     def parts(self) -> Iterator[np.ndarray]:
         """The entries on the host, shard by shard, of a float or complex dtype."""

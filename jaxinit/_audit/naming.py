@@ -64,7 +64,7 @@ class Named(Group):
             self.path,
             len(self.leaves),
             self.shape,
-            str(self.dtype),
+            str(self.leaves[0].array.dtype),
             None if self.law is None else written(self.law),
             self.sure,
             self.odds,
