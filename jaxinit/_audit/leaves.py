@@ -1,6 +1,6 @@
 """The leaves that are looked at, and classes of them that are named together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,12 +76,24 @@ class Group:
 
 def leaves_of(params: Any, roles: Roles | None) -> list[Leaf]:
     """The leaves of a tree, measured."""
+    if roles is not None and isinstance(params, Mapping) and "params" in params:
+        params = params["params"]  # of Flax, whose roles are of these alone
     flat = [(joined(path), _array(joined(path), x)) for path, x in leaf_paths(params)]
+    if roles is not None and not any(path in roles for path, _ in flat):
+        raise ValueError(
+            f"no leaf has a role: leaves are {_some(path for path, _ in flat)}, roles "
+            f"are of {_some(roles)}. Give the roles of the same tree."
+        )
     measures = measure_all(array for _, array in flat)
     return [
         Leaf(path, array, measured, None if roles is None else roles.get(path))
         for (path, array), measured in zip(flat, measures, strict=True)
     ]
+
+
+def _some(paths: Iterable[str]) -> str:
+    first, *rest = paths
+    return f"{first} and {len(rest)} more" if rest else first
 
 
 def _array(path: str, leaf: Any) -> Any:

@@ -1,9 +1,10 @@
 """The result of an audit, as values: a row for each class of leaves, and findings."""
 
-from collections.abc import Sequence
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jaxinit._audit import printing
 from jaxinit._basics.table import Table, Tabular
 
 KINDS = (
@@ -108,33 +109,34 @@ class Audit(Tabular):
             "findings": [{**asdict(x), "paths": list(x.paths)} for x in self.findings],
         }
 
+    def text(self, width: int) -> str:
+        """All of it for `width` characters; rows that are longer take several lines.
+
+        Args:
+            width: characters of a line.
+        """
+        return printing.text(self, width)
+
+    def __str__(self) -> str:
+        return printing.text(self)
+
     def __repr__(self) -> str:
         return str(self)
 
+    def _repr_html_(self) -> str:
+        return printing.html(self)
+
     def _table(self) -> Table:
-        head = ["leaf", "leaves", "shape", "dtype", "law", "sure", "note"]
-        rows = [
-            [
-                row.path,
-                str(row.leaves),
-                "x".join(map(str, row.shape)) or "()",
-                row.dtype,
-                row.law or "-",
-                "yes" if row.sure else "no" if row.law else "-",
-                row.note,
-            ]
-            for row in self.rows
-        ]
-        return Table(head, rows, (0, 2, 3, 4, 5, 6), _lines(self.findings))
+        return printing.table(self.rows)
 
 
 def _row_as_json(row: AuditRow) -> dict[str, Any]:
-    odds = "infinite" if row.odds == float("inf") else row.odds
-    return {**asdict(row), "shape": list(row.shape), "odds": odds}
+    values = {name: _strict(value) for name, value in asdict(row).items()}
+    return {**values, "shape": list(row.shape)}
 
 
-def _lines(findings: Sequence[Finding]) -> list[str]:
-    """The findings as lines below a table, each with its leaves."""
-    if not findings:
-        return ["nothing to report"]
-    return [f"{x.severity}, {x.kind}: {', '.join(x.paths)}: {x.text}" for x in findings]
+def _strict(value: Any) -> Any:
+    """A value that strict JSON has: no NaN, no infinity."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else "infinite"
