@@ -24,7 +24,7 @@ from jaxinit.initializers.base import Initializer
 from jaxinit.stats import expected_moments, score_measured
 
 _RATE = 1e-9  # of false findings in a tree, by each of both statistics
-_CENTRED = 0.2  # deviations from zero of a mean that was to be zero
+_CENTRED = 0.04  # deviations: a law of its own may have a mean farther from zero
 _MANY = 1000  # entries of draws whose law is not known
 _FEWEST = 64  # entries whose values are counted
 _DRAWN = 4  # fewest different values of draws whose law is not known

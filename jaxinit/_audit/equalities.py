@@ -113,7 +113,7 @@ def _in_words(how: Relation, longest: Relation) -> str:
         return f"equal to {whole}"
     if how.kind == "order":
         return f"in the order of {whole}, by another law"
-    return f"{1 / how.factor:.4g} times {whole}"
+    return f"{1 / how.factor:.3g} times {whole}"
 
 
 def _of_tied(tied: Sequence[list[Leaf]]) -> Iterator[Finding]:
