@@ -91,6 +91,17 @@ def test_exact_laws_are_named_with_certainty(name):
     assert row.odds == math.inf
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_few_long_columns_are_not_orthogonal_by_chance(dtype):
+    """Their products are as small as rounding: of a window of 3 in a convolution."""
+    draw = jaxinit.normal(0.02)
+    leaves = {f"{i}": draw(jax.random.key(i), (2, 300, 300), dtype) for i in range(12)}
+    (row,) = audit({"w": leaves}).rows
+    assert row.law == "normal(stddev=0.02)"
+    few = jaxinit.orthogonal()(KEY, (900, 3), dtype)
+    assert made(audit({"w": few}).rows[0].law) == jaxinit.orthogonal()
+
+
 def test_most_drawn_arrays_are_named_with_certainty():
     assert sum(rows()[name].sure for name in DRAWN) > 0.7 * len(DRAWN)
 

@@ -241,9 +241,11 @@ def _scale_of(matrix: np.ndarray) -> float | None:
     if eps > 0.01:  # products of entries of 8 bits tell nothing
         return None
     made = min(eps, float(np.finfo(np.float32).eps))  # in float32 or wider
-    allowed = 2 * eps + 16 * math.sqrt(size) * made
     square = 0.0
     for columns in (2, min(_COLUMNS, count)):  # two tell nearly always
+        allowed = 2 * eps + 16 * math.sqrt(size) * made
+        if columns == count or columns > 2:
+            allowed = min(allowed, _by_chance(columns) / math.sqrt(size))
         some = matrix[:, :columns]
         some = some.astype(np.complex128 if some.dtype.kind == "c" else np.float64)
         gram = some.conj().T @ some
@@ -252,6 +254,17 @@ def _scale_of(matrix: np.ndarray) -> float | None:
         if not off < allowed:
             return None
     return math.sqrt(square)
+
+
+def _by_chance(columns: int) -> float:
+    """How near to orthogonal independent columns are with a probability of 1e-10.
+
+    Products of long columns are normal, and `|z| < a` has a probability of at most
+    `0.8 a`; that many products and lengths are all as small by chance. In standard
+    errors of a product, which are one over the root of the length.
+    """
+    free = columns * (columns + 1) // 2 - 1
+    return 1.25 * 1e-10 ** (1 / free)
 
 
 def _table(x: np.ndarray) -> Initializer | None:
