@@ -183,7 +183,7 @@ class Field:
             for family, count in votes.families.items()
         }
         weights = [
-            votes.prior * x.weight + x.share * others.get(x.family, 0.0)
+            votes.prior * x.weight + _heard(x) * others.get(x.family, 0.0)
             for x in self.candidates
         ]
         return self.log + np.log(np.array(weights, np.float64))
@@ -229,6 +229,14 @@ class Field:
         other = differs[np.argmax(logs[differs])]
         is_free = fitted_log > logs[other]
         return repr(fitted if is_free else self.candidates[other].make())
+
+
+def _heard(candidate: Candidate) -> float:
+    """What a vote counts for a candidate: less for what is rare.
+
+    Else two leaves that fit a rare law by chance would vote for each other.
+    """
+    return candidate.share * math.sqrt(min(1.0, candidate.weight / candidate.share))
 
 
 def _entries(measured: Measured, dtype: np.dtype) -> Entries:
