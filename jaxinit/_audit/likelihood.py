@@ -266,6 +266,9 @@ def _known_layout(group: Group) -> Layout | None:
     if not use.in_axis and not use.out_axis:
         return None
     batch = tuple(sorted({*use.batch_axis, *use.stack_axis}))
+    last = len(group.shape) - 1
+    if not batch and (use.in_axis, use.out_axis) == ((last - 1,), (last,)):
+        return Layout("role", ())  # as initializers take them, if not told otherwise
     axes = (("in_axis", use.in_axis), ("out_axis", use.out_axis), ("batch_axis", batch))
     return Layout("role", tuple((name, _plain(each)) for name, each in axes if each))
 
