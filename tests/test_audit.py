@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def test_drawn_arrays_are_named(name):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_laws_are_named_with_certainty(name):
-    init, shape = EXACT[name]
+    init, _ = EXACT[name]
     row = rows()[name]
     if isinstance(init, jaxinit.sparse):
         assert row.law.startswith("sparse(0.75, stddev=")
@@ -182,8 +183,8 @@ def test_narrow_dtypes_are_named(dtype):
 def right(law: str | None, planned: jaxinit.PlannedLeaf, is_fitted: bool, n: int):
     """Whether a law is that of a plan: by its cdf, or if fitted, by its deviation."""
     truth, shape, dtype = planned.initializer, planned.shape, np.dtype(np.float32)
-    if law is None:
-        return False
+    if law is None or not isinstance(truth, jaxinit.Initializer):
+        return False  # mimetic's kernels follow from each other
     found = made(law)
     moments = found.moments(shape), truth.moments(shape)
     if not truth.draws or not moments[1].variance:
@@ -207,8 +208,7 @@ def counts(case: str, library: str = "linen", seed: int = 0) -> tuple[int, int, 
     plan = jaxinit.plan(shapes(model, library), rules)
     found = audit(plan.init(jax.random.key(seed)))
     planned, good, wrong = {leaf.path: leaf for leaf in plan}, 0, []
-    for row in found.rows:
-        # A folded row stands for leaves of the same plan.
+    for row in found.rows:  # a folded one stands for leaves of the same plan
         first = next(leaf for leaf in planned.values() if is_of(leaf.path, row.path))
         n = row.leaves * math.prod(row.shape)
         is_right = right(row.law, first, "fitted" in row.note, n)
@@ -219,16 +219,14 @@ def counts(case: str, library: str = "linen", seed: int = 0) -> tuple[int, int, 
 
 def is_of(path: str, folded: str) -> bool:
     """Whether a path is one of those that a folded path stands for."""
-    import re
-
     pattern = re.sub(r"\\\{\d+\\\.\\\.\d+\\\}", r"\\d+", re.escape(folded))
     return re.fullmatch(pattern, path) is not None
 
 
-@pytest.mark.parametrize(
-    "case",
-    sampled(FLAT, [x for x in FLAT if x not in ("gpt2", "torch, mlp", "recurrent")]),
-)
+FEW = {"gpt2", "torch, mlp", "recurrent"}
+
+
+@pytest.mark.parametrize("case", sampled(FLAT, {*FLAT} - FEW))
 def test_no_law_of_a_scheme_is_named_wrongly_with_certainty(case):
     good, leaves, wrong = counts(case)
     assert not wrong
@@ -236,9 +234,9 @@ def test_no_law_of_a_scheme_is_named_wrongly_with_certainty(case):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("library", ["linen", "nnx"])
-def test_of_all_schemes_95_of_100_leaves_are_named_rightly(library):
-    found = [counts(case, library) for case in FLAT]
+def test_of_all_schemes_95_of_100_leaves_are_named_rightly():
+    libraries = (("linen", 0), ("linen", 1), ("nnx", 0))
+    found = [counts(case, *each) for case in FLAT for each in libraries]
     assert not [each for *_, wrong in found for each in wrong]
     assert sum(good for good, *_ in found) >= 0.95 * sum(n for _, n, _ in found)
 

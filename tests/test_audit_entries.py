@@ -12,8 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from references import CASES, CATALOGUE, pair
-from scheme_models import LAYERS, shapes
 
 import jaxinit
 from jaxinit import laws, schemes
@@ -24,6 +22,8 @@ from jaxinit._audit.equalities import findings_of_equalities
 from jaxinit._audit.leaves import groups_of, leaves_of
 from jaxinit._audit.naming import Named
 from jaxinit._audit.same_key import SameKey
+from tests.references import CASES, CATALOGUE, pair
+from tests.scheme_models import LAYERS, shapes
 
 SHAPE = (48, 32)
 NARROW = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
@@ -87,11 +87,6 @@ def test_small_biases_may_be_equal_by_key_and_not_by_chance():
     assert len(equalities({"a": draw(0, 12), "b": draw(0, 12).copy()})) == 1
     narrow = draw(0, 12, dtype="float8_e4m3fn")
     assert equalities({"a": narrow, "b": narrow.copy()}) == []
-
-
-def test_copies_that_are_named_so_are_noted():
-    tree = {"online": {"w": draw(0)}, "target": {"w": draw(0).copy()}}
-    assert found(equalities(tree)) == [("equal", "note", ("online/w", "target/w"))]
 
 
 @pytest.mark.parametrize("array", [draw(0), jnp.asarray(draw(0))], ids=["np", "jax"])
@@ -238,14 +233,22 @@ CONSTANT = np.full((4, 6), 0.5, np.float32)
 
 
 def test_kernels_of_one_value_are_symmetric():
-    assert found(equalities({"a": {"kernel": CONSTANT}})) == [
-        ("symmetric", "error", ("a/kernel",))
-    ]
-    paths = ("a/scale", "a/bias", "norm/weight", "ln_1/w", "a/layer_scale", "a/gate")
-    assert equalities(dict.fromkeys(paths, CONSTANT)) == []
+    """Whatever their name; with a role they certainly are, or are no kernels."""
+    for name, value, severity in (("kernel", 0.5, "warning"), ("norm", 1.0, "note")):
+        tree = {"a": {name: np.full((4, 6), value, np.float32)}}
+        assert found(equalities(tree)) == [("symmetric", severity, (f"a/{name}",))]
     affine = {"0": {"weight": CONSTANT, "bias": 0 * CONSTANT}}
-    assert equalities([affine, {"weight": np.ones((4, 6))}]) == []
+    assert equalities([affine, {"weight": np.ones(6)}]) == []
     assert equalities({"kernel": np.full((1, 6), 0.5), "w": np.zeros((4, 6))}) == []
+
+
+@pytest.mark.parametrize("kind", ["kernel", "scale"])
+def test_roles_say_which_constants_are_kernels(kind):
+    tree, x = {"w": CONSTANT}, np.ones((5, 4, 6), np.float32)
+    used = {"kernel": lambda p, x: x[..., 0] @ p["w"], "scale": lambda p, x: x * p["w"]}
+    roles = jaxinit.roles(used[kind], tree, x)
+    wanted = [("symmetric", "error", ("w",))] if kind == "kernel" else []
+    assert found(findings_of_equalities(leaves_of(tree, roles))) == wanted
 
 
 # ---- what draws and tables look like

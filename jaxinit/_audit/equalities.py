@@ -15,8 +15,6 @@ from jaxinit._audit.same_key import Relation, SameKey
 from jaxinit._audit.symmetry import findings_of_constants, findings_of_symmetry
 from jaxinit._tree.folding import fold
 
-_COPIES = re.compile(r"target|ema\b|ema_|teacher|momentum|copy|average|shadow", re.I)
-
 Related = list[tuple[Leaf, Relation]]
 
 
@@ -72,16 +70,13 @@ def _of_equal(classes: Sequence[Related]) -> Iterator[Finding]:
     for merged in _merged(sets):
         paths = _folded([leaf for each in merged for leaf in each])
         count = _in_sets(merged, f"{len(merged[0])} arrays have equal entries")
-        if any(map(_COPIES.search, paths)):
-            yield Finding("equal", paths, "note", f"{count}, as copies should.")
-            continue
         yield Finding(
             "equal",
             paths,
             "warning",
             f"{count}: one key drew them, so that they start alike and learn alike. "
-            "Give each a key of its own, by jax.random.split or fold_in, or share one "
-            "array if they are meant to be tied.",
+            "Give each a key of its own, by jax.random.split or fold_in; leave it if "
+            "one is meant as a copy of the other.",
         )
 
 

@@ -105,15 +105,17 @@ def _of_kernel(group: Named, scaling: Scaling, use: Use) -> Iterator[Finding]:
 
 
 def _text(scaling: Scaling, use: Use, fans: Fans, ratio: float) -> str:
+    axes = {*use.in_axis, *use.out_axis, *use.spatial_axis}
     seen = f"the scale is that of {scaling.init!r}, {_variance(scaling)}"
     computed = (
         f"but an output sums {fans.fan_in:g} inputs and an input reaches "
         f"{fans.fan_out:g} outputs"
     )
-    return (
-        f"{seen}, {computed}: outputs have {times(ratio)} that is meant. Draw it with "
-        f"{arguments(use)}."
-    )
+    cure = f"Draw it with {arguments(use)}."
+    last = len(axes) - 1
+    if (use.in_axis, use.out_axis) == ((last - 1,), (last,)):
+        cure = "If a fan of outputs is not meant, take that of inputs: mode='fan_in'."
+    return f"{seen}, {computed}: outputs have {times(ratio)} that is meant. {cure}"
 
 
 def _variance(scaling: Scaling) -> str:

@@ -183,7 +183,7 @@ class Field:
             for family, count in votes.families.items()
         }
         weights = [
-            votes.prior * x.weight + x.share * others.get(x.family, 0.0)
+            votes.prior * x.weight + _heard(x) * others.get(x.family, 0.0)
             for x in self.candidates
         ]
         return self.log + np.log(np.array(weights, np.float64))
@@ -231,6 +231,14 @@ class Field:
         return repr(fitted if is_free else self.candidates[other].make())
 
 
+def _heard(candidate: Candidate) -> float:
+    """What a vote counts for a candidate: less for what is rare.
+
+    Else two leaves that fit a rare law by chance would vote for each other.
+    """
+    return candidate.share * math.sqrt(min(1.0, candidate.weight / candidate.share))
+
+
 def _entries(measured: Measured, dtype: np.dtype) -> Entries:
     square = measured.variance + abs(measured.mean) ** 2
     if dtype.kind == "c":
@@ -258,6 +266,9 @@ def _known_layout(group: Group) -> Layout | None:
     if not use.in_axis and not use.out_axis:
         return None
     batch = tuple(sorted({*use.batch_axis, *use.stack_axis}))
+    last = len(group.shape) - 1
+    if not batch and (use.in_axis, use.out_axis) == ((last - 1,), (last,)):
+        return Layout("role", ())  # as initializers take them, if not told otherwise
     axes = (("in_axis", use.in_axis), ("out_axis", use.out_axis), ("batch_axis", batch))
     return Layout("role", tuple((name, _plain(each)) for name, each in axes if each))
 

@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -30,7 +31,7 @@ _ENOUGH = 24  # entries of a class below which no law is sure
 _SURE = math.log(1e4)
 _UNFIT = 1e-9  # p-value below which a law is given up, for a whole tree
 _SAMPLE = 2**15  # most entries whose distance from a law is computed
-_APART = 7.0  # standard errors by which leaves of one class have other laws
+_APART = 1e-3  # chance at which leaves of one law are looked at one by one
 _PRIOR = 0.05  # groups that the weights count for, in the last round of votes
 _ROUNDS = 12
 
@@ -117,7 +118,8 @@ def _is_alike(measured: Sequence[Measured]) -> bool:
     if not square:
         return True
     spreads = [max(x.variance + abs(x.mean) ** 2, 1e-300) for x in measured]
-    return max(abs(math.log(x / square)) / 2 for x in spreads) < _APART * error
+    allowed = NormalDist().inv_cdf(1 - _APART / (2 * len(measured)))
+    return max(abs(math.log(x / square)) / 2 for x in spreads) < allowed * error
 
 
 def _folded(found: Sequence[Named]) -> list[Named]:

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,42 +53,43 @@ def findings_of_symmetry(leaves: Sequence[Leaf]) -> Iterator[Finding]:
 
 
 def findings_of_constants(leaves: Sequence[Leaf]) -> Iterator[Finding]:
-    """Kernels of equal entries other than zero.
+    """Kernels of equal entries other than zero; without roles, what may be kernels.
 
     Args:
         leaves: the leaves of a tree.
     """
     shapes = {leaf.path: leaf.shape for leaf in leaves}
-    alike = [leaf for leaf in leaves if _is_constant_kernel(leaf, shapes)]
-    if alike:
+    found: dict[str, list[Leaf]] = defaultdict(list)
+    for leaf in leaves:
+        severity = _severity_of_constant(leaf, shapes)
+        if severity is not None:
+            found[severity].append(leaf)
+    for severity, alike in found.items():
+        what = "" if severity == "error" else "if this is a kernel, "
         yield Finding(
             "symmetric",
             _folded(alike),
-            "error",
-            "all entries are equal and not zero: all units of the layer start alike, "
-            "get equal gradients and stay alike. Draw them.",
+            severity,
+            f"all entries are equal and not zero: {what}all units of the layer start "
+            "alike, get equal gradients and stay alike. Draw them.",
         )
 
 
-_KERNELS = re.compile(r"(kernel|weights?|w|w_[ih]|weight_[ih]h|embeddings?)(_\d+)?")
-_SCALES = re.compile(r"norm|scale|gamma|(^|[/_])(ln|bn|gn|rms)")
-
-
-def _is_constant_kernel(leaf: Leaf, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _severity_of_constant(
+    leaf: Leaf, shapes: Mapping[str, tuple[int, ...]]
+) -> str | None:
+    """How bad it is that all entries are equal; None if it is as it should be."""
     measured = leaf.measured
     if measured is None or not measured.is_constant or not measured.mean:
-        return False
+        return None
     if sum(size > 1 for size in leaf.shape) < 2:
-        return False
+        return None
     if leaf.role is not None and leaf.role.kind != "unknown":
-        return leaf.role.kind in ("kernel", "convolution", "embedding")
-    around, _, name = leaf.path.lower().rpartition("/")
-    is_affine = shapes.get(f"{leaf.path.rpartition('/')[0]}/bias") == leaf.shape
-    # Norms name their scale `weight` in torch and Equinox.
-    is_scale = is_affine or (name.startswith("w") and measured.mean == 1)
-    return bool(
-        _KERNELS.fullmatch(name) and not is_scale and not _SCALES.search(around)
-    )
+        is_kernel = leaf.role.kind in ("kernel", "convolution", "embedding")
+        return "error" if is_kernel else None
+    if shapes.get(f"{leaf.path.rpartition('/')[0]}/bias") == leaf.shape:
+        return None  # a norm, whose scale and bias have one shape
+    return "note" if measured.mean == 1 else "warning"
 
 
 def _repeated_slices(leaf: Leaf, bits: float) -> Iterator[_Repeated]:
