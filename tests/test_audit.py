@@ -103,6 +103,19 @@ def test_few_long_columns_are_not_orthogonal_by_chance(dtype):
     assert made(audit({"w": few}).rows[0].law) == jaxinit.orthogonal()
 
 
+def test_what_is_cut_on_one_side_is_no_whole_law():
+    init = jaxinit.truncated_normal(corrected=True, upper=math.inf)
+    (row,) = audit({"w": init(KEY, (50, 200))}).rows
+    assert row.law is None
+    assert row.note == "no known law; the nearest is normal(stddev=0.01)"
+
+
+def test_zeros_and_one_number_are_not_sparse():
+    for init in (jaxinit.dirac(groups=2, scale=2.0), jaxinit.forget_gate_bias()):
+        (row,) = audit({"w": init(KEY, (5, 20))}).rows
+        assert "sparse" not in str(row.law)
+
+
 def test_most_drawn_arrays_are_named_with_certainty():
     assert sum(rows()[name].sure for name in DRAWN) > 0.7 * len(DRAWN)
 

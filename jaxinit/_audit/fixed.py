@@ -146,11 +146,17 @@ def _sparse(x: np.ndarray, nonzero: int) -> Initializer | None:
         counts = np.count_nonzero(x == 0, axis=axis)
         zeros_each, size = int(counts.flat[0]), x.shape[axis]
         if zeros_each and counts.size > 3 and (counts == zeros_each).all():
-            if nonzero < 8:
+            if nonzero < 8 or _is_one_number(x):
                 return None
             std = math.sqrt(float(np.sum(np.abs(x.astype(np.float64)) ** 2)) / nonzero)
             return sparse(neat(zeros_each / size), neat(std, 3), axis=axis)
     return None
+
+
+def _is_one_number(x: np.ndarray) -> bool:
+    """Whether the entries that are not zero are equal, which draws are not."""
+    nonzero = x[x != 0]
+    return bool((nonzero == nonzero[0]).all())
 
 
 def _gates(x: np.ndarray) -> Initializer | None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._arrays.distance import distance
@@ -216,6 +217,8 @@ def _named(field: Field, votes: Votes, tests: int) -> Named:
         return replace(bare, note=f"{entries.size} entries: too few to tell")
     best = field.best(votes)
     p = _p_value(group, best.init)
+    if best.next is not None:  # a fitted law is as wide as the entries are
+        p = min(p, _p_of_ends(field, best.init))
     if p * tests < _UNFIT:
         note = f"no known law; the nearest is {written(best.init)}"
         return replace(bare, p=p, note=note)
@@ -237,6 +240,23 @@ def _p_value(group: Group, init: Initializer) -> float:
     parts = [_some(leaf, each) for leaf in group.leaves[:_SAMPLE]]
     size = sum(part.size for part in parts)
     return distance(parts, law.cdf, size)[1]
+
+
+def _p_of_ends(field: Field, init: Initializer) -> float:
+    """How rarely a law has no entry beyond the greatest and the least that there are.
+
+    A normal law that is cut on one side is near to a whole one, but for its end.
+    """
+    group, entries = field.group, field.entries
+    if group.dtype.kind == "c":
+        return 1.0
+    once = {leaf.measured for leaf in group.leaves}
+    size = math.prod(group.shape) * len(once)
+    cdf = init.entry_law(group.shape, group.dtype).cdf
+    eps = float(jnp.finfo(group.dtype).eps)  # by which ends may have been rounded
+    ends = np.array([entries.low, entries.high])
+    low, high = cdf(ends + eps * np.abs(ends) * [-1, 1])
+    return min(1.0, 2 * min(float(1 - low) ** size, float(high) ** size))
 
 
 def _some(leaf: Leaf, most: int) -> np.ndarray:
