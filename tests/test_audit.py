@@ -178,6 +178,19 @@ def test_layers_of_other_deviations_are_told_apart():
     }
 
 
+def test_layers_around_an_odd_one_are_named_together():
+    """They tell more so: of 60 small layers, one by one, few would be sure."""
+    tree = {
+        f"b_{i}": jaxinit.normal(0.02)(jax.random.fold_in(KEY, i), (40, 40))
+        for i in range(60)
+    }
+    tree["b_7"] = 50 * tree["b_7"]
+    found = {row.path: row for row in audit(tree).rows}
+    assert list(found) == ["b_{0..6}", "b_7", "b_{8..59}"]
+    assert found["b_{8..59}"].law == "normal(stddev=0.02)"
+    assert found["b_{8..59}"].sure
+
+
 def test_depth_is_told():
     init = jaxinit.scaled(jaxinit.normal(0.02), 24**-0.5)
     tree = {f"b_{i}": init(jax.random.fold_in(KEY, i), LARGE) for i in range(12)}
