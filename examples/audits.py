@@ -334,7 +334,7 @@ def _findings(found: Audit) -> Iterator[str]:
     for (severity, kind), (first, *others) in alike.items():
         text = f"- **{severity}, {kind}:** {_listed(first.paths)}: {first.text}"
         paths = [path for x in others for path in x.paths]
-        yield f"{text} The same of {_listed(paths)}." if paths else text
+        yield f"{text} Others of this kind: {_listed(paths)}." if paths else text
 
 
 def _law(row: AuditRow) -> str:
