@@ -18,9 +18,10 @@ NAMES = (
     "roles",
     "auto",
     "auto_signal",
+    "audit",
 )
 _OPTIONS = {
-    "rounds": "how often each method is measured",
+    "rounds": "how often each method is measured, or keys of an audit",
     "size": "side of the arrays",
     "blocks": "depth of the models",
     "draws": "number of simulated arrays",

@@ -6,18 +6,24 @@ it; tracing, compiling and running are.
 
 import hashlib
 import importlib
-import re
 import statistics
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.harness import Table, fresh, interleaved, is_installed, ratio
+from benchmarks.harness import (
+    Table,
+    fresh,
+    interleaved,
+    is_installed,
+    memory,
+    ratio,
+    reset_peak,
+)
 
 # Frameworks and the packages they need.
 FRAMEWORKS = {"linen": "flax", "nnx": "flax", "haiku": "haiku", "equinox": "equinox"}
@@ -48,12 +54,12 @@ def measure(framework: str, method: str, blocks: int) -> dict:
     model = importlib.import_module(f"benchmarks.gpt.with_{framework}")
     call = model.methods(blocks)[method]
     jax.block_until_ready(jax.random.normal(jax.random.key(0), (4,)))
-    _reset_peak()
-    before = _memory("VmRSS")
+    reset_peak()
+    before = memory("VmRSS")
     start = time.perf_counter()
     params = jax.block_until_ready(call())
     seconds = time.perf_counter() - start
-    peak = _memory("VmHWM")
+    peak = memory("VmHWM")
     leaves = jax.tree.leaves(params)
     return {
         "seconds": seconds,
@@ -63,23 +69,6 @@ def measure(framework: str, method: str, blocks: int) -> dict:
         "bytes": sum(leaf.nbytes for leaf in leaves),
         "fingerprint": fingerprint(params),
     }
-
-
-def _reset_peak() -> None:
-    """Makes the peak that Linux reports that of what follows."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def _memory(field: str) -> int | None:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    match = re.search(rf"{field}:\s*(\d+) kB", status)
-    return 1024 * int(match[1]) if match else None
 
 
 def fingerprint(tree: Any) -> str:

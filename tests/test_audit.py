@@ -92,6 +92,30 @@ def test_exact_laws_are_named_with_certainty(name):
     assert row.odds == math.inf
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_few_long_columns_are_not_orthogonal_by_chance(dtype):
+    """Their products are as small as rounding: of a window of 3 in a convolution."""
+    draw = jaxinit.normal(0.02)
+    leaves = {f"{i}": draw(jax.random.key(i), (2, 300, 300), dtype) for i in range(12)}
+    (row,) = audit({"w": leaves}).rows
+    assert row.law == "normal(stddev=0.02)"
+    few = jaxinit.orthogonal()(KEY, (900, 3), dtype)
+    assert made(audit({"w": few}).rows[0].law) == jaxinit.orthogonal()
+
+
+def test_what_is_cut_on_one_side_is_no_whole_law():
+    init = jaxinit.truncated_normal(corrected=True, upper=math.inf)
+    (row,) = audit({"w": init(KEY, (50, 200))}).rows
+    assert row.law is None
+    assert row.note == "no known law; the nearest is normal(stddev=0.01)"
+
+
+def test_zeros_and_one_number_are_not_sparse():
+    for init in (jaxinit.dirac(groups=2, scale=2.0), jaxinit.forget_gate_bias()):
+        (row,) = audit({"w": init(KEY, (5, 20))}).rows
+        assert "sparse" not in str(row.law)
+
+
 def test_most_drawn_arrays_are_named_with_certainty():
     assert sum(rows()[name].sure for name in DRAWN) > 0.7 * len(DRAWN)
 
@@ -152,6 +176,19 @@ def test_layers_of_other_deviations_are_told_apart():
     assert {law for path, law in found.items() if path != "b_2"} == {
         "normal(stddev=0.02)"
     }
+
+
+def test_layers_around_an_odd_one_are_named_together():
+    """They tell more so: of 60 small layers, one by one, few would be sure."""
+    tree = {
+        f"b_{i}": jaxinit.normal(0.02)(jax.random.fold_in(KEY, i), (40, 40))
+        for i in range(60)
+    }
+    tree["b_7"] = 50 * tree["b_7"]
+    found = {row.path: row for row in audit(tree).rows}
+    assert list(found) == ["b_{0..6}", "b_7", "b_{8..59}"]
+    assert found["b_{8..59}"].law == "normal(stddev=0.02)"
+    assert found["b_{8..59}"].sure
 
 
 def test_depth_is_told():

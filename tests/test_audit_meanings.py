@@ -276,6 +276,8 @@ def test_a_law_of_unknown_scale():
         assert kinds(1.05 * root, own) == note
         assert kinds(0.95 * root, own) == note
         assert not kinds(root, own)
+        flat = uniform(low=-0.0736, high=0.0736)  # he_uniform() times 0.95
+        assert kinds(0.95 * 2**0.5 * root, own, law=flat) == note
         for factor in (5 / 3, 0.75, (8 * 12) ** -0.25, 1.677, math.sqrt(0.4)):
             assert not kinds(factor * root, own)
         assert not kinds(0.02 / math.sqrt(24), own)

@@ -149,11 +149,17 @@ def _sparse(x: np.ndarray, nonzero: int) -> Initializer | None:
         counts = np.count_nonzero(x == 0, axis=axis)
         zeros_each, size = int(counts.flat[0]), x.shape[axis]
         if zeros_each and counts.size > 3 and (counts == zeros_each).all():
-            if nonzero < 8:
+            if nonzero < 8 or _is_one_number(x):
                 return None
             std = math.sqrt(float(np.sum(np.abs(x.astype(np.float64)) ** 2)) / nonzero)
             return sparse(neat(zeros_each / size), neat(std, 3), axis=axis)
     return None
+
+
+def _is_one_number(x: np.ndarray) -> bool:
+    """Whether the entries that are not zero are equal, which draws are not."""
+    nonzero = x[x != 0]
+    return bool((nonzero == nonzero[0]).all())
 
 
 def _gates(x: np.ndarray) -> Initializer | None:
@@ -244,9 +250,11 @@ def _scale_of(matrix: np.ndarray) -> float | None:
     if eps > 0.01:  # products of entries of 8 bits tell nothing
         return None
     made = min(eps, float(np.finfo(np.float32).eps))  # in float32 or wider
-    allowed = 2 * eps + 16 * math.sqrt(size) * made
     square = 0.0
     for columns in (2, min(_COLUMNS, count)):  # two tell nearly always
+        allowed = 2 * eps + 16 * math.sqrt(size) * made
+        if columns == count or columns > 2:
+            allowed = min(allowed, _by_chance(columns) / math.sqrt(size))
         some = matrix[:, :columns]
         some = some.astype(np.complex128 if some.dtype.kind == "c" else np.float64)
         gram = some.conj().T @ some
@@ -255,6 +263,17 @@ def _scale_of(matrix: np.ndarray) -> float | None:
         if not off < allowed:
             return None
     return math.sqrt(square)
+
+
+def _by_chance(columns: int) -> float:
+    """How near to orthogonal independent columns are with a probability of 1e-10.
+
+    Products of long columns are normal, and `|z| < a` has a probability of at most
+    `0.8 a`; that many products and lengths are all as small by chance. In standard
+    errors of a product, which are one over the root of the length.
+    """
+    free = columns * (columns + 1) // 2 - 1
+    return 1.25 * 1e-10 ** (1 / free)
 
 
 def _table(x: np.ndarray) -> Initializer | None:

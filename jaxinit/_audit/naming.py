@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._arrays.distance import distance
@@ -93,7 +94,9 @@ def named(groups: Sequence[Group]) -> list[Named]:
     drawn = [
         part for (part, _), known in zip(parts, found, strict=True) if known is None
     ]
-    laws = iter(_drawn(drawn, Surroundings.of([part for part, _ in parts])))
+    around = Surroundings.of([part for part, _ in parts])
+    whole = Surroundings.of(groups)  # which have all blocks, if one of them is odd
+    laws = iter(_drawn(drawn, around._replace(factors=whole.factors)))
     return _folded([known or next(laws) for known in found])
 
 
@@ -101,26 +104,56 @@ Part = tuple[Group, Initializer | None]
 
 
 def _of_one_law(group: Group) -> list[Part]:
-    """The group with its exact law, if any; or its leaves alone if theirs differ."""
+    """The group with its exact law, if any; or in parts if its leaves have several."""
     measured = [leaf.measured for leaf in group.leaves if leaf.measured is not None]
     if not measured or measured[0].nonfinite:
         return [(group, None)]
     laws = [fixed_law(leaf) for leaf in group.leaves]
     if all(law == laws[0] for law in laws[1:]) and _is_alike(measured):
         return [(group, laws[0])]
-    alone = (Group(leaf.path, (leaf,)) for leaf in group.leaves)
-    return list(zip(alone, laws, strict=True))
+    classes = range(len(laws)) if any(laws) else _classes(measured)
+    return [
+        (Group(path, tuple(group.leaves[i] for i in run)), laws[run[0]])
+        for path, run in fold([leaf.path for leaf in group.leaves], classes)
+    ]
 
 
 def _is_alike(measured: Sequence[Measured]) -> bool:
     """Whether arrays of one size differ in their deviations by chance at most."""
-    whole, error = pool(measured), math.sqrt(1 / (2 * measured[0].size))
-    square = whole.variance + abs(whole.mean) ** 2
-    if not square:
+    whole = pool(measured)
+    if not _square(whole):
         return True
-    spreads = [max(x.variance + abs(x.mean) ** 2, 1e-300) for x in measured]
-    allowed = NormalDist().inv_cdf(1 - _APART / (2 * len(measured)))
-    return max(abs(math.log(x / square)) / 2 for x in spreads) < allowed * error
+    logs = np.array([_log_std(x) - _log_std(whole) for x in measured])
+    return bool(np.abs(logs).max() < _by_chance(measured))
+
+
+def _classes(measured: Sequence[Measured]) -> list[int]:
+    """A number for each array of one size, equal if deviations are as good as equal.
+
+    Classes lie far apart; arrays whose deviations shade into each other are alone.
+    """
+    logs = np.array([_log_std(x) for x in measured])
+    order = np.argsort(logs, kind="stable")
+    cuts = np.flatnonzero(np.diff(logs[order]) > 2 * _by_chance(measured)) + 1
+    numbers = np.arange(len(measured))
+    for some in np.split(order, cuts):
+        if _is_alike([measured[i] for i in some]):
+            numbers[some] = some.min()
+    return numbers.tolist()
+
+
+def _by_chance(measured: Sequence[Measured]) -> float:
+    """By how much the logarithms of deviations of one law differ at most."""
+    errors = NormalDist().inv_cdf(1 - _APART / (2 * len(measured)))
+    return errors * math.sqrt(1 / (2 * measured[0].size))
+
+
+def _square(measured: Measured) -> float:
+    return measured.variance + abs(measured.mean) ** 2
+
+
+def _log_std(measured: Measured) -> float:
+    return math.log(max(_square(measured), 1e-300)) / 2
 
 
 def _folded(found: Sequence[Named]) -> list[Named]:
@@ -217,6 +250,8 @@ def _named(field: Field, votes: Votes, tests: int) -> Named:
         return replace(bare, note=f"{entries.size} entries: too few to tell")
     best = field.best(votes)
     p = _p_value(group, best.init)
+    if best.next is not None:  # a fitted law is as wide as the entries are
+        p = min(p, _p_of_ends(field, best.init))
     if p * tests < _UNFIT:
         note = f"no known law; the nearest is {written(best.init)}"
         return replace(bare, p=p, note=note)
@@ -239,6 +274,23 @@ def _p_value(group: Group, init: Initializer) -> float:
     parts = [_some(leaf, max(1, _SAMPLE // len(leaves))) for leaf in leaves]
     size = sum(part.size for part in parts)
     return distance(parts, law.cdf, size)[1]
+
+
+def _p_of_ends(field: Field, init: Initializer) -> float:
+    """How rarely a law has no entry beyond the greatest and the least that there are.
+
+    A normal law that is cut on one side is near to a whole one, but for its end.
+    """
+    group, entries = field.group, field.entries
+    if group.dtype.kind == "c":
+        return 1.0
+    once = {leaf.measured for leaf in group.leaves}
+    size = math.prod(group.shape) * len(once)
+    cdf = init.entry_law(group.shape, group.dtype).cdf
+    eps = float(jnp.finfo(group.dtype).eps)  # by which ends may have been rounded
+    ends = np.array([entries.low, entries.high])
+    low, high = cdf(ends + eps * np.abs(ends) * [-1, 1])
+    return min(1.0, 2 * min(float(1 - low) ** size, float(high) ** size))
 
 
 def _some(leaf: Leaf, most: int) -> np.ndarray:

@@ -49,12 +49,15 @@ def _purpose(role: Role | None) -> Hashable:
 
 
 def _of_peers(members: list[tuple[Leaf, Named]]) -> Iterator[Finding]:
-    sure = all(group.sure and _is_plain(group.law) for _, group in members)
+    plain = all(_is_plain(group.law) for _, group in members)
     counted = Counter(repr(group.law) for _, group in members)
-    if not sure or len(counted) != 2:
+    if not plain or len(counted) != 2:
         return
     (usual, many), (other, few) = counted.most_common()
     if many < 3 or few > max(1, _FEW * len(members)):
+        return
+    # Whatever laws they are, the many have one deviation, and the few another.
+    if any(group.is_fitted for _, group in members if repr(group.law) == usual):
         return
     members = sorted(members, key=lambda pair: _numbers(pair[0]))
     odd = [(leaf, group) for leaf, group in members if repr(group.law) == other]

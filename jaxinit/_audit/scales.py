@@ -16,6 +16,7 @@ from jaxinit._audit.kernels import kernel_use, only_use, own_fans, size_of
 from jaxinit._audit.naming import Named
 from jaxinit._audit.result import Finding
 from jaxinit._roles.role import Use
+from jaxinit.initializers.basic import uniform
 from jaxinit.initializers.fans import Fans
 
 _FAR = (0.05, 20.0)  # variance of outputs that is still a scale
@@ -146,8 +147,13 @@ def _has_a_depth(group: Named) -> bool:
 
 def _fits_closely(group: Named, std: float) -> bool:
     """Whether a deviation is that of the entries, within six standard errors."""
-    error = max(math.sqrt(1 / (2 * size_of(group))), 1e-4)
-    return abs(group.std / std - 1) < 6 * error
+    return abs(group.std / std - 1) < 6 * max(_error(group), 1e-4)
+
+
+def _error(group: Named) -> float:
+    """Standard error of the deviation, relative: less for a law of thin tails."""
+    kurtosis = 9 / 5 if isinstance(group.law, uniform) else 3
+    return math.sqrt((kurtosis - 1) / (4 * size_of(group)))
 
 
 @functools.cache
