@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 
 import pytest
 from written import PAGES, ROOT, blocks, links, run, shown
@@ -14,6 +15,7 @@ import jaxinit.nnx
 import jaxinit.plots
 import jaxinit.report
 import jaxinit.schemes
+import jaxinit.schemes.mup
 import jaxinit.testing
 
 pytestmark = pytest.mark.unoptimized
@@ -30,12 +32,22 @@ CATALOGUE = PAGES["reference/catalogue.md"]
 SCHEMES = PAGES["schemes.md"]
 GUIDES = "\n".join(text for name, text in PAGES.items() if "guides/" in name)
 REFERENCE = "\n".join(text for name, text in PAGES.items() if "reference/" in name)
-PUBLIC = {
-    alias.asname
-    for node in ast.parse((ROOT / "jaxinit/__init__.py").read_text()).body
-    if isinstance(node, ast.ImportFrom)
-    for alias in node.names
-}
+
+
+def exported(module: str) -> set[str]:
+    """Names that a module takes from others to be its own."""
+    path = ROOT / "jaxinit" / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return {
+        alias.asname
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    }
+
+
+PUBLIC = exported("")
 
 
 @pytest.mark.parametrize(
@@ -76,12 +88,14 @@ def test_all_public_names_are_explained():
     assert missing_names(text.replace("einsum_axes", "")) == {"einsum_axes"}
 
 
-def documented_names(text: str) -> set[str]:
-    return set(re.findall(r"^::: jaxinit\.(\w+)$", text, re.M))
-
-
 def test_all_public_names_are_in_the_reference():
-    assert PUBLIC - documented_names(REFERENCE) == {"__version__"}
+    """What a module defines is shown with it; what it takes from others, by name."""
+    named = set(re.findall(r"^::: jaxinit\.(\S+)$", REFERENCE, re.M))
+    assert PUBLIC - named == {"__version__"}
+    modules = {name for name in named if f"jaxinit.{name}" in sys.modules}
+    assert {"testing", "signal", "laws", "schemes.mup"} <= modules
+    taken = {f"{name}.{each}" for name in modules for each in exported(name)}
+    assert taken - named == set()
 
 
 def scheme_names(text: str) -> set[str]:
