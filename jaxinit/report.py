@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table as TextTable
 from rich.text import Text
 
+from jaxinit._basics.names import short_dtype
 from jaxinit._basics.table import Table, printable
 from jaxinit._rows import Row as Row
 from jaxinit._rows import rows
@@ -161,14 +162,6 @@ def _rounded(value: complex | None, digits: int = 3) -> str:
     return re.sub(r"e([+-])0*", lambda e: "e" + e[1].replace("+", ""), text).rstrip(".")
 
 
-def _short(dtype: str) -> str:
-    """The dtype as jax prints it in types: f32, bf16, i32."""
-    name = re.match("[a-z]+", dtype)
-    letters = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
-    stem = name[0] if name else ""
-    return letters.get(stem, stem) + dtype.removeprefix(stem)
-
-
 def _count(size: int) -> str:
     for unit, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         if size >= 0.9995 * unit:
@@ -195,7 +188,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "leaf": lambda row: row.path,
     "": lambda row: f"x{row.leaves}" if row.leaves > 1 else "",
     "shape": lambda row: "x".join(map(str, row.shape)) or "()",
-    "dtype": lambda row: _short(row.dtype),
+    "dtype": lambda row: short_dtype(row.dtype),
     "size": lambda row: _count(row.size),
     "law": lambda row: row.law or "-",
     "expected mean": lambda row: _mean(row.expected_mean),

@@ -12,15 +12,11 @@ call them in all processes: each gets the figures of the whole arrays, and if on
 all do.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxinit._arrays.measured import (
     Measured,
@@ -28,11 +24,15 @@ from jaxinit._arrays.measured import (
     refuse_traced,
     refuse_unmeasurable,
 )
-from jaxinit._arrays.spread import gathered, spans
+from jaxinit._assertion import Problems, chex_assertion
+from jaxinit._audit.allowing import meant
+from jaxinit._audit.printing import line
+from jaxinit._roles.role import Roles
 from jaxinit._tree.leaf import PlannedLeaf
 from jaxinit._tree.partial import whole
 from jaxinit._tree.paths import joined, leaf_paths
 from jaxinit._tree.plan import Plan, checked_plan, problems_message
+from jaxinit.audit import audit
 from jaxinit.initializers._defects import defect, drawn_pieces, has_matrices
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.orthogonal_matrices import orthogonal
@@ -40,60 +40,8 @@ from jaxinit.initializers.settings import number
 from jaxinit.laws import Moments
 from jaxinit.stats import Score, expected_moments, fit, score_measured
 
-Problems = Iterator[str]
 
-
-def _assertion(check: Callable[..., Problems]) -> Callable[..., None]:
-    """Makes a chex assertion of a function that yields what is wrong."""
-
-    @functools.wraps(check)
-    def assertion(
-        *args: Any,
-        custom_message: str | None = None,
-        custom_message_format_vars: Iterable[Any] = (),
-        include_default_message: bool = True,
-        exception_type: Callable[[str], Exception] = AssertionError,
-        **kwargs: Any,
-    ) -> None:
-        problems: list[str] = []
-
-        def passes(*_) -> bool:
-            problems.extend(check(*args, **kwargs))
-            if any(spans(leaf) for leaf in jax.tree.leaves(args[:1])):
-                problems.extend(_found_elsewhere(problems))
-            return not problems
-
-        def error(_) -> Exception:  # instead of what chex says of its own comparison
-            text = problems_message("the tree", problems)
-            if include_default_message:
-                text = f"Assertion {check.__name__} failed: {text}"
-            if custom_message:
-                text += f" [{custom_message.format(*custom_message_format_vars)}]"
-            return exception_type(f"[Chex] {text}")
-
-        chex.assert_trees_all_equal_comparator(
-            passes,
-            lambda *_: "",
-            0,
-            0,
-            exception_type=error,  # pyright: ignore[reportArgumentType]
-        )
-
-    return assertion
-
-
-def _found_elsewhere(problems: Sequence[str]) -> Problems:
-    """What to say where only other processes found something, in arrays of their own.
-
-    All then raise, lest one goes on and waits for the others.
-    """
-    found = gathered(np.array(bool(problems)))
-    if found.any() and not problems:
-        numbers = ", ".join(map(str, np.flatnonzero(found)))
-        yield f"nothing is wrong in this process, but in processes {numbers}"
-
-
-@_assertion
+@chex_assertion
 def assert_variance(x: Any, expected: Any, p_fail: float = 1e-9) -> Problems:
     """Checks that a variance is the one expected, up to chance.
 
@@ -125,7 +73,7 @@ def assert_variance(x: Any, expected: Any, p_fail: float = 1e-9) -> Problems:
         yield from _off_variance(path, leaf, measured, moments, score, threshold)
 
 
-@_assertion
+@chex_assertion
 def assert_moments(params: Any, plan: Plan, p_fail: float = 1e-9) -> Problems:
     """Checks that a tree has the moments that its plan expects, up to chance.
 
@@ -163,7 +111,7 @@ def assert_moments(params: Any, plan: Plan, p_fail: float = 1e-9) -> Problems:
             yield from _off_plan(leaf, x, found, threshold)
 
 
-@_assertion
+@chex_assertion
 def assert_law(x: Any, init: Initializer, p_fail: float = 1e-9) -> Problems:
     """Checks that entries have the law of an initializer, by Kolmogorov-Smirnov.
 
@@ -194,7 +142,7 @@ def assert_law(x: Any, init: Initializer, p_fail: float = 1e-9) -> Problems:
             yield _line(path, leaf, f"{expected}, {_chance(p, 'KS', threshold)}")
 
 
-@_assertion
+@chex_assertion
 def assert_orthogonal(x: Any, init: Initializer = orthogonal()) -> Problems:  # noqa: B008
     """Checks that matrices are orthogonal, `x.T @ x = scale**2 I`, up to rounding.
 
@@ -227,7 +175,7 @@ def assert_orthogonal(x: Any, init: Initializer = orthogonal()) -> Problems:  # 
         yield from _not_exact(path, leaf, init)
 
 
-@_assertion
+@chex_assertion
 def assert_finite(tree: Any) -> Problems:
     """Checks that no entry is NaN or infinite.
 
@@ -245,7 +193,7 @@ def assert_finite(tree: Any) -> Problems:
             yield _not_finite(path, leaf, measured)
 
 
-@_assertion
+@chex_assertion
 def assert_bounds(
     tree: Any, low: float = -math.inf, high: float = math.inf
 ) -> Problems:
@@ -272,6 +220,36 @@ def assert_bounds(
     for path, leaf, measured in _measured(tree):
         if measured is not None:
             yield from _beyond(path, leaf, measured, low, high)
+
+
+@chex_assertion
+def assert_sound(params: Any, allow: Any = (), roles: Roles | None = None) -> Problems:
+    """Checks that an audit finds nothing of severity warning or error.
+
+    See `jaxinit.audit.audit` for what it looks for.
+
+    Args:
+        params: pytree of arrays.
+        allow: findings that are meant: a kind, as of `jaxinit.audit.KINDS`, or several,
+            or a mapping from kinds to the leaves where they are: a glob such as
+            "**/bias", a compiled regular expression, or several of these. A finding is
+            only allowed if every leaf that it is about matches one.
+        roles: what the leaves are for, as of `jaxinit.roles`; None judges by shapes.
+
+    Raises:
+        AssertionError: with all other findings.
+        TypeError: if a leaf is no array or traced, or `allow` of a wrong type.
+        ValueError: if a kind is not known or a glob malformed, the tree has no leaves,
+            or an array spans processes.
+
+    >>> import jaxinit
+    >>> x = jaxinit.he_normal()(jax.random.key(0), (64, 32))
+    >>> assert_sound({"kernel": x, "bias": jnp.zeros(32)})
+    >>> assert_sound({"a": x, "b": x}, allow={"equal": ["a", "b"]})
+    """
+    is_meant = meant(allow)
+    found = audit(params, roles).at_least("warning")
+    yield from (line(finding) for finding in found if not is_meant(finding))
 
 
 def _refuse_unknown(plan: Plan) -> None:

@@ -52,7 +52,8 @@ def _is_unoptimized(item: pytest.Item) -> bool:
 def _forget_programs() -> None:
     """Empties the caches of jax, of jaxinit, and of the functions that tests share."""
     jax.clear_caches()
-    own = {"jaxinit"} | {path.stem for path in Path(__file__).parent.glob("*.py")}
+    files = Path(__file__).parent.glob("*.py")
+    own = {"jaxinit", "tests", *(path.stem for path in files)}
     for each in gc.get_objects():
         if isinstance(each, functools._lru_cache_wrapper):
             package, _, _ = str(each.__module__).partition(".")

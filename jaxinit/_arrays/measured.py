@@ -196,7 +196,9 @@ def refuse_unmeasurable(x: Any) -> NoReturn:
 def _all_sums(x: Any) -> list[tuple]:
     """Size and sums of each piece of the local shards of `x`."""
     pieces = (piece for shard in local_shards(x) for piece in _pieces(shard))
-    return [(piece.size, _sums(piece)) for piece in pieces if piece.size]
+    sums = [(piece.size, _sums(piece)) for piece in pieces if piece.size]
+    # An array of the host is copied to a device: let there be one copy at a time.
+    return sums if isinstance(x, jax.Array) else jax.block_until_ready(sums)
 
 
 def _pieces(x: jax.Array) -> Iterator[jax.Array]:

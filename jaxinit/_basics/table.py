@@ -62,7 +62,7 @@ class Table:
     def html(self) -> str:
         """The table in HTML, the notes below."""
         head, *body = self._lines()
-        below = "<br>".join(map(_escaped, self.notes))
+        below = "<br>".join(map(escaped, self.notes))
         caption = f'<caption style="caption-side: bottom">{below}</caption>'
         rows = "".join(self._html_row("td", "", *row) for row in enumerate(body))
         return (
@@ -86,7 +86,7 @@ class Table:
         sides = ("left" if self._is_left(i) else "right" for i in range(len(cells)))
         style = f"{_CELL}{style}; text-align"
         filled = "".join(
-            f'<{tag} style="{style}: {side}">{_escaped(cell)}</{tag}>'
+            f'<{tag} style="{style}: {side}">{escaped(cell)}</{tag}>'
             for side, cell in zip(sides, cells, strict=True)
         )
         colour = f' style="{_MARKED}"' if row in self.marks else ""
@@ -102,7 +102,8 @@ def printable(text: str) -> str:
     )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """The text as HTML shows it."""
     import html  # not needed to import jaxinit
 
     return html.escape(text)

@@ -258,7 +258,7 @@ def _ignoring_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
     return ignoring
 
 
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+def is_not_of_orbax(record: logging.LogRecord) -> bool:
     """A filter for logs: each thread of Orbax logs a traceback of what it raises."""
     return "orbax" not in record.pathname
 
@@ -270,7 +270,7 @@ def _is_not_left_over(record: logging.LogRecord) -> bool:
     return not (is_left_over and isinstance(error, OSError))
 
 
-_FILTERS = {"absl": _is_not_of_orbax, "asyncio": _is_not_left_over}
+_FILTERS = {"absl": is_not_of_orbax, "asyncio": _is_not_left_over}
 
 
 @contextlib.contextmanager

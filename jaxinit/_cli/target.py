@@ -205,6 +205,13 @@ def uncalled(
     raise _no_model(target)
 
 
+def is_model(target: Any) -> bool:
+    """Whether a target is a model that can be run, or a class or function of one."""
+    target = _owner(target)
+    is_nnx = callable(target) and "rngs" in _signature(target).parameters
+    return _has_init_and_apply(target) or is_nnx
+
+
 def _no_model(target: Any) -> TargetError:
     name = getattr(target, "__name__", f"a value of type {type(target).__name__}")
     return TargetError(

@@ -51,7 +51,8 @@ class Uniform(Law):
         x = np.asarray(x, np.float64)
         if self.low == self.high:
             return np.where(x >= self.low, 1.0, 0.0)
-        return np.clip((x - self.low) / (self.high - self.low), 0.0, 1.0)
+        inside = np.clip(x, self.low, self.high)  # a narrow law far away overflows
+        return (inside - self.low) / (self.high - self.low)
 
     def __str__(self):
         return f"uniform between {self.low:.6g} and {self.high:.6g}"

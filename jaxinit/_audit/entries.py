@@ -1,0 +1,198 @@
+"""Entries that are not finite, have a bias, or have too few different values."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._arrays.measured import Measured, pool
+from jaxinit._audit.distinct import (
+    counted,
+    expected_by_law,
+    expected_by_values,
+    is_short,
+    levels,
+    random_bits,
+)
+from jaxinit._audit.drawn import is_drawn, on_host
+from jaxinit._audit.leaves import Leaf
+from jaxinit._audit.naming import Named
+from jaxinit._audit.result import Finding
+from jaxinit._tree.folding import fold
+from jaxinit.initializers.base import Initializer
+from jaxinit.stats import expected_moments, score_measured
+
+_RATE = 1e-9  # of false findings in a tree, by each of both statistics
+_CENTRED = 0.04  # deviations: a law of its own may have a mean farther from zero
+_MANY = 1000  # entries of draws whose law is not known
+_FEWEST = 64  # entries whose values are counted
+_DRAWN = 4  # fewest different values of draws whose law is not known
+
+
+def findings_of_entries(groups: Sequence[Named]) -> Iterator[Finding]:
+    """What is wrong with the entries themselves.
+
+    A right draw is said to have a bias in less than one tree in 1e9, and to have few
+    values as seldom.
+
+    Args:
+        groups: the leaves of a tree, with their laws.
+    """
+    groups = [group for group in groups if group.leaves[0].measured is not None]
+    for group in groups:
+        if broken := [x for x in group.leaves if x.measured and x.measured.nonfinite]:
+            yield _not_finite(broken)
+    whole = [group for group in groups if _is_varied(group)]
+    for group in whole:
+        yield from _bias(group, _RATE / len(whole))
+    leaves = sum(len(group.leaves) for group in whole)
+    for group in whole:
+        yield from _few_values(group, _RATE / leaves)
+
+
+def _is_varied(group: Named) -> bool:
+    measured = group.leaves[0].measured
+    return measured is not None and not (measured.nonfinite or measured.is_constant)
+
+
+def _pooled(leaves: Sequence[Leaf]) -> Measured:
+    return pool(leaf.measured for leaf in leaves if leaf.measured is not None)
+
+
+def _pooled_once(leaves: Sequence[Leaf]) -> Measured:
+    """As `_pooled`; equal leaves, which say nothing more of their law, count once."""
+    once = {leaf.measured: leaf for leaf in leaves}
+    return _pooled(list(once.values()))
+
+
+def _not_finite(leaves: Sequence[Leaf]) -> Finding:
+    measured = _pooled(leaves)
+    return Finding(
+        "not-finite",
+        _folded(leaves),
+        "error",
+        f"{measured.nonfinite:,} of {measured.size:,} entries are NaN or infinite: "
+        "so is what is computed of them. Look for a division by zero, a logarithm of "
+        "zero or an overflow where they are made.",
+    )
+
+
+# ---- the mean
+
+
+def _bias(group: Named, rate: float) -> Iterator[Finding]:
+    measured, law = _pooled_once(group.leaves), _independent(group)
+    if law is not None:
+        expected = expected_moments(law, group.shape, group.dtype)
+        score = score_measured(measured, expected, group.dtype)
+        mean, errors, p = expected.mean, score.mean or 0.0, score.mean_p
+    else:
+        mean, errors = 0.0, _errors(measured)
+        p = math.erfc(abs(errors) / math.sqrt(2))
+    if p < rate and (law is not None or _seems_centred(group, measured)):
+        offset = abs(measured.mean - mean) / measured.std
+        yield Finding(
+            "biased",
+            _folded(group.leaves),
+            "warning",
+            f"the mean of {measured.size:,} entries is {offset:.2g} standard deviations"
+            f" from {mean:.3g}, {abs(errors):.3g} standard errors. "
+            f"{_cause(group.dtype)}",
+        )
+
+
+def _independent(group: Named) -> Initializer | None:
+    """The law of the group, if it is one of independent draws."""
+    law = group.law
+    return law if law and law.draws and law.is_independent(group.shape) else None
+
+
+def _errors(measured: Measured) -> float:
+    return abs(measured.mean) * math.sqrt(measured.size) / measured.std
+
+
+def _seems_centred(group: Named, measured: Measured) -> bool:
+    """Whether the entries look like draws about zero of a law that is not known."""
+    if group.law is not None or measured.size < _MANY:
+        return False
+    is_near = abs(measured.mean) < _CENTRED * measured.std
+    return is_near and is_drawn(on_host(group.leaves[0].array), _DRAWN)
+
+
+def _cause(dtype: np.dtype) -> str:
+    if dtype.itemsize < 4:
+        return (
+            f"jax.random draws so in {dtype}, from {random_bits(dtype)} random bits "
+            "that miss the upper end: draw in float32 and round once, as the "
+            "initializers of jaxinit do."
+        )
+    return "Layers add this up over their inputs: look where a number is added."
+
+
+# ---- different values
+
+
+def _few_values(group: Named, rate: float) -> Iterator[Finding]:
+    if np.prod(group.shape) < _FEWEST or not jnp.issubdtype(group.dtype, np.floating):
+        return
+    if group.dtype.itemsize >= 4:
+        yield from _quantised(group)
+        return
+    if group.law is not None and not group.law.draws:
+        return
+    law = _independent(group)
+    share = 0.5 if law else 0.25  # without a law more is guessed
+    numbers = [(leaf, *_distinct(leaf, law)) for leaf in group.leaves]
+    short = [x for x in numbers if is_short(*x[1:], share, rate)]
+    short = [x for x in short if law or is_drawn(on_host(x[0].array), _DRAWN)]
+    if short:
+        _, distinct, expected = short[0]
+        size, bound = math.prod(group.shape), "about" if law else "at least"
+        yield Finding(
+            "few-values",
+            _folded([leaf for leaf, *_ in short]),
+            "warning",
+            f"{size:,} entries have {distinct:,} different values, where draws rounded "
+            f"to {group.dtype} have {bound} {expected:,.0f}. "
+            f"{_cause(group.dtype)}",
+        )
+
+
+def _distinct(leaf: Leaf, law: Initializer | None) -> tuple[int, float]:
+    """How many different values a leaf has, and how many are expected."""
+    values, counts = counted(leaf)
+    expected = None
+    if law is not None:
+        try:
+            entry = law.entry_law(leaf.shape, leaf.dtype)
+            expected = expected_by_law(entry, leaf.array.size, leaf.dtype)
+        except NotImplementedError:  # a law without a cdf
+            pass
+    if expected is None:
+        expected = expected_by_values(values, counts, leaf.dtype)
+    return values.size, expected
+
+
+def _quantised(group: Named) -> Iterator[Finding]:
+    few = [
+        (leaf, count)
+        for leaf in group.leaves
+        if leaf.array.size > 64 * _DRAWN
+        and (count := levels(leaf)) is not None
+        and 64 * count < leaf.array.size
+        and is_drawn(on_host(leaf.array))
+    ]
+    if few:
+        yield Finding(
+            "few-values",
+            _folded([leaf for leaf, _ in few]),
+            "note",
+            f"{math.prod(group.shape):,} entries of {group.dtype} have {few[0][1]:,} "
+            "different values: they seem to be quantised.",
+        )
+
+
+def _folded(leaves: Sequence[Leaf]) -> tuple[str, ...]:
+    runs = fold([leaf.path for leaf in leaves], [leaf.shape for leaf in leaves])
+    return tuple(path for path, _ in runs)

@@ -1,0 +1,137 @@
+"""Arrays drawn with one key: equal, the beginning or a multiple of another."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxinit._audit.drawn import is_drawn, on_host
+from jaxinit._audit.leaves import Leaf
+from jaxinit._audit.result import Finding
+from jaxinit._audit.same_key import Relation, SameKey
+from jaxinit._audit.symmetry import findings_of_constants, findings_of_symmetry
+from jaxinit._tree.folding import fold
+
+Related = list[tuple[Leaf, Relation]]
+
+
+def findings_of_equalities(leaves: Sequence[Leaf]) -> Iterator[Finding]:
+    """Draws of one key, and draws with equal rows or columns.
+
+    Constants and tables may be equal. Draws of different keys are found here in less
+    than one tree in 1e12. Only the first entries are read of arrays that have nothing
+    in common; others are compared in whole, two at a time, on the host.
+
+    Args:
+        leaves: the leaves of a tree.
+    """
+    owned: dict[Hashable, list[Leaf]] = defaultdict(list)
+    for leaf in leaves:
+        if _is_varied(leaf):
+            owned[_place(leaf.array)].append(leaf)
+    alone = [tied[0] for tied in owned.values()]
+    found = SameKey([leaf.array for leaf in alone]).classes()
+    classes = [[(alone[i], how) for i, how in each] for each in found]
+    yield from _of_equal(classes)
+    yield from _of_multiples([x for x in classes if len(_alike(x)) > 1])
+    yield from _of_tied([x for x in owned.values() if len(x) > 1])
+    yield from findings_of_symmetry(alone)
+    yield from findings_of_constants(leaves)
+
+
+def _is_varied(leaf: Leaf) -> bool:
+    """Whether a leaf has finite entries that differ."""
+    measured = leaf.measured
+    return measured is not None and not (measured.nonfinite or measured.is_constant)
+
+
+def _place(array: Any) -> Hashable:
+    """Where the entries are: equal for an array under two paths."""
+    if not isinstance(array, jax.Array):
+        host = np.asarray(array)
+        return host.__array_interface__["data"][0], host.shape, host.strides
+    shards = array.addressable_shards
+    return tuple(x.data.unsafe_buffer_pointer() for x in shards), array.shape
+
+
+def _alike(related: Related) -> list[list[Leaf]]:
+    """The leaves of a class, those together that are equal."""
+    alike: dict[bytes, list[Leaf]] = defaultdict(list)
+    for leaf, how in related:
+        alike[how.digest].append(leaf)
+    return list(alike.values())
+
+
+def _of_equal(classes: Sequence[Related]) -> Iterator[Finding]:
+    sets = [x for each in classes for x in _alike(each) if len(x) > 1]
+    for merged in _merged(sets):
+        paths = _folded([leaf for each in merged for leaf in each])
+        count = _in_sets(merged, f"{len(merged[0])} arrays have equal entries")
+        yield Finding(
+            "equal",
+            paths,
+            "warning",
+            f"{count}: one key drew them, so that they start alike and learn alike. "
+            "Give each a key of its own, by jax.random.split or fold_in; leave it if "
+            "one is meant as a copy of the other.",
+        )
+
+
+def _of_multiples(classes: Sequence[Related]) -> Iterator[Finding]:
+    related = {id(each[0][0]): each for each in classes}
+    for merged in _merged([[leaf for leaf, _ in each] for each in classes]):
+        seen = _in_sets(merged, _description(related[id(merged[0][0])]))
+        yield Finding(
+            "multiple",
+            _folded([leaf for each in merged for leaf in each]),
+            "warning",
+            f"{seen}: one key drew them, so that they are not independent. "
+            "Give each a key of its own, by jax.random.split or fold_in.",
+        )
+
+
+def _description(related: Related) -> str:
+    """How the others follow from the longest of a class, which is the first."""
+    (longest, first), *others = related
+    kinds = Counter(_in_words(how, first) for _, how in others)
+    words = [f"{n} {'is' if n == 1 else 'are'} {x}" for x, n in kinds.items()]
+    shown = [*words[:3], *(["..."] if len(words) > 3 else [])]
+    return f"beside {longest.path}, {', '.join(shown)}"
+
+
+def _in_words(how: Relation, longest: Relation) -> str:
+    whole = "it" if how.size == longest.size else "its beginning"
+    if how.kind == "equal":
+        return f"equal to {whole}"
+    if how.kind == "order":
+        return f"in the order of {whole}, by another law"
+    return f"{1 / how.factor:.3g} times {whole}"
+
+
+def _of_tied(tied: Sequence[list[Leaf]]) -> Iterator[Finding]:
+    drawn = [x for x in tied if is_drawn(on_host(x[0].array))]
+    for merged in _merged(drawn):
+        paths = _folded([leaf for each in merged for leaf in each])
+        count = f"one array is under {len(merged[0])} paths"
+        yield Finding("equal", paths, "note", f"{_in_sets(merged, count)}: it is tied.")
+
+
+def _merged(sets: Sequence[list[Leaf]]) -> list[list[list[Leaf]]]:
+    """Sets of leaves, those together whose paths differ only in numbers."""
+    merged: dict[Hashable, list[list[Leaf]]] = defaultdict(list)
+    for each in sets:
+        names = {re.sub(r"\d+", "#", leaf.path) for leaf in each}
+        merged[len(each), *sorted(names)].append(each)
+    return list(merged.values())
+
+
+def _in_sets(sets: Sequence[list[Leaf]], seen: str) -> str:
+    return f"in each of {len(sets)} sets, {seen}" if len(sets) > 1 else seen
+
+
+def _folded(leaves: Sequence[Leaf]) -> tuple[str, ...]:
+    runs = fold([leaf.path for leaf in leaves], [leaf.shape for leaf in leaves])
+    return tuple(path for path, _ in runs)

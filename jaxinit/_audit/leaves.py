@@ -1,0 +1,137 @@
+"""The leaves that are looked at, and classes of them that are named together."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.dtypes import canonicalize_dtype
+
+from jaxinit._arrays.measured import Measured, measure_all, refuse_traced
+from jaxinit._arrays.spread import local_shards, spans
+from jaxinit._roles.role import Role, Roles
+from jaxinit._tree.folding import fold
+from jaxinit._tree.paths import joined, leaf_paths
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of a tree.
+
+    Attributes:
+        path: its path.
+        array: the array, where it lies.
+        measured: its moments and extremes; None for integers, keys and empty arrays.
+        role: what it is for; None where that is not known.
+    """
+
+    path: str
+    array: Any
+    measured: Measured | None
+    role: Role | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of its draws: that of the array, or what jax makes of it."""
+        wide = self.array.dtype in ("float64", "complex128")
+        return canonicalize_dtype(self.array.dtype) if wide else self.array.dtype
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """The entries on the host, shard by shard, of a float or complex dtype."""
+        if not isinstance(self.array, jax.Array):
+            return iter([np.asarray(self.array)])
+        return (np.asarray(shard) for shard in local_shards(self.array))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Leaves that differ only in numbers of their paths, of one shape and dtype.
+
+    Attributes:
+        path: their path, with runs of integers folded.
+        leaves: the leaves, in the order of the tree.
+    """
+
+    path: str
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of each leaf."""
+        return self.leaves[0].shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of each leaf."""
+        return self.leaves[0].dtype
+
+    @property
+    def role(self) -> Role | None:
+        """What the first leaf is for; None where that is not known."""
+        return self.leaves[0].role
+
+
+def leaves_of(params: Any, roles: Roles | None) -> list[Leaf]:
+    """The leaves of a tree, measured."""
+    if roles is not None and isinstance(params, Mapping) and "params" in params:
+        params = params["params"]  # of Flax, whose roles are of these alone
+    flat = [(joined(path), _array(joined(path), x)) for path, x in leaf_paths(params)]
+    if roles is not None and not any(path in roles for path, _ in flat):
+        raise ValueError(
+            f"no leaf has a role: leaves are {_some(path for path, _ in flat)}, roles "
+            f"are of {_some(roles)}. Give the roles of the same tree."
+        )
+    measures = measure_all(array for _, array in flat)
+    return [
+        Leaf(path, array, measured, None if roles is None else roles.get(path))
+        for (path, array), measured in zip(flat, measures, strict=True)
+    ]
+
+
+def _some(paths: Iterable[str]) -> str:
+    first, *rest = paths
+    return f"{first} and {len(rest)} more" if rest else first
+
+
+def _array(path: str, leaf: Any) -> Any:
+    refuse_traced(leaf)
+    if not hasattr(leaf, "dtype"):
+        try:
+            leaf = jnp.asarray(leaf)
+        except TypeError:
+            raise TypeError(
+                f"{path or 'the tree'} is {leaf!r}, of type {type(leaf).__name__}, and "
+                "no array: leave out what holds no numbers, as by "
+                "jax.tree.map or equinox.filter."
+            ) from None
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"{path or 'the tree'} is a shape without values: an audit needs arrays."
+        )
+    if spans(leaf):
+        raise ValueError(
+            f"{path or 'the tree'} spans processes: audit what one process holds, as "
+            "a checkpoint that it reads."
+        )
+    return leaf
+
+
+def groups_of(leaves: Sequence[Leaf]) -> list[Group]:
+    """Leaves of one shape, dtype and constant whose paths differ only in numbers."""
+    folded = fold([leaf.path for leaf in leaves], [_kind(leaf) for leaf in leaves])
+    return [Group(path, tuple(leaves[i] for i in run)) for path, run in folded]
+
+
+def _kind(leaf: Leaf) -> tuple:
+    measured, constant = leaf.measured, None
+    if measured is not None and measured.is_constant:
+        constant = measured.mean
+    is_finite = measured is None or not measured.nonfinite
+    return leaf.shape, str(leaf.dtype), constant, is_finite

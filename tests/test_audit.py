@@ -1,0 +1,264 @@
+"""Which law an audit names: of one array, of the leaves of a tree, of every scheme."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxinit
+from jaxinit.audit import AuditRow, audit
+from tests.sampling import sampled
+from tests.scheme_models import shapes
+from tests.test_schemes import FLAT
+
+KEY = jax.random.key(31)
+LARGE, TALL, WIDE = (256, 256), (192, 64), (64, 192)
+
+# An initializer, a shape, and what is named, if not the initializer itself.
+DRAWN = {
+    "lecun": (jaxinit.lecun_normal(), TALL),
+    "he": (jaxinit.he_normal(), TALL),
+    "he uniform": (jaxinit.he_uniform(), WIDE),
+    "torch": (jaxinit.he_uniform(negative_slope=5**0.5), WIDE),
+    "glorot": (jaxinit.glorot_uniform(), WIDE),
+    "glorot normal": (jaxinit.glorot_normal(), TALL),
+    "kaiming": (jaxinit.variance_scaling(2.0, "fan_out", "normal"), (3, 3, 16, 32)),
+    "exchanged": (jaxinit.he_uniform(in_axis=-1, out_axis=-2), TALL),
+    "heads": (jaxinit.lecun_normal(in_axis=0, out_axis=(1, 2)), (64, 4, 48)),
+    "stacked": (jaxinit.lecun_normal(batch_axis=0), (4, 96, 64)),
+    "bert": (jaxinit.truncated_normal(0.02), LARGE),
+    "gpt": (jaxinit.normal(0.02), LARGE),
+    "keras": (jaxinit.uniform(low=-0.05, high=0.05), LARGE),
+    "of jax": (jaxinit.uniform(), LARGE),
+    "around one": (jaxinit.normal(0.02, mean=1.0), LARGE),
+}
+EXACT = {
+    "zeros": (jaxinit.zeros, (7,)),
+    "ones": (jaxinit.ones, (7,)),
+    "constant": (jaxinit.constant(1e-5), (7,)),
+    "identity": (jaxinit.identity(0.5), (8, 12)),
+    "dirac": (jaxinit.dirac(), (3, 3, 8, 8)),
+    "delta": (jaxinit.delta_orthogonal(2.0), (3, 3, 8, 16)),
+    "orthogonal": (jaxinit.orthogonal(2**0.5), (24, 16)),
+    "of a window": (jaxinit.orthogonal(), (3, 3, 4, 8)),
+    "gates": (jaxinit.split(jaxinit.orthogonal(), 4), (12, 48)),
+    "of layers": (jaxinit.orthogonal(batch_axis=0), (3, 16, 16)),
+    "looks linear": (jaxinit.looks_linear(), (8, 12)),
+    "hadamard": (jaxinit.hadamard(2.0), (16, 11)),
+    "sinusoidal": (jaxinit.sinusoidal(), (20, 16)),
+    "log_arange": (jaxinit.log_arange(), (8, 16)),
+    "hippo": (jaxinit.hippo(), (16, 16)),
+    "forget": (jaxinit.forget_gate_bias(), (32,)),
+    "bilinear": (jaxinit.bilinear(), (4, 4, 8, 8)),
+    "sparse": (jaxinit.sparse(0.75, 1.0), (64, 512)),
+}
+
+
+@functools.cache
+def rows() -> dict[str, AuditRow]:
+    """What is named, of one tree of all the cases."""
+    cases = {**DRAWN, **EXACT}
+    tree = {name: init(KEY, shape) for name, (init, shape) in cases.items()}
+    return {row.path: row for row in audit(tree).rows}
+
+
+def made(text: str) -> jaxinit.Initializer:
+    """The initializer that an expression makes."""
+    return eval(text, vars(jaxinit))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_drawn_arrays_are_named(name):
+    init, shape = DRAWN[name]
+    row = rows()[name]
+    law = made(row.law).entry_law(shape, np.dtype(np.float32))
+    assert repr(law) == repr(init.entry_law(shape, np.dtype(np.float32))), row
+    assert row.sure == (row.odds >= 1e4)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_laws_are_named_with_certainty(name):
+    init, _ = EXACT[name]
+    row = rows()[name]
+    if isinstance(init, jaxinit.sparse):
+        assert row.law.startswith("sparse(0.75, stddev=")
+        return
+    assert made(row.law) == init, row
+    assert row.sure
+    assert row.odds == math.inf
+
+
+def test_most_drawn_arrays_are_named_with_certainty():
+    assert sum(rows()[name].sure for name in DRAWN) > 0.7 * len(DRAWN)
+
+
+ODD = {
+    "heavy tails": (np.random.default_rng(0).standard_t(2, LARGE), "no known law"),
+    "trained": (
+        np.random.default_rng(1).normal(size=LARGE)
+        * np.exp(np.random.default_rng(2).normal(size=(LARGE[0], 1))),
+        "no known law",
+    ),
+    "three": (np.array([0.3, -0.1, 0.2]), "3 entries: too few to tell"),
+    "integers": (np.arange(4), "no floating-point numbers"),
+    "key": (KEY, "no floating-point numbers"),
+    "empty": (np.zeros((0, 3), np.float32), "no entries"),
+    "nan": (np.array([[1.0, np.nan], [2.0, 3.0]]), "not finite"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_has_no_known_law_says_why(name):
+    array, note = ODD[name]
+    (row,) = audit({"x": array if name == "key" else jnp.asarray(array)}).rows
+    assert row.law is None
+    assert note in row.note
+    assert not row.sure
+
+
+def test_a_deviation_of_no_rule_is_fitted_and_never_sure():
+    (row,) = audit({"w": jaxinit.normal(0.01234)(KEY, (512, 512))}).rows
+    assert made(row.law).moments((512, 512)).std == pytest.approx(0.01234, rel=0.01)
+    assert not row.sure
+    assert "fitted" in row.note
+
+
+def test_small_leaves_have_the_law_of_their_tree():
+    """Which they could not tell alone: 60 entries of a normal law, cut or not."""
+    init = jaxinit.truncated_normal(0.02)
+    tree = {
+        f"w{x}x": init(jax.random.fold_in(KEY, i), (40, 50 + i))
+        for i, x in enumerate("abcdef")
+    }
+    tree["head"] = init(KEY, (12, 5))
+    named = {row.path: row for row in audit(tree).rows}
+    assert made(named["head"].law) == init
+    (alone,) = audit({"head": tree["head"]}).rows
+    assert not alone.sure
+
+
+def test_layers_of_other_deviations_are_told_apart():
+    stds = [0.02, 0.02, 0.1, 0.02]
+    tree = {
+        f"b_{i}": jaxinit.normal(std)(jax.random.fold_in(KEY, i), LARGE)
+        for i, std in enumerate(stds)
+    }
+    found = {row.path: row.law for row in audit(tree).rows}
+    assert found["b_2"] == "normal(stddev=0.1)"
+    assert {law for path, law in found.items() if path != "b_2"} == {
+        "normal(stddev=0.02)"
+    }
+
+
+def test_depth_is_told():
+    init = jaxinit.scaled(jaxinit.normal(0.02), 24**-0.5)
+    tree = {f"b_{i}": init(jax.random.fold_in(KEY, i), LARGE) for i in range(12)}
+    (row,) = audit(tree).rows
+    assert (row.path, row.leaves) == ("b_{0..11}", 12)
+    assert made(row.law).moments(LARGE).std == pytest.approx(0.02 / 24**0.5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn])
+def test_narrow_dtypes_are_named(dtype):
+    tree = {"w": jaxinit.normal(1.0)(KEY, LARGE, dtype)}
+    (row,) = audit(tree).rows
+    assert made(row.law) == jaxinit.normal(1.0)
+
+
+def right(law: str | None, planned: jaxinit.PlannedLeaf, is_fitted: bool, n: int):
+    """Whether a law is that of a plan: by its cdf, or if fitted, by its deviation."""
+    truth, shape, dtype = planned.initializer, planned.shape, np.dtype(np.float32)
+    if law is None or not isinstance(truth, jaxinit.Initializer):
+        return False  # mimetic's kernels follow from each other
+    found = made(law)
+    moments = found.moments(shape), truth.moments(shape)
+    if not truth.draws or not moments[1].variance:
+        return repr(found) == repr(truth) or moments[0] == moments[1]
+    if found.is_independent(shape) != truth.is_independent(shape):
+        return False
+    if is_fitted:
+        error = 4 * math.sqrt(1 / (2 * n))
+        return abs(moments[0].std / moments[1].std - 1) < error
+    if not truth.is_independent(shape):
+        return moments[0].std == pytest.approx(moments[1].std, rel=1e-3)
+    at = moments[1].mean + moments[1].std * np.linspace(-4, 4, 101)
+    laws = found.entry_law(shape, dtype).cdf(at), truth.entry_law(shape, dtype).cdf(at)
+    return np.abs(laws[0] - laws[1]).max() < 2e-3
+
+
+@functools.cache
+def counts(case: str, library: str = "linen", seed: int = 0) -> tuple[int, int, list]:
+    """Leaves of a scheme named rightly, all of them, and those surely named wrongly."""
+    rules, model = FLAT[case]
+    plan = jaxinit.plan(shapes(model, library), rules)
+    found = audit(plan.init(jax.random.key(seed)))
+    planned, good, wrong = {leaf.path: leaf for leaf in plan}, 0, []
+    for row in found.rows:  # a folded one stands for leaves of the same plan
+        first = next(leaf for leaf in planned.values() if is_of(leaf.path, row.path))
+        n = row.leaves * math.prod(row.shape)
+        is_right = right(row.law, first, "fitted" in row.note, n)
+        good += row.leaves * is_right
+        wrong += [(case, row)] * (row.sure and not is_right)
+    return good, len(planned), wrong
+
+
+def is_of(path: str, folded: str) -> bool:
+    """Whether a path is one of those that a folded path stands for."""
+    pattern = re.sub(r"\\\{\d+\\\.\\\.\d+\\\}", r"\\d+", re.escape(folded))
+    return re.fullmatch(pattern, path) is not None
+
+
+FEW = {"gpt2", "torch, mlp", "recurrent"}
+
+
+@pytest.mark.parametrize("case", sampled(FLAT, {*FLAT} - FEW))
+def test_no_law_of_a_scheme_is_named_wrongly_with_certainty(case):
+    good, leaves, wrong = counts(case)
+    assert not wrong
+    assert good >= leaves / 2
+
+
+@pytest.mark.exhaustive
+def test_of_all_schemes_95_of_100_leaves_are_named_rightly():
+    libraries = (("linen", 0), ("linen", 1), ("nnx", 0))
+    found = [counts(case, *each) for case in FLAT for each in libraries]
+    assert not [each for *_, wrong in found for each in wrong]
+    assert sum(good for good, *_ in found) >= 0.95 * sum(n for _, n, _ in found)
+
+
+WRONG = {
+    "no leaves": ({}, ValueError, "there is nothing to audit"),
+    "an object": ({"a": object()}, TypeError, "a is <object"),
+    "a shape": (
+        {"a": jax.ShapeDtypeStruct((2,), jnp.float32)},
+        TypeError,
+        "without values",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_tree_of_arrays_is_refused(name):
+    tree, error, text = WRONG[name]
+    with pytest.raises(error, match=text):
+        audit(tree)
+
+
+def test_roles_of_another_tree_are_refused():
+    roles = jaxinit.roles(
+        lambda p, x: x @ p["w"], {"w": np.ones((3, 2))}, np.ones((4, 3))
+    )
+    with pytest.raises(ValueError, match="no leaf has a role"):
+        audit({"v": np.ones((3, 2))}, roles)
+    with pytest.raises(TypeError, match=r"what jaxinit.roles gives"):
+        audit({"w": np.ones((3, 2))}, {"w": "kernel"})
+    audit({"params": {"w": np.ones((3, 2))}}, roles)
+
+
+def test_traced_arrays_are_refused():
+    with pytest.raises(TypeError, match="is traced"):
+        jax.jit(lambda x: audit({"a": x}))(jnp.ones(3))
