@@ -1,5 +1,6 @@
-"""The README's picture: a ReLU network whose weights were drawn in bfloat16."""
+"""The pictures of benchmarks: a ReLU network in bfloat16, and the start of a GPT."""
 
+import statistics
 from pathlib import Path
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import matplotlib
 
 import jaxinit
-from benchmarks.harness import RESULTS, versions
+from benchmarks.harness import RESULTS, load, versions
 
 OURS = "jaxinit.he_normal, bfloat16"
 JAX = "jax.nn.initializers.he_normal, bfloat16"
@@ -68,8 +69,39 @@ def draw(measured: dict[str, list[float]], path: Path) -> None:
     plt.close(figure)
 
 
+def draw_start(result: dict, path: Path) -> None:
+    """Writes the last seconds and peak memory of `models` as PNG."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in result["rows"] if row["framework"] == "linen"]
+    rows.sort(key=lambda row: row["method"] == "jaxinit.jit")
+    names = [row["method"] for row in rows]
+    seconds = [statistics.median(row["seconds"]) for row in rows]
+    memory = [statistics.median(row["extra_bytes"]) / 1e9 for row in rows]
+    figure, both = plt.subplots(1, 2, figsize=(7.5, 2.1), layout="constrained")
+    titles = ("seconds to parameters in memory", "peak memory, GB")
+    for axes, title, values in zip(both, titles, (seconds, memory), strict=True):
+        bars = axes.barh(names, values, color=["0.6", "0.6", "#0072B2"])
+        axes.bar_label(bars, fmt=" %.1f")
+        axes.invert_yaxis()
+        axes.set_title(title, loc="left", size=10)
+        axes.set_xticks([])
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+    figure.supxlabel(
+        f"GPT, {rows[0]['blocks']} blocks, Flax Linen, nothing compiled before; "
+        f"jax {result['versions']['jax']}, {result['processor']}",
+        color="0.45",
+        size=8,
+    )
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def main() -> None:
-    """Measures, prints and draws."""
+    """Draws the last start of a GPT; measures, prints and draws the ReLU network."""
+    *_, last = load("models").values()
+    draw_start(last, RESULTS / "start.png")
     measured = run()
     for name, values in measured.items():
         print(f"{name}: {' '.join(f'{value:.2f}' for value in values)}")

@@ -593,8 +593,18 @@ def test_data_by_name(name):
 
 X, Y = np.zeros((9, FEATURES), np.float32), np.zeros(9, int)
 KERNEL = {"he": jaxinit.he_normal()}
+
+
+def tested_schedule(rate):
+    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, 2, 10))
+
+
 ONLY = (SHAPES, times)
 WRONG = {
+    "schedule": (
+        lambda: compare(ONLY, line(), KERNEL, optimizer=tested_schedule, steps=2),
+        ["optimizer looks at the value of the learning rate", "optax.scale(rate)"],
+    ),
     "labels": (
         lambda: compare(Net(), (X, Y + 3), KERNEL),
         ["labels y go up to 3", "3 logits", "0 to 2"],
@@ -700,6 +710,20 @@ OF_WRONG_TYPE = {
     ),
     "key": (lambda: compare(ONLY, line(), KERNEL, key=0), ["jax.random.key(0)"]),
 }
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["lbfgs", "plateau"])
+def test_optimizers_may_look_at_the_loss(name):
+    plateau = optax.contrib.reduce_on_plateau
+    made = {
+        "lbfgs": optax.lbfgs,
+        "plateau": lambda rate: optax.chain(optax.sgd(rate), plateau(patience=1)),
+    }
+    settings = {"steps": 8, "seeds": 2, "learning_rates": (0.1,)}
+    result = compare(ONLY, line(), KERNEL, optimizer=made[name], **settings)
+    for each in result.schemes:
+        assert (each.losses[..., -1] < each.losses[..., 0]).all()
 
 
 @pytest.mark.parametrize("name", sampled(WRONG, ["scheme"]))

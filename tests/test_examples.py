@@ -225,13 +225,13 @@ TAUGHT = {
 
 @pytest.mark.parametrize("topic", sampled(TAUGHT, ["tanh"]))
 def test_signal_depth_draws_what_is_taught(topic, tmp_path, monkeypatch, capsys):
-    """Those topics that the README shows; test_signal_facts has all of them."""
+    """Those topics that the pages show; test_signal_facts has all of them."""
     monkeypatch.setattr(signal_depth, "TOPICS", (getattr(signal_depth, topic),))
     monkeypatch.setattr(signal_depth, "BATCH", 64)
     signal_depth.main(tmp_path / "new")
     verdicts = dict(re.findall(r"^(.+?): (\w+)", capsys.readouterr().out, re.MULTILINE))
     assert verdicts == TAUGHT[topic]
-    # those of the README are drawn by this script
+    # those of the pages are drawn by this script
     assert (signal_depth.PICTURES / f"{topic}.png").exists()
     assert (tmp_path / "new" / f"{topic}.png").stat().st_size > 10_000
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from written import PAGES, ROOT, blocks
 
 import jaxinit
 import jaxinit.initializers
@@ -20,8 +21,6 @@ from jaxinit import laws, report, stats
 from jaxinit.initializers.settings import Positive
 from jaxinit.testing import assert_moments
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 OWN = {
     "initializer": extension.logistic(0.5),
     "table": extension.ramp(3.0),
@@ -44,7 +43,8 @@ def private_imports(source: str) -> list[str]:
 
 def test_nothing_private_is_imported():
     outside = [Path(extension.__file__).read_text()]
-    outside += re.findall(r"^```python\n(.*?)^```$", README, re.S | re.M)
+    for text in (*PAGES.values(), (ROOT / "README.md").read_text()):
+        outside += blocks("python", text)
     outside += [path.read_text() for path in (ROOT / "examples").glob("*.py")]
     assert [name for source in outside for name in private_imports(source)] == []
     assert private_imports("from jaxinit._tree import leaf\nimport jaxinit._rows") == [

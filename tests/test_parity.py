@@ -1,6 +1,6 @@
 """Every initializer of torch, Keras and Haiku has an equal here, as a table says.
 
-The table is read from examples/PARITY.md. What torch makes is read from
+The table is read from docs/pages/parity.md. What torch makes is read from
 golden/torch.json, so that its part runs where torch is not installed. A comparison of
 two samples, or of a sample with its law, has a false-alarm rate of 1e-9.
 """
@@ -23,7 +23,7 @@ from jaxinit.laws.compound import Scaled, Shifted
 from tests.golden.torch_numbers import drawn
 from tests.golden_torch import NUMBERS, array, probability
 
-TEXT = (Path(__file__).parents[1] / "examples/PARITY.md").read_text()
+TEXT = (Path(__file__).parents[1] / "docs/pages/parity.md").read_text()
 SHAPE = (3, 20, 40)  # window, inputs, outputs
 KEY = jax.random.key(5)
 FALSE_ALARMS = 1e-9

@@ -1,99 +1,60 @@
-"""The README: its code runs, its names exist, its figures are those measured."""
+"""The README: its code runs alone, and shows what is printed and measured."""
 
-import ast
 import re
-from pathlib import Path
 
 import pytest
+from written import ROOT, blocks, links, run, shown
 
 import jaxinit
-import jaxinit.compare
-import jaxinit.data_dependent
-import jaxinit.linen
-import jaxinit.nnx
-import jaxinit.plots
-import jaxinit.report
-import jaxinit.schemes
-import jaxinit.testing
 from benchmarks import summary
 
-pytestmark = pytest.mark.unoptimized
-
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-SCHEMES = (ROOT / "examples/SCHEMES.md").read_text()
-PUBLIC = {
-    alias.asname
-    for node in ast.parse((ROOT / "jaxinit/__init__.py").read_text()).body
-    if isinstance(node, ast.ImportFrom)
-    for alias in node.names
-}
 
 
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.S | re.M)
+def test_it_is_short_enough_to_be_read():
+    assert len(README.splitlines()) <= 200
 
 
-def missing_names(text: str) -> set[str]:
-    """Public names that no piece of code in `text` has."""
-    code = " ".join(re.findall(r"`([^`]+)`", re.sub("```", "`", text)))
-    return PUBLIC - set(re.findall(r"\w+", code))
+def cases() -> list:
+    """Blocks that claim bits are compiled as users compile them."""
+    return [
+        pytest.param(
+            code,
+            output,
+            marks=() if "bits" in code else pytest.mark.unoptimized,
+            id=str(number),
+        )
+        for number, (code, output) in enumerate(shown(README))
+    ]
 
 
-def unknown_names(text: str) -> set[str]:
-    """Names below `jaxinit` that `text` uses and that do not exist."""
-    imports = re.findall(r"^from jaxinit import (.+)$", text, re.M)
-    used = {name.strip() for names in imports for name in names.split(",")}
-    used |= set(re.findall(r"\bjaxinit\.([A-Za-z]\w*)", text))
-    table = re.findall(r"^\| (`.+?`) \|", text.partition("## Init")[2], re.M)
-    cells = re.findall(r"`([a-zA-Z]\w*)[(`]", " ".join(table))
-    return {name for name in {*used, *cells} if not hasattr(jaxinit, name)}
+@pytest.mark.parametrize(("code", "output"), cases())
+def test_each_block_runs_alone_and_prints_what_is_shown(code, output):
+    assert output
+    run(code, output, {})
 
 
-@pytest.mark.parametrize(("text", "least"), [(README, 8), (SCHEMES, 1)])
-def test_python_code_runs(text, least):
-    code = blocks("python", text)
-    namespace = {}
-    for number, block in enumerate(code):
-        exec(compile(block, f"block {number}", "exec"), namespace)
-    assert len(code) >= least
+def test_what_is_not_printed_is_found():
+    with pytest.raises(AssertionError):
+        run("print(1)", "2\n", {})
 
 
-def test_all_public_names_are_explained():
-    assert not missing_names(README)
-    assert missing_names(README.replace("einsum_axes", "")) == {"einsum_axes"}
-
-
-def scheme_names(text: str) -> set[str]:
-    return set(re.findall(r"`schemes\.(\w+)\(", text))
-
-
-def test_all_schemes_are_explained():
-    known = {name for name, x in vars(jaxinit.schemes).items() if callable(x)}
-    assert scheme_names(SCHEMES) == known
-    assert scheme_names(SCHEMES.replace("schemes.vit(", "schemes.vip(")) != known
-
-
-def test_all_names_exist():
-    assert not unknown_names(README)
-    planted = README + "\nfrom jaxinit import he_normal, no_such\n`jaxinit.nor`\n"
-    assert unknown_names(planted) == {"no_such", "nor"}
-    planted = README.replace("| `constant(value", "| `constants(value")
-    assert unknown_names(planted) == {"constants"}
-
-
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", README))
+@pytest.mark.parametrize("target", sorted({*links(README), *links(CONTRIBUTING)}))
 def test_links_lead_somewhere(target):
     assert (ROOT / target).exists()
 
 
 def test_tests_line_is_what_ci_runs():
-    job, tests, trial = (block.strip() for block in blocks("sh"))
-    assert trial.startswith("jaxinit compare examples.batch_norm:plain ")
+    job, tests = (block.strip() for block in blocks("sh", README))
     assert job.endswith("python -m jaxinit init examples.gpt2:small")
     (pattern,) = re.findall(r"grep '(.+)' README.md", (ROOT / ".ci/run").read_text())
     assert [line for line in README.splitlines() if re.search(pattern, line)] == [tests]
+
+
+def test_figures_are_the_last_results():
+    _, _, rest = README.partition(summary.BEGIN)
+    assert rest.partition(summary.END)[0] == summary.text()
 
 
 def test_the_citation_is_of_this_version():
@@ -111,8 +72,3 @@ def test_the_map_has_every_room():
     rooms |= {path.parent.name for path in (ROOT / "jaxinit").glob("*/__init__.py")}
     named = set(re.findall(r"\w+", CONTRIBUTING.split("```")[3]))
     assert rooms - named - {"__init__", "__main__", "_version", "py"} == set()
-
-
-def test_figures_are_the_last_results():
-    _, _, rest = README.partition(summary.BEGIN)
-    assert rest.partition(summary.END)[0] == summary.text()

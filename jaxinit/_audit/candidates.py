@@ -14,7 +14,7 @@ Weights only decide between laws that the entries cannot tell apart.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -103,6 +103,7 @@ class Candidate(NamedTuple):
         weight: how common it is, not normalised.
         share: how common this reading of the axes is in its family.
         row: its law in the shape.
+        deep: how common it is, of what depth scales, to scale it.
     """
 
     make: Callable[[], Initializer]
@@ -110,6 +111,7 @@ class Candidate(NamedTuple):
     weight: float
     share: float
     row: Row
+    deep: float = 0.0
 
 
 def layouts(shape: Sequence[int]) -> Iterator[Layout]:
@@ -134,22 +136,35 @@ def layouts(shape: Sequence[int]) -> Iterator[Layout]:
         yield Layout("stack", (("in_axis", (1, 2)), ("out_axis", 3), stack))
 
 
+def by_depth(candidates: Iterable[Candidate], factors: Factors) -> Iterator[Candidate]:
+    """Those of the candidates that depth may scale, times each of the factors."""
+    for x in candidates:
+        if not x.deep:
+            continue
+        for factor, often in factors:
+            yield Candidate(
+                functools.partial(_scaled, x.make, factor),
+                f"{x.family} {factor:.6g}",
+                x.deep * often * x.weight,
+                x.share,
+                x.row.times(factor),
+            )
+
+
 def of_fans(
-    shape: tuple[int, ...], dtype: np.dtype, known: Layout | None, factors: Factors
+    shape: tuple[int, ...], dtype: np.dtype, known: Layout | None
 ) -> list[Candidate]:
     """Variance scaling over every layout; `known` is the one that a role tells."""
     if len(shape) < 2 and known is None:
         return []
     found: list[Candidate] = []
     for layout in (*([known] if known else ()), *layouts(shape)):
-        found += _of_layout(shape, str(dtype), layout, factors)
+        found += _of_layout(shape, str(dtype), layout)
     return found
 
 
 @functools.lru_cache(4096)
-def _of_layout(
-    shape: tuple[int, ...], dtype: str, layout: Layout, factors: Factors
-) -> list[Candidate]:
+def _of_layout(shape: tuple[int, ...], dtype: str, layout: Layout) -> list[Candidate]:
     axes, share = dict(layout.axes), _LAYOUT[layout.kind]
     sizes = fans(shape, **axes)
     if not sizes.fan_in or not sizes.fan_out:
@@ -162,14 +177,8 @@ def _of_layout(
         make = functools.partial(scaling, scale, mode, name, **axes)
         law = row.times(1 / math.sqrt((2 if is_complex else 1) * _size(mode, sizes)))
         family = f"{scale:.6g} {mode} {name}"
-        found.append(Candidate(make, family, weight * share, share, law))
-        if weight < 0.1 or layout.kind == "exchanged":
-            continue
-        for factor, often in factors:
-            less = functools.partial(_scaled, make, factor)
-            rare = 0.03 * often * weight * share
-            label = f"{family} {factor:.6g}"
-            found.append(Candidate(less, label, rare, share, law.times(factor)))
+        deep = 0.03 if weight >= 0.1 and layout.kind != "exchanged" else 0.0
+        found.append(Candidate(make, family, weight * share, share, law, deep))
     return found
 
 
@@ -219,28 +228,24 @@ def _settings() -> dict[Setting, tuple[float, Row]]:
 
 @functools.lru_cache(4096)
 def of_numbers(
-    dtype: str,
-    factors: Factors,
-    sizes: tuple[tuple[int, float], ...],
-    near: tuple[int, ...],
+    dtype: str, sizes: tuple[tuple[int, float], ...], near: tuple[int, ...]
 ) -> list[Candidate]:
     """Laws of a deviation that follows from no fan of the leaf.
 
     Args:
         dtype: name of the dtype.
-        factors: by which depth may have scaled them.
         sizes: fans of other leaves of the model: an embedding may be drawn by the
             width of the model.
         near: fans of the kernels beside the leaf, by which its bias may be drawn.
     """
-    found = [(init, repr(init), weight) for init, weight in _plain(factors)]
+    found = [(init, repr(init), weight, deep) for init, weight, deep in _plain()]
     for size, often in sizes:
-        for init, weight in _of_width(1 / math.sqrt(size), factors):
-            found.append((init, repr(init), often * weight))
+        for init, weight, deep in _of_width(1 / math.sqrt(size)):
+            found.append((init, repr(init), often * weight, deep))
     for size in near:
         std = 1 / math.sqrt(size)
-        found.append((uniform(low=-std, high=std), "of its kernel", 1.0))
-        found.append((truncated_normal(std), "haiku", 0.1))
+        found.append((uniform(low=-std, high=std), "of its kernel", 1.0, 0.0))
+        found.append((truncated_normal(std), "haiku", 0.1, 0.0))
     kind = jnp.dtype(dtype)
     return [
         Candidate(
@@ -249,8 +254,9 @@ def of_numbers(
             weight,
             1.0,
             as_row(init.entry_law((1,), kind)),
+            deep,
         )
-        for init, family, weight in found
+        for init, family, weight, deep in found
         if isinstance(init, normal) or kind.kind != "c"
     ]
 
@@ -259,35 +265,27 @@ def _itself(init: Initializer) -> Initializer:
     return init
 
 
-def _plain(factors: Factors) -> Iterator[tuple[Initializer, float]]:
-    """Laws of a number that people write."""
+def _plain() -> Iterator[tuple[Initializer, float, float]]:
+    """Laws of a number that people write, with their weights."""
     for number, weight in _numbers().items():
-        cut = truncated_normal(number, low=-2.0, high=2.0)  # timm
-        for init, share in ((normal(number), 1.0), (truncated_normal(number), 1.0)):
-            yield init, share * weight
-        yield cut, 0.02 * weight
-        yield truncated_normal(number, corrected=True), 0.1 * weight
-        yield uniform(low=-number, high=number), 0.3 * weight
-        yield uniform(number), 0.1 * weight
-        if weight >= 0.1:
-            for factor, often in factors:
-                yield scaled(normal(number), factor), 0.05 * often * weight
-                yield scaled(truncated_normal(number), factor), 0.02 * often * weight
-                yield scaled(cut, factor), 0.01 * often * weight
-    yield normal(0.02, mean=1.0), 0.1
-    yield normal(0.01, mean=1.0), 0.01
+        deep = 1.0 if weight >= 0.1 else 0.0
+        yield normal(number), weight, 0.05 * deep
+        yield truncated_normal(number), weight, 0.02 * deep
+        yield truncated_normal(number, low=-2.0, high=2.0), 0.02 * weight, 0.5 * deep
+        yield truncated_normal(number, corrected=True), 0.1 * weight, 0.0
+        yield uniform(low=-number, high=number), 0.3 * weight, 0.0
+        yield uniform(number), 0.1 * weight, 0.0
+    yield normal(0.02, mean=1.0), 0.1, 0.0
+    yield normal(0.01, mean=1.0), 0.01, 0.0
 
 
-def _of_width(std: float, factors: Factors) -> Iterator[tuple[Initializer, float]]:
-    """Laws of one over the root of a size."""
-    yield uniform(low=-std, high=std), 0.3
-    yield normal(std), 0.3
-    yield truncated_normal(std), 0.2
-    yield normal(math.sqrt(0.4) * std), 0.1  # Nguyen and Salazar, "SmallInit"
-    cut = truncated_normal(std, lower=-3.0, upper=3.0)  # OLMo
-    yield cut, 0.03
-    for factor, often in factors:
-        yield scaled(cut, factor), 0.002 * often
+def _of_width(std: float) -> Iterator[tuple[Initializer, float, float]]:
+    """Laws of one over the root of a size, with their weights."""
+    yield uniform(low=-std, high=std), 0.3, 0.0
+    yield normal(std), 0.3, 0.0
+    yield truncated_normal(std), 0.2, 0.0
+    yield normal(math.sqrt(0.4) * std), 0.1, 0.0  # Nguyen and Salazar, "SmallInit"
+    yield truncated_normal(std, lower=-3.0, upper=3.0), 0.03, 0.06  # OLMo
 
 
 @functools.cache

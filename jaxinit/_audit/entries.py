@@ -178,9 +178,10 @@ def _quantised(group: Named) -> Iterator[Finding]:
     few = [
         (leaf, count)
         for leaf in group.leaves
-        if is_drawn(on_host(leaf.array))
+        if leaf.array.size > 64 * _DRAWN
         and (count := levels(leaf)) is not None
         and 64 * count < leaf.array.size
+        and is_drawn(on_host(leaf.array))
     ]
     if few:
         yield Finding(

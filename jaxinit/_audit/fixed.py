@@ -5,6 +5,7 @@ array that was drawn costs next to nothing: a matrix of random columns is found 
 be orthogonal from two of them.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -32,11 +33,12 @@ from jaxinit.initializers import (
     zeros,
 )
 from jaxinit.initializers.base import Initializer
+from jaxinit.initializers.bases import FromShape
 
 _COLUMNS = 64  # most columns whose products are looked at
 _MOST = 2**22  # most entries of a table that is made to compare
 _SECTIONS = (2, 3, 4, 6, 8)  # that an axis may have
-_TABLES = (
+_TABLES: tuple[FromShape, ...] = (
     sinusoidal(),
     log_arange(),
     s4d_frequencies(),
@@ -44,6 +46,7 @@ _TABLES = (
     hippo(),
     bilinear(),
 )
+_OF_ROWS = (sinusoidal, log_arange, s4d_frequencies)  # each row by itself
 
 
 def fixed_law(leaf: Leaf) -> Initializer | None:
@@ -275,28 +278,38 @@ def _by_chance(columns: int) -> float:
 
 def _table(x: np.ndarray) -> Initializer | None:
     """The table of this shape that has these entries."""
-    if x.ndim != 2 and x.size > _MOST:
+    if x.size > _MOST:
         return None
-    for init in _TABLES:
+    return next((init for init in _tables_of(x.shape) if _is(init, x)), None)
+
+
+@functools.lru_cache(1024)
+def _tables_of(shape: tuple[int, ...]) -> tuple[FromShape, ...]:
+    """The tables that have this shape."""
+
+    def fits(init):
         try:
-            init.check_shape(x.shape)
+            init.check_shape(shape)
         except ValueError:
-            continue
-        if _is(init, x):
-            return init
-    return None
-
-
-def _is(init: Initializer, x: np.ndarray) -> bool:
-    """Whether a table has these entries, up to rounding; a few are compared first."""
-    rows = min(len(x), 3)
-    few = x[:rows]
-    if isinstance(init, sinusoidal | log_arange | s4d_frequencies):
-        if not _equal(init.table(few.shape), few):
             return False
-    elif x.size > _MOST // 64 or not hasattr(init, "table"):
-        return False
-    return x.size <= _MOST and _equal(init.table(x.shape), x)  # pyright: ignore
+        return isinstance(init, _OF_ROWS) or math.prod(shape) <= _MOST // 64
+
+    return tuple(filter(fits, _TABLES))
+
+
+def _is(init: FromShape, x: np.ndarray) -> bool:
+    """Whether a table has these entries, up to rounding; a few are compared first."""
+    if isinstance(init, _OF_ROWS):
+        few = x[:3]
+        if not _equal(_few_rows(init, few.shape), few):
+            return False
+    return _equal(init.table(x.shape), x)
+
+
+@functools.lru_cache(1024)
+def _few_rows(init: FromShape, shape: tuple[int, ...]) -> np.ndarray:
+    """The first rows of a table in which they do not depend on their number."""
+    return init.table(shape)
 
 
 def _equal(table: np.ndarray, x: np.ndarray) -> bool:

@@ -45,6 +45,8 @@ class Leaf:
 
     def parts(self) -> Iterator[np.ndarray]:
         """The entries on the host, shard by shard, of a float or complex dtype."""
+        if not isinstance(self.array, jax.Array):
+            return iter([np.asarray(self.array)])
         return (np.asarray(shard) for shard in local_shards(self.array))
 
 

@@ -27,12 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._arrays.measured import Measured, pool
-from jaxinit._audit.candidates import (
-    Candidate,
-    Layout,
-    of_fans,
-    of_numbers,
-)
+from jaxinit._audit.candidates import Candidate, Layout, by_depth, of_fans, of_numbers
 from jaxinit._audit.fixed import neat
 from jaxinit._audit.leaves import Group
 from jaxinit.initializers import normal, truncated_normal, uniform
@@ -149,10 +144,11 @@ class Field:
         known, factors = _known_layout(group), (*around.factors, *_by_layer(group))
         is_bias = math.prod(group.shape) == max(group.shape, default=0)
         near = around.beside.get(_parent(group), ()) if is_bias else ()
-        given = [
-            *of_fans(group.shape, group.dtype, known, factors),
-            *of_numbers(str(group.dtype), factors, around.sizes, near),
+        plain = [
+            *of_fans(group.shape, group.dtype, known),
+            *of_numbers(str(group.dtype), around.sizes, near),
         ]
+        given = [*plain, *by_depth(plain, factors)]
         rows = np.array([candidate.row for candidate in given])
         eps = float(jnp.finfo(group.dtype).eps)
         likelihood = _log_likelihood(self.entries, rows, eps)
@@ -179,15 +175,15 @@ class Field:
 
     def _posterior(self, votes: Votes) -> np.ndarray:
         """Log-likelihoods with the weights, those learned added."""
-        others = {
-            family: max(0.0, count - self.own.get(family, 0.0))
-            for family, count in votes.families.items()
-        }
         weights = [
-            votes.prior * x.weight + _heard(x) * others.get(x.family, 0.0)
+            votes.prior * x.weight + _heard(x) * self._others(votes, x.family)
             for x in self.candidates
         ]
         return self.log + np.log(np.array(weights, np.float64))
+
+    def _others(self, votes: Votes, family: str) -> float:
+        """The votes that a family has from other groups."""
+        return max(0.0, votes.families.get(family, 0.0) - self.own.get(family, 0.0))
 
     def _fitted(self, votes: Votes) -> list[tuple[Initializer, float]]:
         """The laws of a fitted number, with their weights."""

@@ -32,6 +32,7 @@ _ENOUGH = 24  # entries of a class below which no law is sure
 _SURE = math.log(1e4)
 _UNFIT = 1e-9  # p-value below which a law is given up, for a whole tree
 _SAMPLE = 2**15  # most entries whose distance from a law is computed
+_LEAVES = 64  # leaves that they are taken from, if there are more
 _APART = 1e-3  # chance at which leaves of one law are looked at one by one
 _PRIOR = 0.05  # groups that the weights count for, in the last round of votes
 _ROUNDS = 12
@@ -268,8 +269,9 @@ def _p_value(group: Group, init: Initializer) -> float:
     law = init.entry_law(group.shape, group.dtype)
     if group.dtype.kind == "c":
         return 1.0
-    each = max(1, _SAMPLE // len(group.leaves))
-    parts = [_some(leaf, each) for leaf in group.leaves[:_SAMPLE]]
+    count = -(-_SAMPLE // max(1, math.prod(group.shape)))
+    leaves = group.leaves[:: max(1, len(group.leaves) // max(count, _LEAVES))]
+    parts = [_some(leaf, max(1, _SAMPLE // len(leaves))) for leaf in leaves]
     size = sum(part.size for part in parts)
     return distance(parts, law.cdf, size)[1]
 

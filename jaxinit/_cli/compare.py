@@ -237,9 +237,18 @@ def _data(name: str) -> Any:
             raise UsageError(f"--data: {unknown('data', name, _DATA)}")
         return installed(lambda: named(name), "data")
     found = load(name)
-    if callable(found) and not inspect.signature(found).parameters:
+    if callable(found) and _needs_nothing(found):
         return found()
     return found
+
+
+def _needs_nothing(function: Any) -> bool:
+    """Whether a function makes arrays as it is, and is not one of a key."""
+    kinds = inspect.Parameter
+    return all(
+        x.default is not x.empty or x.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
+        for x in inspect.signature(function).parameters.values()
+    )
 
 
 def _show(result: Any, as_json: bool) -> None:

@@ -104,7 +104,19 @@ class Trainer:
         return jax.jit(jax.vmap(self._begun))
 
     def _begun(self, run: Run) -> Run:
-        return run._replace(slots=self.optimizer(run.rate).init(run.params))
+        return run._replace(slots=self._optimizer(run.rate).init(run.params))
+
+    def _optimizer(self, rate: Any) -> optax.GradientTransformationExtraArgs:
+        """The optimizer at a learning rate, which is traced: runs have one each."""
+        try:
+            return optax.with_extra_args_support(self.optimizer(rate))
+        except jax.errors.ConcretizationTypeError as error:
+            raise ValueError(
+                "optimizer looks at the value of the learning rate, which differs from "
+                "run to run and is traced. Let it only multiply, such as lambda rate: "
+                "optax.chain(optax.adam(1.0), optax.scale_by_schedule(schedule), "
+                "optax.scale(rate)), with a schedule from 0 to 1."
+            ) from error
 
     @functools.cached_property
     def advance(self) -> Callable[..., tuple[Run, Outcome]]:
@@ -143,8 +155,14 @@ class Trainer:
         (loss, (state, right)), slope = jax.value_and_grad(objective, has_aux=True)(
             run.params
         )
-        optimizer = self.optimizer(run.rate)
-        updates, slots = optimizer.update(slope, run.slots, run.params)
+        updates, slots = self._optimizer(run.rate).update(
+            slope,
+            run.slots,
+            run.params,
+            value=loss,  # for those that search along a line, or wait for a plateau
+            grad=slope,
+            value_fn=lambda params: objective(params)[0],
+        )
         params = optax.apply_updates(run.params, updates)
         run = run._replace(params=params, state=state, slots=slots)
         return run, loss.astype(jnp.float32), right
