@@ -152,8 +152,21 @@ def _sparse(x: np.ndarray, nonzero: int) -> Initializer | None:
             if nonzero < 8 or _is_one_number(x):
                 return None
             std = math.sqrt(float(np.sum(np.abs(x.astype(np.float64)) ** 2)) / nonzero)
-            return sparse(neat(zeros_each / size), neat(std, 3), axis=axis)
+            return sparse(_sparsity(zeros_each, size), neat(std, 3), axis=axis)
     return None
+
+
+def _sparsity(zeros: int, size: int) -> float:
+    """A short number of which `sparse` makes so many zeros, which it rounds up to.
+
+    >>> _sparsity(9, 10), _sparsity(11, 12)
+    (0.9, 0.9)
+    """
+    for digits in range(1, 7):
+        below = math.floor(zeros / size * 10**digits) / 10**digits
+        if math.ceil(below * size) == zeros:
+            return below
+    return zeros / size
 
 
 def _is_one_number(x: np.ndarray) -> bool:
