@@ -53,7 +53,9 @@ def findings_of_entries(groups: Sequence[Named]) -> Iterator[Finding]:
 
 def _is_varied(group: Named) -> bool:
     measured = group.leaves[0].measured
-    return measured is not None and not (measured.nonfinite or measured.is_constant)
+    if measured is None or measured.nonfinite or measured.is_constant:
+        return False
+    return 0 < measured.std < math.inf
 
 
 def _pooled(leaves: Sequence[Leaf]) -> Measured:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
-from jaxinit._arrays.measured import Measured, measure_all, refuse_traced
+from jaxinit._arrays.measured import Measured, refuse_traced
 from jaxinit._arrays.spread import local_shards, spans
+from jaxinit._audit.measuring import measured_all
 from jaxinit._roles.role import Role, Roles
 from jaxinit._tree.folding import fold
 from jaxinit._tree.paths import joined, leaf_paths
@@ -88,7 +89,7 @@ def leaves_of(params: Any, roles: Roles | None) -> list[Leaf]:
             f"no leaf has a role: leaves are {_some(path for path, _ in flat)}, roles "
             f"are of {_some(roles)}. Give the roles of the same tree."
         )
-    measures = measure_all(array for _, array in flat)
+    measures = measured_all(array for _, array in flat)
     return [
         Leaf(path, array, measured, None if roles is None else roles.get(path))
         for (path, array), measured in zip(flat, measures, strict=True)
