@@ -8,7 +8,8 @@ import pytest
 
 from jaxinit import testing
 from jaxinit._audit.allowing import meant
-from jaxinit.audit import Audit, AuditRow, Finding
+from jaxinit._audit.leaves import leaves_of
+from jaxinit.audit import Audit, AuditRow, Finding, audit
 
 KERNELS = tuple(f"blocks_{{0..2}}/{name}/kernel" for name in "abcdef")
 LONG = "normal(stddev=0.02)"
@@ -175,3 +176,59 @@ def test_control_characters_are_escaped():
     for text in (str(found), found.text(20), found._repr_html_()):
         assert "\x1b" not in text
         assert "\\x1b[31m" in text
+
+
+# ---- leaves of all kinds
+
+
+def deleted():
+    x = jax.numpy.ones((4, 3))
+    x.delete()
+    return x
+
+
+class Variable:
+    """As of Keras."""
+
+    __module__ = "keras.src.backend"
+    dtype = "float32"
+    __array__ = None
+
+
+LEAVES = {
+    "deleted": (deleted, ValueError, "a/w was deleted, as by donating it"),
+    "text": (lambda: "abc", TypeError, "a/w is 'abc', of type str, and no array"),
+    "function": (lambda: jax.nn.relu, TypeError, "and no array: give the parameters"),
+    "objects": (lambda: np.array([{}, {}]), TypeError, "a/w has the dtype object"),
+    "times": (lambda: np.zeros(3, "m8[s]"), TypeError, "has the dtype timedelta64"),
+    "records": (lambda: np.zeros(3, "f4,f4"), TypeError, "which jax has not: convert"),
+    "long": (lambda: np.zeros(3, np.longdouble), TypeError, "a/w has the dtype"),
+    "masked": (lambda: np.ma.zeros(3), TypeError, "as x.filled(0)"),
+    "keras": (Variable, TypeError, "give {w.path: w.value for w in model.weights}"),
+    "model": (type("Net", (Variable,), {"dtype": 1}), TypeError, "in model.weights"),
+    "huge": (lambda: 10**30, TypeError, "a/w has the dtype object"),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_leaves_that_are_no_arrays_are_named(name):
+    make, error, text = LEAVES[name]
+    with pytest.raises(error, match=re.escape(text)) as raised:
+        audit({"a": {"w": make()}, "b": np.ones(3)})
+    assert len(str(raised.value)) < 250
+
+
+def test_numbers_of_any_kind_are_rows():
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    tree = {"big": x.astype(">f4"), "c": 1 + 2j, "i": np.complex64(1j), "n": 2, "x": x}
+    leaves = leaves_of(tree, None)
+    kinds = ["float32", "complex64", "complex64", "int32", "float32"]
+    assert [leaf.dtype for leaf in leaves] == kinds
+    assert leaves[0].array.dtype.isnative
+
+
+def test_settings_that_watch_programs_do_not_matter():
+    tree = {"w": np.full((3, 4), np.nan, np.float32), "n": 1.5}
+    with jax.debug_nans(True), jax.transfer_guard("disallow"):
+        (finding,) = audit(tree).findings
+    assert finding.kind == "not-finite"
