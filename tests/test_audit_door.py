@@ -1,6 +1,8 @@
 """`testing.assert_sound`, and how an audit is printed."""
 
+import inspect
 import re
+import typing
 
 import jax
 import numpy as np
@@ -96,7 +98,25 @@ def test_the_assertion_allows_what_is_said(found):
         testing.assert_sound({}, allow="not-finite")
 
 
+def test_a_pattern_without_a_leaf_is_refused(found):
+    allow = {"biased": ["blocks_0/kernel", "["], "equal": "kernel"}
+    with pytest.raises(ValueError, match="no leaf is matched by") as error:
+        testing.assert_sound({}, allow)
+    text = str(error.value)
+    assert "no leaf is matched by '[' for 'biased'" in text
+    assert "matched by 'kernel' for 'equal'; '**/kernel' matches 3" in text
+    assert "blocks_0/kernel' for" not in text
+
+
+def test_assertions_return_nothing():
+    for assertion in (testing.assert_sound, testing.assert_finite):
+        assert inspect.signature(assertion).return_annotation is None
+        assert typing.get_type_hints(assertion)["return"] is type(None)
+
+
 REFUSED = {
+    "bytes": (b"equal", TypeError, "such as '**/bias', got b'equal'"),
+    "bytes in a mapping": ({"equal": re.compile(b"a")}, TypeError, "got re.compile"),
     "unknown": ("bias", ValueError, "unknown kind of finding 'bias'; the nearest are"),
     "unknown in a mapping": ({"equals": "**"}, ValueError, "nearest are 'equal'"),
     "no collection": (3, TypeError, "allow must be a kind of finding, several of them"),
@@ -138,6 +158,11 @@ def test_text():
     assert str(CLEAN).endswith(
         "\n\n1 class of leaves, 6,144 parameters; nothing to report"
     )
+
+
+def test_no_width_is_refused():
+    with pytest.raises(ValueError, match="width must be a positive number .*, got 0"):
+        FOUND.text(0)
 
 
 @pytest.mark.parametrize("width", [85, 60, 45, 28])
