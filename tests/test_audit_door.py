@@ -161,7 +161,7 @@ def test_text():
 
 
 def test_no_width_is_refused():
-    with pytest.raises(ValueError, match="width must be a positive number .*, got 0"):
+    with pytest.raises(ValueError, match=r"width must be a positive number .*, got 0"):
         FOUND.text(0)
 
 

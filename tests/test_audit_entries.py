@@ -186,6 +186,11 @@ SYMMETRIC = {
         "warning",
         "6 of the 51 slices along axis 0",
     ),
+    "twins": (
+        np.concatenate([draw(0), draw(0)], 1),
+        "warning",
+        "each of the 64 slices along axis 1 has another that is equal to it",
+    ),
     "narrow": (
         np.tile(draw(0, 48, 1, dtype="bfloat16"), (1, 32)),
         "error",
@@ -287,6 +292,8 @@ def test_entries_that_are_not_finite():
     (finding,) = entries(broken)
     assert found([finding]) == [("not-finite", "error", ("a",))]
     assert finding.text.startswith("2 of 3 entries are NaN or infinite")
+    (finding,) = entries({"a": np.array([1, np.nan], np.float32)})
+    assert finding.text.startswith("1 of 2 entries is NaN")
     assert equalities(broken) == []
 
 
@@ -337,6 +344,22 @@ def test_a_bias_of_many_leaves_is_that_of_all_together():
     assert entries({"b0": shifted["b0"]}) == []
     equal = {f"b{i}": {"w": draw(3).copy()} for i in range(400)}
     assert entries(equal) == []  # their mean is one draw, not 400
+
+
+@pytest.mark.parametrize("law", [None, jaxinit.normal(1.0)])
+def test_a_bias_of_one_leaf_is_its_own(law):
+    tree = {f"b{i}": {"w": draw(i, 300, 300)} for i in range(6)}
+    tree["b4"]["w"] = tree["b4"]["w"] + 0.05
+    (finding,) = entries(tree, law)
+    assert found([finding]) == [("biased", "warning", ("b4/w",))]
+    assert "the mean of 90,000 entries is 0.05" in finding.text
+
+
+def test_draws_of_jax_that_were_widened_are_known():
+    x = of_jax("normal", *MILLION, dtype="bfloat16").astype(np.float32)
+    biased, few = entries({"w": x})
+    assert "are all numbers of bfloat16: jax.random draws so" in biased.text
+    assert "drawn in bfloat16 and widened, or quantised" in few.text
 
 
 @pytest.mark.parametrize("dtype", NARROW)
