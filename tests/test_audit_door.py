@@ -7,6 +7,7 @@ import typing
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxinit import testing
 from jaxinit._audit.allowing import meant
@@ -220,6 +221,13 @@ class Variable:
     __array__ = None
 
 
+class Unreadable:
+    dtype = "float32"
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("on a GPU")
+
+
 LEAVES = {
     "deleted": (deleted, ValueError, "a/w was deleted, as by donating it"),
     "text": (lambda: "abc", TypeError, "a/w is 'abc', of type str, and no array"),
@@ -231,6 +239,8 @@ LEAVES = {
     "masked": (lambda: np.ma.zeros(3), TypeError, "as x.filled(0)"),
     "keras": (Variable, TypeError, "give {w.path: w.value for w in model.weights}"),
     "model": (type("Net", (Variable,), {"dtype": 1}), TypeError, "in model.weights"),
+    "module": (lambda: np, TypeError, "a/w is of type module, and no array"),
+    "unreadable": (Unreadable, TypeError, "a/w cannot be read as an array: on a GPU"),
     "huge": (lambda: 10**30, TypeError, "a/w has the dtype object"),
 }
 
@@ -250,6 +260,19 @@ def test_numbers_of_any_kind_are_rows():
     kinds = ["float32", "complex64", "complex64", "int32", "float32"]
     assert [leaf.dtype for leaf in leaves] == kinds
     assert leaves[0].array.dtype.isnative
+
+
+def test_what_spans_processes_is_read_if_each_has_all_of_it(monkeypatch):
+    monkeypatch.setattr("jaxinit._audit.leaves.spans", lambda x: True)
+    mesh, x = jax.make_mesh((8,), "x"), np.ones((8, 2), np.float32)
+    whole, shards = (
+        jax.device_put(x, NamedSharding(mesh, PartitionSpec(axis)))
+        for axis in (None, "x")
+    )
+    (leaf,) = leaves_of({"w": whole}, None)
+    assert len(leaf.array.devices()) == 1
+    with pytest.raises(ValueError, match="w spans processes"):
+        leaves_of({"w": shards}, None)
 
 
 def test_settings_that_watch_programs_do_not_matter():

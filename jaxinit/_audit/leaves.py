@@ -136,7 +136,10 @@ def _host(where: str, leaf: Any) -> np.ndarray:
         raise TypeError(f"{where} is {_shown(leaf)}, and no array: {_instead(leaf)}.")
     if _is_of_keras(leaf):
         raise TypeError(f"{where} is a variable of Keras: {_instead(leaf)}.")
-    array = np.asarray(leaf)
+    try:
+        array = np.asarray(leaf)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{where} cannot be read as an array: {error}") from error
     if not _is_of_numbers(array.dtype):
         raise TypeError(
             f"{where} has the dtype {array.dtype}, which jax has not: convert it, as "
@@ -169,7 +172,7 @@ def _instead(leaf: Any) -> str:
 def _shown(leaf: Any) -> str:
     """The value, if it is short, and its type."""
     text, kind = reprlib.repr(leaf), f"of type {type(leaf).__name__}"
-    is_short = len(text) <= 40 and text.isprintable()
+    is_short = text.isprintable() and "..." not in text
     return f"{text}, {kind}" if is_short else kind
 
 
