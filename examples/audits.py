@@ -23,12 +23,12 @@ from flax import nnx
 import jaxinit
 import jaxinit.linen
 import jaxinit.nnx
-from jaxinit.audit import Audit, AuditRow, audit
+from jaxinit.audit import Audit, AuditRow, Finding, audit
 
 PAGE = Path(__file__).parent / "AUDITS.md"
 KEY = jax.random.key(0)
 WIDTH, LENGTH, SIDE, CLASSES, VOCABULARY = 256, 16, 96, 10, 1000
-_MOST = 3  # leaves that are named for a law, paths for a finding
+_MOST = 2  # leaves that are named for a law, paths for a finding
 _SEVERITIES = ("error", "warning", "note")
 _HEAD = """\
 # Audits
@@ -167,7 +167,8 @@ def haiku_images(name: str, **options: Any) -> Callable[[], Any]:
     """A net for images."""
 
     def call(x):
-        return getattr(hk.nets, name)(CLASSES, **options)(x, is_training=True)
+        net = getattr(hk.nets, name)(num_classes=CLASSES, **options)
+        return net(x, is_training=True)
 
     return lambda: haiku_net(call, PICTURES)
 
@@ -320,12 +321,20 @@ def section(name: str, found: Audit) -> str:
         (law, str(sum(row.leaves for row in some)), _listed([x.path for x in some]))
         for law, some in laws.items()
     ]
-    findings = [
-        f"- **{x.severity}, {x.kind}:** {_listed(x.paths)}: {x.text}"
-        for x in found.findings
-    ]
+    findings = list(_findings(found))
     lines = [f"## {name}", "", *_table(("law", "leaves", "of"), rows), ""]
     return "\n".join([*lines, *findings, *([""] if findings else [])])
+
+
+def _findings(found: Audit) -> Iterator[str]:
+    """The findings; of one kind and severity, the first with its text."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for x in found.findings:
+        alike.setdefault((x.severity, x.kind), []).append(x)
+    for (severity, kind), (first, *others) in alike.items():
+        text = f"- **{severity}, {kind}:** {_listed(first.paths)}: {first.text}"
+        paths = [path for x in others for path in x.paths]
+        yield f"{text} Others of this kind: {_listed(paths)}." if paths else text
 
 
 def _law(row: AuditRow) -> str:

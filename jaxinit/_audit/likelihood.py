@@ -143,7 +143,8 @@ class Field:
         if self.is_few:
             return
         known, factors = _known_layout(group), (*around.factors, *_by_layer(group))
-        near = around.beside.get(_parent(group), ()) if len(group.shape) == 1 else ()
+        is_bias = math.prod(group.shape) == max(group.shape, default=0)
+        near = around.beside.get(_parent(group), ()) if is_bias else ()
         plain = [
             *of_fans(group.shape, group.dtype, known),
             *of_numbers(str(group.dtype), around.sizes, near),
