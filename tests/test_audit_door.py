@@ -239,7 +239,7 @@ LEAVES = {
     "masked": (lambda: np.ma.zeros(3), TypeError, "as x.filled(0)"),
     "keras": (Variable, TypeError, "give {w.path: w.value for w in model.weights}"),
     "model": (type("Net", (Variable,), {"dtype": 1}), TypeError, "in model.weights"),
-    "module": (lambda: np, TypeError, "a/w is of type module, and no array"),
+    "module": (lambda: np, TypeError, "of type module, and no array"),
     "unreadable": (Unreadable, TypeError, "a/w cannot be read as an array: on a GPU"),
     "huge": (lambda: 10**30, TypeError, "a/w has the dtype object"),
 }

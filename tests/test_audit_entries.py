@@ -504,8 +504,9 @@ def test_right_draws_are_silent(dtype):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float8_e4m3fn"])
 def test_right_draws_of_all_initializers_are_silent(dtype):
+    names = TABLE.keys() - {"constant, 2 axes"}  # as a kernel it would be symmetric
     for seed in range(4):
-        silent_on(TABLE, dtype, seed)
+        silent_on(names, dtype, seed)
 
 
 @pytest.mark.exhaustive

@@ -170,9 +170,13 @@ def _instead(leaf: Any) -> str:
     )
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxother = 60  # characters
+
+
 def _shown(leaf: Any) -> str:
     """The value, if it is short, and its type."""
-    text, kind = reprlib.repr(leaf), f"of type {type(leaf).__name__}"
+    text, kind = _SHORT.repr(leaf), f"of type {type(leaf).__name__}"
     is_short = text.isprintable() and "..." not in text
     return f"{text}, {kind}" if is_short else kind
 
