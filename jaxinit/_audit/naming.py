@@ -81,6 +81,7 @@ class Named(Group):
 def written(init: Initializer) -> str:
     """The expression of an initializer, its deviation or scale told if it is a default.
 
+    >>> from jaxinit import normal, orthogonal
     >>> written(normal()), written(orthogonal(2.0))
     ('normal(stddev=0.01)', 'orthogonal(scale=2.0)')
     """
