@@ -1,6 +1,7 @@
 """Reading parameters from files, mapped into memory where the format allows it."""
 
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._basics.table import printable
-from jaxinit._cli.checkpoint import is_not_of_orbax
+from jaxinit._cli.checkpoint import ignoring_closed_loops, is_not_of_orbax
 from jaxinit._cli.errors import CommandError, failing, installed
 from jaxinit._tree.paths import joined, leaf_paths
 
@@ -234,7 +235,7 @@ def _orbax(path: Path) -> Any:
         print(f"jaxinit: reading {printable(str(folder))}", file=sys.stderr)
     folder = folder.absolute()
     ocp = installed(lambda: importlib.import_module("orbax.checkpoint"))
-    with _without_logs(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _quietly(), ocp.PyTreeCheckpointer() as checkpointer:
         tree = checkpointer.metadata(folder).item_metadata.tree
         wrong = [
             f"{joined(names)} ({type(leaf).__name__.removesuffix('Metadata')})"
@@ -248,13 +249,19 @@ def _orbax(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _without_logs() -> Iterator[None]:
-    """Without the warnings of Orbax, such as that an item is no whole checkpoint."""
-    logger = logging.getLogger("absl")
+def _quietly() -> Iterator[None]:
+    """Without the warnings of Orbax, such as that an item is no whole checkpoint.
+
+    And without what Python prints when it collects reads that were under way.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
     logger.addFilter(is_not_of_orbax)
+    sys.unraisablehook = ignoring_closed_loops(hook)
     try:
         yield
     finally:
+        gc.collect()
+        sys.unraisablehook = hook
         logger.removeFilter(is_not_of_orbax)
 
 
