@@ -1,6 +1,7 @@
 """How a function that yields what is wrong becomes an assertion of chex."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -60,6 +61,9 @@ def chex_assertion(check: Callable[..., Problems]) -> Callable[..., None]:
             exception_type=error,  # pyright: ignore[reportArgumentType]
         )
 
+    assertion.__annotations__ = {**check.__annotations__, "return": None}
+    signature = inspect.signature(check).replace(return_annotation=None)
+    assertion.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
     return assertion
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxinit._audit.entries import findings_of_entries
 from jaxinit._audit.equalities import findings_of_equalities
-from jaxinit._audit.leaves import groups_of, leaves_of
+from jaxinit._audit.leaves import groups_of, leaves_of, looking
 from jaxinit._audit.meanings import findings_of_meanings
 from jaxinit._audit.naming import named
 from jaxinit._audit.result import KINDS as KINDS
@@ -32,21 +32,23 @@ def audit(params: Any, roles: Roles | None = None) -> Audit:
         The audit. It prints.
 
     Raises:
-        TypeError: if a leaf is no array, or has no values yet.
-        ValueError: if the tree has no leaves, or an array spans processes.
+        TypeError: if a leaf is no array of numbers, or has no values yet.
+        ValueError: if the tree has no leaves, or an array was deleted or donated, or
+            is sharded over processes.
     """
     if roles is not None and not isinstance(roles, Roles):
         raise TypeError(
             f"roles must be what jaxinit.roles gives, or None, got {roles!r}."
         )
-    leaves = leaves_of(params, roles)
-    if not leaves:
-        raise ValueError("the tree has no leaves: there is nothing to audit.")
-    groups = named(groups_of(leaves))
-    findings = [
-        *findings_of_equalities(leaves),
-        *findings_of_entries(groups),
-        *findings_of_meanings(groups),
-    ]
+    with looking():
+        leaves = leaves_of(params, roles)
+        if not leaves:
+            raise ValueError("the tree has no leaves: there is nothing to audit.")
+        groups = named(groups_of(leaves))
+        findings = [
+            *findings_of_equalities(leaves),
+            *findings_of_entries(groups),
+            *findings_of_meanings(groups),
+        ]
     worst_first = sorted(findings, key=lambda x: -SEVERITIES.index(x.severity))
     return Audit(tuple(group.row for group in groups), tuple(worst_first))

@@ -25,7 +25,7 @@ from jaxinit._arrays.measured import (
     refuse_unmeasurable,
 )
 from jaxinit._assertion import Problems, chex_assertion
-from jaxinit._audit.allowing import meant
+from jaxinit._audit.allowing import meant, refuse_unmatched
 from jaxinit._audit.printing import line
 from jaxinit._roles.role import Roles
 from jaxinit._tree.leaf import PlannedLeaf
@@ -239,8 +239,8 @@ def assert_sound(params: Any, allow: Any = (), roles: Roles | None = None) -> Pr
     Raises:
         AssertionError: with all other findings.
         TypeError: if a leaf is no array or traced, or `allow` of a wrong type.
-        ValueError: if a kind is not known or a glob malformed, the tree has no leaves,
-            or an array spans processes.
+        ValueError: if a kind is not known, a glob malformed or a pattern matches no
+            leaf, the tree has no leaves, or an array was deleted or spans processes.
 
     >>> import jaxinit
     >>> x = jaxinit.he_normal()(jax.random.key(0), (64, 32))
@@ -248,8 +248,11 @@ def assert_sound(params: Any, allow: Any = (), roles: Roles | None = None) -> Pr
     >>> assert_sound({"a": x, "b": x}, allow={"equal": ["a", "b"]})
     """
     is_meant = meant(allow)
-    found = audit(params, roles).at_least("warning")
-    yield from (line(finding) for finding in found if not is_meant(finding))
+    found = audit(params, roles)
+    refuse_unmatched(allow, [row.path for row in found.rows])
+    for finding in found.at_least("warning"):
+        if not is_meant(finding):
+            yield line(finding)
 
 
 def _refuse_unknown(plan: Plan) -> None:

@@ -261,10 +261,11 @@ def test_orbax(tmp_path, capsys):
     with ocp.CheckpointManager(steps) as manager:
         manager.save(7, args=ocp.args.StandardSave(tree))
         manager.wait_until_finished()
-    assert_same(read(steps), expected)
-    assert_same(read(steps / "7"), expected)
     assert_same(read(steps / "7" / "default"), expected)
     assert capsys.readouterr().err == ""
+    assert_same(read(steps / "7"), expected)
+    assert_same(read(steps), expected)
+    assert capsys.readouterr().err == f"jaxinit: reading {steps}/7/default\n" * 2
     shutil.copytree(steps / "7", steps / "8")
     text = failure(steps, capsys)
     assert text.startswith(f"{steps} holds several checkpoints, 7, 8: name one of them")
@@ -287,6 +288,11 @@ def test_orbax_with_text(tmp_path, capsys):
         checkpointer.save(path, {"w": np.ones(3), "inner": {"name": "hello"}})
     text = failure(path, capsys)
     assert "no array of numbers: inner/name (String); leave it out" in text
+
+
+def test_an_empty_target(capsys):
+    assert cli.main(["audit", ""]) == 2
+    assert "the target is empty: name a model, a file" in capsys.readouterr().err
 
 
 def failure(command, capsys, status=1):
@@ -340,7 +346,7 @@ FILES = {
     "header without entries": (
         "a.safetensors",
         header(w={"dtype": "F32"}),
-        "reading a.safetensors failed: KeyError",
+        "its header says of w no dtype, shape and data_offsets",
     ),
     "cut off": (
         "a.safetensors",
@@ -356,6 +362,11 @@ FILES = {
         "a.safetensors",
         header(w=entry("F4", [2], [0, 1])) + bytes(1),
         "w is of the dtype F4; read are BOOL, I8",
+    ),
+    "entry of a number": (
+        "a.safetensors",
+        header(a=3),
+        "a.safetensors is no safetensors file: its header says of a no dtype",
     ),
     "no arrays": ("a.safetensors", header(), "a.safetensors holds no arrays"),
     "no arrays in npz": ("a.npz", npz(), "a.npz holds no arrays"),

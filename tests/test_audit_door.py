@@ -1,14 +1,18 @@
 """`testing.assert_sound`, and how an audit is printed."""
 
+import inspect
 import re
+import typing
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxinit import testing
 from jaxinit._audit.allowing import meant
-from jaxinit.audit import Audit, AuditRow, Finding
+from jaxinit._audit.leaves import leaves_of
+from jaxinit.audit import Audit, AuditRow, Finding, audit
 
 KERNELS = tuple(f"blocks_{{0..2}}/{name}/kernel" for name in "abcdef")
 LONG = "normal(stddev=0.02)"
@@ -95,7 +99,25 @@ def test_the_assertion_allows_what_is_said(found):
         testing.assert_sound({}, allow="not-finite")
 
 
+def test_a_pattern_without_a_leaf_is_refused(found):
+    allow = {"biased": ["blocks_0/kernel", "["], "equal": "kernel"}
+    with pytest.raises(ValueError, match="no leaf is matched by") as error:
+        testing.assert_sound({}, allow)
+    text = str(error.value)
+    assert "no leaf is matched by '[' for 'biased'" in text
+    assert "matched by 'kernel' for 'equal'; '**/kernel' matches 3" in text
+    assert "blocks_0/kernel' for" not in text
+
+
+def test_assertions_return_nothing():
+    for assertion in (testing.assert_sound, testing.assert_finite):
+        assert inspect.signature(assertion).return_annotation is None
+        assert typing.get_type_hints(assertion)["return"] is type(None)
+
+
 REFUSED = {
+    "bytes": (b"equal", TypeError, "such as '**/bias', got b'equal'"),
+    "bytes in a mapping": ({"equal": re.compile(b"a")}, TypeError, "got re.compile"),
     "unknown": ("bias", ValueError, "unknown kind of finding 'bias'; the nearest are"),
     "unknown in a mapping": ({"equals": "**"}, ValueError, "nearest are 'equal'"),
     "no collection": (3, TypeError, "allow must be a kind of finding, several of them"),
@@ -139,6 +161,11 @@ def test_text():
     )
 
 
+def test_no_width_is_refused():
+    with pytest.raises(ValueError, match=r"width must be a positive number .*, got 0"):
+        FOUND.text(0)
+
+
 @pytest.mark.parametrize("width", [85, 60, 45, 28])
 def test_no_line_is_longer_than_the_width(width):
     text = FOUND.text(width)
@@ -175,3 +202,81 @@ def test_control_characters_are_escaped():
     for text in (str(found), found.text(20), found._repr_html_()):
         assert "\x1b" not in text
         assert "\\x1b[31m" in text
+
+
+# ---- leaves of all kinds
+
+
+def deleted():
+    x = jax.numpy.ones((4, 3))
+    x.delete()
+    return x
+
+
+class Variable:
+    """As of Keras."""
+
+    __module__ = "keras.src.backend"
+    dtype = "float32"
+    __array__ = None
+
+
+class Unreadable:
+    dtype = "float32"
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("on a GPU")
+
+
+LEAVES = {
+    "deleted": (deleted, ValueError, "a/w was deleted, as by donating it"),
+    "text": (lambda: "abc", TypeError, "a/w is 'abc', of type str, and no array"),
+    "function": (lambda: jax.nn.relu, TypeError, "and no array: give the parameters"),
+    "objects": (lambda: np.array([{}, {}]), TypeError, "a/w has the dtype object"),
+    "times": (lambda: np.zeros(3, "m8[s]"), TypeError, "has the dtype timedelta64"),
+    "records": (lambda: np.zeros(3, "f4,f4"), TypeError, "which jax has not: convert"),
+    "long": (lambda: np.zeros(3, np.longdouble), TypeError, "a/w has the dtype"),
+    "masked": (lambda: np.ma.zeros(3), TypeError, "as x.filled(0)"),
+    "keras": (Variable, TypeError, "give {w.path: w.value for w in model.weights}"),
+    "model": (type("Net", (Variable,), {"dtype": 1}), TypeError, "in model.weights"),
+    "module": (lambda: np, TypeError, "of type module, and no array"),
+    "unreadable": (Unreadable, TypeError, "a/w cannot be read as an array: on a GPU"),
+    "huge": (lambda: 10**30, TypeError, "a/w has the dtype object"),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_leaves_that_are_no_arrays_are_named(name):
+    make, error, text = LEAVES[name]
+    with pytest.raises(error, match=re.escape(text)) as raised:
+        audit({"a": {"w": make()}, "b": np.ones(3)})
+    assert len(str(raised.value)) < 250
+
+
+def test_numbers_of_any_kind_are_rows():
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    tree = {"big": x.astype(">f4"), "c": 1 + 2j, "i": np.complex64(1j), "n": 2, "x": x}
+    leaves = leaves_of(tree, None)
+    kinds = ["float32", "complex64", "complex64", "int32", "float32"]
+    assert [leaf.dtype for leaf in leaves] == kinds
+    assert leaves[0].array.dtype.isnative
+
+
+def test_what_spans_processes_is_read_if_each_has_all_of_it(monkeypatch):
+    monkeypatch.setattr("jaxinit._audit.leaves.spans", lambda x: True)
+    mesh, x = jax.make_mesh((8,), "x"), np.ones((8, 2), np.float32)
+    whole, shards = (
+        jax.device_put(x, NamedSharding(mesh, PartitionSpec(axis)))
+        for axis in (None, "x")
+    )
+    (leaf,) = leaves_of({"w": whole}, None)
+    assert len(leaf.array.devices()) == 1
+    with pytest.raises(ValueError, match="w spans processes"):
+        leaves_of({"w": shards}, None)
+
+
+def test_settings_that_watch_programs_do_not_matter():
+    tree = {"w": np.full((3, 4), np.nan, np.float32), "n": 1.5}
+    with jax.debug_nans(True), jax.transfer_guard("disallow"):
+        (finding,) = audit(tree).findings
+    assert finding.kind == "not-finite"

@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxinit._audit.result import KINDS, Finding
 from jaxinit._basics.names import unknown
-from jaxinit._tree.paths import matcher
+from jaxinit._tree.paths import matcher, near_miss
+from jaxinit._tree.problems import problems_message
 
 _RANGE = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")  # as of `fold`
 _WHAT = "allow must be a kind of finding, several of them, or a mapping from kinds to"
@@ -32,13 +33,37 @@ def meant(allow: Any) -> Callable[[Finding], bool]:
     return lambda finding: _is_allowed(finding, allowed.get(finding.kind, ()))
 
 
+def refuse_unmatched(allow: Any, paths: Sequence[str]) -> None:
+    """Raises for patterns that match no leaf, so that none is left of older models.
+
+    Args:
+        allow: what `meant` takes.
+        paths: the leaves, repeated blocks folded.
+
+    Raises:
+        ValueError: naming the patterns.
+    """
+    if not isinstance(allow, Mapping):
+        return
+    each = [path for folded in paths for path in _each(folded)]
+    leaves = [SimpleNamespace(path=path) for path in each]
+    wrong = [
+        f"no leaf is matched by {pattern!r} for {kind!r}{near_miss(pattern, each)}"
+        for kind, patterns in allow.items()
+        for pattern in _patterns(patterns)
+        if not any(map(matcher(pattern), leaves))
+    ]
+    if wrong:
+        raise ValueError(problems_message("allow", wrong))
+
+
 def _any_path(leaf: Any) -> bool:
     return True
 
 
 def _matchers(kind: Any, patterns: Any) -> list[Callable[[Any], bool]]:
-    several = [patterns] if isinstance(patterns, re.Pattern) else _several(patterns)
-    wrong = [x for x in several if not isinstance(x, str | re.Pattern)]
+    several = _patterns(patterns)
+    wrong = [x for x in several if not isinstance(x, str) and not _is_of_text(x)]
     if wrong:
         raise TypeError(
             f"{_WHAT} globs such as '**/bias' or compiled regular expressions, got "
@@ -47,10 +72,18 @@ def _matchers(kind: Any, patterns: Any) -> list[Callable[[Any], bool]]:
     return [matcher(x) for x in several]
 
 
+def _patterns(patterns: Any) -> Collection[Any]:
+    return [patterns] if isinstance(patterns, re.Pattern) else _several(patterns)
+
+
+def _is_of_text(pattern: Any) -> bool:
+    return isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str)
+
+
 def _several(values: Any) -> Collection[Any]:
     if isinstance(values, str):
         return [values]
-    if isinstance(values, Collection):
+    if isinstance(values, Collection) and not isinstance(values, bytes | bytearray):
         return values
     raise TypeError(f"{_WHAT} globs such as '**/bias', got {values!r}.")
 

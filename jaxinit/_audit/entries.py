@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ from jaxinit._audit.distinct import (
     levels,
     random_bits,
 )
-from jaxinit._audit.drawn import is_drawn, on_host
+from jaxinit._audit.drawn import is_drawn, on_host, some_nonzero
 from jaxinit._audit.leaves import Leaf
 from jaxinit._audit.naming import Named
 from jaxinit._audit.result import Finding
@@ -53,7 +54,9 @@ def findings_of_entries(groups: Sequence[Named]) -> Iterator[Finding]:
 
 def _is_varied(group: Named) -> bool:
     measured = group.leaves[0].measured
-    return measured is not None and not (measured.nonfinite or measured.is_constant)
+    if measured is None or measured.nonfinite or measured.is_constant:
+        return False
+    return 0 < measured.std < math.inf
 
 
 def _pooled(leaves: Sequence[Leaf]) -> Measured:
@@ -72,34 +75,56 @@ def _not_finite(leaves: Sequence[Leaf]) -> Finding:
         "not-finite",
         _folded(leaves),
         "error",
-        f"{measured.nonfinite:,} of {measured.size:,} entries are NaN or infinite: "
-        "so is what is computed of them. Look for a division by zero, a logarithm of "
-        "zero or an overflow where they are made.",
+        f"{measured.nonfinite:,} of {measured.size:,} entries "
+        f"{'is' if measured.nonfinite == 1 else 'are'} NaN or infinite: so is what is "
+        "computed of them. Look for a division by zero, a logarithm of zero or an "
+        "overflow where they are made.",
     )
 
 
 # ---- the mean
 
 
+class _Offset(NamedTuple):
+    """How far a mean is from that of a law, or from zero."""
+
+    measured: Measured
+    expected: Any
+    errors: float  # standard errors
+    p: float
+
+
 def _bias(group: Named, rate: float) -> Iterator[Finding]:
-    measured, law = _pooled_once(group.leaves), _independent(group)
+    leaves = group.leaves
+    found = _offset(group, leaves)
+    if not found.p < rate or not (_independent(group) or _seems_centred(group, found)):
+        return
+    # A few leaves may be all there is to it.
+    each = {leaf.path: _offset(group, [leaf]).p < rate / len(leaves) for leaf in leaves}
+    rest = [leaf for leaf in leaves if not each[leaf.path]]
+    if 0 < len(rest) < len(leaves) and _offset(group, rest).p >= rate:
+        leaves = [leaf for leaf in leaves if each[leaf.path]]
+        found = _offset(group, leaves)
+    measured = found.measured
+    offset = abs(measured.mean - found.expected) / measured.std
+    yield Finding(
+        "biased",
+        _folded(leaves),
+        "warning",
+        f"the mean of {measured.size:,} entries is {offset:.2g} standard deviations"
+        f" from {found.expected:.3g}, {abs(found.errors):.3g} standard errors. "
+        f"{_cause(leaves[0])}",
+    )
+
+
+def _offset(group: Named, leaves: Sequence[Leaf]) -> _Offset:
+    measured, law = _pooled_once(leaves), _independent(group)
     if law is not None:
         expected = expected_moments(law, group.shape, group.dtype)
         score = score_measured(measured, expected, group.dtype)
-        mean, errors, p = expected.mean, score.mean or 0.0, score.mean_p
-    else:
-        mean, errors = 0.0, _errors(measured)
-        p = math.erfc(abs(errors) / math.sqrt(2))
-    if p < rate and (law is not None or _seems_centred(group, measured)):
-        offset = abs(measured.mean - mean) / measured.std
-        yield Finding(
-            "biased",
-            _folded(group.leaves),
-            "warning",
-            f"the mean of {measured.size:,} entries is {offset:.2g} standard deviations"
-            f" from {mean:.3g}, {abs(errors):.3g} standard errors. "
-            f"{_cause(group.dtype)}",
-        )
+        return _Offset(measured, expected.mean, score.mean or 0.0, score.mean_p)
+    errors = abs(measured.mean) * math.sqrt(measured.size) / measured.std
+    return _Offset(measured, 0.0, errors, math.erfc(errors / math.sqrt(2)))
 
 
 def _independent(group: Named) -> Initializer | None:
@@ -108,26 +133,37 @@ def _independent(group: Named) -> Initializer | None:
     return law if law and law.draws and law.is_independent(group.shape) else None
 
 
-def _errors(measured: Measured) -> float:
-    return abs(measured.mean) * math.sqrt(measured.size) / measured.std
-
-
-def _seems_centred(group: Named, measured: Measured) -> bool:
+def _seems_centred(group: Named, found: _Offset) -> bool:
     """Whether the entries look like draws about zero of a law that is not known."""
+    measured = found.measured
     if group.law is not None or measured.size < _MANY:
         return False
     is_near = abs(measured.mean) < _CENTRED * measured.std
     return is_near and is_drawn(on_host(group.leaves[0].array), _DRAWN)
 
 
-def _cause(dtype: np.dtype) -> str:
-    if dtype.itemsize < 4:
-        return (
-            f"jax.random draws so in {dtype}, from {random_bits(dtype)} random bits "
-            "that miss the upper end: draw in float32 and round once, as the "
-            "initializers of jaxinit do."
-        )
-    return "Layers add this up over their inputs: look where a number is added."
+def _cause(leaf: Leaf) -> str:
+    narrow = leaf.dtype if leaf.dtype.itemsize < 4 else _narrower(leaf)
+    if narrow is None:
+        return "Layers add this up over their inputs: look where a number is added."
+    drawn = "" if narrow == leaf.dtype else f"the entries are all numbers of {narrow}: "
+    return (
+        f"{drawn}jax.random draws so in {narrow}, from {random_bits(narrow)} random "
+        "bits that miss the upper end: draw in float32 and round once, as the "
+        "initializers of jaxinit do."
+    )
+
+
+def _narrower(leaf: Leaf) -> np.dtype | None:
+    """The dtype of 16 bits that has the first entries of a wider leaf, if one has."""
+    seen = some_nonzero(on_host(leaf.array), _MANY)
+    for narrow in (jnp.bfloat16, np.float16):
+        with np.errstate(over="ignore"):
+            if seen.size and np.array_equal(
+                seen, seen.astype(narrow).astype(seen.dtype)
+            ):
+                return np.dtype(narrow)
+    return None
 
 
 # ---- different values
@@ -155,7 +191,7 @@ def _few_values(group: Named, rate: float) -> Iterator[Finding]:
             "warning",
             f"{size:,} entries have {distinct:,} different values, where draws rounded "
             f"to {group.dtype} have {bound} {expected:,.0f}. "
-            f"{_cause(group.dtype)}",
+            f"{_cause(short[0][0])}",
         )
 
 
@@ -184,12 +220,14 @@ def _quantised(group: Named) -> Iterator[Finding]:
         and is_drawn(on_host(leaf.array))
     ]
     if few:
+        narrow = _narrower(few[0][0])
+        drawn = f"drawn in {narrow} and widened, or " if narrow else ""
         yield Finding(
             "few-values",
             _folded([leaf for leaf, _ in few]),
             "note",
             f"{math.prod(group.shape):,} entries of {group.dtype} have {few[0][1]:,} "
-            "different values: they seem to be quantised.",
+            f"different values: they seem to be {drawn}quantised.",
         )
 
 

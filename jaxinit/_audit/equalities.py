@@ -8,12 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxinit._audit.copies import copies, finding
 from jaxinit._audit.drawn import is_drawn, on_host
 from jaxinit._audit.leaves import Leaf
 from jaxinit._audit.result import Finding
 from jaxinit._audit.same_key import Relation, SameKey
 from jaxinit._audit.symmetry import findings_of_constants, findings_of_symmetry
 from jaxinit._tree.folding import fold
+
+_ROUNDED = 1 / 64  # a factor so near to 1 is one of rounding
 
 Related = list[tuple[Leaf, Relation]]
 
@@ -33,13 +36,34 @@ def findings_of_equalities(leaves: Sequence[Leaf]) -> Iterator[Finding]:
         if _is_varied(leaf):
             owned[_place(leaf.array)].append(leaf)
     alone = [tied[0] for tied in owned.values()]
-    found = SameKey([leaf.array for leaf in alone]).classes()
-    classes = [[(alone[i], how) for i, how in each] for each in found]
+    classes = _classes(alone)
+    if copied := copies(leaves, [*_pairs(classes)]):
+        within = {leaf.path for copy in copied for leaf in copy.leaves}
+        alone = [leaf for leaf in alone if leaf.path not in within]
+        classes = _classes(alone)
+    yield from map(finding, copied)
     yield from _of_equal(classes)
     yield from _of_multiples([x for x in classes if len(_alike(x)) > 1])
     yield from _of_tied([x for x in owned.values() if len(x) > 1])
     yield from findings_of_symmetry(alone)
     yield from findings_of_constants(leaves)
+
+
+def _classes(leaves: Sequence[Leaf]) -> list[Related]:
+    found = SameKey([leaf.array for leaf in leaves]).classes()
+    return [[(leaves[i], how) for i, how in each] for each in found]
+
+
+def _pairs(classes: Sequence[Related]) -> Iterator[tuple[Leaf, Leaf]]:
+    """The longest leaf of each class, with those that are equal to it or rounded."""
+    for (longest, first), *others in classes:
+        for leaf, how in others:
+            if how.size == first.size and how.kind != "order" and _is_one(how):
+                yield longest, leaf
+
+
+def _is_one(how: Relation) -> bool:
+    return bool(abs(how.factor - 1) < _ROUNDED)
 
 
 def _is_varied(leaf: Leaf) -> bool:
@@ -83,7 +107,9 @@ def _of_equal(classes: Sequence[Related]) -> Iterator[Finding]:
 def _of_multiples(classes: Sequence[Related]) -> Iterator[Finding]:
     related = {id(each[0][0]): each for each in classes}
     for merged in _merged([[leaf for leaf, _ in each] for each in classes]):
-        seen = _in_sets(merged, _description(related[id(merged[0][0])]))
+        seen = _description(related[id(merged[0][0])])
+        if len(merged) > 1:
+            seen += f", and so in {len(merged) - 1} more sets"
         yield Finding(
             "multiple",
             _folded([leaf for each in merged for leaf in each]),
@@ -96,18 +122,23 @@ def _of_multiples(classes: Sequence[Related]) -> Iterator[Finding]:
 def _description(related: Related) -> str:
     """How the others follow from the longest of a class, which is the first."""
     (longest, first), *others = related
-    kinds = Counter(_in_words(how, first) for _, how in others)
+    kinds = Counter(_in_words(leaf, how, longest, first) for leaf, how in others)
+    if len(kinds) == 1 and len(others) == 1:
+        return f"{others[0][0].path} is {next(iter(kinds))}"
     words = [f"{n} {'is' if n == 1 else 'are'} {x}" for x, n in kinds.items()]
     shown = [*words[:3], *(["..."] if len(words) > 3 else [])]
-    return f"beside {longest.path}, {', '.join(shown)}"
+    return f"{len(related)} arrays belong together: {', '.join(shown)}"
 
 
-def _in_words(how: Relation, longest: Relation) -> str:
-    whole = "it" if how.size == longest.size else "its beginning"
+def _in_words(leaf: Leaf, how: Relation, longest: Leaf, first: Relation) -> str:
+    part = "" if how.size == first.size else "the beginning of "
+    whole = f"{part}{longest.path}"
     if how.kind == "equal":
         return f"equal to {whole}"
     if how.kind == "order":
         return f"in the order of {whole}, by another law"
+    if _is_one(how) and leaf.dtype != longest.dtype:
+        return f"{whole} in {leaf.dtype}"
     return f"{1 / how.factor:.3g} times {whole}"
 
 

@@ -64,8 +64,8 @@ def fixed_law(leaf: Leaf) -> Initializer | None:
         found = _with_zeros(x)
         if found is not None:
             return found
-    if x.ndim == 1:
-        return _gates(x)
+    if x.ndim < 2:
+        return _gates(x) if x.ndim else None
     return _mirrored(x) or _signs(x) or _orthogonal(x) or _table(x)
 
 
@@ -149,7 +149,7 @@ def _sparse(x: np.ndarray, nonzero: int) -> Initializer | None:
         counts = np.count_nonzero(x == 0, axis=axis)
         zeros_each, size = int(counts.flat[0]), x.shape[axis]
         if zeros_each and counts.size > 3 and (counts == zeros_each).all():
-            if nonzero < 8 or _is_one_number(x):
+            if nonzero < 8 or _is_one_number(x) or not _is_scattered(x, axis):
                 return None
             std = math.sqrt(float(np.sum(np.abs(x.astype(np.float64)) ** 2)) / nonzero)
             return sparse(_sparsity(zeros_each, size), neat(std, 3), axis=axis)
@@ -169,6 +169,13 @@ def _sparsity(zeros: int, size: int) -> float:
     return zeros / size
 
 
+def _is_scattered(x: np.ndarray, axis: int) -> bool:
+    """Whether zeros that are counted along an axis make no whole lines across it."""
+    lines = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) == 0
+    share = float(lines.mean())
+    return lines.shape[1] * math.log(share) > -27.6 or not lines.all(axis=1).any()
+
+
 def _is_one_number(x: np.ndarray) -> bool:
     """Whether the entries that are not zero are equal, which draws are not."""
     nonzero = x[x != 0]
@@ -177,7 +184,7 @@ def _is_one_number(x: np.ndarray) -> bool:
 
 def _gates(x: np.ndarray) -> Initializer | None:
     """The law of biases that are one in a quarter of their places, else zero."""
-    if x.size % 4 or x.dtype.kind == "c":
+    if x.size % 4 or x.size < 8 or x.dtype.kind == "c":
         return None
     quarters = x.reshape(4, -1)
     if not (quarters == quarters[:, :1]).all():
@@ -326,6 +333,8 @@ def _few_rows(init: FromShape, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _equal(table: np.ndarray, x: np.ndarray) -> bool:
+    if x.dtype.itemsize == 1:  # of so few bits, all must be right
+        return bool((table.astype(x.dtype) == x).all()) and np.unique(x).size > 4
     allowed = 4 * float(jnp.finfo(x.dtype).eps) * max(float(np.abs(table).max()), 1e-30)
     wide = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
     return bool(np.abs(wide - table).max() <= allowed)

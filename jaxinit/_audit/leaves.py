@@ -1,5 +1,7 @@
 """The leaves that are looked at, and classes of them that are named together."""
 
+import contextlib
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
-from jaxinit._arrays.measured import Measured, measure_all, refuse_traced
+from jaxinit._arrays.measured import Measured, refuse_traced
 from jaxinit._arrays.spread import local_shards, spans
+from jaxinit._audit.measuring import measured_all
 from jaxinit._roles.role import Role, Roles
 from jaxinit._tree.folding import fold
 from jaxinit._tree.paths import joined, leaf_paths
@@ -88,7 +91,7 @@ def leaves_of(params: Any, roles: Roles | None) -> list[Leaf]:
             f"no leaf has a role: leaves are {_some(path for path, _ in flat)}, roles "
             f"are of {_some(roles)}. Give the roles of the same tree."
         )
-    measures = measure_all(array for _, array in flat)
+    measures = measured_all(array for _, array in flat)
     return [
         Leaf(path, array, measured, None if roles is None else roles.get(path))
         for (path, array), measured in zip(flat, measures, strict=True)
@@ -102,25 +105,91 @@ def _some(paths: Iterable[str]) -> str:
 
 def _array(path: str, leaf: Any) -> Any:
     refuse_traced(leaf)
-    if not hasattr(leaf, "dtype"):
-        try:
-            leaf = jnp.asarray(leaf)
-        except TypeError:
-            raise TypeError(
-                f"{path or 'the tree'} is {leaf!r}, of type {type(leaf).__name__}, and "
-                "no array: leave out what holds no numbers, as by "
-                "jax.tree.map or equinox.filter."
-            ) from None
+    where = path or "the tree"
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        raise TypeError(
-            f"{path or 'the tree'} is a shape without values: an audit needs arrays."
-        )
-    if spans(leaf):
+        raise TypeError(f"{where} is a shape without values: an audit needs arrays.")
+    return _readable(where, leaf) if isinstance(leaf, jax.Array) else _host(where, leaf)
+
+
+def _readable(where: str, array: jax.Array) -> jax.Array:
+    """An array that this process can read."""
+    if array.is_deleted():
         raise ValueError(
-            f"{path or 'the tree'} spans processes: audit what one process holds, as "
-            "a checkpoint that it reads."
+            f"{where} was deleted, as by donating it to a function of jax.jit: audit "
+            "the tree before that, or what the function returns."
         )
-    return leaf
+    if not spans(array):
+        return array
+    if array.is_fully_replicated:
+        return array.addressable_data(0)
+    raise ValueError(
+        f"{where} spans processes: audit what one process holds, as a checkpoint that "
+        "it reads."
+    )
+
+
+def _host(where: str, leaf: Any) -> np.ndarray:
+    """Numbers of NumPy or Python, as an array that jax can take."""
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(f"{where} is a masked array: give its values, as x.filled(0).")
+    is_number = isinstance(leaf, bool | int | float | complex)
+    if not is_number and not (hasattr(leaf, "dtype") and hasattr(leaf, "__array__")):
+        raise TypeError(f"{where} is {_shown(leaf)}, and no array: {_instead(leaf)}.")
+    if _is_of_keras(leaf):
+        raise TypeError(f"{where} is a variable of Keras: {_instead(leaf)}.")
+    try:
+        array = np.asarray(leaf)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{where} cannot be read as an array: {error}") from error
+    if not _is_of_numbers(array.dtype):
+        raise TypeError(
+            f"{where} has the dtype {array.dtype}, which jax has not: convert it, as "
+            "with .astype('float32'), or leave it out."
+        )
+    if is_number:
+        array = array.astype(canonicalize_dtype(array.dtype), copy=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _is_of_numbers(dtype: np.dtype) -> bool:
+    """Whether jax has the dtype: no text, object, time, record or long double."""
+    is_number = jnp.issubdtype(dtype, np.number) or dtype == np.bool_
+    return bool(is_number and dtype.kind not in "mM" and dtype.char not in "gG")
+
+
+def _is_of_keras(leaf: Any) -> bool:
+    return any(x.__module__.partition(".")[0] == "keras" for x in type(leaf).__mro__)
+
+
+def _instead(leaf: Any) -> str:
+    if _is_of_keras(leaf):
+        return "give {w.path: w.value for w in model.weights}"
+    return (
+        "give the parameters of a model, and leave out what holds no numbers, as by "
+        "jax.tree.map or equinox.filter"
+    )
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxother = 60  # characters
+
+
+def _shown(leaf: Any) -> str:
+    """The value, if it is short, and its type."""
+    text, kind = _SHORT.repr(leaf), f"of type {type(leaf).__name__}"
+    is_short = text.isprintable() and "..." not in text
+    return f"{text}, {kind}" if is_short else kind
+
+
+@contextlib.contextmanager
+def looking() -> Iterator[None]:
+    """Arrays may be looked at, whatever the settings that watch programs of jax."""
+    with (
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.transfer_guard("allow"),
+    ):
+        yield
 
 
 def groups_of(leaves: Sequence[Leaf]) -> list[Group]:

@@ -21,9 +21,8 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._arrays.measured import Measured, pool
@@ -37,6 +36,8 @@ _FEW = 4  # entries of a class below which no law is told
 _FREE = (0.02, 0.01, 0.01)  # weights of normal, truncated and uniform laws of any size
 _RANGE = 20.0  # nats over which the deviation of a free law is spread
 _FAR = 7.0  # deviations from the mean beyond which a bound bounds nothing
+_ROUNDING = 1e-6  # of bounds, by draws in float32
+_CUT = 0.8796257  # deviation of a normal law cut at two sigmas
 _SAME = 1e-5  # relative difference of laws that are one
 
 
@@ -150,8 +151,7 @@ class Field:
         ]
         given = [*plain, *by_depth(plain, factors)]
         rows = np.array([candidate.row for candidate in given])
-        eps = float(jnp.finfo(group.dtype).eps)
-        likelihood = _log_likelihood(self.entries, rows, eps)
+        likelihood = _log_likelihood(self.entries, rows, group.dtype)
         best = likelihood.max()
         free = _free(self.entries, group.dtype)
         best = max([best, *(x for _, x in free)])
@@ -274,20 +274,62 @@ def _plain(axes: tuple[int, ...]) -> int | tuple[int, ...]:
     return axes[0] if len(axes) == 1 else axes
 
 
-def _log_likelihood(entries: Entries, rows: np.ndarray, eps: float) -> np.ndarray:
+def _log_likelihood(entries: Entries, rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Of all entries under each law; minus infinity beyond its bounds."""
     n, (mean, std, low, high, log_mass) = entries.size, rows.T
     is_flat = np.isinf(std)
     about = entries.square - 2 * mean * entries.mean + mean**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bell = -n * (np.log(std * math.sqrt(2 * math.pi)) + log_mass)
-        bell = bell - n * about / (2 * std**2)
-    result = np.where(is_flat, -n * log_mass, bell)
-    with np.errstate(invalid="ignore"):
-        slack = eps * np.maximum(np.abs(low), np.abs(high))
-        slack = np.where(np.isfinite(slack), slack, 0.0)
+    if dtype.itemsize < 4:
+        result = _of_rounded(entries, rows, about)
+        low, high = (_rounded(x, dtype) for x in (low, high))
+    else:
+        result = np.where(is_flat, -n * log_mass, _bell(n, std, log_mass, about))
+    slack = _ROUNDING * np.maximum(np.abs(low), np.abs(high))
+    slack = np.where(np.isfinite(slack), slack, 0.0)
     inside = (entries.low >= low - slack) & (entries.high <= high + slack)
     return np.where(inside, result, -np.inf)
+
+
+def _rounded(bounds: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The bounds in a dtype; infinite ones, which some dtypes lack, as they are."""
+    is_finite = np.isfinite(bounds)
+    near = np.where(is_finite, bounds, 0.0).astype(dtype).astype(np.float64)
+    return np.where(is_finite, near, bounds)
+
+
+def _bell(n: int, std: Any, log_mass: Any, about: Any) -> Any:
+    """Log-likelihood of normal laws, of entries with these squares about their mean."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.log(std * math.sqrt(2 * math.pi)) + log_mass + about / (2 * std**2)
+    return -n * each
+
+
+def _of_rounded(entries: Entries, rows: np.ndarray, about: np.ndarray) -> np.ndarray:
+    """Log-likelihoods of entries that are rounded too far to tell bounds apart.
+
+    A bound that is a little nearer would have every entry a little likelier, and only
+    the few that are rounded to it less so. So a bounded law has the likelihood of the
+    law of its shape that has the entries' second moment, less what the difference from
+    its own costs.
+    """
+    n, (mean, std, low, high, log_mass) = entries.size, rows.T
+    with np.errstate(invalid="ignore"):
+        a, b = (np.clip((x - mean) / std, -_FAR, _FAR) for x in (low, high))
+        flat_square = (high**2 + high * low + low**2) / 3
+    is_flat = np.isinf(std)
+    is_bounded = is_flat | (np.abs(a) < _FAR) | (np.abs(b) < _FAR)
+    bells = [np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi) for x in (a, b)]
+    mass = np.where(is_flat, 1.0, np.exp(log_mass))
+    inner = 1 + (a * bells[0] - b * bells[1]) / mass
+    own = np.where(is_flat, flat_square, inner * std**2)
+    ratio = np.maximum(about, 1e-300) / np.maximum(own, 1e-300)
+    kurtosis = np.where(is_flat, 1.8, 2.4)
+    cost = n * np.log(ratio) ** 2 / (2 * (kurtosis - 1))
+    flat = -n * math.log(max(entries.high - entries.low, 1e-300)) - cost
+    fitted = np.where(is_flat, 1.0, std * np.sqrt(ratio))
+    cut = _bell(n, fitted, log_mass, about) - cost
+    plain = _bell(n, std, log_mass, about)
+    return np.where(is_flat, flat, np.where(is_bounded, cut, plain))
 
 
 def _free(entries: Entries, dtype: np.dtype) -> list[tuple[Initializer, float]]:
@@ -298,19 +340,25 @@ def _free(entries: Entries, dtype: np.dtype) -> list[tuple[Initializer, float]]:
     for a uniform and a truncated law, which fall off from the greatest entry.
     """
     n, reach = entries.size, max(abs(entries.low), abs(entries.high))
-    std = math.sqrt(entries.square)
+    std, square = math.sqrt(entries.square), entries.square
+    cut, end, widths = (
+        reach / 2,
+        reach,
+        [math.sqrt(math.pi / n), 1 / (0.226 * n), 1 / n],
+    )
+    if dtype.itemsize < 4:  # the greatest entry is rounded: see `_of_rounded`
+        cut, end = max(cut, std / _CUT), max(end, math.sqrt(3) * std)
+        widths = widths[:1] * 3
     inits: list[Initializer] = [
         normal(neat(std * (2**0.5 if dtype.kind == "c" else 1.0), 4)),
-        truncated_normal(neat(reach / 2, 4)),
-        uniform(low=-neat(reach, 4), high=neat(reach, 4)),
+        truncated_normal(neat(cut, 4)),
+        uniform(low=-neat(end, 4), high=neat(end, 4)),
     ]
     logs = [
-        -n * (math.log(std * math.sqrt(2 * math.pi)) + 0.5),
-        -n * (math.log(reach / 2 * math.sqrt(2 * math.pi)) + math.log(0.9544997))
-        - n * entries.square / (2 * (reach / 2) ** 2),
+        float(_bell(n, std, 0.0, square)),
+        float(_bell(n, cut, math.log(0.9544997), square)),
         -n * math.log(2 * reach),
     ]
-    widths = [math.sqrt(math.pi / n), 1 / (0.226 * n), 1 / n]
     if dtype.kind == "c":
         logs[1:] = [-math.inf, -math.inf]
     if abs(entries.mean) > 6 * entries.error and abs(entries.mean) > 0.3 * std:

@@ -21,6 +21,7 @@ import numpy as np
 from jaxinit._arrays.distance import distance
 from jaxinit._arrays.measured import Measured, measure, pool
 from jaxinit._audit.fixed import fixed_law, mirror_axis
+from jaxinit._audit.independence import dependence
 from jaxinit._audit.leaves import Group, Leaf
 from jaxinit._audit.likelihood import NO_VOTES, Field, Surroundings, Votes
 from jaxinit._audit.result import AuditRow
@@ -32,6 +33,7 @@ _ENOUGH = 24  # entries of a class below which no law is sure
 _SURE = math.log(1e4)
 _UNFIT = 1e-9  # p-value below which a law is given up, for a whole tree
 _SAMPLE = 2**15  # most entries whose distance from a law is computed
+_LOOKED_AT = 8  # leaves of a class that are searched for dependence
 _LEAVES = 64  # leaves that they are taken from, if there are more
 _APART = 1e-3  # chance at which leaves of one law are looked at one by one
 _PRIOR = 0.05  # groups that the weights count for, in the last round of votes
@@ -79,6 +81,7 @@ class Named(Group):
 def written(init: Initializer) -> str:
     """The expression of an initializer, its deviation or scale told if it is a default.
 
+    >>> from jaxinit import normal, orthogonal
     >>> written(normal()), written(orthogonal(2.0))
     ('normal(stddev=0.01)', 'orthogonal(scale=2.0)')
     """
@@ -106,7 +109,7 @@ Part = tuple[Group, Initializer | None]
 def _of_one_law(group: Group) -> list[Part]:
     """The group with its exact law, if any; or in parts if its leaves have several."""
     measured = [leaf.measured for leaf in group.leaves if leaf.measured is not None]
-    if not measured or measured[0].nonfinite:
+    if not measured or measured[0].nonfinite or _is_beyond(measured, group.dtype):
         return [(group, None)]
     laws = [fixed_law(leaf) for leaf in group.leaves]
     if all(law == laws[0] for law in laws[1:]) and _is_alike(measured):
@@ -127,6 +130,15 @@ def _is_alike(measured: Sequence[Measured]) -> bool:
     return bool(np.abs(logs).max() < _by_chance(measured))
 
 
+def _is_beyond(measured: Sequence[Measured], dtype: np.dtype) -> bool:
+    """Whether entries or their squares are too near to zero or infinity."""
+    least = max(1e-140, 16 * float(jnp.finfo(dtype).smallest_normal))
+    return any(
+        x.low != x.high and not least < max(abs(x.low), abs(x.high)) < 1e140
+        for x in measured
+    )
+
+
 def _classes(measured: Sequence[Measured]) -> list[int]:
     """A number for each array of one size, equal if deviations are as good as equal.
 
@@ -145,7 +157,10 @@ def _classes(measured: Sequence[Measured]) -> list[int]:
 def _by_chance(measured: Sequence[Measured]) -> float:
     """By how much the logarithms of deviations of one law differ at most."""
     errors = NormalDist().inv_cdf(1 - _APART / (2 * len(measured)))
-    return errors * math.sqrt(1 / (2 * measured[0].size))
+    whole = pool(measured)
+    reach = max(abs(whole.low), abs(whole.high))
+    is_flat = reach**2 < 3.1 * _square(whole)  # whose deviation varies less
+    return errors * math.sqrt((0.4 if is_flat else 1) / (2 * measured[0].size))
 
 
 def _square(measured: Measured) -> float:
@@ -182,6 +197,8 @@ def _known(group: Group, law: Initializer | None) -> Named | None:
     measured = pool([leaf.measured for leaf in group.leaves if leaf.measured])
     if measured.nonfinite:
         return replace(bare, note="entries are not finite")
+    if _is_beyond([measured], group.dtype):
+        return replace(bare, note="entries too large or small for their squares")
     if law is None:
         return None
     std = math.sqrt(measured.variance + abs(measured.mean) ** 2)
@@ -259,9 +276,20 @@ def _named(field: Field, votes: Votes, tests: int) -> Named:
     if best.next is None:
         error = 100 * math.sqrt(1 / (2 * entries.size))
         return replace(bare, note=f"fitted, to {error:.1g} %", is_fitted=True)
+    odd = _dependence(group, best.init)
+    if odd is not None:
+        return replace(bare, note=odd)
     is_enough = entries.size >= _ENOUGH and group.dtype.kind != "c"
     is_sure = best.odds >= _SURE and is_enough
     return replace(bare, sure=is_sure, note="" if is_sure else f"or {best.next}")
+
+
+def _dependence(group: Group, init: Initializer) -> str | None:
+    """What says that the entries of a leaf are no independent draws of a law."""
+    moments = init.moments(group.shape, group.dtype)
+    some = group.leaves[:: max(1, len(group.leaves) // _LOOKED_AT)]
+    found = (dependence(leaf, moments) for leaf in some)
+    return next((f"entries are no independent draws: {x}" for x in found if x), None)
 
 
 def _p_value(group: Group, init: Initializer) -> float:

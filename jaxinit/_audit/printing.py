@@ -49,6 +49,8 @@ def text(audit: Any, width: int | None = None) -> str:
         width: characters of a line: a row that is longer is written in several; None
             for one line for each row.
     """
+    if width is not None and width < 1:
+        raise ValueError(f"width must be a positive number of characters, got {width}.")
     prose = _PROSE if width is None else min(width, _PROSE)
     whole = table(audit.rows).text()
     if width is not None and max(map(len, whole.splitlines())) > width:

@@ -26,12 +26,14 @@ class _Repeated:
         axis: the axis along which they follow each other.
         equal: number of slices with a twin.
         count: number of slices.
+        is_same: whether all of them are equal to each other.
         is_stack: whether the axis stacks layers, or is before the last two.
     """
 
     axis: int
     equal: int
     count: int
+    is_same: bool
     is_stack: bool
 
 
@@ -105,7 +107,8 @@ def _repeated_slices(leaf: Leaf, bits: float) -> Iterator[_Repeated]:
         twins = _twins(np.moveaxis(values, axis, 0), suspects)
         equal = sum(map(len, twins))
         if equal and _is_no_chance(values, axis, twins, bits):
-            yield _Repeated(axis, equal, count, _is_stack(leaf, axis))
+            is_same = len(twins[0]) == count
+            yield _Repeated(axis, equal, count, is_same, _is_stack(leaf, axis))
 
 
 def _suspects(values: np.ndarray, axis: int) -> np.ndarray:
@@ -171,10 +174,14 @@ def _is_stack(leaf: Leaf, axis: int) -> bool:
 
 
 def _finding(repeated: _Repeated, leaves: Sequence[Leaf]) -> Finding:
-    axis, equal, count = repeated.axis, repeated.equal, repeated.count
-    is_stack, is_all = repeated.is_stack, equal == count
-    seen = f"{'all' if is_all else equal} of the {count} slices along axis {axis}"
-    seen = f"{seen} are equal" if is_all else f"{seen} have an equal one beside them"
+    count, is_stack = repeated.count, repeated.is_stack
+    slices = f"of the {count} slices along axis {repeated.axis}"
+    if repeated.is_same:
+        seen = f"all {slices} are equal"
+    elif repeated.equal == count:
+        seen = f"each {slices} has another that is equal to it"
+    else:
+        seen = f"{repeated.equal} {slices} have another that is equal to them"
     if is_stack:
         why = "layers, experts or places of a window start alike"
     else:
@@ -182,7 +189,7 @@ def _finding(repeated: _Repeated, leaves: Sequence[Leaf]) -> Finding:
     return Finding(
         "symmetric",
         _folded(leaves),
-        "error" if is_all and not is_stack else "warning",
+        "error" if repeated.is_same and not is_stack else "warning",
         f"{seen}: {why}. Draw the array with one key, or each slice with its own.",
     )
 

@@ -101,6 +101,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _is_file(options: argparse.Namespace) -> bool:
+    if not options.target:
+        raise UsageError("the target is empty: name a model, a file or a folder")
     return os.path.lexists(options.target) or ":" not in options.target
 
 

@@ -210,7 +210,7 @@ def _orbax() -> Callable[[Path, Any], None]:
         if not jax.tree.leaves(params):
             raise ValueError("Orbax writes no tree without arrays, and params has none")
         hook = sys.unraisablehook
-        sys.unraisablehook = _ignoring_closed_loops(hook)
+        sys.unraisablehook = ignoring_closed_loops(hook)
         for name, is_kept in _FILTERS.items():
             logging.getLogger(name).addFilter(is_kept)
         if jax.process_count() > 1:  # Orbax takes no arrays of one process there
@@ -244,7 +244,7 @@ def _outlast_writers(folder: Path) -> None:
         time.sleep(_QUIET / 20)
 
 
-def _ignoring_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
+def ignoring_closed_loops(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
     """`hook`, without the errors that follow a failed write.
 
     Orbax closes its event loop at the first failure. Each other write under way then

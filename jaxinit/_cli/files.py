@@ -1,10 +1,12 @@
 """Reading parameters from files, mapped into memory where the format allows it."""
 
 import contextlib
+import gc
 import importlib
 import json
 import logging
 import math
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._basics.table import printable
-from jaxinit._cli.checkpoint import is_not_of_orbax
+from jaxinit._cli.checkpoint import ignoring_closed_loops, is_not_of_orbax
 from jaxinit._cli.errors import CommandError, failing, installed
 from jaxinit._tree.paths import joined, leaf_paths
 
@@ -91,7 +93,6 @@ def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
                 f"{path} is no safetensors file, or was cut off: it has {size:,} bytes"
             )
         header = _header(path, file.read(length))
-    header.pop("__metadata__", None)
     missing = max((x["data_offsets"][1] for x in header.values()), default=0)
     missing -= size - 8 - length
     if missing > 0:
@@ -111,11 +112,30 @@ def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _header(path: Path, text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text)
-        if isinstance(header, dict):
-            return header
     except ValueError:  # no JSON, or no UTF-8
-        pass
-    raise CommandError(f"{path} is no safetensors file: its header is no JSON object")
+        header = None
+    if not isinstance(header, dict):
+        raise CommandError(
+            f"{path} is no safetensors file: its header is no JSON object"
+        )
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        if not _is_entry(entry):
+            raise CommandError(
+                f"{path} is no safetensors file: its header says of {printable(name)} "
+                "no dtype, shape and data_offsets"
+            )
+    return header
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a value of a header says what an array is, and where."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(offsets, list):
+        return False
+    return len(offsets) == 2 and all(type(x) is int for x in [*shape, *offsets])
 
 
 def _dtype(path: Path, name: str, text: str) -> np.dtype:
@@ -210,9 +230,12 @@ def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 def _orbax(path: Path) -> Any:
-    folder = _checkpoint(path).absolute()
+    folder = _checkpoint(path)
+    if folder != path:
+        print(f"jaxinit: reading {printable(str(folder))}", file=sys.stderr)
+    folder = folder.absolute()
     ocp = installed(lambda: importlib.import_module("orbax.checkpoint"))
-    with _without_logs(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _quietly(), ocp.PyTreeCheckpointer() as checkpointer:
         tree = checkpointer.metadata(folder).item_metadata.tree
         wrong = [
             f"{joined(names)} ({type(leaf).__name__.removesuffix('Metadata')})"
@@ -226,13 +249,19 @@ def _orbax(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _without_logs() -> Iterator[None]:
-    """Without the warnings of Orbax, such as that an item is no whole checkpoint."""
-    logger = logging.getLogger("absl")
+def _quietly() -> Iterator[None]:
+    """Without the warnings of Orbax, such as that an item is no whole checkpoint.
+
+    And without what Python prints when it collects reads that were under way.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
     logger.addFilter(is_not_of_orbax)
+    sys.unraisablehook = ignoring_closed_loops(hook)
     try:
         yield
     finally:
+        gc.collect()
+        sys.unraisablehook = hook
         logger.removeFilter(is_not_of_orbax)
 
 
