@@ -595,14 +595,14 @@ X, Y = np.zeros((9, FEATURES), np.float32), np.zeros(9, int)
 KERNEL = {"he": jaxinit.he_normal()}
 
 
-def tested_schedule(rate):
+def warming_up(rate):
     return optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, 2, 10))
 
 
 ONLY = (SHAPES, times)
 WRONG = {
     "schedule": (
-        lambda: compare(ONLY, line(), KERNEL, optimizer=tested_schedule, steps=2),
+        lambda: compare(ONLY, line(), KERNEL, optimizer=warming_up, steps=2),
         ["optimizer looks at the value of the learning rate", "optax.scale(rate)"],
     ),
     "labels": (

@@ -47,6 +47,8 @@ def findings_of_scales(groups: Sequence[Named]) -> Iterator[Finding]:
             continue
         if not group.std > 0 or not math.isfinite(group.std):
             continue
+        if getattr(group.law, "mean", 0):
+            continue  # entries about another number than zero are no kernel
         if group.role is None and len(group.shape) != 2:
             continue
         use = kernel_use(group.role)
