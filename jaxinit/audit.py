@@ -35,6 +35,16 @@ def audit(params: Any, roles: Roles | None = None) -> Audit:
         TypeError: if a leaf is no array of numbers, or has no values yet.
         ValueError: if the tree has no leaves, or an array was deleted or donated, or
             is sharded over processes.
+
+    >>> import jax, jaxinit
+    >>> one, other = jax.random.split(jax.random.key(0))
+    >>> draw = jaxinit.lecun_normal()
+    >>> params = {"a": draw(one, (64, 32)), "b": 2 * draw(one, (64, 32))}
+    >>> found = audit(params | {"c": draw(other, (64, 32))})
+    >>> [row.law for row in found.rows if row.path != "b"]
+    ['lecun_normal()', 'lecun_normal()']
+    >>> [(x.kind, x.severity, x.paths) for x in found.findings]
+    [('multiple', 'warning', ('a', 'b'))]
     """
     if roles is not None and not isinstance(roles, Roles):
         raise TypeError(
