@@ -15,13 +15,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxinit
 from jaxinit import laws, schemes
+from jaxinit._arrays.spread import on_host
 from jaxinit._audit.distinct import counted, expected_by_law, expected_by_values
-from jaxinit._audit.drawn import bits_of, is_drawn, on_host
+from jaxinit._audit.drawn import bits_of, is_drawn
 from jaxinit._audit.entries import findings_of_entries
 from jaxinit._audit.equalities import findings_of_equalities
 from jaxinit._audit.leaves import groups_of, leaves_of
 from jaxinit._audit.naming import Named
 from jaxinit._audit.same_key import SameKey
+from jaxinit.audit import audit
 from tests.references import CASES, CATALOGUE, pair
 from tests.scheme_models import LAYERS, shapes
 
@@ -514,3 +516,15 @@ def test_right_schemes_are_silent(key):
     for scheme in (schemes.gpt2(LAYERS), schemes.vit(LAYERS)):
         params = jaxinit.plan(shapes("transformer", "linen"), scheme).init(key)
         assert equalities(params) + entries(params) == []
+
+
+def test_no_copy_of_a_sharded_array_is_kept():
+    """As by `numpy.asarray`, which would keep all of a tree on the host."""
+    place = NamedSharding(jax.make_mesh((8,), ("x",)), PartitionSpec("x"))
+    tree = {"kernel": draw(0, 64, 32), "zeros": np.zeros((64, 32), np.float32)}
+    tree["mirrored"] = np.concatenate([tree["kernel"], -tree["kernel"]])
+    placed = {name: jax.device_put(x, place) for name, x in tree.items()}
+    audit(placed)
+    assert [name for name, x in placed.items() if x._npy_value is not None] == []
+    assert np.asarray(placed["kernel"]).size
+    assert placed["kernel"]._npy_value is not None  # what it would be

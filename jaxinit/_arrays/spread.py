@@ -62,6 +62,37 @@ def small(x: Any) -> np.ndarray:
     return np.asarray(reduced(_identity, x) if spans(x) else x)
 
 
+def on_host(x: Any) -> np.ndarray:
+    """An array on the host; a view of it where it is one array of a CPU.
+
+    What is copied is not kept by the array, as it is by `numpy.asarray`.
+    """
+    if not isinstance(x, jax.Array):
+        return np.asarray(x)
+    if len(x.sharding.device_set) == 1:
+        return _fetched(x)
+    whole = np.empty(x.shape, x.dtype)
+    for shard in x.addressable_shards:
+        if shard.replica_id == 0:
+            whole[shard.index] = _fetched(shard.data)
+    return whole
+
+
+def host_parts(x: Any) -> list[np.ndarray]:
+    """The shards of an array in this process, as `on_host` gives them."""
+    if not isinstance(x, jax.Array):
+        return [np.asarray(x)]
+    return [_fetched(shard) for shard in local_shards(x)]
+
+
+def _fetched(x: jax.Array) -> np.ndarray:
+    (device,) = x.devices()
+    if device.platform != "cpu":
+        with contextlib.suppress(RuntimeError):  # no CPU among the platforms in use
+            x = jax.device_put(x, jax.local_devices(backend="cpu")[0])
+    return np.asarray(x)
+
+
 def reduced(reduction: Callable[..., Any], *arrays: Any) -> Any:
     """The outputs of a function of arrays, compiled and replicated.
 

@@ -24,7 +24,8 @@ import jaxinit.laws as laws
 from jaxinit.initializers import normal, scaled, truncated_normal, uniform
 from jaxinit.initializers import variance_scaling as scaling
 from jaxinit.initializers.base import Initializer
-from jaxinit.initializers.fans import Fans, fans
+from jaxinit.initializers.fans import fans
+from jaxinit.initializers.scaling import denominator
 from jaxinit.laws import Law
 
 # Laws of a fan, with how common they are: scale, mode, distribution.
@@ -170,12 +171,13 @@ def _of_layout(shape: tuple[int, ...], dtype: str, layout: Layout) -> list[Candi
     if not sizes.fan_in or not sizes.fan_out:
         return []
     is_complex = jnp.dtype(dtype).kind == "c"
+    parts = 2 if is_complex else 1  # of an entry, which share its variance
     found = list(_of_one_fan(shape, layout, sizes.fan_in)) if not is_complex else []
     for (scale, mode, name), (weight, row) in _settings().items():
         if is_complex and name != "normal":
             continue  # whose real and imaginary parts depend on each other
         make = functools.partial(scaling, scale, mode, name, **axes)
-        law = row.times(1 / math.sqrt((2 if is_complex else 1) * _size(mode, sizes)))
+        law = row.times(1 / math.sqrt(parts * denominator(mode, sizes)))
         family = f"{scale:.6g} {mode} {name}"
         deep = 0.03 if weight >= 0.1 and layout.kind != "exchanged" else 0.0
         found.append(Candidate(make, family, weight * share, share, law, deep))
@@ -196,16 +198,6 @@ def _of_one_fan(
 
 def _scaled(make: Callable[[], Initializer], factor: float) -> Initializer:
     return scaled(make(), factor)
-
-
-def _size(mode: str, sizes: Fans) -> float:
-    fan_in, fan_out = sizes
-    return {
-        "fan_in": fan_in,
-        "fan_out": fan_out,
-        "fan_avg": (fan_in + fan_out) / 2,
-        "fan_geo_avg": math.sqrt(fan_in * fan_out),
-    }[mode]
 
 
 Setting = tuple[float, Any, Any]

@@ -18,10 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._audit.drawn import on_host
-from jaxinit._audit.leaves import Leaf
+from jaxinit._arrays.spread import on_host
+from jaxinit._audit.leaves import Leaf, folded
 from jaxinit._audit.result import Finding
-from jaxinit._tree.folding import fold
 from jaxinit._tree.paths import layer_index
 
 _FEWEST = 3  # leaves of a subtree
@@ -65,11 +64,10 @@ def _depth(prefixes: tuple[str, str]) -> tuple[int, tuple[str, str]]:
 def finding(copy: Copy) -> Finding:
     """What is said of a copy."""
     original, count = copy.original or "the rest of the tree", len(copy.leaves)
-    runs = fold([x.path for x in copy.leaves], [x.shape for x in copy.leaves])
     rounded = f", rounded to {copy.dtype}" if copy.dtype else ""
     return Finding(
         "equal",
-        tuple(path for path, _ in runs),
+        folded(copy.leaves),
         "note",
         f"{copy.path} is a copy of {original}{rounded}: {count} arrays. So it should be"
         " for an average, a target or master weights at the start; models that are "

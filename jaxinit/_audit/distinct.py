@@ -17,7 +17,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._audit.drawn import host_parts
+from jaxinit._arrays.spread import host_parts
 from jaxinit._audit.leaves import Leaf
 from jaxinit.laws import Law
 from jaxinit.laws.rounded import all_numbers, cell

@@ -9,49 +9,15 @@ probability 2**-7, `n` of them all are with 2**-7n. What a tree may show by chan
 most `RATE_BITS` bits, 2**-41 or 5e-13, over all pairs of its arrays.
 """
 
-import contextlib
 import math
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-
-from jaxinit._arrays.spread import local_shards
 
 RATE_BITS = 41.0
 _SAMPLE = 4096
 _SIDE = 64  # of the corner of an array in which neighbours are compared
 _LINE = 8  # shortest line whose neighbours are compared
-
-
-def on_host(x: Any) -> np.ndarray:
-    """An array on the host; a view of it where it is one array of a CPU.
-
-    What is copied is not kept by the array, as it is by `numpy.asarray`.
-    """
-    if not isinstance(x, jax.Array):
-        return np.asarray(x)
-    if len(x.sharding.device_set) == 1:
-        return _fetched(x)
-    whole = np.empty(x.shape, x.dtype)
-    for shard in x.addressable_shards:
-        if shard.replica_id == 0:
-            whole[shard.index] = _fetched(shard.data)
-    return whole
-
-
-def host_parts(x: Any) -> list[np.ndarray]:
-    """The shards of an array, as `on_host` gives them."""
-    return [_fetched(shard) for shard in local_shards(x)]
-
-
-def _fetched(x: jax.Array) -> np.ndarray:
-    (device,) = x.devices()
-    if device.platform != "cpu":
-        with contextlib.suppress(RuntimeError):  # no CPU among the platforms in use
-            x = jax.device_put(x, jax.local_devices(backend="cpu")[0])
-    return np.asarray(x)
 
 
 def reals(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._arrays.measured import Measured, pool
+from jaxinit._arrays.spread import on_host
 from jaxinit._audit.distinct import (
     counted,
     expected_by_law,
@@ -16,11 +17,10 @@ from jaxinit._audit.distinct import (
     levels,
     random_bits,
 )
-from jaxinit._audit.drawn import is_drawn, on_host, some_nonzero
-from jaxinit._audit.leaves import Leaf
+from jaxinit._audit.drawn import is_drawn, some_nonzero
+from jaxinit._audit.leaves import Leaf, folded
 from jaxinit._audit.naming import Named
 from jaxinit._audit.result import Finding
-from jaxinit._tree.folding import fold
 from jaxinit.initializers.base import Initializer
 from jaxinit.stats import expected_moments, score_measured
 
@@ -73,7 +73,7 @@ def _not_finite(leaves: Sequence[Leaf]) -> Finding:
     measured = _pooled(leaves)
     return Finding(
         "not-finite",
-        _folded(leaves),
+        folded(leaves),
         "error",
         f"{measured.nonfinite:,} of {measured.size:,} entries "
         f"{'is' if measured.nonfinite == 1 else 'are'} NaN or infinite: so is what is "
@@ -109,7 +109,7 @@ def _bias(group: Named, rate: float) -> Iterator[Finding]:
     offset = abs(measured.mean - found.expected) / measured.std
     yield Finding(
         "biased",
-        _folded(leaves),
+        folded(leaves),
         "warning",
         f"the mean of {measured.size:,} entries is {offset:.2g} standard deviations"
         f" from {found.expected:.3g}, {abs(found.errors):.3g} standard errors. "
@@ -187,7 +187,7 @@ def _few_values(group: Named, rate: float) -> Iterator[Finding]:
         size, bound = math.prod(group.shape), "about" if law else "at least"
         yield Finding(
             "few-values",
-            _folded([leaf for leaf, *_ in short]),
+            folded([leaf for leaf, *_ in short]),
             "warning",
             f"{size:,} entries have {distinct:,} different values, where draws rounded "
             f"to {group.dtype} have {bound} {expected:,.0f}. "
@@ -224,13 +224,8 @@ def _quantised(group: Named) -> Iterator[Finding]:
         drawn = f"drawn in {narrow} and widened, or " if narrow else ""
         yield Finding(
             "few-values",
-            _folded([leaf for leaf, _ in few]),
+            folded([leaf for leaf, _ in few]),
             "note",
             f"{math.prod(group.shape):,} entries of {group.dtype} have {few[0][1]:,} "
             f"different values: they seem to be {drawn}quantised.",
         )
-
-
-def _folded(leaves: Sequence[Leaf]) -> tuple[str, ...]:
-    runs = fold([leaf.path for leaf in leaves], [leaf.shape for leaf in leaves])
-    return tuple(path for path, _ in runs)

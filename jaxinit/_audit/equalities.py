@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxinit._arrays.spread import on_host
 from jaxinit._audit.copies import copies, finding
-from jaxinit._audit.drawn import is_drawn, on_host
-from jaxinit._audit.leaves import Leaf
+from jaxinit._audit.drawn import is_drawn
+from jaxinit._audit.leaves import Leaf, folded
 from jaxinit._audit.result import Finding
 from jaxinit._audit.same_key import Relation, SameKey
 from jaxinit._audit.symmetry import findings_of_constants, findings_of_symmetry
-from jaxinit._tree.folding import fold
 
 _ROUNDED = 1 / 64  # a factor so near to 1 is one of rounding
 
@@ -92,7 +92,7 @@ def _alike(related: Related) -> list[list[Leaf]]:
 def _of_equal(classes: Sequence[Related]) -> Iterator[Finding]:
     sets = [x for each in classes for x in _alike(each) if len(x) > 1]
     for merged in _merged(sets):
-        paths = _folded([leaf for each in merged for leaf in each])
+        paths = folded([leaf for each in merged for leaf in each])
         count = _in_sets(merged, f"{len(merged[0])} arrays have equal entries")
         yield Finding(
             "equal",
@@ -112,7 +112,7 @@ def _of_multiples(classes: Sequence[Related]) -> Iterator[Finding]:
             seen += f", and so in {len(merged) - 1} more sets"
         yield Finding(
             "multiple",
-            _folded([leaf for each in merged for leaf in each]),
+            folded([leaf for each in merged for leaf in each]),
             "warning",
             f"{seen}: one key drew them, so that they are not independent. "
             "Give each a key of its own, by jax.random.split or fold_in.",
@@ -145,7 +145,7 @@ def _in_words(leaf: Leaf, how: Relation, longest: Leaf, first: Relation) -> str:
 def _of_tied(tied: Sequence[list[Leaf]]) -> Iterator[Finding]:
     drawn = [x for x in tied if is_drawn(on_host(x[0].array))]
     for merged in _merged(drawn):
-        paths = _folded([leaf for each in merged for leaf in each])
+        paths = folded([leaf for each in merged for leaf in each])
         count = f"one array is under {len(merged[0])} paths"
         yield Finding("equal", paths, "note", f"{_in_sets(merged, count)}: it is tied.")
 
@@ -161,8 +161,3 @@ def _merged(sets: Sequence[list[Leaf]]) -> list[list[list[Leaf]]]:
 
 def _in_sets(sets: Sequence[list[Leaf]], seen: str) -> str:
     return f"in each of {len(sets)} sets, {seen}" if len(sets) > 1 else seen
-
-
-def _folded(leaves: Sequence[Leaf]) -> tuple[str, ...]:
-    runs = fold([leaf.path for leaf in leaves], [leaf.shape for leaf in leaves])
-    return tuple(path for path, _ in runs)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from jaxinit._audit.kernels import (
     Scaling,
     common_scales,
+    counts,
     fits,
     kernel_use,
     n_of,
@@ -23,7 +24,7 @@ from jaxinit._audit.kernels import (
 from jaxinit._audit.naming import Named
 from jaxinit._audit.result import Finding
 from jaxinit._roles.role import Use
-from jaxinit.initializers.fans import Fans, as_tuple
+from jaxinit.initializers.fans import Fans
 from jaxinit.initializers.scaling import variance_scaling
 
 _MATERIAL = 0.1  # relative difference of fans below which they are as good as equal
@@ -38,7 +39,7 @@ def findings_of_fans(groups: Sequence[Named]) -> Iterator[Finding]:
         use = kernel_use(group.role)
         if use is None:
             yield from _of_embedding(group, scaling)
-        elif not _counts(use.stack_axis, group, scaling):
+        elif not counts(scaling.init, use.stack_axis, group.shape):
             yield from _of_kernel(group, scaling, use)
 
 
@@ -79,12 +80,6 @@ def _by_depth(group: Named, fans: Fans, residual: tuple[int, int | None]) -> boo
     ns = (fan_in, (fan_in + fan_out) / 2)
     common = common_scales(group)
     return any(fits(group, c / n / x) for n in ns for c in common for x in numbers)
-
-
-def _counts(axes: tuple[int, ...], group: Named, scaling: Scaling) -> bool:
-    """Whether the fan of a law counts axes of independent kernels."""
-    own = (axis % len(group.shape) for axis in as_tuple(scaling.init.batch_axis))
-    return bool({axis for axis in axes if group.shape[axis] > 1} - set(own))
 
 
 def _of_kernel(group: Named, scaling: Scaling, use: Use) -> Iterator[Finding]:

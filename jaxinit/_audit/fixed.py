@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._arrays.spread import host_parts, on_host
 from jaxinit._audit.leaves import Leaf
 from jaxinit.initializers import (
     bilinear,
@@ -58,8 +59,8 @@ def fixed_law(leaf: Leaf) -> Initializer | None:
     measured = leaf.measured
     assert measured is not None
     if measured.is_constant:
-        return _constant(np.asarray(leaf.array).flat[0])
-    x = np.asarray(leaf.array)
+        return _constant(host_parts(leaf.array)[0].flat[0])
+    x = on_host(leaf.array)
     if measured.zeros >= x.size / 8:
         found = _with_zeros(x)
         if found is not None:

@@ -15,8 +15,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from jaxinit._audit.kernels import kernels_of, only_use, parent
-from jaxinit._audit.leaves import Leaf
+from jaxinit._audit.kernels import kernels_of, only_use
+from jaxinit._audit.leaves import Leaf, parent
 from jaxinit._audit.naming import Named
 from jaxinit._audit.result import Finding
 from jaxinit._roles.role import Use
@@ -110,16 +110,23 @@ def _pairs(leaves: Sequence[Leaf]) -> Iterator[list[Leaf]]:
             below.setdefault(parent(leaf.path), []).append(leaf)
     drawn = [leaf for leaf in leaves if not _is_zero(leaf)]
     for siblings in below.values():
-        zeros = [leaf for leaf in siblings if _is_zero(leaf)]
-        for a, b in itertools.combinations(zeros, 2):
-            low = _is_low_rank(a, b) or _is_low_rank(b, a)
-            if low and not (_is_moment(a, drawn) or _is_moment(b, drawn)):
-                yield [a, b]
+        zeros: dict[tuple[int, ...], list[Leaf]] = {}
+        for leaf in filter(_is_zero, siblings):
+            zeros.setdefault(leaf.shape, []).append(leaf)
+        # Leaves may be many, their shapes are few.
+        for one, other in itertools.permutations(zeros, 2):
+            if _is_low_rank(one, other):
+                pairs = itertools.product(zeros[one], zeros[other])
+                yield from ([a, b] for a, b in pairs if not _are_moments(a, b, drawn))
 
 
-def _is_low_rank(a: Leaf, b: Leaf) -> bool:
-    (inputs, rank), (own, outputs) = a.shape, b.shape
+def _is_low_rank(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    (inputs, rank), (own, outputs) = one, other
     return rank == own and 2 * rank <= min(inputs, outputs)
+
+
+def _are_moments(a: Leaf, b: Leaf, drawn: Sequence[Leaf]) -> bool:
+    return _is_moment(a, drawn) or _is_moment(b, drawn)
 
 
 def _is_moment(leaf: Leaf, drawn: Iterable[Leaf]) -> bool:

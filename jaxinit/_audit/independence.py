@@ -13,7 +13,8 @@ import math
 
 import numpy as np
 
-from jaxinit._audit.drawn import is_drawn, on_host
+from jaxinit._arrays.spread import on_host
+from jaxinit._audit.drawn import is_drawn
 from jaxinit._audit.leaves import Leaf
 from jaxinit.laws import Moments
 

@@ -8,14 +8,15 @@ asks it stays below 1e-9 for a whole tree.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from jaxinit._audit.naming import Named
 from jaxinit._audit.result import Finding
 from jaxinit._roles.role import Role, Use
-from jaxinit.initializers.fans import Fans
-from jaxinit.initializers.scaling import variance_scaling
+from jaxinit.initializers.fans import Fans, as_tuple
+from jaxinit.initializers.orthogonal_matrices import orthogonal
+from jaxinit.initializers.scaling import denominator, variance_scaling
 
 _SURE = -math.log(1e-14)
 _SLACK = 0.02  # by which rounding and tables of constants may change a variance
@@ -52,13 +53,15 @@ def common_scales(group: Named) -> tuple[float, ...]:
 
 def n_of(init: variance_scaling, fans: Fans) -> float:
     """What the scale of a law is divided by, of these fans."""
-    fan_in, fan_out = fans
-    return {
-        "fan_in": fan_in,
-        "fan_out": fan_out,
-        "fan_avg": (fan_in + fan_out) / 2,
-        "fan_geo_avg": math.sqrt(fan_in * fan_out),
-    }[init.mode]
+    return denominator(init.mode, fans)
+
+
+def counts(
+    init: variance_scaling | orthogonal, axes: Collection[int], shape: tuple[int, ...]
+) -> bool:
+    """Whether a law takes axes of independent kernels for those of one."""
+    own = {axis % len(shape) for axis in as_tuple(init.batch_axis)}
+    return bool({axis for axis in axes if shape[axis] > 1} - own)
 
 
 def size_of(group: Named) -> int:
@@ -125,11 +128,6 @@ def times(ratio: float) -> str:
     if ratio < 0.4 and abs(1 / ratio - round(1 / ratio)) < 1e-6:
         return f"1/{round(1 / ratio)} of the variance"
     return f"{ratio:.3g} times the variance"
-
-
-def parent(path: str) -> str:
-    """The path without its last segment."""
-    return path.rpartition("/")[0]
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.dtypes import canonicalize_dtype
 
 from jaxinit._arrays.measured import Measured, refuse_traced
-from jaxinit._arrays.spread import local_shards, spans
+from jaxinit._arrays.spread import spans
 from jaxinit._audit.measuring import measured_all
 from jaxinit._roles.role import Role, Roles
 from jaxinit._tree.folding import fold
@@ -46,12 +46,6 @@ class Leaf:
         wide = self.array.dtype in ("float64", "complex128")
         return canonicalize_dtype(self.array.dtype) if wide else self.array.dtype
 
-    def parts(self) -> Iterator[np.ndarray]:
-        """The entries on the host, shard by shard, of a float or complex dtype."""
-        if not isinstance(self.array, jax.Array):
-            return iter([np.asarray(self.array)])
-        return (np.asarray(shard) for shard in local_shards(self.array))
-
 
 @dataclass(frozen=True)
 class Group:
@@ -79,6 +73,17 @@ class Group:
     def role(self) -> Role | None:
         """What the first leaf is for; None where that is not known."""
         return self.leaves[0].role
+
+
+def parent(path: str) -> str:
+    """The path without its last segment."""
+    return path.rpartition("/")[0]
+
+
+def folded(leaves: Sequence[Leaf]) -> tuple[str, ...]:
+    """The paths of leaves, those of equal shape folded."""
+    runs = fold([leaf.path for leaf in leaves], [leaf.shape for leaf in leaves])
+    return tuple(path for path, _ in runs)
 
 
 def leaves_of(params: Any, roles: Roles | None) -> list[Leaf]:
@@ -194,8 +199,8 @@ def looking() -> Iterator[None]:
 
 def groups_of(leaves: Sequence[Leaf]) -> list[Group]:
     """Leaves of one shape, dtype and constant whose paths differ only in numbers."""
-    folded = fold([leaf.path for leaf in leaves], [_kind(leaf) for leaf in leaves])
-    return [Group(path, tuple(leaves[i] for i in run)) for path, run in folded]
+    runs = fold([leaf.path for leaf in leaves], [_kind(leaf) for leaf in leaves])
+    return [Group(path, tuple(leaves[i] for i in run)) for path, run in runs]
 
 
 def _kind(leaf: Leaf) -> tuple:

@@ -28,7 +28,7 @@ import numpy as np
 from jaxinit._arrays.measured import Measured, pool
 from jaxinit._audit.candidates import Candidate, Layout, by_depth, of_fans, of_numbers
 from jaxinit._audit.fixed import neat
-from jaxinit._audit.leaves import Group
+from jaxinit._audit.leaves import Group, parent
 from jaxinit.initializers import normal, truncated_normal, uniform
 from jaxinit.initializers.base import Initializer
 
@@ -76,7 +76,7 @@ class Surroundings(NamedTuple):
         kernels = [group for group in groups if len(group.shape) >= 2]
         beside: dict[str, set[int]] = defaultdict(set)
         for group in kernels:
-            beside[_parent(group)] |= _fans_of(group)
+            beside[parent(group.path)] |= _fans_of(group)
         counts = Counter(size for group in kernels for size in _fans_of(group))
         total = counts.total()
         blocks = {len(group.leaves) for group in kernels} - {1}
@@ -85,10 +85,6 @@ class Surroundings(NamedTuple):
             {path: tuple(sorted(each)) for path, each in beside.items()},
             tuple(sorted({x for n in blocks for x in _powers(n)})),
         )
-
-
-def _parent(group: Group) -> str:
-    return group.path.rpartition("/")[0]
 
 
 def _fans_of(group: Group) -> set[int]:
@@ -144,7 +140,7 @@ class Field:
             return
         known, factors = _known_layout(group), (*around.factors, *_by_layer(group))
         is_bias = math.prod(group.shape) == max(group.shape, default=0)
-        near = around.beside.get(_parent(group), ()) if is_bias else ()
+        near = around.beside.get(parent(group.path), ()) if is_bias else ()
         plain = [
             *of_fans(group.shape, group.dtype, known),
             *of_numbers(str(group.dtype), around.sizes, near),

@@ -8,6 +8,7 @@ import numpy as np
 from jax.dtypes import canonicalize_dtype
 
 from jaxinit._arrays.measured import Measured, measure_all, pool
+from jaxinit._arrays.spread import host_parts, on_host
 
 _SMALL, _LARGE = 1e-15, 1e15  # between which squares are well within float32
 _PIECE = 2**22  # entries that are copied to float64 at once
@@ -24,7 +25,7 @@ def measured_all(arrays: Iterable[Any]) -> list[Measured | None]:
     found = iter(measure_all(kept))
     measures = [None if _is_narrowed(x) else next(found) for x in arrays]
     return [
-        _on_host(np.asarray(x)) if _is_narrowed(x) or _is_lost(x, each) else each
+        _in_float64(on_host(x)) if _is_narrowed(x) or _is_lost(x, each) else each
         for x, each in zip(arrays, measures, strict=True)
     ]
 
@@ -42,11 +43,11 @@ def _is_lost(x: Any, measured: Measured | None) -> bool:
         return False
     reach = max(abs(measured.low), abs(measured.high))
     if not reach:  # zeros, or too small for a device that takes such as zeros
-        return bool(np.asarray(x).any())
+        return any(part.any() for part in host_parts(x))
     return not _SMALL < reach < _LARGE
 
 
-def _on_host(x: np.ndarray) -> Measured:
+def _in_float64(x: np.ndarray) -> Measured:
     flat = x.reshape(-1)
     pieces = [flat[i : i + _PIECE] for i in range(0, flat.size, _PIECE)]
     return pool(_piece(piece) for piece in pieces)

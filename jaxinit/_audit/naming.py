@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxinit._arrays.distance import distance
 from jaxinit._arrays.measured import Measured, measure, pool
+from jaxinit._arrays.spread import host_parts, on_host
 from jaxinit._audit.fixed import fixed_law, mirror_axis
 from jaxinit._audit.independence import dependence
 from jaxinit._audit.leaves import Group, Leaf
@@ -239,9 +240,11 @@ def _drawn(groups: Sequence[Group], around: Surroundings) -> list[Named]:
 
 def _half(group: Group) -> Group | None:
     """The drawn halves of leaves that are mirrored; None if they are not."""
-    arrays = [np.asarray(leaf.array) for leaf in group.leaves]
-    axis = mirror_axis(arrays[0])
-    if axis is None or any(mirror_axis(x) != axis for x in arrays[1:]):
+    axis = mirror_axis(on_host(group.leaves[0].array))
+    if axis is None:
+        return None
+    arrays = [on_host(leaf.array) for leaf in group.leaves]
+    if any(mirror_axis(x) != axis for x in arrays[1:]):
         return None
     halves = [np.split(x, 2, axis)[0] for x in arrays]
     leaves = [
@@ -253,7 +256,7 @@ def _half(group: Group) -> Group | None:
 
 def _whole(found: Named, group: Group) -> Named:
     """What was said of halves, of the whole."""
-    axis = mirror_axis(np.asarray(group.leaves[0].array))
+    axis = mirror_axis(on_host(group.leaves[0].array))
     law = None if found.law is None or axis is None else mirrored(found.law, axis)
     return replace(found, leaves=group.leaves, law=law)
 
@@ -324,7 +327,7 @@ def _p_of_ends(field: Field, init: Initializer) -> float:
 def _some(leaf: Leaf, most: int) -> np.ndarray:
     """Entries of a leaf, spread over it."""
     found = []
-    for part in leaf.parts():
+    for part in host_parts(leaf.array):
         step = max(1, part.size // most)
         found.append(part.reshape(-1)[::step])
     return np.concatenate(found)

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._arrays.spread import on_host
 from jaxinit._audit.drawn import (
     RATE_BITS,
     bits_of,
     is_drawn,
-    on_host,
     reals,
     some_nonzero,
 )

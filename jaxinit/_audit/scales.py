@@ -71,9 +71,9 @@ def _far(group: Named, use: Use | None) -> Finding | None:
     if not small and min(ratios) <= high:
         return None
     text = (
-        f"entries have a deviation of {group.std:.3g}, which is that of no common law: "
-        f"with {use.fan_in:g} inputs of variance one, outputs have the variance "
-        f"{variance:.2g}. Was it trained? If not, draw it by a law of its fan."
+        f"{_of_no_law(group)}with {use.fan_in:g} inputs of variance one, outputs have "
+        f"the variance {variance:.2g}. Was it trained? If not, draw it by a law of its "
+        "fan."
     )
     return Finding("scale", (group.path,), "note", text)
 
@@ -86,11 +86,16 @@ def _far_unknown(group: Named) -> Finding | None:
     if not small and not large:
         return None
     text = (
-        f"entries have a deviation of {group.std:.3g}, which is that of no common law: "
-        f"for a kernel of {group.shape[0]} and {group.shape[1]} inputs and outputs, "
-        f"that is far too {'small' if small else 'large'}. Was it trained?"
+        f"{_of_no_law(group)}for a kernel of {group.shape[0]} and {group.shape[1]} "
+        f"inputs and outputs, that is far too {'small' if small else 'large'}. Was it "
+        "trained?"
     )
     return Finding("scale", (group.path,), "note", text)
+
+
+def _of_no_law(group: Named) -> str:
+    deviation = f"entries have a deviation of {group.std:.3g}"
+    return f"{deviation}, which is that of no common law: "
 
 
 def _near(group: Named, use: Use | None) -> Finding | None:

@@ -11,19 +11,20 @@ from collections.abc import Iterator, Sequence
 from jaxinit._audit.fan_axes import arguments, has_right_fans
 from jaxinit._audit.kernels import (
     common_scales,
+    counts,
     fits,
     kernel_use,
     n_of,
     own_fans,
-    parent,
     scaling_of,
     severity_of,
     times,
 )
+from jaxinit._audit.leaves import parent
 from jaxinit._audit.naming import Named
 from jaxinit._audit.result import Finding
 from jaxinit._roles.role import Section, Use
-from jaxinit.initializers.fans import Fans, as_tuple
+from jaxinit.initializers.fans import Fans
 from jaxinit.initializers.orthogonal_matrices import orthogonal
 from jaxinit.initializers.scaling import variance_scaling
 
@@ -73,10 +74,8 @@ def _counts(group: Named, axes: tuple[int, ...]) -> bool:
     """Whether the law of a group counts these axes."""
     scaling = scaling_of(group)
     law = scaling.init if scaling else group.law
-    if not isinstance(law, orthogonal | variance_scaling):
-        return False
-    own = {axis % len(group.shape) for axis in as_tuple(law.batch_axis)}
-    return bool(set(axes) - own)
+    is_known = isinstance(law, orthogonal | variance_scaling)
+    return is_known and counts(law, axes, group.shape)
 
 
 def _ratio(group: Named, fans: Fans) -> float | None:

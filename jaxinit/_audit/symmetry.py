@@ -9,10 +9,10 @@ from hashlib import blake2b
 
 import numpy as np
 
-from jaxinit._audit.drawn import RATE_BITS, bits_of, is_drawn, on_host, some_nonzero
-from jaxinit._audit.leaves import Leaf
+from jaxinit._arrays.spread import on_host
+from jaxinit._audit.drawn import RATE_BITS, bits_of, is_drawn, some_nonzero
+from jaxinit._audit.leaves import Leaf, folded, parent
 from jaxinit._audit.result import Finding
-from jaxinit._tree.folding import fold
 
 _PROBES = 16  # entries of each slice that are looked at first
 _FEWEST = 6  # different values in a slice that is no table
@@ -70,7 +70,7 @@ def findings_of_constants(leaves: Sequence[Leaf]) -> Iterator[Finding]:
         what = "" if severity == "error" else "if this is a kernel, "
         yield Finding(
             "symmetric",
-            _folded(alike),
+            folded(alike),
             severity,
             f"all entries are equal and not zero: {what}all units of the layer start "
             "alike, get equal gradients and stay alike. Draw them.",
@@ -89,7 +89,7 @@ def _severity_of_constant(
     if leaf.role is not None and leaf.role.kind != "unknown":
         is_kernel = leaf.role.kind in ("kernel", "convolution", "embedding")
         return "error" if is_kernel else None
-    if shapes.get(f"{leaf.path.rpartition('/')[0]}/bias") == leaf.shape:
+    if shapes.get(f"{parent(leaf.path)}/bias") == leaf.shape:
         return None  # a norm, whose scale and bias have one shape
     return "note" if measured.mean == 1 else "warning"
 
@@ -188,12 +188,7 @@ def _finding(repeated: _Repeated, leaves: Sequence[Leaf]) -> Finding:
         why = "units that start alike get equal gradients and stay alike"
     return Finding(
         "symmetric",
-        _folded(leaves),
+        folded(leaves),
         "error" if repeated.is_same and not is_stack else "warning",
         f"{seen}: {why}. Draw the array with one key, or each slice with its own.",
     )
-
-
-def _folded(leaves: Sequence[Leaf]) -> tuple[str, ...]:
-    runs = fold([leaf.path for leaf in leaves], [leaf.shape for leaf in leaves])
-    return tuple(path for path, _ in runs)

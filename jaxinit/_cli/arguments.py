@@ -29,6 +29,15 @@ def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None
     parser.add_argument("--seed", type=seed, default=0, help="an integer (default: 0)")
 
 
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Adds `--dtype`."""
+    parser.add_argument(
+        "--dtype",
+        type=floating_dtype,
+        help="round the parameters to this dtype, each float32 draw once",
+    )
+
+
 def add_call(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
     """Adds `--input` and `--arg`.
 

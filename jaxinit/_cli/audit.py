@@ -66,11 +66,7 @@ def add(commands: Any) -> None:
         "each parameter is for is then read from the computation"
     )
     arguments.add_draw(parser, what, default=[])
-    parser.add_argument(
-        "--dtype",
-        type=arguments.floating_dtype,
-        help="round the parameters to this dtype, each float32 draw once",
-    )
+    arguments.add_dtype(parser)
     parser.add_argument(
         "--fail-on",
         choices=SEVERITIES,

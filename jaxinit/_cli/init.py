@@ -46,11 +46,7 @@ def add(commands: Any) -> None:
     )
     what = "what a Linen module is called on, such as 1x8:int32"
     arguments.add_draw(parser, what, default=[])
-    parser.add_argument(
-        "--dtype",
-        type=arguments.floating_dtype,
-        help="round the parameters to this dtype, each float32 draw once",
-    )
+    arguments.add_dtype(parser)
     parser.add_argument(
         "--rules",
         metavar="MODULE:NAME",

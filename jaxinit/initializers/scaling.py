@@ -42,6 +42,11 @@ _DENOMINATORS = {
 }
 
 
+def denominator(mode: Mode, fans: _fans.Fans) -> float:
+    """What the scale of a mode is divided by."""
+    return _DENOMINATORS[mode](*fans)
+
+
 @dataclass(frozen=True, repr=False)
 class variance_scaling(Initializer):
     """Entries of variance `scale / n`, where `n` is a fan or an average of both.
@@ -97,7 +102,7 @@ class variance_scaling(Initializer):
         self.fans(shape)
 
     def entry_law(self, shape, dtype):
-        n = _DENOMINATORS[self.mode](*self.fans(shape))
+        n = denominator(self.mode, self.fans(shape))
         std = math.sqrt(self.scale / n) if n else 0.0
         if jnp.issubdtype(dtype, np.complexfloating):
             return {
