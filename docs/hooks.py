@@ -18,6 +18,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "examples/README.md": "examples.md",
+    "examples/AUDITS.md": "audits.md",
     "benchmarks/README.md": "how/benchmarks.md",
 }
 PICTURES = ("examples/pictures/*.png", "benchmarks/results/*.png")
