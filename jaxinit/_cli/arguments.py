@@ -164,8 +164,11 @@ def _dtype(text: str) -> Any:
         dtype_of("dtype", dtype)
     except TypeError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise argparse.ArgumentTypeError(f"{text} needs JAX_ENABLE_X64=1")
+    if (narrow := jax.dtypes.canonicalize_dtype(dtype)) != dtype:
+        wide = text if text == str(dtype) else f"{text} is {dtype}, which"
+        raise argparse.ArgumentTypeError(
+            f"{wide} needs JAX_ENABLE_X64=1: set it, or write {narrow}"
+        )
     return dtype
 
 
