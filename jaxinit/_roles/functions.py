@@ -175,7 +175,7 @@ class Function:
 def _name(values: Array) -> str | None:
     """The name of a function, of its multiples, and of shifts of the identity."""
     slopes = np.diff(values) / np.diff(_PROBES)
-    if np.allclose(slopes, slopes[0], rtol=1e-5) and slopes[0] > 0:
+    if np.allclose(slopes, slopes[0], rtol=1e-5) and slopes[0] != 0:
         return "identity"
     for name, function in NAMED.items():
         with np.errstate(all="ignore"):

@@ -286,7 +286,11 @@ def talking_heads() -> Model:
         **dense("post", H, H, part=ANY),
         **dense("o", I, D, part="attention output", residual=ANY),
         "ls": gate(0),
-        "cls": token(D, ANY, 2),
+        # The second place is where its own stream begins.
+        "cls": [
+            token(D, ANY, 2),
+            Use(one_of("bias", "embedding"), ANY, 2, of=ANY, part=ANY, fan_out=ANY),
+        ],
         **norm("n2"),
         # Debatable: queries' factor, or that of scores.
         **dense("cq", D, I, part="query"),

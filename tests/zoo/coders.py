@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from zoo.truths import (
     ANY,
     Model,
+    Use,
     bias,
     convolution,
     dense,
@@ -15,6 +16,7 @@ from zoo.truths import (
     kernel,
     model,
     scale,
+    one_of,
     unknown,
 )
 
@@ -54,8 +56,11 @@ def planar_steps() -> Model:
     params = [{"w": floats(N), "u": floats(N), "b": floats()}] * 3
     truth = {}
     for i in range(3):
-        # The volume has a product of both vectors, which hides what they are.
-        truth |= {f"{i}/w": unknown(), f"{i}/u": unknown()}
+        # The volume has a product of both vectors, which hides what they are there.
+        # Debatable: a vector that a number multiplies ends a branch, as a gate does.
+        w = kernel(N, 1, 0, (), function=ANY, residual=ANY)
+        truth[f"{i}/w"] = [w, unknown()]
+        truth[f"{i}/u"] = [unknown(), Use(one_of("gate", "scale"), out_axis=0)]
         truth[f"{i}/b"] = bias(ANY, ())
     return Model(apply, params, (floats(B, N),), truth)
 

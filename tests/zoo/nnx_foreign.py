@@ -69,7 +69,7 @@ def students_and_teachers() -> Model:
     block = {
         **norm("n1"),
         **norm("n2"),
-        **attention("att", D, 3, 4, (0, 4), scaled=True),
+        **attention("att", D, 3, 4, (0, 4), scaled=False),
         **dense("a", D, F, function="gelu"),
         **dense("b", F, D, residual=(1, 4)),
     }

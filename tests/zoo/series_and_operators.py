@@ -121,8 +121,9 @@ def double_residuals() -> Model:
             f"{path}/back": []
             if i
             else kernel(H, past, residual=ANY, multiplier=one_of(1.0, -1.0)),
-            # Debatable: the forecasts are a sum, which begins at nothing.
-            f"{path}/fore": kernel(H, basis, head=True, residual=ANY),
+            # Debatable: the forecasts are a sum, which begins at nothing, and what
+            # follows is contracted with constants.
+            f"{path}/fore": kernel(H, basis, head=ANY, residual=ANY),
         }
     return Model(apply, params, (floats(B, past),), truth)
 
@@ -212,7 +213,11 @@ def reversible_instances() -> Model:
     truth = {
         "w": scale(),
         # It is used again, to undo what it did.
-        "b": [bias(None), bias(ANY, multiplier=ANY)],
+        # Debatable: a kernel along time leaves channels as places.
+        "b": [
+            bias(None),
+            Use(one_of("bias", "position"), ANY, ANY, of=ANY, multiplier=ANY),
+        ],
         "trend": kernel(past, future, head=True, multiplier=ANY),
         "rest": kernel(past, future, head=True, multiplier=ANY),
     }

@@ -110,7 +110,7 @@ def model(make: Callable[[], Model]) -> Callable[[], Model]:
 def differences(truth: Iterable[Use], found: Iterable[Any]) -> list[str]:
     """What `found`, objects with the fields of `Use`, says against the truth."""
     truth, found = list(truth), list(found)
-    if any(use.kind == "unknown" for use in truth):
+    if truth and all(use.kind == "unknown" for use in truth):
         kinds = [use.kind for use in found] or ["unused"]
         return [f"kind: {kind!r}, not 'unknown'" for kind in kinds if kind != "unknown"]
     if len(truth) != len(found):
@@ -118,7 +118,7 @@ def differences(truth: Iterable[Use], found: Iterable[Any]) -> list[str]:
     return [
         f"use {index}: {name}: {getattr(theirs, name)!r}, not {getattr(ours, name)!r}"
         for index, (ours, theirs) in enumerate(zip(truth, found, strict=True))
-        for name in FIELDS
+        for name in (FIELDS if ours.kind != "unknown" else ["kind"])
         if not _agree(name, getattr(ours, name), getattr(theirs, name))
     ]
 

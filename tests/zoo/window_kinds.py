@@ -217,7 +217,7 @@ def larger_images() -> Model:
             f"body/{i}/0": convolution(n, n, function="relu"),
             f"body/{i}/1": bias(f"body/{i}/0"),
             f"body/{i}/2": convolution(n, n, residual=WRITES, multiplier=0.1),
-            f"body/{i}/3": bias(f"body/{i}/2", multiplier=0.1),
+            f"body/{i}/3": bias(f"body/{i}/2", multiplier=ANY),
         }
     return Model(apply, params, (floats(B, 6, 6, 3),), truth)
 
