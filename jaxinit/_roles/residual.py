@@ -2,7 +2,7 @@
 
 Take `x1 = x + f(x); x2 = x1 + g(x1)`, with a kernel at the end of `f` and of `g`. An
 addition is one of a residual stream if one side, `x`, is an ancestor of the other
-through a contraction. Its kernel writes to the stream: number 0 of 2, and that of `g`
+through a contraction, or through what mixes places by itself. Its kernel writes to the stream: number 0 of 2, and that of `g`
 number 1 of 2, as the first addition is found behind the second.
 
 What holds:
@@ -21,7 +21,13 @@ from jaxinit._roles.depths import Depths
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.loops import Loops
-from jaxinit._roles.primitives import ADDITIONS, CONTRACTIONS, COPIES, PRODUCTS
+from jaxinit._roles.primitives import (
+    ADDITIONS,
+    CONTRACTIONS,
+    COPIES,
+    PRODUCTS,
+    SPREADS,
+)
 from jaxinit._roles.values import is_softmax, stripped
 from jaxinit._roles.walks import ancestor, nodes_of, reached
 
@@ -82,7 +88,9 @@ class Residuals:
         self._loops, self._scores = loops, frozenset(scores)
         self.additions: dict[int, Addition] = {}
         candidates = [node for node in flow.graph.nodes if self._may_add(node)]
-        self._depths = Depths(flow.graph, kernels, self._possible_roots(candidates))
+        spreads = {node.index for node in flow.graph.nodes if node.op in SPREADS}
+        roots = self._possible_roots(candidates)
+        self._depths = Depths(flow.graph, kernels | spreads, roots)
         for node in candidates:
             found = self._addition(node)
             if found:

@@ -13,14 +13,14 @@ from jaxinit._roles.attention import Attention
 from jaxinit._roles.batches import with_batches
 from jaxinit._roles.branches import branches_of, closing
 from jaxinit._roles.cells import Cells
-from jaxinit._roles.contractions import modulated
+from jaxinit._roles.contractions import modulated, whole_windows
 from jaxinit._roles.drafts import drafted
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node
 from jaxinit._roles.kernel_uses import KernelUses
-from jaxinit._roles.normalization import folded_shifts, scales_normalized
+from jaxinit._roles.normalization import folded_shifts, scales_normalized, scales_scaled
 from jaxinit._roles.primitives import PRODUCTS
 from jaxinit._roles.regions import scaled
 from jaxinit._roles.residual import branch_scales
@@ -110,6 +110,7 @@ class _Finisher:
         self._kernels = KernelUses(structure)
         self._gates = set(_branch_gates(structure))
         self._modulated = set(modulated(structure.flow))
+        self._windows = whole_windows(structure.flow)
         self._summed = summed_products(structure.flow)
         self._branches = branches_of(structure.residuals, structure.kernels)
         self._closing = closing(self._branches, _scales(structure.flow))
@@ -117,6 +118,8 @@ class _Finisher:
     def finished(self, meeting: Meeting, use: Use) -> Use:
         """The use that a draft becomes."""
         if use.kind in ("kernel", "convolution"):
+            if meeting.node.index in self._windows:
+                return unknown("what it gives is the window of a convolution")
             return self._in_branch(meeting, self._kernels.kernel(meeting, use))
         if use.kind == "bias" and use.of:
             return self._kernels.bias(meeting, use)
@@ -156,8 +159,9 @@ def _scales(flow: Flow) -> Iterator[Node]:
 
 
 def _branch_gates(structure: Structure) -> Iterator[int]:
-    """Products with leaves that scale a whole branch and are of no normalization."""
+    """Products with leaves that scale a whole branch, and not a normalization first."""
+    flow = structure.flow
     for addition in structure.residuals.additions.values():
-        for node in branch_scales(structure.flow, addition):
-            if not scales_normalized(structure.flow, node):
+        for node in branch_scales(flow, addition):
+            if not scales_normalized(flow, node) or scales_scaled(flow, node):
                 yield node.index
