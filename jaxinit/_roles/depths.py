@@ -1,9 +1,9 @@
 """How many kernels are on the way from one value to another.
 
 Take `x + f(x)` with one kernel in `f`: the depth from `x` to `f(x)` is 1, so this is a
-residual addition. Integers on the way lead nowhere: they only choose places. For every value, one set of bits says from which of some roots it is
+residual addition. For every value, one set of bits says from which of some roots it is
 reached at all, another through one kernel or more, a third through two or more; one
-walk over the graph finds all of them.
+walk over the graph finds all of them. Integers lead nowhere: they only choose places.
 """
 
 from collections.abc import Iterable

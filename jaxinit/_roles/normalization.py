@@ -81,9 +81,8 @@ def _is_scaled(flow: Flow, value: Value) -> bool:
         deviations = [v for v in flow.data_of(node) if is_deviation(flow, v)]
         if node.op in PRODUCTS and deviations:
             inverse = maker(deviations[0])
-            own = inverse is not None and inverse.op in PRODUCTS
-            inside = own and any(map(flow.from_leaves, inverse.inputs))
-            return scaled_by_leaf or inside
+            inside = inverse.inputs if inverse and inverse.op in PRODUCTS else ()
+            return scaled_by_leaf or any(map(flow.from_leaves, inside))
         data = flow.data_of(node)
         if len(data) != 1:
             return False

@@ -2,8 +2,9 @@
 
 Take `x1 = x + f(x); x2 = x1 + g(x1)`, with a kernel at the end of `f` and of `g`. An
 addition is one of a residual stream if one side, `x`, is an ancestor of the other
-through a contraction, or through what mixes places by itself. Its kernel writes to the stream: number 0 of 2, and that of `g`
-number 1 of 2, as the first addition is found behind the second.
+through a contraction, or through what mixes places by itself. Its kernel writes to the
+stream: number 0 of 2, and that of `g` number 1 of 2, as the first addition is found
+behind the second.
 
 What holds:
 - In a loop, an addition counts once a round.

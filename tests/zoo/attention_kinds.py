@@ -249,7 +249,7 @@ def differential() -> Model:
 
 @model
 def talking_heads() -> Model:
-    """Touvron et al. 2021 (CaiT): heads mixed around the softmax; a late class token."""
+    """Touvron et al. 2021 (CaiT): heads mixed around the softmax; a late token."""
 
     def apply(p, x):
         x = lin(p["patch"], x) + p["pos"]

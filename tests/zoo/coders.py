@@ -15,8 +15,8 @@ from zoo.truths import (
     integers,
     kernel,
     model,
-    scale,
     one_of,
+    scale,
     unknown,
 )
 
@@ -67,7 +67,7 @@ def planar_steps() -> Model:
 
 @model
 def additive_couplings() -> Model:
-    """Dinh et al. 2014 (NICE): shifts by half of the input, and a diagonal of scales."""
+    """Dinh et al. 2014 (NICE): shifts by half of the input, a diagonal of scales."""
     half = N // 2
 
     def apply(p, x):
@@ -134,7 +134,7 @@ def triangular_points() -> Model:
 
 @model
 def own_target() -> Model:
-    """Grill et al. 2020 (BYOL): a predictor on one side, cosines with the other side."""
+    """Grill et al. 2020 (BYOL): a predictor on one side, cosines with the other."""
 
     def mlp(q, x):
         h = lin(q["a"], x)
@@ -158,14 +158,14 @@ def own_target() -> Model:
         truth |= dense(f"{name}/a", i, H)
         truth |= {f"{name}/g": scale(), f"{name}/s": bias(None)}
         # Debatable: an inner product of two towers has no contraction by a kernel.
-        head = False if name == "online" else True
+        head = name != "online"
         truth[f"{name}/b"] = kernel(H, 5, head=head, function=ANY)
     return Model(apply, params, (floats(B, N), floats(B, N)), truth)
 
 
 @model
 def critic_of_classes() -> Model:
-    """Miyato & Koyama 2018: a label's row projects the features; a generator with FiLM."""
+    """Miyato & Koyama 2018: a label's row projects features; a generator with FiLM."""
 
     def apply(p, z, y):
         g, b = p["gain"][y], p["shift"][y]
@@ -197,7 +197,7 @@ def critic_of_classes() -> Model:
 
 @model
 def nearest_codes() -> Model:
-    """Van den Oord et al. 2017 with products for distances; straight-through gradients."""
+    """Van den Oord et al. 2017 with products for distances, straight through."""
     codes = 7
 
     def apply(p, x):
@@ -231,7 +231,7 @@ def nearest_codes() -> Model:
 
 @model
 def tied_halves() -> Model:
-    """An autoencoder whose decoder is its encoder turned round, with a mask of inputs."""
+    """An autoencoder whose decoder is its encoder turned; a mask of inputs."""
 
     def apply(p, x, keep):
         h = jax.nn.sigmoid((x * keep) @ p["w1"] + p["b1"])

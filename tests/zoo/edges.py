@@ -130,10 +130,16 @@ def biased_by_distance() -> Model:
         return lin(p["out"], x[:, 0])
 
     params = {
-        "x": affine(5, H), "degree": floats(8, H), "n1": vec(H), "distance": floats(6, heads),
-        "o": affine(inner, H), "n2": vec(H), "up": affine(H, 14), "down": affine(14, H),
+        "x": affine(5, H),
+        "degree": floats(8, H),
+        "n1": vec(H),
+        "distance": floats(6, heads),
+        "o": affine(inner, H),
+        "n2": vec(H),
+        "up": affine(H, 14),
+        "down": affine(14, H),
         "out": affine(H, 1),
-    } | {n: affine(H, inner) for n in "qkv"}  # fmt: skip
+    } | {n: affine(H, inner) for n in "qkv"}
     truth = {
         **dense("x", 5, H),
         # Inputs say degree and distance: both are looked up.
@@ -220,7 +226,7 @@ def points_and_neighbours() -> Model:
 
 @model
 def objects_that_interact() -> Model:
-    """Battaglia et al. 2016: one network for pairs, one for objects, many steps alike."""
+    """Battaglia et al. 2016: a network for pairs, one for objects, many steps."""
 
     def mlp(p, x):
         return lin(p[1], jax.nn.softplus(lin(p[0], x)))
@@ -251,7 +257,7 @@ def objects_that_interact() -> Model:
 
 @model
 def read_by_a_process() -> Model:
-    """Vinyals et al. 2016 (Set2Set): an LSTM asks a set, and is told what it gathers."""
+    """Vinyals et al. 2016 (Set2Set): an LSTM asks a set, and hears what it gathers."""
 
     def apply(p, x):
         m = jax.nn.relu(lin(p["embed"], x))

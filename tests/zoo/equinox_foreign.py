@@ -190,7 +190,7 @@ def patches_of_kernels() -> Model:
 
 @model
 def sound_codec() -> Model:
-    """Strided windows down, transposed ones up, an ELU before each; PReLU at the end."""
+    """Strided windows down, transposed ones up, an ELU before each; a late PReLU."""
     import equinox as eqx
 
     class Net(eqx.Module):
@@ -230,7 +230,7 @@ def sound_codec() -> Model:
 
 @model
 def ensembles_of_forecasts() -> Model:
-    """filter_vmap over members that were made by it; an LSTM cell by hand; a position."""
+    """filter_vmap over members that were made by it; an LSTM cell; a position."""
     import equinox as eqx
 
     members, state = 3, 8

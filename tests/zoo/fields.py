@@ -41,7 +41,7 @@ def to_nodes(x, at):
 
 @model
 def windows_over_history() -> Model:
-    """Tang & Wang 2018 (Caser): windows along time and along features of the last items."""
+    """Tang & Wang 2018 (Caser): windows along time and features of the last items."""
     length, filters = 5, 4
 
     def apply(p, items, user):

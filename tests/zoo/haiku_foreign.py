@@ -33,7 +33,9 @@ def causal_windows() -> Model:
         x = hk.Conv1D(D, 1, name="start")(x)
         skips = 0.0
         for i in range(2):
-            z = hk.Conv1D(2 * F, 2, rate=2**i, padding=hk.pad.causal, name=f"dil_{i}")(x)
+            z = hk.Conv1D(2 * F, 2, rate=2**i, padding=hk.pad.causal, name=f"dil_{i}")(
+                x
+            )
             a, b = jnp.split(z, 2, axis=-1)
             z = jnp.tanh(a) * jax.nn.sigmoid(b)
             skips = skips + hk.Conv1D(8, 1, name=f"skip_{i}")(z)
@@ -81,16 +83,25 @@ def stacked_gated_layers() -> Model:
             return x + hk.Linear(D, with_bias=False, name="o")(h)
 
         x = hk.experimental.layer_stack(layers, name="deep")(layer)(x)
-        return hk.Bias(bias_dims=[-1], name="b")(hk.Linear(O, with_bias=False, name="y")(x))
+        return hk.Bias(bias_dims=[-1], name="b")(
+            hk.Linear(O, with_bias=False, name="y")(x)
+        )
 
     block = {
         "n/scale": scale(),
         "~/w_in": kernel(
-            D, 2 * F, 1, (0, 2), ANY,
-            sections=[(0, ((0, 1),), "gate", "sigmoid"), (0, ((1, 2),), "up", "identity")],
+            D,
+            2 * F,
+            1,
+            (0, 2),
+            ANY,
+            sections=[
+                (0, ((0, 1),), "gate", "sigmoid"),
+                (0, ((1, 2),), "up", "identity"),
+            ],
         ),
         "o/w": kernel(F, D, residual=(0, layers)),
-    }  # fmt: skip
+    }
     truth = {
         "tok/embeddings": embedding(D),
         "~/pos": position(1, 2),

@@ -98,7 +98,7 @@ def selective_kernels() -> Model:
 
 @model
 def convolutional_attention() -> Model:
-    """Woo et al. 2018 (CBAM): one small network for mean and maximum; a map of places."""
+    """Woo et al. 2018 (CBAM): one network for mean and maximum; a map of places."""
     narrow = 3
 
     def apply(p, x):
@@ -256,9 +256,13 @@ def modulated_by_a_map() -> Model:
         return jnp.tanh(conv(x, p["rgb"]))
 
     s = {
-        "shared": floats(3, 3, 4, 5), "shared_b": floats(5), "gamma": floats(3, 3, 5, C),
-        "gamma_b": floats(C), "beta": floats(3, 3, 5, C), "beta_b": floats(C),
-    }  # fmt: skip
+        "shared": floats(3, 3, 4, 5),
+        "shared_b": floats(5),
+        "gamma": floats(3, 3, 5, C),
+        "gamma_b": floats(C),
+        "beta": floats(3, 3, 5, C),
+        "beta_b": floats(C),
+    }
     params = {
         "fc": floats(7, 64 * C), "one": s, "two": s, "w1": floats(3, 3, C, C),
         "w2": floats(3, 3, C, C), "rgb": floats(3, 3, C, 3),

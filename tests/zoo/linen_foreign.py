@@ -237,7 +237,7 @@ def time_conditioned_windows() -> Model:
 
 @model
 def rotated_blocks() -> Model:
-    """Parallel residuals with one fused input kernel, and a rotation of part of heads."""
+    """Parallel residuals with one fused input kernel, and rotated, normed heads."""
     from flax import linen as nn
 
     n, s = 3, 4
@@ -298,7 +298,7 @@ def rotated_blocks() -> Model:
 
 @model
 def sparse_experts() -> Model:
-    """Fedus et al. 2022 by one-hot dispatch with two choices; experts lifted by vmap."""
+    """Fedus et al. 2022 by one-hot dispatch with two choices; lifted experts."""
     from flax import linen as nn
 
     experts, capacity = 4, 6
@@ -347,7 +347,7 @@ def sparse_experts() -> Model:
 
 @model
 def speaker_network() -> Model:
-    """x-vectors: dilated windows with batch norms, mean and deviation pooled, a PReLU."""
+    """x-vectors: dilated windows, batch norms, mean and deviation, a PReLU."""
     from flax import linen as nn
 
     class Net(nn.Module):

@@ -151,11 +151,20 @@ def turing_machine() -> Model:
         **both("beta", H, 1, "softplus"),
         **both("erase", H, width, "sigmoid"),
         **both("add", H, width, "tanh"),
-        **both("out", H + width, O, "identity", recurrent=False, head=True, sections=ANY),
+        **both(
+            "out", H + width, O, "identity", recurrent=False, head=True, sections=ANY
+        ),
         # Debatable: a state that is learned, where activations begin.
-        "memory": Use(one_of("embedding", "bias", "position"), ANY, ANY, fan_in=ANY,
-                      fan_out=ANY, part=ANY, of=ANY),
-    }  # fmt: skip
+        "memory": Use(
+            one_of("embedding", "bias", "position"),
+            ANY,
+            ANY,
+            fan_in=ANY,
+            fan_out=ANY,
+            part=ANY,
+            of=ANY,
+        ),
+    }
     return Model(apply, params, (floats(B, T, N),), truth)
 
 
@@ -191,10 +200,12 @@ def random_field_tagger() -> Model:
         "word": embedding(N),
         **dense("emit", 2 * H, tags, head=True),
         # Debatable: scores that are added to scores.
-        "trans": Use(one_of("bias", "position"), ANY, ANY, of=ANY, recurrent=ANY, part=ANY),
+        "trans": Use(
+            one_of("bias", "position"), ANY, ANY, of=ANY, recurrent=ANY, part=ANY
+        ),
         "first": bias("emit/kernel"),
         "last": bias(ANY),
-    }  # fmt: skip
+    }
     for name in ("fw", "bw"):
         truth[f"{name}/w"] = kernel(N, H, function="tanh")
         truth[f"{name}/u"] = kernel(H, H, function="tanh", recurrent=True)

@@ -247,7 +247,7 @@ def scaled_stack() -> Model:
 
 @model
 def towers_of_words() -> Model:
-    """A shared tower for two texts, bags of words, cosines and a learned temperature."""
+    """A shared tower for two texts, bags of words, cosines, a temperature."""
     from flax import nnx
 
     class Net(nnx.Module):

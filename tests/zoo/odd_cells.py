@@ -87,13 +87,13 @@ def legendre_memory() -> Model:
 
     def apply(p, x):
         i = jnp.arange(order)
-        A = jnp.where(i[:, None] < i, -1.0, (-1.0) ** (i[:, None] - i + 1)) * 0.1
+        a = jnp.where(i[:, None] < i, -1.0, (-1.0) ** (i[:, None] - i + 1)) * 0.1
         b = (2 * i + 1.0) * (-1.0) ** i
 
         def step(carry, x):
             h, m = carry
             u = x @ p["ex"] + h @ p["eh"] + m @ p["em"]
-            m = m + m @ A.T + u[:, None] * b
+            m = m + m @ a.T + u[:, None] * b
             h = jnp.tanh(x @ p["wx"] + h @ p["wh"] + m @ p["wm"])
             return (h, m), h
 
@@ -216,7 +216,7 @@ def only_forgetting() -> Model:
 
 @model
 def complex_diagonal() -> Model:
-    """Orvieto et al. 2023 (LRU): complex decays; real and imaginary parts are leaves."""
+    """Orvieto et al. 2023 (LRU): complex decays; both parts of kernels are leaves."""
     n = 6
 
     def apply(p, x):

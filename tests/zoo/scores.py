@@ -73,7 +73,7 @@ def external_memory_units() -> Model:
 
 @model
 def synthesized_scores() -> Model:
-    """Tay et al. 2020 (Synthesizer): scores from one token, and scores that are leaves."""
+    """Tay et al. 2020 (Synthesizer): scores of a token, and scores that are leaves."""
 
     def apply(p, x):
         x = x @ p["w"]
@@ -127,9 +127,12 @@ def projected_length() -> Model:
         # Debatable: the last kernel before the scores, or that of the tokens.
         "k": kernel(D, I, part=one_of("key", None)),
         "v": kernel(D, I, part=one_of("value", None)),
-        "e": [kernel(T, n, part=one_of("key", None)), kernel(T, n, part=one_of("value", None))],
+        "e": [
+            kernel(T, n, part=one_of("key", None)),
+            kernel(T, n, part=one_of("value", None)),
+        ],
         "o": kernel(I, D, part="attention output", residual=(0, 1)),
-    }  # fmt: skip
+    }
     return Model(apply, params, (integers(B, T),), truth)
 
 
@@ -148,14 +151,16 @@ def attention_free() -> Model:
     params |= {c: floats(D, F) for c in "qkv"} | {"o": floats(F, D)}
     truth = {
         "tok": embedding(D),
-        "places": Use(one_of("position", "bias"), ANY, ANY, of=ANY, part=ANY, multiplier=ANY),
+        "places": Use(
+            one_of("position", "bias"), ANY, ANY, of=ANY, part=ANY, multiplier=ANY
+        ),
         "q": kernel(D, F, function="sigmoid", part="gate"),
         # Debatable: a weighted mean, but no query meets a key.
         "k": kernel(D, F, function=ANY, part=ANY),
         "v": kernel(D, F, part=ANY),
         "o": kernel(F, D, part=ANY, residual=(0, 1)),
         "z": kernel(D, 4, head=True),
-    }  # fmt: skip
+    }
     return Model(apply, params, (integers(B, T),), truth)
 
 

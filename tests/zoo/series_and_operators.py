@@ -60,7 +60,7 @@ def operator_of_branch_and_trunk() -> Model:
 
 @model
 def kernels_of_frequencies() -> Model:
-    """Li et al. 2021 (FNO): complex kernels for the low modes, and points beside them."""
+    """Li et al. 2021 (FNO): complex kernels for low modes, points beside them."""
     modes, points = 3, 8
 
     def apply(p, a):
@@ -95,7 +95,7 @@ def kernels_of_frequencies() -> Model:
 
 @model
 def double_residuals() -> Model:
-    """Oreshkin et al. 2020 (N-BEATS): blocks take away what they explain, and forecast."""
+    """Oreshkin et al. 2020 (N-BEATS): blocks take away what they explain."""
     past, future, basis = 10, 4, 3
 
     def apply(p, x):
@@ -257,7 +257,7 @@ def mixed_series() -> Model:
 
 @model
 def tuned_by_vectors() -> Model:
-    """Liu et al. 2022 (IA3) and Li & Liang 2021: factors in a frozen block, a prefix."""
+    """Liu et al. 2022 (IA3) and Li & Liang 2021: factors in a block, a prefix."""
     heads, size, prefix = 2, 4, 3
 
     def apply(p, t):
@@ -274,10 +274,18 @@ def tuned_by_vectors() -> Model:
 
     inner = heads * size
     params = {
-        "tok": floats(ROWS, K), "pos": floats(6, K), "prompt": floats(prefix, K),
-        "lk": floats(inner), "lv": floats(inner), "o": floats(inner, K), "n": vec(K),
-        "up": floats(K, H), "lf": floats(H), "down": floats(H, K), "out": floats(K, ROWS),
-    } | {n: floats(K, inner) for n in "qkv"}  # fmt: skip
+        "tok": floats(ROWS, K),
+        "pos": floats(6, K),
+        "prompt": floats(prefix, K),
+        "lk": floats(inner),
+        "lv": floats(inner),
+        "o": floats(inner, K),
+        "n": vec(K),
+        "up": floats(K, H),
+        "lf": floats(H),
+        "down": floats(H, K),
+        "out": floats(K, ROWS),
+    } | {n: floats(K, inner) for n in "qkv"}
     truth = {
         "tok": embedding(K),
         "pos": position(),

@@ -75,7 +75,7 @@ def noisy_values() -> Model:
 
 @model
 def planning_model() -> Model:
-    """Schrittwieser et al. 2020 (MuZero), small: a model unrolled over given actions."""
+    """Schrittwieser et al. 2020 (MuZero), small: a model unrolled over actions."""
     steps = 3
 
     def dyn(p, s, a):
@@ -93,9 +93,14 @@ def planning_model() -> Model:
         return jax.lax.scan(step, s, actions.T)[1]
 
     params = {
-        "repr": affine(N, H), "d1": affine(H + A, 11), "dn": vec(11), "d2": affine(11, H),
-        "reward": affine(11, 1), "policy": affine(H, A), "value": affine(H, 1),
-    }  # fmt: skip
+        "repr": affine(N, H),
+        "d1": affine(H + A, 11),
+        "dn": vec(11),
+        "d2": affine(11, H),
+        "reward": affine(11, 1),
+        "policy": affine(H, A),
+        "value": affine(H, 1),
+    }
     truth = {
         **dense("repr", N, H, function="tanh"),
         # Its columns are the state's and the actions'.
@@ -113,7 +118,7 @@ def planning_model() -> Model:
 
 @model
 def curious() -> Model:
-    """Pathak et al. 2017 (ICM): one encoder, twice; actions from both, states from one."""
+    """Pathak et al. 2017 (ICM): one encoder, twice; actions from both of them."""
 
     def apply(p, s, a, s2):
         def phi(x):
@@ -148,7 +153,7 @@ def curious() -> Model:
 
 @model
 def polynomials_on_edges() -> Model:
-    """Chebyshev KAN: powers of a bounded input by cosines, one kernel for all of them."""
+    """Chebyshev KAN: powers of a bounded input, by one kernel."""
     degree = 4
 
     def apply(p, x):
@@ -200,7 +205,7 @@ def wavelets_of_places() -> Model:
 
 @model
 def distances_of_shapes() -> Model:
-    """Park et al. 2019 (DeepSDF): a code beside the place, given again in the middle."""
+    """Park et al. 2019 (DeepSDF): a code beside the place, given again midway."""
     code = 5
 
     def apply(p, shape, x):

@@ -285,13 +285,17 @@ def two_frequencies() -> Model:
         return h.mean((1, 2)) @ p["fc_h"] + l.mean((1, 2)) @ p["fc_l"]
 
     params = {
-        "first_h": floats(3, 3, 3, C), "first_l": floats(3, 3, 3, 4),
+        "first_h": floats(3, 3, 3, C),
+        "first_l": floats(3, 3, 3, 4),
         "mid": {
-            "hh": floats(3, 3, C, C), "lh": floats(3, 3, 4, C), "ll": floats(3, 3, 4, 4),
+            "hh": floats(3, 3, C, C),
+            "lh": floats(3, 3, 4, C),
+            "ll": floats(3, 3, 4, 4),
             "hl": floats(3, 3, C, 4),
         },
-        "fc_h": floats(C, O), "fc_l": floats(4, O),
-    }  # fmt: skip
+        "fc_h": floats(C, O),
+        "fc_l": floats(4, O),
+    }
     truth = {
         "first_h": convolution(27, 9 * C, function="relu"),
         "first_l": convolution(27, 36, function="relu"),
