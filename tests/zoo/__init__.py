@@ -7,6 +7,7 @@ from zoo import agents as agents
 from zoo import attention as attention
 from zoo import attention_kinds as attention_kinds
 from zoo import autoencoders as autoencoders
+from zoo import borrowed_blocks as borrowed_blocks
 from zoo import cells as cells
 from zoo import coders as coders
 from zoo import control_flow as control_flow
@@ -48,6 +49,7 @@ from zoo import nnx_models as nnx_models
 from zoo import odd_cells as odd_cells
 from zoo import others as others
 from zoo import patch_mlps as patch_mlps
+from zoo import plain_habits as plain_habits
 from zoo import scores as scores
 from zoo import sequence_blocks as sequence_blocks
 from zoo import sequences as sequences
