@@ -21,7 +21,11 @@ _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
 
 
 class KernelUses:
-    """The uses of kernels and biases of a graph."""
+    """The uses of kernels and biases of a graph.
+
+    Attributes:
+        preceded: for each value, whether a contraction or a lookup precedes.
+    """
 
     def __init__(self, structure: Structure):
         self._structure = structure
@@ -30,7 +34,7 @@ class KernelUses:
         self._followed = structure.followed()
         excluded = steering(self._endings, self._parts)
         self._places = structure.residuals.number(excluded)
-        self._preceded = structure.preceded()
+        self.preceded = structure.preceded()
         self._moments = Moments(structure, self._places, self._factors(), self._inner())
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:
@@ -54,7 +58,7 @@ class KernelUses:
             gain=division.function.gain if division.function else None,
             residual=residual,
             recurrent=recurrent,
-            first=not self._preceded[meeting.activations.index],
+            first=not self.preceded[meeting.activations.index],
             head=not (residual or recurrent or followed),
             part=division.part,
             sections=(*inputs, *division.sections),

@@ -30,7 +30,7 @@ from jaxinit._roles.primitives import (
     SPREADS,
 )
 from jaxinit._roles.values import is_softmax, stripped
-from jaxinit._roles.walks import ancestor, nodes_of, reached
+from jaxinit._roles.walks import ancestor, is_inexact, nodes_of, reached
 
 _ROOTS = 8  # branches of one stream that are summed before they are added
 _MOVES = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
@@ -215,6 +215,8 @@ class Residuals:
             if node.index in self._values:
                 return [self._values[node.index]]
             if node.op == "carry" or self._is_of_stream(node, addition):
+                return []
+            if not is_inexact(value):  # it only chooses places
                 return []
             return self._written_by(node, addition.root)
 

@@ -121,6 +121,8 @@ class _Finisher:
             if meeting.node.index in self._windows:
                 return unknown("what it gives is the window of a convolution")
             return self._in_branch(meeting, self._kernels.kernel(meeting, use))
+        if use.kind in ("bias", "position") and self._is_noisy(meeting):
+            return unknown("a kernel that activations are added to")
         if use.kind == "bias" and use.of:
             return self._kernels.bias(meeting, use)
         if use.kind == "position":
@@ -128,6 +130,11 @@ class _Finisher:
         if use.kind == "scale":
             return self._scale(meeting, use)
         return use
+
+    def _is_noisy(self, meeting: Meeting) -> bool:
+        """Whether a leaf is a kernel, and an input is added to it as noise."""
+        precedes = self._kernels.preceded[meeting.activations.index]
+        return meeting.leaf in self._modulated and not precedes
 
     def _in_branch(self, meeting: Meeting, use: Use) -> Use:
         branch = self._branches.get(meeting.node.index)
