@@ -131,6 +131,8 @@ class Residuals:
             for root in self._roots(skip):
                 if self._loops.is_state(root) or _is_repeated(root, skip):
                     continue
+                if _is_of_outside(root, node):
+                    continue
                 if self._depths.at_least(1, root, branch):
                     return Addition(node, skip, branch, root, False)
         for skip, branch in ((a, b), (b, a)):
@@ -275,6 +277,12 @@ def _is_repeated(root: Value, skip: Value) -> bool:
     Learned arrays are repeated for a batch, and begin a stream.
     """
     return root.leaf is None and math.prod(root.shape) != math.prod(skip.shape)
+
+
+def _is_of_outside(root: Value, node: Node) -> bool:
+    """Whether a root enters every round of a loop as it is, and is not carried on."""
+    loops = root.node.loops if root.node is not None else ()
+    return len(loops) < len(node.loops)
 
 
 def _goes_on(addition: Addition, stream: Sequence[Addition]) -> bool:

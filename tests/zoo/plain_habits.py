@@ -484,13 +484,14 @@ def equilibrium() -> Model:
         return step(z) @ p["out"]
 
     params = {"u": floats(7, F), "b": floats(F), "w": floats(F, F), "out": floats(F, 3)}
-    # Debatable: rounds to a fixed point are time.
+    # Debatable: rounds to a fixed point are time, or depth.
     w = functools.partial(kernel, F, F, function="tanh")
     truth = {
         # Debatable: read in several places, each with a tanh.
         "u": kernel(7, F, function=ANY),
         "b": bias("u"),
-        "w": [w(), w(recurrent=True), w()],
+        # Outside of the loop, what is told is added to what was made of it.
+        "w": [w(), w(recurrent=ANY), w(residual=ANY, function=ANY)],
         "out": kernel(F, 3, head=True),
     }
     return Model(apply, params, (floats(B, 7),), truth)
