@@ -184,7 +184,16 @@ def deviations(name, factor=1.0):
     }
 
 
-@pytest.mark.parametrize("name", sampled(MODELS, set(MODELS) - FANS))
+# One without a kernel, and two whose kernels have different fans in their uses.
+NO_FANS = {
+    "coders.tied_halves",
+    "fields.field_aware_machine",
+    "plain_habits.sliced_rows",
+}
+OF_FANS = sorted(set(MODELS) - NO_FANS)
+
+
+@pytest.mark.parametrize("name", sampled(OF_FANS, set(OF_FANS) - FANS))
 def test_fans_give_outputs_of_unit_variance(name):
     found = deviations(name)
     assert {path: x for path, x in found.items() if abs(x) > SIGMAS} == {}

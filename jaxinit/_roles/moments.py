@@ -18,6 +18,7 @@ What holds:
 - What an attention, or a mean over positions, averages keeps its second moment, as if
   all positions were alike: an upper bound, which tokens reach that do not differ.
 - Rows of embeddings have the second moment `1 / width`, with which `auto` draws them.
+  The first kernel of a plain net does not amplify them: Adam moves small rows far.
 - What cannot be known counts as standard normal, as a norm would make it.
 - Where gradients would grow or vanish with depth, `critical` says what to do instead.
 """
@@ -89,8 +90,8 @@ class Moments:
         self._attended = {x.output.index: x.value for x in structure.attentions}
         self._places, self._factors, self._inner = places, factors, inner
         self._roots = 0
-        self._unknown: set[int] = set()
-        self._outputs: set[int] = set()
+        self._unknown, self._outputs, self._rows = (set[int]() for _ in range(3))
+        self._of_rows: set[int] = set()  # the first kernels of plain nets
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         self.entering: dict[int, float] = {}
         self.wanted: dict[int, float] = {}
@@ -109,6 +110,8 @@ class Moments:
         """The variance that the entries of a kernel need."""
         known = self.critical.get(node.index)
         second = known.second if known else self.entering[node.index]
+        if node.index in self._of_rows:
+            second = max(second, 1.0)
         terms = use.fan_in * second * use.multiplier**2
         return self.wanted[node.index] / terms if terms else 0.0
 
@@ -153,7 +156,9 @@ class Moments:
             return [self._contracted(node)]
         is_lookup = node.op in ("gather", "dynamic_slice")
         if is_lookup and self._flow.from_leaves(node.inputs[0]):
-            return [self._normal(0.0, 1 / _width(node))]
+            row = self._normal(0.0, 1 / _width(node))
+            self._rows.add(row.root)
+            return [row]
         if node.op in ELEMENTWISE and node.op in FUNCTIONS:
             return [self._elementwise(node)]
         if node.op == "carry":
@@ -182,6 +187,8 @@ class Moments:
         spread = self._spread(data)
         second = spread.second
         self.entering[node.index] = second if second < _MOST else 1.0
+        if spread.root in self._rows and node.index in self._inner:
+            self._of_rows.add(node.index)
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
         stream = 1.0 if begin is None else self._spread(begin).second or 1.0
