@@ -57,6 +57,7 @@ from zoo import series_and_operators as series_and_operators
 from zoo import sets_graphs as sets_graphs
 from zoo import shaped as shaped
 from zoo import tables as tables
+from zoo import third_parties as third_parties
 from zoo import training as training
 from zoo import weights as weights
 from zoo import window_kinds as window_kinds
