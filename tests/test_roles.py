@@ -50,6 +50,8 @@ FIRST = ("attention.", "fused", "depth", "linen_", "loops", "mixing", "mlps", "n
 LATER = ("linen_foreign", "linen_language", "linen_ported", "linen_vision")
 FAULTS = {
     "attention_kinds.talking_heads",
+    "borrowed_blocks.keys_by_products",
+    "borrowed_blocks.weights_with_noise",
     "coders.critic_of_classes",
     "coders.nearest_codes",
     "image_blocks.chosen_kernels",
@@ -57,6 +59,10 @@ FAULTS = {
     "image_blocks.selective_kernels",
     "nnx_foreign.scaled_stack",
     "odd_cells.simple_recurrent_unit",
+    "plain_habits.equilibrium",
+    "plain_habits.gated_steps",
+    "plain_habits.indexed_layers",
+    "plain_habits.two_biases",
 }
 BEYOND = {
     name
