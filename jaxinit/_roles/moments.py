@@ -18,7 +18,6 @@ What holds:
 - What an attention, or a mean over positions, averages keeps its second moment, as if
   all positions were alike: an upper bound, which tokens reach that do not differ.
 - Rows of embeddings have the second moment `1 / width`, with which `auto` draws them.
-  The first kernel of a plain net does not amplify them: Adam moves small rows far.
 - What cannot be known counts as standard normal, as a norm would make it.
 - Where gradients would grow or vanish with depth, `critical` says what to do instead.
 """
@@ -66,6 +65,8 @@ class Moments:
             side, such as what positions are added to.
         critical: for the index of each contraction behind a function of what another
             gives, what keeps differences, where that is not what keeps variances.
+        of_rows: indices of the contractions of rows of embeddings, behind which are a
+            function and another contraction.
     """
 
     def __init__(
@@ -91,12 +92,12 @@ class Moments:
         self._places, self._factors, self._inner = places, factors, inner
         self._roots = 0
         self._unknown, self._outputs, self._rows = (set[int]() for _ in range(3))
-        self._of_rows: set[int] = set()  # the first kernels of plain nets
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         self.entering: dict[int, float] = {}
         self.wanted: dict[int, float] = {}
         self.added: dict[int, float] = {}
         self.critical: dict[int, Critical] = {}
+        self.of_rows: set[int] = set()
         self._begins = _begins(structure.residuals)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -110,8 +111,6 @@ class Moments:
         """The variance that the entries of a kernel need."""
         known = self.critical.get(node.index)
         second = known.second if known else self.entering[node.index]
-        if node.index in self._of_rows:
-            second = max(second, 1.0)
         terms = use.fan_in * second * use.multiplier**2
         return self.wanted[node.index] / terms if terms else 0.0
 
@@ -188,7 +187,7 @@ class Moments:
         second = spread.second
         self.entering[node.index] = second if second < _MOST else 1.0
         if spread.root in self._rows and node.index in self._inner:
-            self._of_rows.add(node.index)
+            self.of_rows.add(node.index)
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
         stream = 1.0 if begin is None else self._spread(begin).second or 1.0
