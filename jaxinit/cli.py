@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import jax
 
-from jaxinit._cli import audit, compare, init, roles, signal
+from jaxinit._cli import audit, check, compare, init, roles, signal
 from jaxinit._cli.errors import CommandError, UsageError, discard_output, writing
 from jaxinit._cli.target import TargetError
 
@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     signal.add(commands)
     audit.add(commands)
     compare.add(commands)
+    check.add(commands)
     return parser
 
 

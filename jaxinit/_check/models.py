@@ -1,0 +1,41 @@
+"""A small model of each framework that is installed, started here and by `jax.jit`."""
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+
+from jaxinit._check.comparing import Outcome, absent, compared, row
+from jaxinit._check.result import CheckRow
+
+# What a framework is called, its module here and the package that it needs.
+FRAMEWORKS = {
+    "Flax Linen": ("linen", "flax"),
+    "Flax NNX": ("nnx", "flax"),
+    "Haiku": ("haiku", "haiku"),
+    "Equinox": ("equinox", "equinox"),
+}
+
+
+def models(key: Any, device: Any) -> Iterator[CheckRow]:
+    """A row for each framework, in parallel; one that is not installed says so."""
+
+    def framework(name: str) -> CheckRow:
+        module, package = FRAMEWORKS[name]
+        if importlib.util.find_spec(package) is None:
+            return absent("models", name, package)
+        return row("models", name, [partial(_model, module, key, device)])
+
+    with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:
+        yield from pool.map(framework, FRAMEWORKS)
+
+
+def _model(module: str, key: Any, device: Any) -> Iterator[Outcome]:
+    model = importlib.import_module(f"jaxinit._check.{module}")
+    with jax.default_device(device):
+        ours, theirs = model.starts(key)
+        yield compared("parameters", ours, theirs)
