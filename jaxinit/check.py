@@ -55,7 +55,7 @@ def check(
         size: side of the square arrays that are timed; None means 4096, or 2048 of a
             sample.
         parts: which parts to check.
-        progress: called with a line before each part of the work.
+        progress: called with a line about each thing that is done.
 
     Returns:
         The result. It prints.
@@ -64,9 +64,9 @@ def check(
         TypeError: if `seed` or `size` is no int.
         ValueError: if `size` is not positive, or there is no part of a name, or none.
 
-    >>> found = check(quick=True, parts=["functions"])
-    >>> found.different, [row.what for row in found.rows]
-    (0, ['jaxinit.jit'])
+    >>> found = check(parts=["speed"], size=64)
+    >>> found.different, [timing.what for timing in found.timings]
+    (0, ['normal', 'uniform', 'truncated_normal', 'fill'])
     """
     chosen = _checked_parts(parts)
     size = (2048 if quick else 4096) if size is None else integer("size", size)
