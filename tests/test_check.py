@@ -18,6 +18,7 @@ from jaxinit._check.draws import Draws, Pair
 from jaxinit.check import Check, CheckRow, Timing, check
 
 DEVICE = jax.devices()[0]
+KEY = jax.random.key(0)
 
 
 @pytest.fixture
@@ -94,18 +95,14 @@ def test_an_initializer_that_fails_is_reported(drawn, capsys):
     assert line in captured.out.splitlines()
 
 
-def key_of(seed):
-    return jax.random.key(seed)
-
-
 def test_a_wrong_jit_is_reported(monkeypatch):
     def draw(key):
         return {"a": jax.random.normal(key, (3,)), "b": jnp.ones(2)}
 
-    assert functions.functions(key_of(0), DEVICE, {"draw": draw}).result == "equal"
+    assert functions.functions(KEY, DEVICE, {"draw": draw}).result == "equal"
     wrong = {"b": jnp.array([1.0, 2.0])}
     monkeypatch.setattr(functions, "jit", lambda fun: lambda key: {**fun(key), **wrong})
-    row = functions.functions(key_of(0), DEVICE, {"draw": jax.jit(draw)})
+    row = functions.functions(KEY, DEVICE, {"draw": jax.jit(draw)})
     assert row.different == 1
     assert str(row.first) == (
         "draw b: 1 of 2 entries differ, the first at (1,): got 2.0, jax has 1.0"
@@ -160,7 +157,8 @@ def test_arrays_of_another_kind_differ(name):
 def test_what_jax_refuses_is_not_compared(drawn):
     drawn(scaled=Pair(jaxinit.he_normal(), of_jax.he_normal(), [(0, 3)]))
     (row,) = check(quick=True, parts=["initializers"]).rows
-    assert (row.cases, row.different, row.result) == (0, 0, "nothing that jax draws")
+    assert (row.cases, row.different) == (0, 0)
+    assert row.result == "jax refuses: ZeroDivisionError: division by zero"
 
 
 def test_values_that_jax_draws_and_this_refuses_differ():
@@ -194,7 +192,7 @@ def test_every_initializer_of_jax_is_checked():
 @pytest.mark.parametrize("name", draws.PAIRS)
 def test_every_dtype_and_every_shape_is_drawn(name):
     pair = draws.PAIRS[name]
-    drawing = Draws(key_of(0), DEVICE, draws.NARROW, False)
+    drawing = Draws(KEY, DEVICE, draws.NARROW, False)
     chosen = drawing._chosen(pair)
     assert [shape for shape, _ in chosen] == list(pair.shapes)
     assert all("float32" in dtypes for _, dtypes in chosen)
@@ -217,6 +215,12 @@ def test_a_framework_that_is_not_installed_is_named(monkeypatch, capsys):
     assert printed.endswith("nothing was compared\n")
 
 
+def test_a_framework_that_cannot_be_imported_is_named(monkeypatch):
+    monkeypatch.setattr(models, "FRAMEWORKS", {"Some": ("some", "jax")})
+    (row,) = models.models(KEY, DEVICE)
+    assert row.result.startswith("jax cannot be imported: ModuleNotFoundError")
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -226,14 +230,14 @@ def test_a_framework_that_is_not_installed_is_named(monkeypatch, capsys):
 )
 def test_models_start_with_the_arrays_of_jax(monkeypatch, name):
     monkeypatch.setattr(models, "FRAMEWORKS", {name: models.FRAMEWORKS[name]})
-    (row,) = models.models(key_of(0), DEVICE)
+    (row,) = models.models(KEY, DEVICE)
     assert (row.cases, row.different) == (1, 0)
 
 
 @pytest.mark.parametrize("kind", ["split keys"])
 def test_another_device_than_the_first(kind):
     device = jax.devices()[-1]
-    key = jax.device_put(key_of(0), device)
+    key = jax.device_put(KEY, device)
     row = functions.functions(key, device, {kind: functions.KINDS[kind]})
     assert (row.cases, row.different) == (1, 0)
 

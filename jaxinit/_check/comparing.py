@@ -21,12 +21,12 @@ class Outcome:
     """What came of one case.
 
     Attributes:
-        is_compared: whether there was anything to compare: False if jax raises.
         difference: the first difference.
+        refusal: the error of jax, of which there is then nothing to compare.
     """
 
-    is_compared: bool
     difference: Difference | None = None
+    refusal: str = ""
 
 
 Outcomes = Iterable[Outcome]
@@ -42,14 +42,17 @@ def compared(case: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> O
     """
     try:
         wanted = _on_host(theirs())
-    except Exception:
-        return Outcome(False)
+    except Exception as error:
+        return Outcome(refusal=_in_a_line(error))
     try:
         drawn = _on_host(ours())
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Outcome(True, Difference(case, "", None, text, "arrays"))
-    return Outcome(True, first_difference(case, drawn, wanted))
+        return Outcome(Difference(case, "", None, _in_a_line(error), "arrays"))
+    return Outcome(first_difference(case, drawn, wanted))
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def first_difference(case: str, ours: Any, theirs: Any) -> Difference | None:
@@ -115,14 +118,15 @@ def row(part: str, what: str, groups: Iterable[Callable[[], Outcomes]]) -> Check
     start = time.perf_counter()
     with ThreadPoolExecutor(_WORKERS) as pool:
         done = pool.map(lambda group: list(group()), list(groups))
-        outcomes = [each for each in chain.from_iterable(done) if each.is_compared]
-    found = [each.difference for each in outcomes if each.difference is not None]
+        outcomes = list(chain.from_iterable(done))
     seconds = time.perf_counter() - start
-    note = "" if outcomes else "nothing that jax draws"
-    first = next(iter(found), None)
-    return CheckRow(part, what, len(outcomes), len(found), seconds, first, note)
+    refused = [each.refusal for each in outcomes if each.refusal]
+    found = [each.difference for each in outcomes if each.difference is not None]
+    cases, first = len(outcomes) - len(refused), next(iter(found), None)
+    note = "" if cases else f"jax refuses: {next(iter(refused), 'all')}"
+    return CheckRow(part, what, cases, len(found), seconds, first, note)
 
 
-def absent(part: str, what: str, package: str) -> CheckRow:
-    """The row of what cannot be compared, as a package is not installed."""
-    return CheckRow(part, what, 0, 0, 0.0, note=f"{package} is not installed")
+def absent(part: str, what: str, note: str) -> CheckRow:
+    """The row of what cannot be compared; the note says why."""
+    return CheckRow(part, what, 0, 0, 0.0, note=note)

@@ -27,15 +27,19 @@ def models(key: Any, device: Any) -> Iterator[CheckRow]:
     def framework(name: str) -> CheckRow:
         module, package = FRAMEWORKS[name]
         if importlib.util.find_spec(package) is None:
-            return absent("models", name, package)
-        return row("models", name, [partial(_model, module, key, device)])
+            return absent("models", name, f"{package} is not installed")
+        try:
+            model = importlib.import_module(f"jaxinit._check.{module}")
+        except Exception as error:  # of a release that does not know this jax
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            return absent("models", name, f"{package} cannot be imported: {why}")
+        return row("models", name, [partial(_model, model, key, device)])
 
     with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:
         yield from pool.map(framework, FRAMEWORKS)
 
 
-def _model(module: str, key: Any, device: Any) -> Iterator[Outcome]:
-    model = importlib.import_module(f"jaxinit._check.{module}")
+def _model(model: Any, key: Any, device: Any) -> Iterator[Outcome]:
     with jax.default_device(device):
         ours, theirs = model.starts(key)
         yield compared("parameters", ours, theirs)
