@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 # Empty, single, odd and prime numbers of entries, last axes that XLA may unroll, more
 # entries than a block of threads or a tile of a core has, three axes.
 MATRICES = ((1, 1), (33, 17), (6, 3), (5, 4), (3, 5), (4, 5, 17), (513, 257))
-EMPTY = (0, 3)  # jax draws none where a fan is zero
+EMPTY = (0, 3)  # where a fan is zero, not every jax draws
 ARRAYS = ((), (1,), (7,), (1009,), EMPTY, *MATRICES)
 KERNELS = ((1, 5, 7), (3, 4, 6), (2, 3, 3, 5))
 WIDE = ("float32", "float64", "complex64", "complex128")
