@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import jax
 
-from jaxinit._cli import audit, compare, completion, init, roles, signal
+from jaxinit._cli import audit, check, compare, completion, init, roles, signal
 from jaxinit._cli.errors import CommandError, UsageError, discard_output, writing
 from jaxinit._cli.target import TargetError
 from jaxinit._version import __version__
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     signal.add(commands)
     audit.add(commands)
     compare.add(commands)
+    check.add(commands)
     return parser
 
 

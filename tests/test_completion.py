@@ -15,7 +15,7 @@ from written import ROOT
 from jaxinit import cli
 from jaxinit._cli.completion import targets
 
-COMMANDS = ("init", "roles", "signal", "audit", "compare")
+COMMANDS = ("init", "roles", "signal", "audit", "compare", "check")
 
 
 class Finder(CompletionFinder):

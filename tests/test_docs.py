@@ -9,6 +9,7 @@ from written import PAGES, ROOT, blocks, links, run, shown
 
 import jaxinit
 import jaxinit.audit
+import jaxinit.check
 import jaxinit.compare
 import jaxinit.data_dependent
 import jaxinit.linen

@@ -4,8 +4,8 @@ import importlib
 from types import ModuleType
 
 _MODULES = (
-    *("audit", "compare", "data_dependent", "linen", "nnx", "plots", "report"),
-    *("schemes", "signal", "stats", "testing"),
+    *("audit", "check", "compare", "data_dependent", "linen", "nnx", "plots"),
+    *("report", "schemes", "signal", "stats", "testing"),
 )
 
 
