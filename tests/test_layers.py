@@ -67,6 +67,7 @@ GUESTS = {
     "safetensors": {"_cli.checkpoint"},
     "optax": {"schemes.mup", "_compare.training"},
     "sklearn": {"_compare.datasets"},
+    "argcomplete": {"_cli.completion"},
 }
 EVERYWHERE = {"jax", "numpy", *sys.stdlib_module_names}
 

@@ -16,20 +16,20 @@ from jaxinit.check import PARTS, Check, check
 _EXAMPLES = """examples:
   jaxinit check --quick
   jaxinit check --parts initializers,laws --seed 3 --json
-  JAX_PLATFORMS=cuda jaxinit check
+  jaxinit check --parts speed --size 1024
 """
 
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser(
+    parser = arguments.add_command(
+        commands,
         "check",
-        help="compare all that is promised with jax, on this device",
-        description="Compares initializers, jaxinit.jit and models with jax, bit for "
-        "bit, on the default device and the installed jax, and times what is drawn. "
-        "Exits with status 1 if anything differs.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "compare what is promised with jax, on this device",
+        "Compares initializers, jaxinit.jit and models with jax, bit for bit, on the "
+        "default device and the installed jax, and times what is drawn. Exits with "
+        "status 1 if anything differs.",
+        _EXAMPLES,
     )
     parser.add_argument(
         "--quick", action="store_true", help="a sample of the cases, in half a minute"
