@@ -16,7 +16,7 @@ from jaxinit.check import PARTS, Check, check
 _EXAMPLES = """examples:
   jaxinit check --quick
   jaxinit check --parts initializers,laws --seed 3 --json
-  JAX_PLATFORMS=cuda jaxinit check
+  jaxinit check --parts speed --size 1024
 """
 
 
@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     parser = arguments.add_command(
         commands,
         "check",
-        "compare all that is promised with jax, on this device",
+        "compare what is promised with jax, on this device",
         "Compares initializers, jaxinit.jit and models with jax, bit for bit, on the "
         "default device and the installed jax, and times what is drawn. Exits with "
         "status 1 if anything differs.",
