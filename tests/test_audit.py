@@ -17,6 +17,8 @@ from tests.sampling import sampled
 from tests.scheme_models import shapes
 from tests.test_schemes import FLAT
 
+pytestmark = pytest.mark.unoptimized
+
 KEY = jax.random.key(31)
 LARGE, TALL, WIDE = (256, 256), (192, 64), (64, 192)
 

@@ -27,6 +27,8 @@ from jaxinit.audit import audit
 from tests.references import CASES, CATALOGUE, pair
 from tests.scheme_models import LAYERS, shapes
 
+pytestmark = pytest.mark.unoptimized
+
 SHAPE = (48, 32)
 NARROW = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 

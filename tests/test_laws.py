@@ -22,6 +22,8 @@ from jaxinit import Moments, laws
 from jaxinit.initializers import _between as between_bounds
 from jaxinit.laws import _tail
 
+pytestmark = pytest.mark.unoptimized
+
 SIGMAS = 6.2
 SHAPE = (512, 512)
 

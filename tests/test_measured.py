@@ -15,6 +15,8 @@ from jaxinit._arrays import measured
 from jaxinit.laws.rounded import cell, rounded_moments
 from jaxinit.stats import measure
 
+pytestmark = pytest.mark.unoptimized
+
 NARROW = ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"]
 
 

@@ -23,6 +23,8 @@ from jaxinit.laws.compound import Scaled, Shifted
 from tests.golden.torch_numbers import drawn
 from tests.golden_torch import NUMBERS, array, probability
 
+pytestmark = pytest.mark.unoptimized
+
 TEXT = (Path(__file__).parents[1] / "docs/pages/parity.md").read_text()
 SHAPE = (3, 20, 40)  # window, inputs, outputs
 KEY = jax.random.key(5)

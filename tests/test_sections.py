@@ -9,6 +9,8 @@ import jaxinit
 import jaxinit.testing
 from jaxinit import role, schemes
 
+pytestmark = pytest.mark.unoptimized
+
 WIDTH = 16
 
 
