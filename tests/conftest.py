@@ -4,8 +4,8 @@ What was compiled is kept in pytest's cache folder, for the tests, the processes
 they start, and the next run. `pytest --cache-clear` begins anew.
 
 Modules marked `unoptimized` claim no bits, and XLA does not optimize their programs,
-which compiles them in two thirds of the time. They come last, and no program of theirs
-is left for a test that is optimized.
+which compiles them in two thirds of the time; nor those of most doctests. They come
+last, and no program of theirs is left for a test that is optimized.
 """
 
 import functools
@@ -24,6 +24,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import jax
 import pytest
 
+ROOMS_OF_BITS = {"_compile", "_kernel", "_tree"}  # whose doctests are optimized
+
 gc.set_threshold(200_000, 20, 100)  # jax and its traces make many objects, few cycles
 
 
@@ -32,13 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not _waits(item), _is_unoptimized(item)))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Programs are optimized, or not, as the module of a test asks."""
-    setting = "jax_disable_most_optimizations"
-    if jax.config.values[setting] != _is_unoptimized(item):
-        jax.config.update(setting, _is_unoptimized(item))
-        _forget_programs()
+class Optimizing:
+    """Programs are optimized, or not, as the module of a test or doctest asks."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        setting = "jax_disable_most_optimizations"
+        if jax.config.values[setting] != _is_unoptimized(item):
+            jax.config.update(setting, _is_unoptimized(item))
+            _forget_programs()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A plugin, as hooks of this file are not called for what is outside its folder."""
+    config.pluginmanager.register(Optimizing())
 
 
 def _waits(item: pytest.Item) -> bool:
@@ -46,6 +55,8 @@ def _waits(item: pytest.Item) -> bool:
 
 
 def _is_unoptimized(item: pytest.Item) -> bool:
+    if isinstance(item, pytest.DoctestItem):
+        return not ROOMS_OF_BITS.intersection(item.path.parts)
     return item.get_closest_marker("unoptimized") is not None
 
 

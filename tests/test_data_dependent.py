@@ -324,6 +324,7 @@ QUICK = jax.random.key(3, impl="unsafe_rbg")  # to compile
 PLAIN = [lambda w, x: jax.nn.relu(x @ w)] * 2 + [first]
 
 
+@pytest.mark.exhaustive
 def test_metainit_brings_the_gradient_quotient_of_a_bad_start_below_one():
     init = jaxinit.variance_scaling(8.0, "fan_in", "normal")  # He's would have 2
     before = [*drawn(init, 2, (HIDDEN, HIDDEN)), *drawn(init, 1, (HIDDEN, 4))]

@@ -157,9 +157,10 @@ LIKE_OTHERS = {
     "keras": [
         *("Ones", "TruncatedNormal", "GlorotNormal"),
         *("LecunUniform", "LecunNormal", "HeUniform", "HeNormal"),
-        *("RandomUniform", "Orthogonal"),  # Haiku's is compared too
+        *("RandomUniform", "Orthogonal", "RandomNormal"),  # Haiku's is compared too
+        *("GlorotUniform", "Zeros"),
     ],
-    "haiku": ["RandomNormal", "TruncatedNormal", "UniformScaling"],
+    "haiku": ["RandomNormal", "TruncatedNormal", "UniformScaling", "RandomUniform"],
 }
 
 

@@ -51,6 +51,14 @@ BEYOND = {name for name in MODELS if not name.startswith(FIRST)} | {
     for name in MODELS
     if name.startswith(("linen_language", "linen_ported", "linen_vision"))
 }
+BEYOND |= {  # what takes longest, and has a smaller model like it
+    "linen_images.denoiser",
+    "linen_attention.translator",
+    "linen_basics.lstm_then_both_ways",
+    "linen_attention.vision_transformer",
+    "nnx_models.recurrent",
+    "linen_images.mobile_net",
+}
 FANS = {"attention.einsum_kernels", "linen_images.generator", "mixing.experts"}
 
 

@@ -124,8 +124,8 @@ def ends(x, law) -> tuple[float, float]:
 
 # One layer of each kind, of one framework or another.
 SAMPLE = {
-    "linen": "Dense|Embed|MultiHeadAttention|BatchNorm|ConvLSTMCell",
-    "nnx": "LinearGeneral|LoRALinear|LSTMCell",
+    "linen": "Dense|Embed|BatchNorm|ConvLSTMCell",
+    "nnx": "LinearGeneral|LoRALinear",
     "haiku": "Linear|Conv2DTranspose",
     "equinox": "WeightNorm|LayerNorm",
 }
