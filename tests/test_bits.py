@@ -35,7 +35,7 @@ COMPLEX = [
 BEYOND = {"batch_axis", "uniform_set", "orthogonal_set", "he_uniform", "fan_in_normal"}
 BEYOND |= {f"{name}_{law}" for name in ("glorot", "lecun") for law in LAWS}
 BEYOND |= {"normal_set", "truncated_normal", "fan_avg_truncated_normal"}
-BEYOND |= {"delta_orthogonal"}
+BEYOND |= {"delta_orthogonal", "fan_out_uniform", "fan_geo_avg_normal"}
 SHAPED = {
     f"{case}, {shape}": (case, shape) for case in CASES for shape in pair(case)[2]
 }

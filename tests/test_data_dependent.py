@@ -165,6 +165,7 @@ def two(bias=0.0, dtype=jnp.float32):
     return [{"kernel": kernel, "bias": b} for kernel, b in pairs]
 
 
+@pytest.mark.exhaustive
 def test_biases_stay_and_are_reckoned_with():
     params = two(bias=0.7)
     new, log = lsuv(TWO, params, batch())
@@ -386,6 +387,7 @@ def test_metainit_by_hand():
     assert log.weights == ("0",)
 
 
+@pytest.mark.exhaustive
 def test_metainit_by_hand_beyond_zero():
     """Of a norm whose slope is positive: 5 - 7, and on, with half of that, by 10.5."""
     weight, x = jnp.asarray([[3.0, 4.0]]), jnp.ones((1, 1))

@@ -53,6 +53,7 @@ BEYOND = {name for name in MODELS if not name.startswith(FIRST)} | {
 }
 BEYOND |= {  # what takes longest, and has a smaller model like it
     "linen_images.denoiser",
+    "linen_images.bottleneck_resnet",
     "linen_attention.translator",
     "linen_basics.lstm_then_both_ways",
     "linen_attention.vision_transformer",

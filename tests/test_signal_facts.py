@@ -192,7 +192,11 @@ def test_bfloat16_draws_of_jax_die_at_width_4096_and_ours_do_not():
 @pytest.mark.parametrize(
     "width", [1024, pytest.param(4096, marks=pytest.mark.exhaustive)]
 )
-@pytest.mark.parametrize("fn", [jax.nn.relu, jnp.tanh], ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize(
+    "fn",
+    [jax.nn.relu, pytest.param(jnp.tanh, marks=pytest.mark.exhaustive)],
+    ids=lambda fn: fn.__name__,
+)
 def test_prediction_agrees_with_wide_networks(fn, width):
     depth, narrow = 3, width // 4
     init = jaxinit.normal(1.5 / math.sqrt(width))

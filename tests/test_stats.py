@@ -297,6 +297,7 @@ def test_a_fit_sees_what_moments_do_not(key):
     assert fit(x, jaxinit.normal(1.0)).p < 1e-9
 
 
+@pytest.mark.exhaustive
 def test_fits_are_calibrated(key):
     init, draws = jaxinit.normal(1.0), 500
     found = [fit(x, init).p for x in np.asarray(init(key, (draws, 50)))]
