@@ -6,8 +6,8 @@ What was compiled is kept in pytest's cache folder, for the tests, the processes
 they start, and the next run. `pytest --cache-clear` begins anew.
 
 Modules marked `unoptimized` claim no bits, and XLA does not optimize their programs,
-which compiles them in two thirds of the time. They come last, and no program of theirs
-is left for a test that is optimized.
+which compiles them in two thirds of the time; nor those of most doctests. They come
+last, and no program of theirs is left for a test that is optimized.
 """
 
 import contextlib
@@ -34,6 +34,7 @@ import pytest
 FEW = jax.device_count() < 8
 # Where most is cut over eight devices, as soon as the module is imported.
 collect_ignore = ["test_devices.py", "test_jit_semantics.py"] if FEW else []
+ROOMS_OF_BITS = {"_compile", "_kernel", "_tree"}  # whose doctests are optimized
 
 gc.set_threshold(200_000, 20, 100)  # jax and its traces make many objects, few cycles
 
@@ -50,13 +51,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not _waits(item), _is_unoptimized(item)))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Programs are optimized, or not, as the module of a test asks."""
-    setting = "jax_disable_most_optimizations"
-    if jax.config.values[setting] != _is_unoptimized(item):
-        jax.config.update(setting, _is_unoptimized(item))
-        _forget_programs()
+class Optimizing:
+    """Programs are optimized, or not, as the module of a test or doctest asks."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        setting = "jax_disable_most_optimizations"
+        if jax.config.values[setting] != _is_unoptimized(item):
+            jax.config.update(setting, _is_unoptimized(item))
+            _forget_programs()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A plugin, as hooks of this file are not called for what is outside its folder."""
+    config.pluginmanager.register(Optimizing())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -89,6 +97,8 @@ def _waits(item: pytest.Item) -> bool:
 
 
 def _is_unoptimized(item: pytest.Item) -> bool:
+    if isinstance(item, pytest.DoctestItem):
+        return not ROOMS_OF_BITS.intersection(item.path.parts)
     return item.get_closest_marker("unoptimized") is not None
 
 

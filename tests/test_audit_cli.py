@@ -19,6 +19,8 @@ from jaxinit._cli.checkpoint import save
 from jaxinit._cli.files import read
 from jaxinit.audit import Audit, AuditRow, Finding
 
+pytestmark = pytest.mark.unoptimized
+
 ROW = AuditRow("w", 1, (2, 3), "float32", "he_normal()", True, float("inf"), 1.0)
 FOUND = Audit(
     (ROW, AuditRow("b", 12, (3,), "bfloat16", p=float("nan"))),

@@ -31,6 +31,8 @@ from jaxinit.audit import audit
 from tests.scheme_models import PAIRS, shapes
 from tests.test_schemes import FLAT
 
+pytestmark = pytest.mark.unoptimized
+
 
 def measured(x):
     low, high = float(x.min()), float(x.max())

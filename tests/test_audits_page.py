@@ -7,6 +7,8 @@ import pytest
 
 from examples import audits
 
+pytestmark = pytest.mark.unoptimized
+
 TEXT = (Path(__file__).parents[1] / "examples/AUDITS.md").read_text()
 
 

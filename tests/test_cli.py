@@ -22,6 +22,8 @@ from jaxinit._cli import arguments
 from jaxinit._cli.init import _bytes
 from jaxinit._cli.target import rounded
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):

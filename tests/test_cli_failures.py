@@ -17,6 +17,8 @@ from jaxinit import cli
 from jaxinit._cli import checkpoint
 from jaxinit._cli.arguments import ROUNDED_TO
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):

@@ -179,7 +179,9 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(ARGUMENTS, ["linen class and call"]))
+@pytest.mark.parametrize(
+    "name", sampled(ARGUMENTS, ["linen class and call", "linen call"])
+)
 def test_arguments(name, folder, capsys):
     argv, layer, shape = ARGUMENTS[name]
     assert cli.main(["signal", *argv.split(), "--input", "64x16:float32"]) == 0

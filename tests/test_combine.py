@@ -44,7 +44,8 @@ CASES = {
 }
 
 
-BEYOND = ("scaled", "stacked", "stacked on the last axis", "split", "scaled split")
+BEYOND = {"scaled", "stacked", "stacked on the last axis", "split", "scaled split"}
+BEYOND |= {"stacked means", "scaled by a negative number"}
 
 
 @pytest.mark.parametrize("name", sampled(CASES, BEYOND))
@@ -64,7 +65,9 @@ def errors(x, expected):
     return max(of_mean, abs(measured / expected.variance - 1) / spread)
 
 
-@pytest.mark.parametrize("name", sampled(CASES, [*BEYOND, "stacked means", "grouped"]))
+@pytest.mark.parametrize(
+    "name", sampled(CASES, BEYOND | {"grouped", "scaled, complex"})
+)
 def test_values(name):
     init, shape = CASES[name]
     x = init(KEY, shape)
@@ -140,7 +143,7 @@ def checks_of(init, shape):
 BEYOND_OF_DEPENDENT = (
     *("stacked by a function", "some of those stacked", "scaled", "center_tap"),
     *("mirrored draws", "matrices", "grouped", "unit_scaled"),
-    *("all but the first", "some of those split", "mirrored"),
+    *("all but the first", "some of those split", "mirrored", "gates"),
 )
 
 

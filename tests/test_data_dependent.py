@@ -165,6 +165,7 @@ def two(bias=0.0, dtype=jnp.float32):
     return [{"kernel": kernel, "bias": b} for kernel, b in pairs]
 
 
+@pytest.mark.exhaustive
 def test_biases_stay_and_are_reckoned_with():
     params = two(bias=0.7)
     new, log = lsuv(TWO, params, batch())
@@ -324,6 +325,7 @@ QUICK = jax.random.key(3, impl="unsafe_rbg")  # to compile
 PLAIN = [lambda w, x: jax.nn.relu(x @ w)] * 2 + [first]
 
 
+@pytest.mark.exhaustive
 def test_metainit_brings_the_gradient_quotient_of_a_bad_start_below_one():
     init = jaxinit.variance_scaling(8.0, "fan_in", "normal")  # He's would have 2
     before = [*drawn(init, 2, (HIDDEN, HIDDEN)), *drawn(init, 1, (HIDDEN, 4))]
@@ -385,6 +387,7 @@ def test_metainit_by_hand():
     assert log.weights == ("0",)
 
 
+@pytest.mark.exhaustive
 def test_metainit_by_hand_beyond_zero():
     """Of a norm whose slope is positive: 5 - 7, and on, with half of that, by 10.5."""
     weight, x = jnp.asarray([[3.0, 4.0]]), jnp.ones((1, 1))

@@ -102,12 +102,7 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    sampled(
-        MESHES, [name for name in MESHES if name.startswith(("8", "2x4 explicit,"))]
-    ),
-)
+@pytest.mark.parametrize("name", sampled(MESHES, {*MESHES} - {"2x4 explicit", "4x2"}))
 def test_every_mesh_has_the_values_of_one_device(name):
     shape, kind, names = MESHES[name]
     plan = plan_of(specs(mesh_of(shape, kind)), names)

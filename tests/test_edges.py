@@ -29,9 +29,7 @@ def drawn(init, dtype, size=SIZE):
     return plan.init(KEY), plan
 
 
-@pytest.mark.parametrize(
-    "name", sampled(NARROW, ["a few steps wide", "nearly all round to zero"])
-)
+@pytest.mark.parametrize("name", sampled(NARROW, [*NARROW][2:]))
 def test_rounding_is_no_mistake(name):
     init, dtype = NARROW[name]
     for size in (1, SIZE):
@@ -88,7 +86,7 @@ BETWEEN = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(BETWEEN, ["lower tail"]))
+@pytest.mark.parametrize("name", sampled(BETWEEN, [*BETWEEN][1:]))
 def test_parts_in_short_loops_are_those_of_the_whole(name):
     """XLA contracts sums of products in loops of more than 8, and not in others."""
     init = BETWEEN[name]

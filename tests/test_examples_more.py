@@ -51,7 +51,8 @@ NNX = {
     "stylegan:discriminator": (stylegan.discriminator, 23_087_249),
 }
 LONG = ["transformer:big", "dcgan:discriminator", "recommend:dcn", "bert:large"]
-LONG += ["bert:pretraining", "bert:tiny", "stylegan:discriminator"]
+LONG += ["bert:pretraining", "bert:base", "stylegan:discriminator"]
+LONG += ["transformer:base", "recommend:wide_deep"]
 
 
 @pytest.mark.parametrize("name", sampled([*LINEN, *NNX], LONG))

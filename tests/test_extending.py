@@ -21,6 +21,8 @@ from jaxinit import laws, report, stats
 from jaxinit.initializers.settings import Positive
 from jaxinit.testing import assert_moments
 
+pytestmark = pytest.mark.unoptimized
+
 OWN = {
     "initializer": extension.logistic(0.5),
     "table": extension.ramp(3.0),

@@ -12,6 +12,8 @@ from sampling import sampled
 
 import jaxinit
 
+pytestmark = pytest.mark.unoptimized
+
 KEY = jax.random.key(3)
 RNG = np.random.default_rng(3)  # of inputs: NumPy compiles nothing
 

@@ -11,6 +11,8 @@ import jaxinit
 from jaxinit import Fans, einsum_axes, explain, fans
 from tests.golden_torch import NUMBERS
 
+pytestmark = pytest.mark.unoptimized
+
 FANS = {
     "dense": ((20, 30), {}, (20, 30)),
     "convolution": ((3, 5, 8, 16), {}, (120, 240)),

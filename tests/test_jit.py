@@ -316,7 +316,13 @@ BEYOND += ("samplers", "unsafe_rbg", "haiku", "depth dependent")
 BEYOND += ("scan that carries a key", "batch of keys", "linen several rngs")
 BEYOND += ("one draw in parts", "seed", "raw keys returned", "orthogonal")
 BEYOND += ("already jitted", "many equal", "rbg", "scan backwards")
-BEYOND += ("python scalar argument", "sums of draws")
+BEYOND += (
+    "python scalar argument",
+    "sums of draws",
+    "while loop",
+    "closed over",
+    "dtypes",
+)
 UNDER_JIT = ("linen", "keys returned", "data dependent", "rbg", "dtypes", "many equal")
 UNDER_JIT += ("sums of draws", "rejection", "orthogonal")
 BEYOND_UNDER_JIT = ("linen", "rbg", "dtypes", "rejection", "orthogonal")

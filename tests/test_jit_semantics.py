@@ -43,7 +43,7 @@ SHARDED_KEYS = jax.random.wrap_key_data(jax.device_put(WORDS, ROWS))
 
 
 def draw(key, width=3):
-    return jax.random.normal(key, (width,))
+    return jax.random.uniform(key, (width,))
 
 
 def mixed(key, x):
@@ -378,6 +378,8 @@ BEYOND = (
     *("array elsewhere", "mesh", "others placed", "numpy"),
     *("raw key of numpy", "default left out", "static, of many", "seed, negative"),
     "seed, negative, of 64 bits",
+    *("one device", "static by name", "seed, unsigned", "raw key"),
+    *("compiler options that XLA has not", "seed, committed"),
     *("default_prng_impl=unsafe_rbg", "debug_nans", "no new array from the host"),
 )
 

@@ -85,6 +85,7 @@ PARTS = itertools.product([(5,), (4, 33)], ["uint8", "uint16"])
 BITS = {f"{dtype}{list(shape)}": (shape, dtype) for shape, dtype in (*WORDS, *PARTS)}
 BEYOND = ["uint64[]", "uint32[1]", "uint64[1]", "uint64[5]", "uint32[4, 33]"]
 BEYOND += ["uint64[2, 3, 16]", "uint64[0]", "uint16[5]", "uint8[4, 33]"]
+BEYOND += ["uint32[5]", "uint32[0]"]
 
 
 @pytest.mark.parametrize("name", sampled(BITS, BEYOND))

@@ -15,6 +15,8 @@ from jaxinit._arrays import measured
 from jaxinit.laws.rounded import cell, rounded_moments
 from jaxinit.stats import measure
 
+pytestmark = pytest.mark.unoptimized
+
 NARROW = ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"]
 
 
@@ -187,3 +189,17 @@ def test_distribution_functions_with_steps():
     assert flipped.cdf(np.array([-1.1, -1.0, 0.0])) == pytest.approx([0, 0.5, 1])
     flat = laws.Normal(0.0, 2.0)
     assert flat.cdf(np.array([1.9, 2.0])) == pytest.approx([0, 1])
+
+
+def of_numpy(x):
+    return x.size, x.mean(), x.var(), x.min(), x.max(), np.sum(x == 0), 0
+
+
+def test_several_arrays_have_the_statistics_of_one():
+    x = draws((60,)).astype(np.float64)
+    x[15:22], x[30:50:2] = 0, -x[30:50:2]
+    pieces = [measured.Measured(*of_numpy(part)) for part in (x[:20], x[20:])]
+    found = measured.pool(pieces)
+    for got, wanted in zip(vars(found).values(), of_numpy(x), strict=True):
+        assert got == pytest.approx(wanted, rel=1e-12)
+    assert (pieces[0].zeros, found.zeros) == (5, 7)

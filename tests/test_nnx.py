@@ -140,7 +140,7 @@ def reference(fun, *args, **streams):
 
 
 BEYOND = ["attention", "convolution", "dropout", "lstm", "nested", "vmapped"]
-BEYOND += ["vmapped over split", "scanned"]
+BEYOND += ["vmapped over split", "scanned", "tied"]
 
 
 @pytest.mark.parametrize("name", sampled(MODULES, BEYOND))

@@ -23,6 +23,8 @@ from jaxinit.laws.compound import Scaled, Shifted
 from tests.golden.torch_numbers import drawn
 from tests.golden_torch import NUMBERS, array, probability
 
+pytestmark = pytest.mark.unoptimized
+
 TEXT = (Path(__file__).parents[1] / "docs/pages/parity.md").read_text()
 SHAPE = (3, 20, 40)  # window, inputs, outputs
 KEY = jax.random.key(5)
@@ -155,9 +157,10 @@ LIKE_OTHERS = {
     "keras": [
         *("Ones", "TruncatedNormal", "GlorotNormal"),
         *("LecunUniform", "LecunNormal", "HeUniform", "HeNormal"),
-        *("RandomUniform", "Orthogonal"),  # Haiku's is compared too
+        *("RandomUniform", "Orthogonal", "RandomNormal"),  # Haiku's is compared too
+        *("GlorotUniform", "Zeros"),
     ],
-    "haiku": ["RandomNormal", "TruncatedNormal", "UniformScaling"],
+    "haiku": ["RandomNormal", "TruncatedNormal", "UniformScaling", "RandomUniform"],
 }
 
 

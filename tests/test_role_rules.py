@@ -364,7 +364,7 @@ class Normed(nn.Module):
         return nn.Dense(4, kernel_init=spread)(x)
 
 
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", sampled([False, True], [False]))
 def test_linen_on_a_mesh_leaves_statistics_as_they_are(key, train):
     mesh = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
     keys = {"params": key, "dropout": jax.random.key(1)}
@@ -624,7 +624,7 @@ CRITICAL = {
 }
 
 
-@pytest.mark.parametrize("name", CRITICAL)
+@pytest.mark.parametrize("name", sampled(CRITICAL, [*CRITICAL][3:-2]))
 def test_auto_keeps_differences_in_plain_nets(name, key):
     fn, kernel, bias, is_centered = CRITICAL[name]
     apply = chained(fn)
@@ -680,14 +680,14 @@ def test_auto_keeps_the_signal(name, key):
     """Where the layers' own start loses it, but for SELU."""
     model = HEALTHY[name]
     shape = (64, 8, 8, 3) if name == "convolutions" else (64, 16)
-    x = jax.random.normal(jax.random.key(1), shape)
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     params = jaxinit.linen.init(model, key, x, scheme=schemes.auto())
     layers = signal.propagate(model, params, x).layers
     found = [layer.std for layer in layers if layer.kind in ("Dense", "Conv")]
     # a writer of a residual stream of 12 has its share, 1 / sqrt(12)
     least = 0.1 if name == "residual relu" else 0.5
     assert least < min(found) <= max(found) < 2.5
-    own = signal.propagate(model, model.init(key, x), x).layers
+    own = signal.propagate(model, jaxinit.jit(model.init)(key, x), x).layers
     stds = [layer.std for layer in own if layer.kind in ("Dense", "Conv")]
     assert (least < min(stds) <= max(stds) < 2.5) == (name == "selu")
 

@@ -69,6 +69,15 @@ BEYOND = {
     for name in MODELS
     if name not in FAULTS and (not name.startswith(FIRST) or name.startswith(LATER))
 }
+BEYOND |= {  # what takes longest, and has a smaller model like it
+    "linen_images.denoiser",
+    "linen_images.bottleneck_resnet",
+    "linen_attention.translator",
+    "linen_basics.lstm_then_both_ways",
+    "linen_attention.vision_transformer",
+    "nnx_models.recurrent",
+    "linen_images.mobile_net",
+}
 FANS = {"attention.einsum_kernels", "linen_images.generator", "mixing.experts"}
 
 

@@ -486,6 +486,7 @@ def test_a_model_without_parameters():
     assert found.verdict.name == "healthy"
 
 
+@pytest.mark.exhaustive
 def test_integers_and_other_dtypes():
     class Lookup(linen.Module):
         @linen.compact

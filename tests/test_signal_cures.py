@@ -164,7 +164,11 @@ HELPS = {
 }
 
 
-@pytest.mark.parametrize("name", sampled(HELPS, ["he_uniform is as good"]))
+LIKE_OTHERS = ("he_uniform is as good", "he under relu", "smaller weights")
+LIKE_OTHERS += ("random weights", "weights of mean zero")
+
+
+@pytest.mark.parametrize("name", sampled(HELPS, [*LIKE_OTHERS]))
 def test_what_is_told_helps(name):
     layer, weights, kind, cure, better = HELPS[name]()
     before = verdict(layer, weights)
@@ -286,6 +290,7 @@ HAVE_IT = {
 # A second of a verdict and what is told, or deep and of convolutions.
 BEYOND = ("too small, and wrapped", "lecun, in layers without activation")
 BEYOND += ("no weights before what saturates", "a centred input", "no weights")
+BEYOND += ("he, in narrow layers", "random, and averaged")
 
 
 @pytest.mark.parametrize("name", sampled(HAVE_IT, BEYOND))
