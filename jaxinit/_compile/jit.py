@@ -7,10 +7,11 @@ as `jax.jit(init)(key)`, in five steps:
     graph           equations, keys taken out         graph.py, key_tree.py
     leaf programs   one for each output: 16           leaf_program.py, exact.py
     executables     one for each different one: 1     leaf_plan.py, executables.py
-    run             16 calls with 16 keys             programs.py
+    run             16 calls with 16 keys             runner.py, programs.py
 
 The middle three are kept in a `_Cut`, by the identity of the jaxpr: jax gives the same
-one for arguments of the same types under the same settings.
+one for arguments of the same types under the same settings. A `Runner` is kept with it
+for each place of the arguments, so that a second call only looks these up and runs.
 
 What holds: a call that cannot be cut is left to `jax.jit` of the whole function. That
 is so for functions with side effects, for options about arguments (donation,
