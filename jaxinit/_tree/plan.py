@@ -10,6 +10,7 @@ from jaxinit._basics.keys import check_key
 from jaxinit._basics.table import Tabular
 from jaxinit._compile.jit import JittedInit, Programs, jit
 from jaxinit._compile.placement import whole_on_explicit_mesh
+from jaxinit._compile.recent import Recent
 from jaxinit._roles.role import Roles
 from jaxinit._tree.checks import initializers_of, leaf_contexts
 from jaxinit._tree.leaf import Leaf, PlannedLeaf
@@ -51,6 +52,7 @@ class Plan(Tabular):
     def __init__(self, leaves: Sequence[PlannedLeaf], treedef: Any):
         self._leaves = tuple(leaves)
         self._treedef = treedef
+        self._drawings: Recent[JittedInit] = Recent(8)
 
     def init(self, key: jax.Array) -> Any:
         """Draws all leaves.
@@ -81,11 +83,11 @@ class Plan(Tabular):
 
     def _drawing(self) -> JittedInit:
         place = whole_on_explicit_mesh()
-        return self._unplaced if place is None else _drawing(self._leaves, place)
-
-    @functools.cached_property
-    def _unplaced(self) -> JittedInit:
-        return _drawing(self._leaves, None)
+        drawing = self._drawings.get(place)
+        if drawing is None:
+            drawing = _drawing(self._leaves, place)  # asks for the hash of every leaf
+            self._drawings.put(place, drawing)
+        return drawing
 
     def complete(self, key: jax.Array, known: Mapping[str, Any]) -> Any:
         """The tree that `init` gives for a key, with some leaves given.
