@@ -1,6 +1,7 @@
 """What one leaf costs where leaves are small and many: second calls, plans, reports."""
 
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -34,13 +35,15 @@ def run(rounds: int = 9) -> list[dict]:
 
 
 def timed(call: Callable[[], Any], count: int) -> dict:
-    """Seconds of a call until it returns and until all is done, and of processors."""
+    """Seconds until a call returns, until all is done, and of processors; the load."""
+    load = os.getloadavg()[0]
     cpu, start = time.process_time(), time.perf_counter()
     made = call()
     returned = time.perf_counter() - start
     jax.block_until_ready(made)
     done, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return {"returned": returned / count, "done": done / count, "cpu": cpu / count}
+    times = {"returned": returned, "done": done, "cpu": cpu}
+    return {"load": load, **{name: x / count for name, x in times.items()}}
 
 
 def prepared(name: str, count: int) -> dict:
@@ -151,14 +154,12 @@ def tables(rows: list[dict]) -> list[Table]:
         (
             row["what"],
             f"{row['leaves']:,}",
-            *(
-                _microseconds(row["taken"], name)
-                for name in ("returned", "done", "cpu")
-            ),
+            *(_microseconds(row["taken"], x) for x in ("returned", "done", "cpu")),
+            f"{statistics.median(one['load'] for one in row['taken']):.0f}",
         )
         for row in rows
     ]
-    head = ("what", "leaves", "until it returns", "until done", "of processors")
+    head = ("what", "leaves", "until it returns", "until done", "of processors", "load")
     title = "Leaves: microseconds for each, median (least)"
     return [Table(title, head, lines)]
 
