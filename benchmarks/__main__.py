@@ -15,6 +15,7 @@ NAMES = (
     "onepass",
     "scale",
     "leaves",
+    "topology",
     "imports",
     "roles",
     "auto",
@@ -51,6 +52,8 @@ def _run(name: str, given: dict[str, int]) -> None:
     benchmark = importlib.import_module(f"benchmarks.{name}")
     taken = inspect.signature(benchmark.run).parameters
     rows = benchmark.run(**{k: v for k, v in given.items() if k in taken})
+    if not rows:  # it said why
+        return
     result = record(name, rows)
     print(f"{result['device']}; {result['processor']}")
     print(", ".join(" ".join(pair) for pair in result["versions"].items()), "\n")

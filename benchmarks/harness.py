@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("jax", "jaxlib", "numpy", "flax", "dm-haiku", "equinox", "torch")
+_PACKAGES = ("jax", "jaxlib", "libtpu", "numpy", "flax", "dm-haiku", "equinox", "torch")
 _RUN = """
 import json, sys
 from {module} import {name} as measure

@@ -1,5 +1,6 @@
 """Starting parameters for JAX programs: the right values, fast, and provable."""
 
+from jaxinit._basics.later import __getattr__ as __getattr__
 from jaxinit._compile.jit import jit as jit
 from jaxinit._roles.role import Role as Role
 from jaxinit._roles.role import Roles as Roles

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.metadata
 import os
 import platform
 import sys
@@ -11,10 +10,16 @@ from typing import NoReturn
 
 import jax
 
-from jaxinit._cli import audit, compare, init, roles, signal
+from jaxinit._cli import audit, check, compare, completion, init, roles, signal
 from jaxinit._cli.errors import CommandError, UsageError, discard_output, writing
 from jaxinit._cli.target import TargetError
+from jaxinit._version import __version__
 
+_EPILOG = """\
+A model is named as module:name, as in Python's imports: examples.gpt2:small is
+`small` in the file examples/gpt2.py. Run jaxinit from the folder where that
+import works. `jaxinit COMMAND --help` has examples.
+"""
 _INTERRUPTED, _NOBODY_READS = 130, 141  # 128 and the numbers of SIGINT and SIGPIPE
 
 
@@ -24,23 +29,33 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="jaxinit", description="Starting parameters for JAX models.")
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = _Parser(
+        prog="jaxinit",
+        description="Initialises JAX models, and says what they start from.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=_version(),
+        help="print the versions of jaxinit, jax and Python, and exit",
+    )
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="command", required=True
+    )
     init.add(commands)
     roles.add(commands)
     signal.add(commands)
     audit.add(commands)
     compare.add(commands)
+    check.add(commands)
     return parser
 
 
 def _version() -> str:
-    try:
-        own = importlib.metadata.version("jaxinit")
-    except importlib.metadata.PackageNotFoundError:
-        own = "(not installed)"
-    return f"jaxinit {own}, jax {jax.__version__}, Python {platform.python_version()}"
+    python = platform.python_version()
+    return f"jaxinit {__version__}, jax {jax.__version__}, Python {python}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +89,9 @@ def _status(argv: Sequence[str] | None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     try:
-        options = _parser().parse_args(argv)
+        parser = _parser()
+        completion.offer(parser)
+        options = parser.parse_args(argv)
         with contextlib.suppress(OSError):  # in a folder that was removed
             if os.getcwd() not in sys.path:
                 sys.path.insert(0, os.getcwd())

@@ -265,8 +265,9 @@ def roles(model: Any, *inputs: Any, **options: Any) -> Roles:
         model = nnx.eval_shape(lambda: model(nnx.Rngs(0)))
     if not callable(model):
         raise TypeError(
-            f"what the function makes cannot be called on inputs, got {model!r}: roles "
-            "are read from one module's call; give a module, or a scheme without inputs"
+            f"what the function makes cannot be called on inputs: roles are read from "
+            f"a module's call, and {type(model).__name__} has none; give a module with "
+            "__call__, or a scheme without inputs"
         )
     graph, params, others = nnx.split(model, nnx.Param, ...)
 

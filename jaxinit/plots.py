@@ -1,9 +1,10 @@
 """Pictures of signals and of weights, as matplotlib figures.
 
-Every function returns a new `matplotlib.figure.Figure` and shows nothing: write it with
-`save`, or with its `savefig`.
+Every function returns a new `matplotlib.figure.Figure`, which notebooks show: write it
+with `save`, or with its `savefig`.
 """
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,15 @@ _LEGEND_LENGTH = 100  # longest name that fits into one column
 _MOST_PANELS = 20
 _PANEL_COLUMNS = 5
 _MANY = 0.05  # a greater share of zeros is said in words, not drawn
+
+
+class _Figure(Figure):
+    """A figure that notebooks show, without pyplot and its state."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=80)
+        return picture.getvalue()
 
 
 def save(figure: Figure, path: str | Path) -> list[Path]:
@@ -89,7 +99,7 @@ def activations(signal: Signal, title: str = "Activations by layer") -> Figure:
     layers = _evenly(signal.layers, _MOST_PANELS)
     columns = min(len(layers), _PANEL_COLUMNS)
     rows = math.ceil(len(layers) / columns)
-    figure = Figure(figsize=(2.1 * columns, 0.7 + 1.6 * rows), layout="constrained")
+    figure = _Figure(figsize=(2.1 * columns, 0.7 + 1.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, layer in zip(panels, layers, strict=False):
         _histogram(axes, layer)
@@ -164,7 +174,7 @@ def depth(
             f"signal.predict returns, got {type(predictions).__name__}."
         )
     _check_schemes(named, predictions)
-    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    figure = _Figure(figsize=(9, 3.9), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, what in zip(panels, ("std", "gradient_std"), strict=True):
         curves = {
@@ -323,7 +333,7 @@ def compare(result: Comparison, title: str = "Loss of training") -> Figure:
             f"result must have at most {len(_COLORS)} schemes, as many as there are "
             f"colours that everyone can tell apart, got {len(result.schemes)}."
         )
-    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    figure = _Figure(figsize=(6.4, 3.9), layout="constrained")
     axes = figure.subplots()
     _bare(axes)
     styles = zip(_COLORS, _MARKERS, strict=True)
@@ -401,7 +411,7 @@ def weights(
     is_narrow = values.dtype.itemsize <= 2 and values.dtype.kind not in "iu"
     if is_narrow:
         edges = _between_numbers(edges, values.dtype)
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    figure = _Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
     _bare(axes)
     expected = _probabilities(init, law, edges)

@@ -1,5 +1,7 @@
 """Eight CPU devices for every test, as sharding needs them; programs are compiled once.
 
+`JAX_PLATFORMS` chooses other devices. Tests that need more than there are are skipped.
+
 What was compiled is kept in pytest's cache folder, for the tests, the processes that
 they start, and the next run. `pytest --cache-clear` begins anew.
 
@@ -8,14 +10,19 @@ which compiles them in two thirds of the time. They come last, and no program of
 is left for a test that is optimized.
 """
 
+import contextlib
 import functools
 import gc
 import os
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    )
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # processes share a GPU
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache/jax")
 )
@@ -24,7 +31,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import jax
 import pytest
 
+FEW = jax.device_count() < 8
+# Where most is cut over eight devices, as soon as the module is imported.
+collect_ignore = ["test_devices.py", "test_jit_semantics.py"] if FEW else []
+
 gc.set_threshold(200_000, 20, 100)  # jax and its traces make many objects, few cycles
+
+
+def pytest_report_header() -> str:
+    """What the tests run on, and which are left out there."""
+    device = jax.devices()[0]
+    without = f", without {' and '.join(collect_ignore)}" if FEW else ""
+    return f"{jax.device_count()} of {device.device_kind} ({device.platform}){without}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,6 +57,31 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if jax.config.values[setting] != _is_unoptimized(item):
         jax.config.update(setting, _is_unoptimized(item))
         _forget_programs()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function):
+    with _skipping_without_devices():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef):
+    with _skipping_without_devices():
+        return (yield)
+
+
+@contextlib.contextmanager
+def _skipping_without_devices() -> Iterator[None]:
+    """Skips what fails for want of devices, where there are fewer than eight."""
+    try:
+        yield
+    except (ValueError, IndexError) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1].line or ""
+        needs = "Number of devices" in str(error) or "devices" in last.lower()
+        if FEW and needs:
+            pytest.skip(f"needs more devices: {error}")
+        raise
 
 
 def _waits(item: pytest.Item) -> bool:

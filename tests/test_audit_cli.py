@@ -411,7 +411,7 @@ FILES = {
         "a.bin",
         b"",
         "a.bin is of no format that is read: name a file that ends in .safetensors or "
-        ".npz, or the folder of an Orbax checkpoint",
+        ".npz, the folder of an Orbax checkpoint, or a model as module:name",
     ),
 }
 

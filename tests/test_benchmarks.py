@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import harness, models
+from benchmarks import charts, harness, models
 
 
 def test_rounds_take_turns_both_ways():
@@ -57,3 +57,17 @@ def test_the_model_is_the_same_in_every_framework(framework):
         leaves = jax.tree.leaves(jax.eval_shape(methods[models.EAGER]))
         assert len(leaves) == 4 + 16 * blocks
         assert sum(leaf.size for leaf in leaves) == 39_385_344 + 7_087_872 * blocks
+
+
+@pytest.mark.parametrize("name", charts.CHARTS)
+def test_charts_show_the_last_results(name):
+    *_, last = harness.load(name).values()
+    figure = charts.chart(name)
+    foot = figure.get_supxlabel()
+    assert (
+        foot == f"jax {last['versions']['jax']}, {last['processor']}, {last['taken']}"
+    )
+    assert all(axes.get_title("left") for axes in figure.axes)
+    readme = (harness.ROOT / "benchmarks/README.md").read_text()
+    assert f"](results/{name}.png)" in readme
+    assert (harness.RESULTS / f"{name}.png").stat().st_size < 100_000

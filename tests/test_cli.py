@@ -1,6 +1,5 @@
 """The command line: what it prints and writes, and one line for every failure."""
 
-import importlib.metadata
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 from sampling import sampled
 
+import jaxinit
 from jaxinit import cli
 from jaxinit._cli import arguments
 from jaxinit._cli.init import _bytes
@@ -202,9 +202,8 @@ def test_version(capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["--version"])
     assert exit.value.code == 0
-    version = importlib.metadata.version("jaxinit")
     assert capsys.readouterr().out.startswith(
-        f"jaxinit {version}, jax {jax.__version__}, "
+        f"jaxinit {jaxinit.__version__}, jax {jax.__version__}, "
     )
 
 

@@ -219,7 +219,7 @@ FAILURES = {
         "initialising fake:broken failed: NameError",
     ),
     "unknown option": ("fake:blocks --sed 1", "unrecognized arguments: --sed 1"),
-    "no target": ("", "the following arguments are required: target"),
+    "no target": ("", "the following arguments are required: module:name"),
 }
 
 

@@ -9,6 +9,7 @@ from written import PAGES, ROOT, blocks, links, run, shown
 
 import jaxinit
 import jaxinit.audit
+import jaxinit.check
 import jaxinit.compare
 import jaxinit.data_dependent
 import jaxinit.linen
@@ -44,7 +45,7 @@ def exported(module: str) -> set[str]:
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
-        if alias.asname == alias.name
+        if alias.asname == alias.name != "__getattr__"
     }
 
 

@@ -84,7 +84,7 @@ def made(fun, *args):
 
 
 DEVICES = jax.devices()
-MESH = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+MESH = jax.make_mesh((min(8, jax.device_count()),), ("x",), axis_types=(AxisType.Auto,))
 COLUMNS = NamedSharding(MESH, PartitionSpec(None, "x"))
 SETTINGS = {
     "x64": lambda: jax.enable_x64(True),

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import jaxinit
+
 ROOT = Path(__file__).parents[1]
 REPORT = """
 import json, sys
@@ -34,3 +38,19 @@ def test_import_loads_jax_and_numpy_and_starts_nothing():
     assert not started
     assert "rich" in more[0], "negative control"
     assert more[1], "negative control"
+
+
+def test_other_modules_are_loaded_when_they_are_used():
+    (before, _), (after, _) = loaded("import jaxinit", "jaxinit.nnx.create")
+    assert "flax" not in before
+    assert "flax" in after
+
+
+def test_names_that_are_not_there(monkeypatch):
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        jaxinit.nothing  # noqa: B018
+    for name in ("jaxinit.nnx", "flax"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr(jaxinit, "nnx", raising=False)
+    with pytest.raises(AttributeError, match=r"jaxinit\.nnx needs .*pip install"):
+        jaxinit.nnx  # noqa: B018

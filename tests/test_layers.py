@@ -35,6 +35,8 @@ ROOMS = (
     "testing",
     "_compare",
     "compare",
+    "_check",
+    "check",
     "_rows",
     "report",
     "plots",
@@ -48,9 +50,15 @@ GUESTS = {
     "flax": {
         "linen",
         "nnx",
-        *(f"{x}.{y}" for x in ("_signal", "_compare") for y in ("linen", "nnx")),
+        *(
+            f"{x}.{y}"
+            for x in ("_signal", "_compare", "_check")
+            for y in ("linen", "nnx")
+        ),
     },
     "rich": {"report", "cli", "_compare.progress"},
+    "haiku": {"_check.haiku"},
+    "equinox": {"_check.equinox"},
     "chex": {"_assertion"},
     "scipy": {"laws", "_arrays", "initializers", "_roles", "stats", "_compare"},
     "matplotlib": {"plots"},
@@ -59,6 +67,7 @@ GUESTS = {
     "safetensors": {"_cli.checkpoint"},
     "optax": {"schemes.mup", "_compare.training"},
     "sklearn": {"_compare.datasets"},
+    "argcomplete": {"_cli.completion"},
 }
 EVERYWHERE = {"jax", "numpy", *sys.stdlib_module_names}
 

@@ -231,7 +231,8 @@ def test_save_writes_png_and_svg_the_same_each_time(tmp_path):
 def test_pyplot_knows_of_nothing():
     backend = pyplot.get_backend()
     figures = [plots.depth(found()), plots.activations(found())]
-    assert all(type(figure) is Figure for figure in figures)
+    assert all(isinstance(figure, Figure) for figure in figures)
+    assert figures[0]._repr_png_().startswith(b"\x89PNG")
     assert pyplot.get_fignums() == []
     assert pyplot.get_backend() == backend
 

@@ -498,6 +498,10 @@ def running(p, x):
     return jnp.cumsum(jnp.einsum("nwd,df->nwf", x, p["a"]), axis=1) @ p["b"]
 
 
+def looked_up(p, t):
+    return jax.nn.relu(p["table"][t].reshape(5, 8) @ p["a"]) @ p["b"]
+
+
 SILU = 0.355779
 RECTIFIED = 0.5  # and so of a mean over places that are alike
 MAXIMUM = 1.54387  # second moment of the largest of four rectified normal numbers
@@ -537,6 +541,18 @@ WANTED = {
         {"a": array(6, 24), "b": array(24, 3)},
         (array(7, 4, 6),),
         {"b": 1 / (24 * RECTIFIED)},
+    ),
+    "rows, which a plain net does not amplify": (
+        looked_up,
+        {"table": array(9, 4), "a": array(8, 24), "b": array(24, 3)},
+        (array(5, 2, dtype=jnp.int32),),
+        {"table": 1 / 4, "a": 1 / 8, "b": 1 / (24 * RECTIFIED)},
+    ),
+    "rows that nothing but a head takes": (
+        lambda p, t: p["table"][t] @ p["a"],
+        {"table": array(9, 4), "a": array(4, 3)},
+        (array(5, dtype=jnp.int32),),
+        {"a": 1.0},
     ),
     "running sum": (
         running,

@@ -44,12 +44,30 @@ class _Found:
         return getattr(self._use, name)
 
 
-# The second examination, and all that Haiku and Equinox have, are exhaustive.
-FIRST = ("attention", "fused", "depth", "linen_", "loops", "mixing", "mlps", "nnx")
-BEYOND = {name for name in MODELS if not name.startswith(FIRST)} | {
+# Later examinations, and all of Haiku and Equinox, are exhaustive, but for the models
+# by which faults were found.
+FIRST = ("attention.", "fused", "depth", "linen_", "loops", "mixing", "mlps", "nnx_m")
+LATER = ("linen_foreign", "linen_language", "linen_ported", "linen_vision")
+FAULTS = {
+    "attention_kinds.talking_heads",
+    "borrowed_blocks.keys_by_products",
+    "borrowed_blocks.weights_with_noise",
+    "coders.critic_of_classes",
+    "coders.nearest_codes",
+    "image_blocks.chosen_kernels",
+    "image_blocks.pooled_mixing",
+    "image_blocks.selective_kernels",
+    "nnx_foreign.scaled_stack",
+    "odd_cells.simple_recurrent_unit",
+    "plain_habits.equilibrium",
+    "plain_habits.gated_steps",
+    "plain_habits.indexed_layers",
+    "plain_habits.two_biases",
+}
+BEYOND = {
     name
     for name in MODELS
-    if name.startswith(("linen_language", "linen_ported", "linen_vision"))
+    if name not in FAULTS and (not name.startswith(FIRST) or name.startswith(LATER))
 }
 FANS = {"attention.einsum_kernels", "linen_images.generator", "mixing.experts"}
 
@@ -172,7 +190,16 @@ def deviations(name, factor=1.0):
     }
 
 
-@pytest.mark.parametrize("name", sampled(MODELS, set(MODELS) - FANS))
+# One without a kernel, and two whose kernels have different fans in their uses.
+NO_FANS = {
+    "coders.tied_halves",
+    "fields.field_aware_machine",
+    "plain_habits.sliced_rows",
+}
+OF_FANS = sorted(set(MODELS) - NO_FANS)
+
+
+@pytest.mark.parametrize("name", sampled(OF_FANS, set(OF_FANS) - FANS))
 def test_fans_give_outputs_of_unit_variance(name):
     found = deviations(name)
     assert {path: x for path, x in found.items() if abs(x) > SIGMAS} == {}

@@ -5,6 +5,7 @@ import ast
 import os
 import re
 import tempfile
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._cli import completion
 from jaxinit.initializers.settings import dtype_of
 
 # Dtypes to which XLA rounds and that have NaN. Others hide NaN, lack zero or the sign,
@@ -23,19 +25,55 @@ ROUNDED_TO = (
 )
 
 
+def add_command(
+    commands: Any, name: str, summary: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """Adds a command, and returns its parser; the examples are printed as they are."""
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(description, 78),
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the target of commands that run a model."""
+    target = parser.add_argument(
+        "target",
+        metavar="module:name",
+        help="a Flax Linen module (class or instance), or a class or function that "
+        "takes rngs and makes a Flax NNX module",
+    )
+    completion.complete(target, completion.targets)
+
+
 def add_draw(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
     """Adds `--input`, `--arg` and `--seed`; the arguments are those of `add_call`."""
     add_call(parser, what, **options)
-    parser.add_argument("--seed", type=seed, default=0, help="an integer (default: 0)")
+    add_seed(parser)
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Adds `--seed`."""
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="seed of the random key (default: 0)",
+    )
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Adds `--dtype`."""
-    parser.add_argument(
+    dtype = parser.add_argument(
         "--dtype",
         type=floating_dtype,
-        help="round the parameters to this dtype, each float32 draw once",
+        help="draw in float32 and round the parameters once, such as to bfloat16",
     )
+    completion.complete(dtype, completion.choices(ROUNDED_TO))
 
 
 def add_call(parser: argparse.ArgumentParser, what: str, **options: Any) -> None:
@@ -52,7 +90,7 @@ def add_call(parser: argparse.ArgumentParser, what: str, **options: Any) -> None
         type=shape_and_dtype,
         action="append",
         metavar="SHAPE:DTYPE",
-        help=f"{what}; once per argument",
+        help=f"{what}; repeat it for each argument",
         **options,
     )
     add_keywords(parser)
@@ -67,9 +105,9 @@ def add_keywords(parser: argparse.ArgumentParser) -> None:
         action=_Keywords,
         default={},
         metavar="NAME=VALUE",
-        help="a keyword argument of the class or function that makes the model, or "
-        "else of its call, such as train=true: a literal of Python, or else text; "
-        "once per argument",
+        help="a keyword argument, such as width=64 or train=true, of the class or "
+        "function that makes the model or, if that does not take it, of the model's "
+        "call; VALUE is a Python literal, or else text; repeat it for each argument",
     )
 
 
@@ -126,8 +164,11 @@ def _dtype(text: str) -> Any:
         dtype_of("dtype", dtype)
     except TypeError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise argparse.ArgumentTypeError(f"{text} needs JAX_ENABLE_X64=1")
+    if (narrow := jax.dtypes.canonicalize_dtype(dtype)) != dtype:
+        wide = text if text == str(dtype) else f"{text} is {dtype}, which"
+        raise argparse.ArgumentTypeError(
+            f"{wide} needs JAX_ENABLE_X64=1: set it, or write {narrow}"
+        )
     return dtype
 
 

@@ -14,7 +14,7 @@ import jax
 
 from jaxinit._audit.printing import counted
 from jaxinit._audit.result import SEVERITIES
-from jaxinit._cli import arguments
+from jaxinit._cli import arguments, completion
 from jaxinit._cli.errors import (
     CommandError,
     UsageError,
@@ -48,29 +48,30 @@ _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold"}
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser(
+    parser = arguments.add_command(
+        commands,
         "audit",
-        help="say which laws parameters have, and what is wrong with them",
-        description="Names the law that each parameter of a model or a file seems to "
-        "have, and says what should be known or mended.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "name the initializer of each parameter, and say what is wrong",
+        "Names the initializer that seems to have drawn each parameter of a model or "
+        "a file, and says what is wrong or worth knowing.",
+        _EXAMPLES,
     )
-    parser.add_argument(
+    target = parser.add_argument(
         "target",
-        help="module:name of what `jaxinit init` takes, of Flax collections params "
-        "alone; or a .safetensors or .npz file, or the folder of an Orbax checkpoint",
+        help="module:name, as `jaxinit init` takes, whose parameters are drawn first; "
+        "or a .safetensors or .npz file, or the folder of an Orbax checkpoint",
     )
+    completion.complete(target, completion.targets_or_files)
     what = (
-        "what the model is called on, such as 2x64:int32, every axis above 1: what "
-        "each parameter is for is then read from the computation"
+        "shape and dtype of what the model is called on, such as 2x64:int32, with "
+        "every axis longer than 1, so that the audit knows what each parameter is for"
     )
     arguments.add_draw(parser, what, default=[])
     arguments.add_dtype(parser)
     parser.add_argument(
         "--fail-on",
         choices=SEVERITIES,
-        help="exit with status 1 if there is a finding of this severity or a worse one",
+        help="exit with status 1 if something this severe, or worse, is found",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of text"

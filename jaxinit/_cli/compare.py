@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from jaxinit._basics.names import unknown
-from jaxinit._cli import arguments
+from jaxinit._cli import arguments, completion
 from jaxinit._cli.errors import (
     CommandError,
     UsageError,
@@ -30,40 +30,39 @@ from jaxinit._tree.problems import PlanError
 _DATA = ("digits", "breast_cancer", "wine", "xor", "copy", "adding")
 _MOST = 7  # schemes in a picture
 _EXAMPLES = """examples:
-  jaxinit compare mlp:MLP --data digits --schemes he_normal,glorot_uniform,zeros
-  jaxinit compare mlp:MLP --arg width=32 --data wine --lr 1e-3,1e-2 \\
-      --schemes 'own,orthogonal,normal(0.01),mlp("relu")' --out wine
+  jaxinit compare examples.batch_norm:plain --data digits \\
+      --schemes he_normal,glorot_uniform,zeros
+  jaxinit compare examples.batch_norm:Deep --arg width=32 --data wine \\
+      --schemes 'own,orthogonal,normal(0.01),mlp("relu")' --lr 1e-3,1e-2 \\
+      --out wine
 """
 
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser(
+    parser = arguments.add_command(
+        commands,
         "compare",
-        help="train a model from several initializations and say which differ",
-        description="Trains a model from several initializations, over seeds and "
-        "learning rates, and prints which learn, how well, and which differ.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "train a model from several starts, and say which is better",
+        "Trains a Flax model from several starts, over several seeds and learning "
+        "rates. Prints which starts learn, how well, and which differ beyond chance.",
+        _EXAMPLES,
     )
-    parser.add_argument(
-        "target",
-        help="module:name of a Flax Linen module, or of a Flax NNX module class or "
-        "function that takes rngs",
-    )
-    parser.add_argument(
+    arguments.add_model(parser)
+    data = parser.add_argument(
         "--data",
         required=True,
-        help=f"{', '.join(_DATA)}, or module:name of arrays (x, y), of ((x, y), (x, "
-        "y)) with those that are held out, of a function without arguments that "
-        "returns them, or of a function of a key that makes a batch (x, y)",
+        help=f"{', '.join(_DATA)}; or module:name of a pair (x, y), of two pairs, for "
+        "training and for testing, of a function without arguments that returns "
+        "either, or of a function of a key that draws a batch (x, y)",
     )
+    completion.complete(data, _completed_data)
     parser.add_argument(
         "--schemes",
         required=True,
-        help="names of initializers and schemes, with arguments as in Python, "
-        "module:name of rules, or own for the model's own initialization; separated "
-        "by commas",
+        help="the starts, separated by commas: initializers and schemes of jaxinit by "
+        "name or as a call in Python, module:name of rules of your own, or own, which "
+        "is the model's own initialization",
     )
     arguments.add_keywords(parser)
     _add_training(parser)
@@ -82,38 +81,53 @@ def add(commands: Any) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     number = arguments.positive
-    parser.add_argument("--steps", type=number, default=200, help="default: 200")
-    parser.add_argument(
-        "--seeds", type=number, default=5, help="runs of each scheme (default: 5)"
-    )
-    parser.add_argument(
-        "--batch", type=number, default=128, help="rows of a batch (default: 128)"
-    )
+    for name, default, what in (
+        ("--steps", 200, "steps of training"),
+        ("--seeds", 5, "runs from each start, each with its own seed"),
+        ("--batch", 128, "rows of a batch"),
+    ):
+        parser.add_argument(
+            name,
+            type=number,
+            default=default,
+            metavar="N",
+            help=f"{what} (default: {default})",
+        )
     parser.add_argument(
         "--lr",
         type=_rates,
         default=(1e-3,),
-        help="learning rates, of which each scheme takes its best, separated by "
-        "commas (default: 1e-3)",
+        help="learning rates, separated by commas; each start is judged by its best "
+        "(default: 1e-3)",
     )
     parser.add_argument(
         "--optimizer",
         default="adamw",
-        help="function of optax that takes a learning rate (default: adamw), or "
-        "module:name of one",
+        help="an optimizer of optax by name, or module:name of a function that takes a "
+        "learning rate and returns one (default: adamw)",
     )
-    parser.add_argument(
+    loss = parser.add_argument(
         "--loss",
         help="cross_entropy, squared_error, or module:name of a function of the "
-        "model's outputs and y; default: by the dtype of y",
+        "model's outputs and y (default: cross_entropy if y are integers, else "
+        "squared_error)",
     )
+    completion.complete(loss, _completed_loss)
     parser.add_argument(
         "--threshold",
         type=_number,
-        help="loss of training to which steps are counted (default: half of the loss "
-        "of the best constant)",
+        help="the table counts the steps until the training loss is below this "
+        "(default: half the loss of the best constant output)",
     )
-    parser.add_argument("--seed", type=arguments.seed, default=0, help="default: 0")
+    arguments.add_seed(parser)
+
+
+def _completed_data(prefix: str, **_: Any) -> list[str]:
+    return [*_DATA, *completion.targets(prefix)]
+
+
+def _completed_loss(prefix: str, **_: Any) -> list[str]:
+    return ["cross_entropy", "squared_error", *completion.targets(prefix)]
 
 
 def _rates(text: str) -> tuple[float, ...]:

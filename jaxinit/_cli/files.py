@@ -70,7 +70,8 @@ def read(path: Path) -> Any:
     else:
         raise CommandError(
             f"{path} is of no format that is read: name a file that ends in "
-            f"{' or '.join(_READERS)}, or the folder of an Orbax checkpoint"
+            f"{' or '.join(_READERS)}, the folder of an Orbax checkpoint, or a model "
+            "as module:name"
         )
     if not jax.tree.leaves(tree):
         raise CommandError(f"{path} holds no arrays")

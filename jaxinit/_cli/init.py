@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from jaxinit._cli import arguments
+from jaxinit._cli import arguments, completion
 from jaxinit._cli.checkpoint import save, writer
 from jaxinit._cli.errors import CommandError, failing, installed, needed, writing
 from jaxinit._cli.target import expectations, init_function, load, one_line, rounded
@@ -32,32 +32,39 @@ _EXAMPLES = """examples:
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser(
+    parser = arguments.add_command(
+        commands,
         "init",
-        help="initialise a model and say what came out",
-        description="Initialises a model and prints a table of its parameters.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "initialise a model, and print a table of its parameters",
+        "Initialises a model and prints a table of its parameters, with equal blocks "
+        "in one row; then parameters, bytes, programs, seconds and memory.",
+        _EXAMPLES,
     )
-    parser.add_argument(
+    target = parser.add_argument(
         "target",
-        help="module:name of an init function of a key, a Flax Linen module, or a "
-        "Flax NNX module class or function that takes rngs",
+        metavar="module:name",
+        help="a Flax Linen module (class or instance), a class or function that takes "
+        "rngs and makes a Flax NNX module, or any function of a key that returns the "
+        "parameters",
     )
-    what = "what a Linen module is called on, such as 1x8:int32"
+    completion.complete(target, completion.targets)
+    what = "shape and dtype of what a Linen module is called on, such as 1x8:int32"
     arguments.add_draw(parser, what, default=[])
     arguments.add_dtype(parser)
-    parser.add_argument(
+    rules = parser.add_argument(
         "--rules",
         metavar="MODULE:NAME",
-        help="rules by path pattern, jaxinit.Rules or a mapping: print what they "
-        "expect of the leaves that they match, and how far the target is from it",
+        help="rules that the parameters should follow, jaxinit.Rules or a mapping of "
+        "path patterns to initializers: print what the rules expect, and how far the "
+        "parameters are from it",
     )
+    completion.complete(rules, completion.targets)
     parser.add_argument(
         "--out",
         type=arguments.new_path,
         metavar="PATH",
-        help="write a .safetensors file, or with any other name an Orbax checkpoint",
+        help="write the parameters to a new .safetensors file or, with any other name, "
+        "to a new Orbax checkpoint",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of a table"

@@ -18,20 +18,19 @@ _EXAMPLES = """examples:
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser(
+    parser = arguments.add_command(
+        commands,
         "roles",
-        help="say what each parameter of a model is for, from what it computes",
-        description="Traces a model, computing nothing, and prints what each of its "
-        "parameters is for.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "print what each parameter is for, as read from the computation",
+        "Traces a Flax model without running it, and prints what each of its "
+        "parameters is for: kernel, bias, embedding, scale, query and so on.",
+        _EXAMPLES,
     )
-    parser.add_argument(
-        "target",
-        help="module:name of a Flax Linen module, or of a Flax NNX module class or "
-        "function that takes rngs",
+    arguments.add_model(parser)
+    what = (
+        "shape and dtype of what the model is called on, such as 2x64:int32, with "
+        "every axis longer than 1"
     )
-    what = "what the model is called on, such as 2x64:int32, every axis above 1"
     arguments.add_call(parser, what, required=True)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of a table"

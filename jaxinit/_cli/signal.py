@@ -23,35 +23,34 @@ _EXAMPLES = """examples:
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser(
+    parser = arguments.add_command(
+        commands,
         "signal",
-        help="send a random batch through a model and say whether it is healthy",
-        description="Initialises a model, sends a random batch through it, forward and "
-        "backward, prints a table of its layers and a verdict, and draws pictures.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "send a random batch through a model, and say what is wrong, and the cure",
+        "Initialises a Flax model and sends a random batch through it, forward and "
+        "backward. Prints a table of its layers, and a verdict: healthy, or what is "
+        "wrong, from which layer on, and the cure.",
+        _EXAMPLES,
     )
-    parser.add_argument(
-        "target",
-        help="module:name of a Flax Linen module, or of a Flax NNX module class or "
-        "function that takes rngs",
-    )
+    arguments.add_model(parser)
     what = (
-        "what the model is called on, such as 32x784:float32, the batch first: "
-        "standard normal numbers, or random integers"
+        "shape and dtype of what the model is called on, such as 32x784:float32, the "
+        "batch first; it is filled with standard normal numbers or random integers"
     )
     arguments.add_draw(parser, what, required=True)
     parser.add_argument(
         "--below",
         type=arguments.positive,
         default=10,
-        help="integers are drawn from 0 to below this (default: 10)",
+        metavar="N",
+        help="draw random integers from 0 to N - 1 (default: 10)",
     )
     parser.add_argument(
         "--out",
         type=arguments.folder,
         metavar="DIR",
-        help="write depth and activations, each as .png and .svg, into this folder",
+        help="draw the signal by depth, and a histogram for each layer: write depth "
+        "and activations, each as .png and .svg, into this folder",
     )
     parser.set_defaults(run=_run)
 

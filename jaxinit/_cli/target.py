@@ -40,7 +40,10 @@ def load(target: str) -> Any:
     module_name, colon, name = target.partition(":")
     segments = [*module_name.split("."), *name.split(".")]
     if not colon or not all(x.isidentifier() for x in segments):
-        raise TargetError(f"target {target!r} is not of the form module:name")
+        raise TargetError(
+            f"target {target!r} is not of the form module:name, such as net:Net for "
+            "what is called Net in net.py"
+        )
     value = _module(module_name)
     for attribute in name.split("."):
         value = _attribute(target, value, attribute)

@@ -25,6 +25,8 @@ def added_use(structure: Structure, meeting: Meeting) -> Use:
     if node.op == "sub" and is_divided_by_statistic(flow, node.output):
         return elementwise_use(meeting, "statistic", "a mean that is subtracted")
     use = elementwise_use(meeting, "bias", "added to activations")
+    if node.op == "sub" and meeting.position == 1:
+        use = replace(use, multiplier=-use.multiplier)
     if meeting.carried.looked_up:
         inside = tuple(sorted(meeting.carried.looked_up))
         return _position(use, inside, "looked up by position and added")

@@ -5,6 +5,7 @@ traced back through the softmax, it is an axis of the output of the first contra
 and the operand that has it is the key. The other is the query.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.walks import reached
 
 _NORMALIZERS = ("exp", "exp2", "logistic")
+_MOST_STEPS = 64  # between scores and what mixes their heads; a softmax has a dozen
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +120,52 @@ def _of_places(flow: Flow, scores: Node, axis: int) -> bool:
     )
 
 
+def _mixes_heads(flow: Flow, node: Node, kernels: set[int]) -> bool:
+    """Whether a kernel sums over the batches of a contraction of activations alone.
+
+    As that of talking heads does, before a softmax or behind it.
+    """
+    if node.op != "dot_general" or node.index not in kernels:
+        return False
+    side = 0 if flow.data(node.inputs[0]) else 1
+    summed = contracted_axes(node, side)
+    places = ((node.inputs[side], axis) for axis in summed)
+    return all(_is_of_heads(flow, place, kernels) for place in places)
+
+
+def _is_of_heads(flow: Flow, place: Place, kernels: set[int]) -> bool:
+    """Whether an axis comes from the batches of a contraction of activations."""
+
+    def before(place: Place) -> list[Place]:
+        value, axis = place
+        node = value.node
+        if node is None or node.op == "dot_general":
+            return []
+        return axis_before(node, value, axis)
+
+    for value, axis in itertools.islice(reached([place], before), _MOST_STEPS):
+        made = value.node
+        if made is None or made.op != "dot_general":
+            continue
+        if made.index not in kernels:
+            return axis < len(batch_and_free(made, 0)[0])
+        is_own = axis not in [i for _, i in _kept(flow, made)]
+        return is_own and _mixes_heads(flow, made, kernels)
+    return False
+
+
+def _kept(flow: Flow, kernel: Node) -> Iterator[tuple[int, int]]:
+    """Axes of the activations that a kernel leaves as they are, and where they go."""
+    side = 0 if flow.data(kernel.inputs[0]) else 1
+    yield from output_axes(kernel, side).items()
+
+
+def _before_mixing(flow: Flow, kernel: Node, axis: int) -> list[Place]:
+    """Where an axis of the output of a kernel comes from, if it is not the kernel's."""
+    side = 0 if flow.data(kernel.inputs[0]) else 1
+    return [(kernel.inputs[side], i) for i, j in _kept(flow, kernel) if j == axis]
+
+
 def _traced(
     flow: Flow, start: Place, kernels: set[int]
 ) -> tuple[Node, int, bool] | None:
@@ -126,6 +174,9 @@ def _traced(
     def before(item: tuple[Value, int, bool]) -> list[tuple[Value, int, bool]]:
         value, axis, normalized = item
         node = value.node
+        if node is not None and _mixes_heads(flow, node, kernels):
+            places = _before_mixing(flow, node, axis)
+            return [(v, i, normalized) for v, i in places]
         if node is None or node.op == "dot_general":
             return []
         normalized |= node.op in _NORMALIZERS

@@ -174,6 +174,14 @@ def _before_split(node: Node, value: Value, axis: int) -> list[Place]:
     return [(node.inputs[0], axis)] if axis != node.params["axis"] else []
 
 
+def _before_each(node: Node, value: Value, axis: int) -> list[Place]:
+    return [(node.inputs[0], axis + 1)]
+
+
+def _before_stacked(node: Node, value: Value, axis: int) -> list[Place]:
+    return [(node.inputs[0], axis - 1)] if axis else []
+
+
 def _before_gather(node: Node, value: Value, axis: int) -> list[Place]:
     return [(node.inputs[0], i) for i, j in gathered_axes(node).items() if j == axis]
 
@@ -198,6 +206,8 @@ _BEFORE: dict[str, Callable[[Node, Value, int], list[Place]]] = {
     "dynamic_update_slice": _same_rank,
     "tile": _before_tile,
     "split": _before_split,
+    "each": _before_each,
+    "stacked": _before_stacked,
     "gather": _before_gather,
     "branches": _every_input,
 } | dict.fromkeys(SCATTERS, _before_scatter)

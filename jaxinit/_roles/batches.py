@@ -42,12 +42,16 @@ class _Batches:
         self._followed = structure.followed()
         self._places = {place for m in kernels for place in _output_batches(m)}
         taken = [(m.activations, i) for m in kernels for i in _batches(m)[1]]
-        self._places |= set(self._origins(taken)) - self._others()
+        others = self._others()
+        self._places |= set(self._origins(taken)) - others
+        self._led = set(reached(taken, self._before)) - others
 
     def marked(self, meeting: Meeting, use: Use) -> Use:
         """A use, with each output axis that is one of batches among those."""
         if use.kind == "embedding":
             return use
+        if use.kind == "position":
+            return self._marked_position(meeting, use)
         for axis in use.out_axis:
             if self._contains(meeting, axis):
                 use = replace(
@@ -57,6 +61,17 @@ class _Batches:
                     fan_out=use.fan_out // meeting.shape[axis],
                 )
         return use
+
+    def _marked_position(self, meeting: Meeting, use: Use) -> Use:
+        """A position, with the axes that only say of which kernel it is."""
+        apart = [i for i in use.in_axis if self._contains(meeting, i)]
+        if not apart or len(apart) == len(use.in_axis):
+            return use
+        return replace(
+            use,
+            in_axis=tuple(i for i in use.in_axis if i not in apart),
+            batch_axis=tuple(sorted((*use.batch_axis, *apart))),
+        )
 
     def _contains(self, meeting: Meeting, axis: int) -> bool:
         """Whether an axis of a leaf lies on one of batches."""
@@ -68,7 +83,9 @@ class _Batches:
         if len(node.inputs) != 2:
             return False
         origins = set(self._origins([(meeting.activations, i) for i in places]))
-        return bool(origins) and origins <= self._places
+        if not origins:  # the leaf itself brings the axis
+            return any((node.output, i) in self._led for i in places)
+        return origins <= self._places
 
     def _before(self, place: Place) -> list[Place]:
         """Where an axis comes from; nothing behind kernels."""

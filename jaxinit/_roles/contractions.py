@@ -13,8 +13,9 @@ from jaxinit._roles.axes import batch_and_free, contracted_axes
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node
-from jaxinit._roles.primitives import CONTRACTIONS
+from jaxinit._roles.primitives import CONTRACTIONS, PRODUCTS
 from jaxinit._roles.role import Use
+from jaxinit._roles.walks import nodes_of, reached
 
 
 def kernel_nodes(flow: Flow) -> set[int]:
@@ -110,6 +111,24 @@ def modulated(flow: Flow) -> Iterator[int]:
         if node.op in _SUMMING and all(map(flow.data, node.inputs[:2])):
             for side in (0, 1):
                 yield from _summed_and_free(flow, node, side)
+
+
+def whole_windows(flow: Flow) -> set[int]:
+    """Indices of contractions whose outputs are windows that convolutions move.
+
+    One that a leaf is multiplied by is none: it modulates a window.
+    """
+
+    def before(node: Node) -> list[Node]:
+        modulates = node.op in PRODUCTS and any(map(flow.from_leaves, node.inputs))
+        if modulates or node.op in CONTRACTIONS or node.op == "carry":
+            return []
+        return nodes_of(flow.data_of(node))
+
+    nodes = (node for node in flow.graph.nodes if node.op == "conv_general_dilated")
+    windows = [node.inputs[1] for node in nodes if flow.data(node.inputs[1])]
+    found = reached(nodes_of(windows), before)
+    return {node.index for node in found if node.op in CONTRACTIONS}
 
 
 _SUMMING = ("dot_general", "conv_general_dilated")

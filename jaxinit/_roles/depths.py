@@ -3,12 +3,13 @@
 Take `x + f(x)` with one kernel in `f`: the depth from `x` to `f(x)` is 1, so this is a
 residual addition. For every value, one set of bits says from which of some roots it is
 reached at all, another through one kernel or more, a third through two or more; one
-walk over the graph finds all of them.
+walk over the graph finds all of them. Integers lead nowhere: they only choose places.
 """
 
 from collections.abc import Iterable
 
 from jaxinit._roles.graph import Graph, Value
+from jaxinit._roles.walks import is_inexact
 
 MOST = 2
 
@@ -37,11 +38,11 @@ class Depths:
                 for level, bits in zip(self._levels, found, strict=True):
                     level[value.index] |= bits
 
-    @staticmethod
-    def _gathered(level: list[int], inputs: Iterable[Value]) -> int:
+    def _gathered(self, level: list[int], inputs: Iterable[Value]) -> int:
         found = 0
         for value in inputs:
-            found |= level[value.index]
+            if value.index in self._bits or is_inexact(value):
+                found |= level[value.index]
         return found
 
     def at_least(self, depth: int, root: Value, value: Value) -> bool:

@@ -175,12 +175,13 @@ class Function:
 def _name(values: Array) -> str | None:
     """The name of a function, of its multiples, and of shifts of the identity."""
     slopes = np.diff(values) / np.diff(_PROBES)
-    if np.allclose(slopes, slopes[0], rtol=1e-5) and slopes[0] > 0:
+    if np.allclose(slopes, slopes[0], rtol=1e-5) and slopes[0] != 0:
         return "identity"
-    for name, function in NAMED.items():
-        with np.errstate(all="ignore"):
-            if _is_multiple(values, function(_PROBES)):
-                return name.partition(" (")[0]
+    for near in (_NEAR, _NEAR_IN_HALF):
+        for name, function in NAMED.items():
+            with np.errstate(all="ignore"):
+                if _is_multiple(values, function(_PROBES), near):
+                    return name.partition(" (")[0]
     negative, positive = values[_PROBES < 0], values[_PROBES > 0]
     slope = negative / _PROBES[_PROBES < 0]
     linear = np.allclose(positive, _PROBES[_PROBES > 0], rtol=1e-5)
@@ -193,7 +194,7 @@ def _name(values: Array) -> str | None:
     return None
 
 
-def _is_multiple(values: Array, wanted: Array) -> bool:
+def _is_multiple(values: Array, wanted: Array, near: float) -> bool:
     """Whether values are a multiple of others, and a small number that is added.
 
     As of `softplus(z) + 1e-3`, which is to stay above zero.
@@ -204,10 +205,11 @@ def _is_multiple(values: Array, wanted: Array) -> bool:
         return False
     shares = values / factor - wanted
     small = abs(shares[low]) <= _SMALL_SHIFT
-    return bool(small and np.allclose(shares - shares[low], 0, atol=_NEAR))
+    return bool(small and np.allclose(shares - shares[low], 0, atol=near))
 
 
 _SMALL_SHIFT, _NEAR = 1e-2, 1e-5
+_NEAR_IN_HALF = 3e-3  # constants in bfloat16 have eight bits
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
+from jaxinit._roles.graph import Node
 from jaxinit._roles.moments import Moments
 from jaxinit._roles.parts import find_parts, steering
 from jaxinit._roles.regions import End, scaled
@@ -21,7 +22,11 @@ _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
 
 
 class KernelUses:
-    """The uses of kernels and biases of a graph."""
+    """The uses of kernels and biases of a graph.
+
+    Attributes:
+        preceded: for each value, whether a contraction or a lookup precedes.
+    """
 
     def __init__(self, structure: Structure):
         self._structure = structure
@@ -30,7 +35,7 @@ class KernelUses:
         self._followed = structure.followed()
         excluded = steering(self._endings, self._parts)
         self._places = structure.residuals.number(excluded)
-        self._preceded = structure.preceded()
+        self.preceded = structure.preceded()
         self._moments = Moments(structure, self._places, self._factors(), self._inner())
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:
@@ -48,18 +53,30 @@ class KernelUses:
             draft,
             multiplier=draft.multiplier * self._endings.factors[node.index],
             entering=self._moments.entering[node.index],
-            variance=self._moments.variance(node, draft),
+            variance=self._variance(node, draft, division),
             centered=node.index in critical and critical[node.index].centered,
             function=division.function.name if division.function else None,
             gain=division.function.gain if division.function else None,
             residual=residual,
             recurrent=recurrent,
-            first=not self._preceded[meeting.activations.index],
+            first=not self.preceded[meeting.activations.index],
             head=not (residual or recurrent or followed),
             part=division.part,
             sections=(*inputs, *division.sections),
         )
         return replace(use, reason=", ".join(self._reasons(meeting, use, ends)))
+
+    def _variance(self, node: Node, draft: Use, division: Division) -> float:
+        """The variance of the entries; the first of a plain net does not amplify rows.
+
+        Adam moves the small rows of an embedding far, and a kernel that makes up for
+        their size moves what comes out of it farther.
+        """
+        variance = self._moments.variance(node, draft)
+        is_plain = not (division.part or division.sections or node.loops)
+        if node.index in self._moments.of_rows and is_plain:
+            return variance * min(1.0, self._moments.entering[node.index])
+        return variance
 
     def _factors(self) -> dict[int, float]:
         """Numbers that multiply outputs before a function or a residual addition.

@@ -65,6 +65,8 @@ class Moments:
             side, such as what positions are added to.
         critical: for the index of each contraction behind a function of what another
             gives, what keeps differences, where that is not what keeps variances.
+        of_rows: indices of the contractions of rows of embeddings, behind which are a
+            function and another contraction.
     """
 
     def __init__(
@@ -89,13 +91,13 @@ class Moments:
         self._attended = {x.output.index: x.value for x in structure.attentions}
         self._places, self._factors, self._inner = places, factors, inner
         self._roots = 0
-        self._unknown: set[int] = set()
-        self._outputs: set[int] = set()
+        self._unknown, self._outputs, self._rows = (set[int]() for _ in range(3))
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         self.entering: dict[int, float] = {}
         self.wanted: dict[int, float] = {}
         self.added: dict[int, float] = {}
         self.critical: dict[int, Critical] = {}
+        self.of_rows: set[int] = set()
         self._begins = _begins(structure.residuals)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -153,7 +155,9 @@ class Moments:
             return [self._contracted(node)]
         is_lookup = node.op in ("gather", "dynamic_slice")
         if is_lookup and self._flow.from_leaves(node.inputs[0]):
-            return [self._normal(0.0, 1 / _width(node))]
+            row = self._normal(0.0, 1 / _width(node))
+            self._rows.add(row.root)
+            return [row]
         if node.op in ELEMENTWISE and node.op in FUNCTIONS:
             return [self._elementwise(node)]
         if node.op == "carry":
@@ -182,6 +186,8 @@ class Moments:
         spread = self._spread(data)
         second = spread.second
         self.entering[node.index] = second if second < _MOST else 1.0
+        if spread.root in self._rows and node.index in self._inner:
+            self.of_rows.add(node.index)
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
         stream = 1.0 if begin is None else self._spread(begin).second or 1.0

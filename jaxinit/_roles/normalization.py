@@ -66,6 +66,30 @@ def scales_normalized(flow: Flow, node: Node) -> bool:
     return any(is_normalized(flow, value) for value in flow.data_of(node))
 
 
+def scales_scaled(flow: Flow, node: Node) -> bool:
+    """Whether a product has an operand that a normalization's own leaf has scaled."""
+    return any(_is_scaled(flow, value) for value in flow.data_of(node))
+
+
+def _is_scaled(flow: Flow, value: Value) -> bool:
+    """Whether a leaf multiplies what comes out of a normalization, or its deviation."""
+    scaled_by_leaf = False
+    node = maker(value)
+    while node is not None and node.op in PRODUCTS | SUMS:
+        leaves = any(map(flow.from_leaves, node.inputs))
+        scaled_by_leaf |= leaves and node.op in PRODUCTS
+        deviations = [v for v in flow.data_of(node) if is_deviation(flow, v)]
+        if node.op in PRODUCTS and deviations:
+            inverse = maker(deviations[0])
+            inside = inverse.inputs if inverse and inverse.op in PRODUCTS else ()
+            return scaled_by_leaf or any(map(flow.from_leaves, inside))
+        data = flow.data_of(node)
+        if len(data) != 1:
+            return False
+        node = maker(data[0])
+    return False
+
+
 def is_deviation(flow: Flow, value: Value) -> bool:
     """Whether a value is a root of a mean over activations, or of a statistic."""
     rooted = False

@@ -17,7 +17,8 @@ from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import CONTRACTIONS
 from jaxinit._roles.regions import End
 from jaxinit._roles.structure import Structure
-from jaxinit._roles.values import is_mask
+from jaxinit._roles.sums import is_inner_product
+from jaxinit._roles.values import is_mask, is_softmax
 from jaxinit._roles.walks import ancestor, reached
 
 _STEERING = {"gate", "router", "query", "key"}
@@ -79,7 +80,11 @@ def _factor(structure: Structure, endings: Endings, end: End) -> str | None:
         if not is_factor(node, end.value) or end.function is None:
             continue
         others = [value for value in node.inputs if value is not end.value]
-        if len(others) != 1 or not structure.flow.data(others[0]) or is_mask(others[0]):
+        if len(others) != 1 or not structure.flow.data(others[0]):
+            continue
+        if is_mask(others[0]) or is_softmax(others[0]):
+            continue
+        if is_inner_product(structure.flow, node):
             continue
         theirs = _curved(endings, others[0])
         if not end.function.is_linear:

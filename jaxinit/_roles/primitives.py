@@ -68,6 +68,9 @@ CONTRACTIONS = frozenset({"conv_general_dilated", "dot_general", "ragged_dot_gen
 # Sums of rows, as of the edges of a graph: the name differs between jax versions.
 SCATTERS = frozenset({"scatter-add", "scatter_add"})
 
+# Sums of several places, by no leaf.
+SPREADS = frozenset({"cumsum", "fft", "reduce_window", "reduce_window_sum"})
+
 # What activations may go through, and no leaf may go into.
 MIXING = SCATTERS | frozenset(
     {

@@ -2,8 +2,9 @@
 
 Take `x1 = x + f(x); x2 = x1 + g(x1)`, with a kernel at the end of `f` and of `g`. An
 addition is one of a residual stream if one side, `x`, is an ancestor of the other
-through a contraction. Its kernel writes to the stream: number 0 of 2, and that of `g`
-number 1 of 2, as the first addition is found behind the second.
+through a contraction, or through what mixes places by itself. Its kernel writes to the
+stream: number 0 of 2, and that of `g` number 1 of 2, as the first addition is found
+behind the second.
 
 What holds:
 - In a loop, an addition counts once a round.
@@ -21,9 +22,15 @@ from jaxinit._roles.depths import Depths
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.loops import Loops
-from jaxinit._roles.primitives import ADDITIONS, CONTRACTIONS, COPIES, PRODUCTS
+from jaxinit._roles.primitives import (
+    ADDITIONS,
+    CONTRACTIONS,
+    COPIES,
+    PRODUCTS,
+    SPREADS,
+)
 from jaxinit._roles.values import is_softmax, stripped
-from jaxinit._roles.walks import ancestor, nodes_of, reached
+from jaxinit._roles.walks import ancestor, is_inexact, nodes_of, reached
 
 _ROOTS = 8  # branches of one stream that are summed before they are added
 _MOVES = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
@@ -82,7 +89,9 @@ class Residuals:
         self._loops, self._scores = loops, frozenset(scores)
         self.additions: dict[int, Addition] = {}
         candidates = [node for node in flow.graph.nodes if self._may_add(node)]
-        self._depths = Depths(flow.graph, kernels, self._possible_roots(candidates))
+        spreads = {node.index for node in flow.graph.nodes if node.op in SPREADS}
+        roots = self._possible_roots(candidates)
+        self._depths = Depths(flow.graph, kernels | spreads, roots)
         for node in candidates:
             found = self._addition(node)
             if found:
@@ -121,6 +130,8 @@ class Residuals:
         for skip, branch in ((a, b), (b, a)):
             for root in self._roots(skip):
                 if self._loops.is_state(root) or _is_repeated(root, skip):
+                    continue
+                if _is_of_outside(root, node):
                     continue
                 if self._depths.at_least(1, root, branch):
                     return Addition(node, skip, branch, root, False)
@@ -207,6 +218,8 @@ class Residuals:
                 return [self._values[node.index]]
             if node.op == "carry" or self._is_of_stream(node, addition):
                 return []
+            if not is_inexact(value):  # it only chooses places
+                return []
             return self._written_by(node, addition.root)
 
         values = reached([addition.branch], before)
@@ -264,6 +277,12 @@ def _is_repeated(root: Value, skip: Value) -> bool:
     Learned arrays are repeated for a batch, and begin a stream.
     """
     return root.leaf is None and math.prod(root.shape) != math.prod(skip.shape)
+
+
+def _is_of_outside(root: Value, node: Node) -> bool:
+    """Whether a root enters every round of a loop as it is, and is not carried on."""
+    loops = root.node.loops if root.node is not None else ()
+    return len(loops) < len(node.loops)
 
 
 def _goes_on(addition: Addition, stream: Sequence[Addition]) -> bool:

@@ -77,7 +77,7 @@ def _differing(sections: tuple[Section, ...], first: Function | None) -> Divisio
 def _first_of_roots(ends: Sequence[End]) -> list[End]:
     """Of the ends of each root the first: what follows is made of it."""
     first: dict[int, End] = {}
-    for end in sorted(ends, key=lambda end: end.value.index):
+    for end in sorted(ends, key=_order):
         first.setdefault(end.root.index, end)
     return list(first.values())
 
@@ -85,8 +85,18 @@ def _first_of_roots(ends: Sequence[End]) -> list[End]:
 def _first_function(ends: Sequence[End]) -> Function | None:
     """The function up to the first value that is taken."""
     known = [end for end in ends if end.known_function is not None]
-    first = min(known, key=lambda end: end.value.index, default=None)
+    first = min(known, key=_order, default=None)
     return first.function if first is not None else None
+
+
+def _order(end: End) -> tuple[bool, int]:
+    """Where an end is among others; squares that are only summed come last.
+
+    They are of the deviation by which a normalization divides the root itself.
+    """
+    is_summed = all(node.op == "reduce_sum" for node in end.takers)
+    is_of_deviation = bool(end.takers) and is_summed and end.function_name == "square"
+    return is_of_deviation, end.value.index
 
 
 def _cut(

@@ -30,9 +30,11 @@ def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
     These are what a convolution moves over, and what the axis of the queries comes
     from where a query is computed from leaves alone; the same of keys and constants.
     Whatever the axis that is summed over comes from is a kernel.
+    Zeros that are contracted with leaves are what an unrolled loop begins with.
     """
     nodes = [*flow.products, *(meeting.node for meeting in flow.meetings)]
     found = [_moved_over(flow, node) for node in nodes]
+    found += [_zeros(flow, node) for node in flow.products]
     scores = {attention.scores.index for attention in attentions}
     found += [_of_product(flow, meeting, scores) for meeting in flow.meetings]
     found += [
@@ -49,6 +51,12 @@ def _moved_over(flow: Flow, node: Node) -> set[Value]:
         return set()
     window = node.params["dimension_numbers"].lhs_spec[2:]
     return _sources(flow, node.inputs[0], window)
+
+
+def _zeros(flow: Flow, node: Node) -> set[Value]:
+    """Zeros that a kernel is contracted with: a state that begins as zero."""
+    others = (v for v in node.inputs[:2] if not flow.has_leaves[v.index])
+    return {value for value in others if flow.number(value) == 0}
 
 
 def _of_product(flow: Flow, meeting: Meeting, scores: set[int]) -> set[Value]:

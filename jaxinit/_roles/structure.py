@@ -27,7 +27,9 @@ from jaxinit._roles.values import maker
 from jaxinit._roles.walks import nodes_of, reached
 
 # What a sum of outputs of kernels goes through, and is one still.
-_KEEP_SUMS = SUMS | SCATTERS | {"gather", "slice", "split", "stacked", "branches"}
+_KEEP_SUMS = (
+    SUMS | SCATTERS | {"gather", "slice", "split", "each", "stacked", "branches"}
+)
 _KEEP_SCORES = SUMS | PRODUCTS | {"select_n", "tanh"}
 _KEEP_ATTENTION = frozenset({"slice", "squeeze", "concatenate", "reduce_sum"})
 

@@ -37,6 +37,18 @@ def _is_summed(meeting: Meeting) -> bool:
     )
 
 
+def is_inner_product(flow: Flow, node: Node) -> bool:
+    """Whether all features of a product of activations are summed, and it is no more.
+
+    Means over places do not sum features, nor do sums of one half of them.
+    """
+    taker = _only_taker(node.output)
+    if node.op != "mul" or taker is None or taker.op != "reduce_sum":
+        return False
+    summed = [flow.fact(node.output).axes[axis] for axis in taker.params["axes"]]
+    return any(atom.size > 1 for axis in summed for atom in axis)
+
+
 def _end_of_sum(value: Value) -> Value:
     """What a value becomes by additions alone."""
     node = _only_taker(value)

@@ -13,14 +13,14 @@ from jaxinit._roles.attention import Attention
 from jaxinit._roles.batches import with_batches
 from jaxinit._roles.branches import branches_of, closing
 from jaxinit._roles.cells import Cells
-from jaxinit._roles.contractions import modulated
+from jaxinit._roles.contractions import modulated, whole_windows
 from jaxinit._roles.drafts import drafted
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node
 from jaxinit._roles.kernel_uses import KernelUses
-from jaxinit._roles.normalization import folded_shifts, scales_normalized
+from jaxinit._roles.normalization import folded_shifts, scales_normalized, scales_scaled
 from jaxinit._roles.primitives import PRODUCTS
 from jaxinit._roles.regions import scaled
 from jaxinit._roles.residual import branch_scales
@@ -110,6 +110,7 @@ class _Finisher:
         self._kernels = KernelUses(structure)
         self._gates = set(_branch_gates(structure))
         self._modulated = set(modulated(structure.flow))
+        self._windows = whole_windows(structure.flow)
         self._summed = summed_products(structure.flow)
         self._branches = branches_of(structure.residuals, structure.kernels)
         self._closing = closing(self._branches, _scales(structure.flow))
@@ -117,7 +118,11 @@ class _Finisher:
     def finished(self, meeting: Meeting, use: Use) -> Use:
         """The use that a draft becomes."""
         if use.kind in ("kernel", "convolution"):
+            if meeting.node.index in self._windows:
+                return unknown("what it gives is the window of a convolution")
             return self._in_branch(meeting, self._kernels.kernel(meeting, use))
+        if use.kind in ("bias", "position") and self._is_noisy(meeting):
+            return unknown("a kernel that activations are added to")
         if use.kind == "bias" and use.of:
             return self._kernels.bias(meeting, use)
         if use.kind == "position":
@@ -125,6 +130,11 @@ class _Finisher:
         if use.kind == "scale":
             return self._scale(meeting, use)
         return use
+
+    def _is_noisy(self, meeting: Meeting) -> bool:
+        """Whether a leaf is a kernel, and an input is added to it as noise."""
+        precedes = self._kernels.preceded[meeting.activations.index]
+        return meeting.leaf in self._modulated and not precedes
 
     def _in_branch(self, meeting: Meeting, use: Use) -> Use:
         branch = self._branches.get(meeting.node.index)
@@ -156,8 +166,9 @@ def _scales(flow: Flow) -> Iterator[Node]:
 
 
 def _branch_gates(structure: Structure) -> Iterator[int]:
-    """Products with leaves that scale a whole branch and are of no normalization."""
+    """Products with leaves that scale a whole branch, and not a normalization first."""
+    flow = structure.flow
     for addition in structure.residuals.additions.values():
-        for node in branch_scales(structure.flow, addition):
-            if not scales_normalized(structure.flow, node):
+        for node in branch_scales(flow, addition):
+            if not scales_normalized(flow, node) or scales_scaled(flow, node):
                 yield node.index

@@ -45,12 +45,13 @@ def ancestor(early: Value, late: Value, chosen: bool = True) -> bool:
         node = value.node
         if node is None or node.index <= first:
             return ()
-        return node.inputs if chosen else filter(_is_inexact, node.inputs)
+        return node.inputs if chosen else filter(is_inexact, node.inputs)
 
     return any(value is early for value in reached([late], before))
 
 
-def _is_inexact(value: Value) -> bool:
+def is_inexact(value: Value) -> bool:
+    """Whether a value has floats, real or complex."""
     return jnp.issubdtype(value.dtype, jnp.inexact)
 
 

@@ -53,6 +53,11 @@ def opened(
     model: nnx.Module, params: Any, options: tuple[tuple[str, Any], ...]
 ) -> Model:
     """A module taken apart."""
+    if isinstance(params, nnx.Module):
+        raise TypeError(
+            f"params must be None or a state, got the module {type(params).__name__}: "
+            "a Flax NNX module holds its parameters, so give None."
+        )
     if params is not None:
         model = nnx.clone(model)
         nnx.update(model, params)

@@ -41,7 +41,8 @@ def auto() -> Rules:
     - other biases 0, but 1 for the forget gate of an LSTM that does not add it itself
     - scale of a norm 1 (0 if the computation adds 1 to it); gate of a branch 1
     - embedding: `N(0, 1 / width)`, so that one that is the head too gives logits of
-      variance 1; small rows are what Adam moves far enough
+      variance 1; small rows are what Adam moves far enough, and so the first kernel of
+      a plain net takes them for rows of unit size
     - position: a quarter of the variance of what it is added to; learned token
       `N(0, 1)`
     - what is unknown, unused, or a statistic: as the model itself draws it ("kept"),

@@ -40,9 +40,9 @@ UNNAMED = _Open("UNNAMED", lambda name: isinstance(name, str) and name not in NA
 WRITES = _Open("WRITES", lambda residual: residual is not None)
 
 
-def one_of(*allowed: str) -> _Open:
+def one_of(*allowed: str | float | None) -> _Open:
     """Equal to each of `allowed`: what the terms leave open between them."""
-    return _Open(" or ".join(allowed), lambda given: given in allowed)
+    return _Open(" or ".join(map(str, allowed)), lambda given: given in allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ def model(make: Callable[[], Model]) -> Callable[[], Model]:
 def differences(truth: Iterable[Use], found: Iterable[Any]) -> list[str]:
     """What `found`, objects with the fields of `Use`, says against the truth."""
     truth, found = list(truth), list(found)
-    if any(use.kind == "unknown" for use in truth):
+    if truth and all(use.kind == "unknown" for use in truth):
         kinds = [use.kind for use in found] or ["unused"]
         return [f"kind: {kind!r}, not 'unknown'" for kind in kinds if kind != "unknown"]
     if len(truth) != len(found):
@@ -118,7 +118,7 @@ def differences(truth: Iterable[Use], found: Iterable[Any]) -> list[str]:
     return [
         f"use {index}: {name}: {getattr(theirs, name)!r}, not {getattr(ours, name)!r}"
         for index, (ours, theirs) in enumerate(zip(truth, found, strict=True))
-        for name in FIELDS
+        for name in (FIELDS if ours.kind != "unknown" else ["kind"])
         if not _agree(name, getattr(ours, name), getattr(theirs, name))
     ]
 

@@ -1,0 +1,1 @@
+"""`jaxinit.check`: the bits and the speed that are promised, on the device at hand."""
