@@ -235,7 +235,7 @@ def large_plan(sharding, names=tuple(LARGE)):
 
 
 def programs(plan, key=KEY):
-    return [program.call for program in plan.programs(key)._compiled]
+    return [program.call for program in plan.programs(key)._runner.compiled]
 
 
 @pytest.mark.parametrize("cut", sampled(CUTS, ["rows", "columns"]))

@@ -20,6 +20,7 @@ from sampling import sampled
 import jaxinit
 from jaxinit._compile.placement import is_tracing
 from jaxinit._compile.recent import Recent
+from jaxinit._compile.runner import Runner
 
 KEY = jax.random.key(0)
 RAW = jax.random.PRNGKey(3)
@@ -535,7 +536,8 @@ def test_compiler_options_are_used_and_kept_apart():
         jaxinit.jit(few_draws, compiler_options=options),
     )
     first, second = (
-        {id(c.call) for c in ours.programs(KEY)._compiled} for ours in (plain, other)
+        {id(c.call) for c in ours.programs(KEY)._runner.compiled}
+        for ours in (plain, other)
     )
     assert first.isdisjoint(second)
     options["xla_nothing"] = 1  # a change afterwards is none of a function's
@@ -740,6 +742,7 @@ def test_programs_for_devices_that_are_not_there():
 
         runtime_executable = staticmethod(object)
 
-    programs._compiled = [types.SimpleNamespace(call=OfTopology())]
+    compiled = [types.SimpleNamespace(call=OfTopology())]
+    programs._runner = Runner(programs._runner.plan, compiled)
     with pytest.raises(RuntimeError, match="devices that this process does not have"):
         programs.run()

@@ -15,6 +15,7 @@ its programs; such an executable is kept by the function itself, and goes with i
 """
 
 import functools
+import operator
 import os
 import re
 import time
@@ -30,7 +31,7 @@ from jaxinit._compile.graph import Argument
 from jaxinit._compile.leaf_program import AnyProgram, word_names
 from jaxinit._compile.placement import Placement, committed_sharding, mesh_in_use
 from jaxinit._compile.recent import Recent
-from jaxinit._kernel.options import compiler_options, setting
+from jaxinit._kernel.options import compiler_options
 
 
 @dataclass(frozen=True)
@@ -123,24 +124,24 @@ _REPORTING = re.compile("log|guard|trac|cache|dump|debug|explain|report|warn")
 
 def settings() -> Hashable:
     """The configuration that a compilation depends on: the mesh and jax's settings."""
-    of_thread, of_process = _setting_names(len(jax.config.values))
-    return (
-        mesh_in_use(),
-        *map(setting, of_thread),
-        *map(jax.config.values.__getitem__, of_process),
-    )
+    values = jax.config.values  # a dictionary made anew each time
+    of_thread, of_process = _settings_of(len(values))
+    return mesh_in_use(), of_thread(jax.config), of_process(values)
 
 
 @functools.lru_cache(4)
-def _setting_names(_count: int) -> tuple[list[str], list[str]]:
-    """Names of the settings of a thread, and of the settings of the whole process.
+def _settings_of(
+    _count: int,
+) -> tuple[Callable[[Any], tuple[Any, ...]], Callable[[Any], tuple[Any, ...]]]:
+    """What looks up the settings of a thread, and those of the whole process.
 
     All but those that only report: which of them a compilation depends on, jax does not
     say. Some are added when a part of jax is imported, so that their count is the key.
     """
     names = [name for name in jax.config.values if not _REPORTING.search(name)]
     of_thread = [name for name in names if hasattr(jax.config, name)]
-    return of_thread, [name for name in names if name not in of_thread]
+    of_process = [name for name in names if name not in of_thread]
+    return operator.attrgetter(*of_thread), operator.itemgetter(*of_process)
 
 
 def _lowered(program, args, placement, options) -> Callable[[], jax.stages.Compiled]:

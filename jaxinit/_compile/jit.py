@@ -48,6 +48,7 @@ from jaxinit._kernel.options import is_tracing, setting
 
 if TYPE_CHECKING:
     from jaxinit._compile.leaf_plan import LeafPlan
+    from jaxinit._compile.runner import Runner
 
 
 # Under these settings, jax.jit runs or checks one operation at a time.
@@ -63,13 +64,17 @@ class _Cut:
         jaxpr: the function.
         plan: its programs.
         paths: paths of its outputs.
+        shardings: where its outputs go; a `PartitionSpec` is for the mesh in use.
         inlined: a function of the flat arguments, for use under a trace.
+        runners: its executables, by the conditions that they are for.
     """
 
     jaxpr: Any
     plan: "LeafPlan"
     paths: list[str]
+    shardings: list[Any]
     inlined: Callable[[Sequence[Any]], list[Any]]
+    runners: "Recent[Runner]"
 
 
 class JittedInit:
@@ -140,9 +145,9 @@ class JittedInit:
             if is_inside or _is_traced(traced.jaxpr.consts):
                 drawn = self._cut(traced).inlined(leaves)
                 return jax.tree.unflatten(traced.out_tree, drawn)
-            programs = self._programs(traced, leaves)
-            if programs is not None:
-                return programs.run()
+            runner = self._runner(traced, leaves)
+            if runner is not None:
+                return jax.tree.unflatten(traced.out_tree, runner.run(leaves))
         return self._jitted(*args, **kwargs)
 
     def programs(self, *args: Any, **kwargs: Any) -> Programs:
@@ -174,15 +179,18 @@ class JittedInit:
             )
         leaves = self._statics.dynamic_leaves(args, kwargs)
         with jax.no_tracing(False):
-            programs = self._programs(traced, leaves, start)
-        if programs is None:
+            cut = self._cut(traced)
+            middle = time.perf_counter()
+            runner = self._runner(traced, leaves)
+        if runner is None:
             # Raises for arguments on different devices, and says which.
             self._jitted.lower(*args, **kwargs)
             raise ValueError(
                 f"{self!r} is compiled whole, by jax.jit, for keys that are sharded "
                 "over several devices. Give out_shardings to see its programs."
             )
-        return programs
+        seconds = (middle - start, time.perf_counter() - middle)
+        return Programs(runner, leaves, traced.out_tree, cut.paths, seconds)
 
     def __repr__(self) -> str:
         return f"jaxinit.jit({getattr(self, '__name__', self._fun)})"
@@ -227,22 +235,16 @@ class JittedInit:
         outputs = inside_auto_axes(call, list(arrays.values()), mesh, places)
         return jax.tree.unflatten(jax.tree.structure(out), outputs)
 
-    def _programs(self, traced, leaves, start: float | None = None) -> Programs | None:
-        """The programs; None if the function must be left to `jax.jit`."""
-        start = time.perf_counter() if start is None else start
+    def _runner(self, traced, leaves) -> "Runner | None":
+        """What calls its programs; None if the function must be left to `jax.jit`."""
         cut = self._cut(traced)
-        middle = time.perf_counter()
-        shardings = tuple(map(on_mesh, self._flat_shardings(traced)))
-        # If all outputs are placed, it does not matter where the keys are.
-        bound = cut.plan.given(leaves) if all(shardings) else cut.plan.used(leaves)
-        placement = placement_of(bound, shardings)
-        if placement is None:
-            return None
-        if not all(shardings) and any(map(is_split, cut.plan.keys_made_of(leaves))):
-            return None
-        compiled = cut.plan.compile(leaves, placement)
-        seconds = (middle - start, time.perf_counter() - middle)
-        return Programs(cut.plan, leaves, compiled, traced.out_tree, cut.paths, seconds)
+        conditions = cut.plan.conditions(leaves)
+        runner = cut.runners.get(conditions)
+        if runner is None:
+            runner = _new_runner(cut, leaves)
+            if runner is not None:
+                cut.runners.put(conditions, runner)
+        return runner
 
     def _cut(self, traced) -> _Cut:
         kept = self._cuts.get(id(traced.jaxpr))
@@ -257,23 +259,35 @@ class JittedInit:
         from jaxinit._compile.leaf_plan import LeafPlan  # slow to import
 
         plan = LeafPlan(traced.jaxpr, self._compiler_options)
+        out_info = traced.out_info
         paths = [
             jax.tree_util.keystr(path, simple=True, separator="/")
-            for path, _ in jax.tree.leaves_with_path(traced.out_info)
+            for path, _ in jax.tree.leaves_with_path(out_info)
         ]
         # Jitted, because an eager jax.vmap would evaluate operations one by one, which
         # round differently.
-        shardings = self._flat_shardings(traced)
+        shardings = flat_shardings(self._out_shardings, out_info)
         inlined = jax.jit(
             plan.inline,
             out_shardings=shardings if any(shardings) else None,
             inline=self._options.get("inline", False),
             compiler_options=self._compiler_options or None,
         )
-        return _Cut(traced.jaxpr, plan, paths, inlined)
+        return _Cut(traced.jaxpr, plan, paths, shardings, inlined, Recent(16))
 
-    def _flat_shardings(self, traced) -> list[Any]:
-        return flat_shardings(self._out_shardings, traced.out_info)
+
+def _new_runner(cut: _Cut, leaves: Sequence[Any]) -> "Runner | None":
+    from jaxinit._compile.runner import Runner  # slow to import
+
+    shardings = tuple(map(on_mesh, cut.shardings))
+    # If all outputs are placed, it does not matter where the keys are.
+    bound = cut.plan.given(leaves) if all(shardings) else cut.plan.used(leaves)
+    placement = placement_of(bound, shardings)
+    if placement is None:
+        return None
+    if not all(shardings) and any(map(is_split, cut.plan.keys_made_of(leaves))):
+        return None
+    return Runner(cut.plan, cut.plan.compile(leaves, placement))
 
 
 def _is_found_by_name(fun: Any) -> bool:

@@ -104,20 +104,39 @@ class KeySchedule:
         Returns:
             A NumPy array if all roots are NumPy arrays, else a JAX array.
         """
-        host = all(isinstance(root, np.ndarray) for root in roots)
-        xp, words = (np, _NUMPY_WORDS) if host else (jnp, JAX_WORDS)
-        pool = [xp.zeros((0, 2), np.uint32), *(root.reshape(-1, 2) for root in roots)]
-        pool = xp.concatenate(pool)
+        if all(isinstance(root, np.ndarray) for root in roots):
+            return self._words_on_host(roots)
+        pool = [jnp.zeros((0, 2), np.uint32), *(root.reshape(-1, 2) for root in roots)]
+        pool = jnp.concatenate(pool)
         for parents, messages in self._steps:
             k0, k1 = pool[parents, 0], pool[parents, 1]
-            zero, counter = xp.zeros_like(messages), xp.asarray(messages)
-            hashed = threefry_2x32(k0, k1, zero, counter, words)
-            pool = xp.concatenate([pool, xp.stack(hashed, axis=-1)])
+            zero, counter = jnp.zeros_like(messages), jnp.asarray(messages)
+            hashed = threefry_2x32(k0, k1, zero, counter, JAX_WORDS)
+            pool = jnp.concatenate([pool, jnp.stack(hashed, axis=-1)])
         return pool[self._position]
+
+    def _words_on_host(self, roots: Sequence[np.ndarray]) -> np.ndarray:
+        pool = np.empty((2, len(self._position)), np.uint32)
+        known = sum(root.size for root in roots) // 2
+        if roots:
+            flat = [root.reshape(-1, 2).T for root in roots]
+            np.concatenate(flat, axis=1, out=pool[:, :known])
+        for parents, messages in self._steps:
+            k0, k1 = pool[:, parents]
+            zero = np.zeros_like(messages)
+            new = pool[:, known : known + len(messages)]
+            new[0], new[1] = threefry_2x32(k0, k1, zero, messages, _NUMPY_WORDS)
+            known += len(messages)
+        return pool.T[self._position]
+
+
+# Arrays, made once: NumPy takes longer to make a number than to shift a few words.
+_DISTANCES = [np.array(distance, np.uint32) for distance in range(33)]
 
 
 def _rotate_left(x: np.ndarray, distance: int) -> np.ndarray:
-    return (x << np.uint32(distance)) | (x >> np.uint32(32 - distance))
+    left = np.left_shift(x, _DISTANCES[distance])
+    return np.bitwise_or(left, np.right_shift(x, _DISTANCES[32 - distance]))
 
 
 _NUMPY_WORDS = Words(np.add, np.bitwise_xor, _rotate_left)

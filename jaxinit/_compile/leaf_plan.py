@@ -35,7 +35,6 @@ from jaxinit._compile.executables import CompiledProgram, compiled, settings
 from jaxinit._compile.graph import Argument, Graph, Keys, Root
 from jaxinit._compile.leaf_program import AnyProgram, leaf_programs, word_names
 from jaxinit._compile.placement import Placement, committed_sharding
-from jaxinit._compile.recent import Recent
 
 # The output of a loop is a temporary array: this is the largest share of the bytes of
 # all outputs that one loop may hold.
@@ -66,7 +65,6 @@ class LeafPlan:
         self.programs = leaf_programs(graph, closed)
         inputs = {v for program in self.programs for v in program.inputs}
         self._inputs = sorted(v.position for v in inputs if isinstance(v, Argument))
-        self._executables: Recent[list[CompiledProgram]] = Recent(16)
         classes: dict[Hashable, list[AnyProgram]] = {}
         for program in self.programs:
             classes.setdefault(program.signature, []).append(program)
@@ -113,17 +111,15 @@ class LeafPlan:
             for value in program.inputs
         ]
 
+    def conditions(self, args: Sequence[Any]) -> Hashable:
+        """What executables depend on beside the function, its types and placement."""
+        return tuple(map(committed_sharding, self.used(args))), settings()
+
     def compile(
         self, args: Sequence[Any], placement: Placement
     ) -> list[CompiledProgram]:
         """One executable for each program; equal programs share it."""
-        used = tuple(map(committed_sharding, self.used(args)))
-        name = (placement, used, settings())
-        known = self._executables.get(name)
-        if known is None:
-            known = compiled(self.programs, args, placement, self._options)
-            self._executables.put(name, known)
-        return known
+        return compiled(self.programs, args, placement, self._options)
 
     def inline(self, args: Sequence[Any]) -> list[Any]:
         """All outputs, in the program being traced; equal leaves in one loop."""

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxinit._compile.key_tree import is_key
 from jaxinit._roles.role import Role
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.fans import fans
@@ -124,9 +125,10 @@ class PlannedLeaf:
 
     def key(self, root: jax.Array) -> jax.Array:
         """The key of this leaf under a root key."""
-        for word in self.words:
-            root = jax.random.fold_in(root, np.uint32(word))
-        return root
+        # What a raw key is depends on a setting of jax that jax.jit does not look at.
+        folded = _folded_at_once if is_key(root) else _folded
+        first, second = self.words
+        return folded(root, np.uint32(first), np.uint32(second))
 
     def draw(self, root: jax.Array) -> jax.Array:
         """The array, given the root key."""
@@ -140,3 +142,11 @@ class PlannedLeaf:
     def is_kept(self) -> bool:
         """Whether the model's own initializer draws it."""
         return is_kept(self.initializer)
+
+
+def _folded(key: jax.Array, first: Any, second: Any) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(key, first), second)
+
+
+# jax traces this once, and not for each leaf, where it would take most of the time.
+_folded_at_once = jax.jit(_folded)
