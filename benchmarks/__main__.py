@@ -14,6 +14,7 @@ NAMES = (
     "depth",
     "onepass",
     "scale",
+    "leaves",
     "imports",
     "roles",
     "auto",

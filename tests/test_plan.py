@@ -283,7 +283,7 @@ def test_all_problems_in_one_message():
 
 
 def test_a_constructed_collision_is_refused(monkeypatch):
-    monkeypatch.setattr("jaxinit._tree.paths.path_words", lambda path: (0, len(path)))
+    monkeypatch.setattr("jaxinit._tree.plan.path_words", lambda path: (0, len(path)))
     with pytest.raises(PlanError, match=r"bias and kernel: .* same key"):
         plan(dense(2, 2), RULES, allow_unused=list(RULES))
 

@@ -18,6 +18,8 @@ def is_boolean(value: Any) -> bool:
 
 def integer(name: str, value: Any) -> int:
     """An int, as a Python int."""
+    if type(value) is int:  # of each size of each leaf of a tree
+        return value
     try:
         if is_boolean(value):
             raise TypeError

@@ -1,5 +1,6 @@
 """Checks of a plan: leaves, rules and initializers that do not go together."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -128,8 +129,13 @@ def leaf_contexts(
         PlanError: naming every leaf that is no array of numbers, has no role, or has
             the role of a leaf of another shape.
     """
-    problems = [(joined(path), unplannable(leaf)) for path, leaf in flat]
-    lines = [f"{path or 'the whole'}: {text}" for path, text in problems if text]
+    paths = [joined(path) for path, _ in flat]
+    problems = [unplannable(leaf) for _, leaf in flat]
+    lines = [
+        f"{path or 'the whole'}: {text}"
+        for path, text in zip(paths, problems, strict=True)
+        if text
+    ]
     if roles is not None and not lines:
         lines = _of_another_model(flat, roles)
     if lines:
@@ -138,22 +144,23 @@ def leaf_contexts(
     # treated as a nested one.
     siblings: dict[str, dict[str, jax.ShapeDtypeStruct]] = {}
     leaves: dict[str, jax.ShapeDtypeStruct] = {}
-    for path, leaf in flat:
-        module, _, name = joined(path).rpartition("/")
-        shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        siblings.setdefault(module, {})[name] = leaves[joined(path)] = shape
+    shape_of = functools.cache(jax.ShapeDtypeStruct)  # most leaves are alike
+    for path, (_, leaf) in zip(paths, flat, strict=True):
+        module, _, name = path.rpartition("/")
+        shape = shape_of(checked_shape(leaf.shape), jnp.dtype(leaf.dtype))
+        siblings.setdefault(module, {})[name] = leaves[path] = shape
     return [
         Leaf(
-            joined(path),
-            tuple(leaf.shape),
-            jnp.dtype(leaf.dtype),
-            siblings[joined(path).rpartition("/")[0]],
-            layer_index(path),
+            path,
+            shape.shape,
+            shape.dtype,
+            siblings[path.rpartition("/")[0]],
+            layer_index(segments),
             leaves,
-            None if roles is None else roles[joined(path)],
+            None if roles is None else roles[path],
             roles or {},
         )
-        for path, leaf in flat
+        for (path, shape), (segments, _) in zip(leaves.items(), flat, strict=True)
     ]
 
 

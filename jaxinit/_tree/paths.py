@@ -2,11 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.tree_util import (
     DictKey,
     FlattenedIndexKey,
@@ -18,6 +17,8 @@ from jax.tree_util import (
 from jaxinit._tree.problems import PlanError, problems_message
 
 KEY_SCHEME = "path-v1"
+_PERSON = KEY_SCHEME.encode()
+_NUMBERED = re.compile(r"(?:^|[_.-])([0-9]{1,18})$")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+>")
 
 Path = tuple[str, ...]
@@ -112,11 +113,10 @@ def path_words(path: Path) -> tuple[int, int]:
     """
     import hashlib  # loads OpenSSL, which importing jaxinit need not
 
-    encoded = (segment.encode(errors="surrogatepass") for segment in path)
-    message = b"".join(len(s).to_bytes(4, "little") + s for s in encoded)
-    digest = hashlib.blake2b(message, digest_size=8, person=KEY_SCHEME.encode())
-    first, second = np.frombuffer(digest.digest(), "<u4").tolist()
-    return first, second
+    encoded = [segment.encode(errors="surrogatepass") for segment in path]
+    message = b"".join([len(s).to_bytes(4, "little") + s for s in encoded])
+    hashed = hashlib.blake2b(message, digest_size=8, person=_PERSON).digest()
+    return int.from_bytes(hashed[:4], "little"), int.from_bytes(hashed[4:], "little")
 
 
 def layer_index(path: Path) -> int | None:
@@ -130,7 +130,7 @@ def layer_index(path: Path) -> int | None:
     5
     """
     for segment in joined(path).split("/"):
-        number = re.search(r"(?:^|[_.-])([0-9]{1,18})$", segment)
+        number = _NUMBERED.search(segment)
         if number:
             return int(number[1])
     return None
@@ -210,11 +210,18 @@ def _closed(path: str) -> str:
     return f"{path}/" if path else ""
 
 
-def collisions(paths: Sequence[Path]) -> list[list[str]]:
-    """Groups of paths that would get the same key."""
+def collisions(
+    paths: Iterable[Path], words: Iterable[tuple[int, int]]
+) -> list[list[str]]:
+    """Groups of paths that would get the same key.
+
+    Args:
+        paths: the paths.
+        words: the `path_words` of each.
+    """
     groups: dict[tuple[int, int], list[str]] = {}
-    for path in paths:
-        groups.setdefault(path_words(path), []).append(joined(path))
+    for path, both in zip(paths, words, strict=True):
+        groups.setdefault(both, []).append(joined(path))
     return [group for group in groups.values() if len(group) > 1]
 
 

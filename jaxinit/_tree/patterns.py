@@ -29,7 +29,7 @@ class Patterns:
                 f"pattern {twice[0]!r} is given twice: the second would never be used."
             )
         self._matchers = [matcher(pattern) for pattern in patterns]
-        self.required = tuple(patterns)
+        self._patterns = self.required = tuple(patterns)
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """The pairs of pattern and value, in order."""
@@ -38,7 +38,7 @@ class Patterns:
     @property
     def patterns(self) -> tuple[Any, ...]:
         """The patterns, in order."""
-        return tuple(pattern for pattern, _ in self._pairs)
+        return self._patterns
 
     def find(self, leaf: Leaf, stop: int | None = None) -> int | None:
         """The position of the rule for a leaf; None if no pattern matches.

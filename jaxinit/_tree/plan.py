@@ -14,7 +14,6 @@ from jaxinit._roles.role import Roles
 from jaxinit._tree.checks import initializers_of, leaf_contexts
 from jaxinit._tree.leaf import Leaf, PlannedLeaf
 from jaxinit._tree.paths import (
-    Path,
     collisions,
     leaf_paths,
     path_words,
@@ -238,11 +237,13 @@ def model_plan(
     flat = leaf_paths(shapes)
     treedef = jax.tree.structure(shapes)
     contexts = leaf_contexts(flat, _checked_roles(roles))
-    paths = {leaf.path: path for leaf, (path, _) in zip(contexts, flat, strict=True)}
+    paths = [path for path, _ in flat]
+    hashes = [path_words(path) for path in paths]
     problems = [
         f"{' and '.join(group)}: their hashes are equal, so the same key; rename one"
-        for group in collisions(list(paths.values()))
+        for group in collisions(paths, hashes)
     ]
+    words = dict(zip((leaf.path for leaf in contexts), hashes, strict=True))
     initializers, taken, wrong = initializers_of(
         rules, shapes, contexts, allow_unused, allow_kept
     )
@@ -252,7 +253,7 @@ def model_plan(
         owner = f"the plan by {rules.name}" if rules.name else "the plan"
         raise PlanError(problems_message(owner, problems))
     rows = zip(contexts, initializers, placed, taken, strict=True)
-    return Plan([_planned(*row, paths) for row in rows], treedef)
+    return Plan([_planned(*row, words) for row in rows], treedef)
 
 
 def _checked_roles(value: Any) -> Roles | None:
@@ -265,16 +266,20 @@ def _checked_roles(value: Any) -> Roles | None:
 
 
 def _planned(
-    leaf: Leaf, initializer: Any, place: Any, taken: str, paths: Mapping[str, Path]
+    leaf: Leaf,
+    initializer: Any,
+    place: Any,
+    taken: str,
+    words: Mapping[str, tuple[int, int]],
 ) -> PlannedLeaf:
     path = leaf.path
     if isinstance(initializer, keyed):
         initializer, path = initializer.initializer, initializer.path
     # The tree tells where segments end, which text with slashes in names does not. A
     # path of `keyed` that no leaf has is only text.
-    words = path_words(paths.get(path, tuple(path.split("/"))))
+    own = words.get(path) or path_words(tuple(path.split("/")))
     return PlannedLeaf(
-        leaf.path, leaf.shape, leaf.dtype, initializer, place, words, taken, leaf.role
+        leaf.path, leaf.shape, leaf.dtype, initializer, place, own, taken, leaf.role
     )
 
 

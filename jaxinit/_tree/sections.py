@@ -40,8 +40,10 @@ def sections_of(leaf: Leaf) -> tuple[int, tuple[Leaf, ...]]:
         The axis, and the sections; none if the role of the leaf has none, or they are
         not all of the axis.
     """
+    if leaf.role is None:
+        return 0, ()
     axis, groups = _groups(leaf)
-    if leaf.role is None or len(groups) < 2:
+    if len(groups) < 2:
         return 0, ()
     return axis, tuple(_section(leaf, leaf.role, axis, blocks) for blocks in groups)
 

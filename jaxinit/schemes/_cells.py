@@ -79,9 +79,11 @@ def cell(leaf: Leaf) -> Cell | None:
 
 
 def _cells(leaf: Leaf) -> Iterator[Cell]:
-    for names in _IN_ONE:
-        yield from _of_two(leaf, *(beside(leaf.path, name) for name in names))
-    around, _, module = leaf.path.rpartition("/")[0].rpartition("/")
+    owner = leaf.path.rpartition("/")[0]
+    inside = f"{owner}/" if owner else ""
+    for inputs, state in _IN_ONE:
+        yield from _of_two(leaf, inside + inputs, inside + state)
+    around, _, module = owner.rpartition("/")
     for inputs, state, gate in _modules(around, module):
         for name in _KERNELS:
             paths = (f"{around}/{x}/{name}".removeprefix("/") for x in (inputs, state))
@@ -89,8 +91,8 @@ def _cells(leaf: Leaf) -> Iterator[Cell]:
                 # Flax's ConvLSTMCell adds 1 by itself.
                 is_convolution = len(pair.state.shape) > 2
                 yield dataclasses.replace(pair, gate=gate, adds_one=is_convolution)
-    joint = beside(leaf.path, "w")
-    if module == "linear" and _is_named(around, "lstm") and joint in leaf.leaves:
+    joint = f"{inside}w"
+    if module == "linear" and _LSTM.fullmatch(around) and joint in leaf.leaves:
         yield Cell(at(leaf, joint), at(leaf, joint), adds_one=True)
 
 
@@ -104,18 +106,19 @@ def _modules(around: str, module: str) -> Iterator[tuple[str, str, str]]:
     for pair in _APART:
         if module in pair:
             yield *pair, ""
-    if _is_named(around, "vanilla_rnn"):
+    if _VANILLA.fullmatch(around):
         yield "linear", "linear_1", ""
-    gate = re.fullmatch(r"(dense_|)[ih]([ifgorzn]?)_?", module)
+    gate = _GATE.fullmatch(module)
     if gate:
         dense, letter = gate.groups()
         for end in ("", "_"):  # `if` and `in` cannot be names of attributes
             yield f"{dense}i{letter}{end}", f"{dense}h{letter}", letter
 
 
-def _is_named(path: str, name: str) -> bool:
-    """Whether a module has a name, or this name and a number."""
-    return re.fullmatch(rf"(.*/)?{name}(_\d+)?", path) is not None
+# Modules of these names, with or without a number.
+_VANILLA = re.compile(r"(.*/)?vanilla_rnn(_\d+)?")
+_LSTM = re.compile(r"(.*/)?lstm(_\d+)?")
+_GATE = re.compile(r"(dense_|)[ih]([ifgorzn]?)_?")
 
 
 class _StateKernel(Part):
@@ -136,8 +139,8 @@ class _InputKernel(Part):
 
 class _ForgetBias(Part):
     def __call__(self, leaf: Leaf) -> bool:
-        own = cell(leaf)
-        return super().__call__(leaf) and own is not None and own.gate == "f"
+        own = cell(leaf) if super().__call__(leaf) else None
+        return own is not None and own.gate == "f"
 
 
 def _is_recurrent(role: Role) -> bool:

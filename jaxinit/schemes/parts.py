@@ -1,6 +1,7 @@
 """Parts of models: which leaf is what, by the names that libraries use."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _KINDS = {
     **dict.fromkeys(("bias", "b", "beta", "offset", "bias_n"), "bias"),
     **dict.fromkeys(("embedding", "embeddings"), "embedding"),
 }
+_KERNEL_NAMES = [name for name, kind in _KINDS.items() if kind == "kernel"]
 _CELL_KERNELS = {"weight_ih", "weight_hh", "w_i", "w_h", "recurrent_kernel"}
 _TORCH_LAYOUT = ("weight", "weight_ih", "weight_hh")  # (outputs, inputs, window)
 
@@ -52,24 +54,32 @@ class Part:
         if leaf.role is not None and self.by_role is not None:
             return self.by_role(leaf.role)
         kind, owner, around = described(leaf)
-        stem = re.sub(r"_\d+$", "", owner)
-        names = self.names.split()
-        return (
-            kind in self.kinds.split()
-            and len(leaf.shape) >= self.ndim
-            and (not names or owner in names or stem in names)
-            and (not self.inside or any(x in around for x in self.inside.split()))
+        if kind not in _words(self.kinds) or len(leaf.shape) < self.ndim:
+            return False
+        names = _words(self.names)
+        is_named = not names or owner in names or _NUMBER.sub("", owner) in names
+        return is_named and (
+            not self.inside or any(x in around for x in _words(self.inside))
         )
 
     def could_be(self, leaf: Leaf) -> bool:
         """Whether a leaf is of the right kind, whatever its name."""
         kind, *_ = described(leaf)
-        return kind in self.kinds.split() and len(leaf.shape) >= self.ndim
+        return kind in _words(self.kinds) and len(leaf.shape) >= self.ndim
 
     def __repr__(self):
         names = f" ({', '.join(self.names.split())})" if self.names else ""
         inside = f" inside {' or '.join(self.inside.split())}" if self.inside else ""
         return f"<{self.words}{names}{inside}>"
+
+
+# Kept, because every rule asks for every leaf of a tree.
+@functools.lru_cache(256)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_NUMBER = re.compile(r"_\d+$")
 
 
 def described(leaf: Leaf) -> tuple[str, str, str]:
@@ -295,11 +305,13 @@ def bias_beside(leaf: Leaf) -> jax.ShapeDtypeStruct | None:
 
 def kernel_beside(leaf: Leaf) -> Leaf | None:
     """The kernel of the layer that a bias belongs to; None for the bias of a norm."""
-    for name in leaf.siblings:
-        if _KINDS.get(name) == "kernel":
-            sibling = at(leaf, beside(leaf.path, name))
-            if described(sibling)[0] == "kernel" and len(sibling.shape) > 1:
-                return sibling
+    names = [name for name in _KERNEL_NAMES if name in leaf.siblings]
+    if len(names) > 1:  # the first in the module
+        names = [name for name in leaf.siblings if name in names]
+    for name in names:
+        sibling = at(leaf, beside(leaf.path, name))
+        if described(sibling)[0] == "kernel" and len(sibling.shape) > 1:
+            return sibling
     return None
 
 
