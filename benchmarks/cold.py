@@ -21,9 +21,9 @@ METHODS = (EAGER, JITTED, OURS)
 
 def names() -> list[str]:
     """All models."""
-    from benchmarks.cold_models import MODELS, NNX
+    from benchmarks.cold_models import MODELS, NNX, PLANS
 
-    return [*MODELS, *NNX]
+    return [*MODELS, *PLANS, *NNX]
 
 
 def run(rounds: int = 3) -> list[dict]:
@@ -64,15 +64,26 @@ def _cpu_seconds() -> float:
 
 def _call(model: str, method: str) -> Callable[[], Any]:
     import jaxinit
-    from benchmarks.cold_models import MODELS, NNX
+    from benchmarks.cold_models import MODELS, NNX, PLANS
 
     key = jax.random.key(0)
     if model in NNX:
         return _nnx_call(NNX[model], method, key)
+    if model in PLANS:
+        return _plan_call(PLANS[model](), method, key)
     init = MODELS[model]()
     if method == EAGER:
         return partial(init, key)
     return partial((jax.jit if method == JITTED else jaxinit.jit)(init), key)
+
+
+def _plan_call(plan: Any, method: str, key: jax.Array) -> Callable[[], Any]:
+    def draw(key):
+        return [leaf.draw(key) for leaf in plan]
+
+    if method == OURS:
+        return lambda: jax.tree.leaves(plan.init(key))
+    return partial(draw if method == EAGER else jax.jit(draw), key)
 
 
 def _nnx_call(construct: Callable, method: str, key: jax.Array) -> Callable[[], Any]:
@@ -89,9 +100,14 @@ def _nnx_call(construct: Callable, method: str, key: jax.Array) -> Callable[[], 
         OURS: lambda: jaxinit.nnx.create(construct, key),
     }
     make = makers[method]
-    # As pure dictionaries: without the counters of random streams, which are not drawn.
-    kinds = (nnx.Param, nnx.BatchStat)
-    return lambda: [nnx.to_pure_dict(nnx.state(made, k)) for made in [make()] for k in kinds]
+
+    def drawn():
+        """Without the counters of random streams, as pure dictionaries."""
+        model = make()
+        kinds = (nnx.Param, nnx.BatchStat)
+        return [nnx.to_pure_dict(nnx.state(model, kind)) for kind in kinds]
+
+    return drawn
 
 
 def tables(rows: list[dict]) -> list[Table]:

@@ -6,6 +6,7 @@ blocks, scans, branches, models without two equal layers, and models whose param
 are computed from others are all there.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -446,29 +447,23 @@ def plain_conditional() -> Init:
 
 @_model
 def plain_sirens() -> Init:
+    def layer(key, a, b):
+        draw, offset = jax.random.split(key)
+        bound = 1 / a if a == 2 else (6 / a) ** 0.5 / 30
+        return {
+            "kernel": jax.random.uniform(draw, (a, b), minval=-bound, maxval=bound),
+            "bias": jax.random.uniform(offset, (b,), minval=-0.1, maxval=0.1),
+        }
+
     def init(key):
-        widths = (2, 256, 256, 256, 3)
-        layers = []
-        for k, a, b in zip(
-            jax.random.split(key, 4), widths, widths[1:], strict=False
-        ):
-            bound = 1 / a if a == 2 else (6 / a) ** 0.5 / 30
-            w, bias = jax.random.split(k)
-            layers.append(
-                {
-                    "kernel": jax.random.uniform(w, (a, b), minval=-bound, maxval=bound),
-                    "bias": jax.random.uniform(
-                        bias, (b,), minval=-(a**-0.5), maxval=a**-0.5
-                    ),
-                }
-            )
-        return layers
+        sizes = [*itertools.pairwise((2, 256, 256, 256, 3))]
+        keys = jax.random.split(key, len(sizes))
+        return [layer(k, *size) for k, size in zip(keys, sizes, strict=True)]
 
     return init
 
 
-@_model
-def plan_of_structured() -> Init:
+def plan_of_structured() -> jaxinit.Plan:
     """Leaves by rules, of orthogonal, sparse and other structured initializers."""
     rules = {
         "*/square": jaxinit.orthogonal(),
@@ -479,8 +474,14 @@ def plan_of_structured() -> Init:
     }
     layer = {"square": (64, 64), "sparse": (64, 32), "linear": (32, 64)}
     layer |= {"bias": (64,), "kernel": (64, 64)}
-    shapes = {f"layer_{i}": {k: jax.ShapeDtypeStruct(s, "float32") for k, s in layer.items()} for i in range(4)}
-    return jaxinit.plan(shapes, rules).init
+    shapes = {
+        f"layer_{i}": {k: jax.ShapeDtypeStruct(s, "float32") for k, s in layer.items()}
+        for i in range(4)
+    }
+    return jaxinit.plan(shapes, rules)
+
+
+PLANS = {"plan_of_structured": plan_of_structured}
 
 
 # --- Flax NNX -----------------------------------------------------------------------
@@ -494,7 +495,7 @@ def nnx_linear(rngs: nnx.Rngs) -> nnx.Module:
 @_nnx_model
 def nnx_mlp(rngs: nnx.Rngs) -> nnx.Module:
     sizes = (784, 256, 256, 256, 10)
-    pairs = zip(sizes, sizes[1:], strict=False)
+    pairs = itertools.pairwise(sizes)
     return nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairs])
 
 
@@ -502,7 +503,7 @@ def nnx_mlp(rngs: nnx.Rngs) -> nnx.Module:
 def nnx_convolutions(rngs: nnx.Rngs) -> nnx.Module:
     sizes = (3, 16, 32, 64, 64)
     layers = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         layers += [nnx.Conv(a, b, (3, 3), rngs=rngs), nnx.BatchNorm(b, rngs=rngs)]
     return nnx.List(layers)
 
