@@ -11,6 +11,7 @@ NAMES = (
     "precision",
     "calibration",
     "models",
+    "cold",
     "depth",
     "onepass",
     "scale",

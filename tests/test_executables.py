@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sampling import sampled
 
@@ -52,6 +53,14 @@ def orthogonal(key):
     return jax.nn.initializers.orthogonal()(key, (8, 8))
 
 
+def either(init):
+    def call(key):
+        coin, key = jax.random.split(key)
+        return jax.lax.cond(jax.random.bernoulli(coin), init, lambda k: -init(k), key)
+
+    return call
+
+
 # By how it may be compiled; see `jaxinit._compile.exact`.
 KINDS = {
     "a sum alone": (alone, Kind.FUSED),
@@ -63,6 +72,8 @@ KINDS = {
     "a loop over what is fused": (scanned(alone), Kind.FUSED),
     "a loop over moves": (scanned(joined), Kind.WHOLE),
     "a loop over sums": (scanned(used_twice), Kind.WHOLE),
+    "a branch that is fused": (either(alone), Kind.FUSED),
+    "a branch with sums": (either(used_twice), Kind.WHOLE),
     "a reduction": (lambda key: normal(key, SHAPE).sum(), Kind.WHOLE),
     "a short last axis": (
         lambda key: normal(key, (64, 4)),
@@ -222,3 +233,138 @@ def test_equal_programs_of_which_one_shares_its_floats():
     programs = LeafPlan(jax.jit(fun).trace(KEY).jaxpr).programs
     kinds = {leaf: p.kind.name for p in programs for leaf in p.leaves}
     assert kinds == {0: "FUSED", 1: "WHOLE", 2: "FUSED", 3: "WHOLE"}
+
+
+def equal(found, wanted):
+    """Whether arrays have the same bits, dtypes, weak types and places."""
+    return len(found) == len(wanted) and all(
+        np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        and (jax.typeof(a), a.sharding, a.committed)
+        == (jax.typeof(b), b.sharding, b.committed)
+        for a, b in zip(found, wanted, strict=True)
+    )
+
+
+def constants(key):
+    del key
+    of_each = [jnp.full((5, 2), 1.5, dtype) for dtype in ("float32", "bfloat16")]
+    whole = [jnp.full((3,), -7, "int8"), jnp.ones((3,), bool), jnp.full((2,), 1j)]
+    steps = jax.lax.scan(lambda x, _: (x, jnp.zeros((4,))), 0, length=3)[1]
+    return [
+        *of_each,
+        *whole,
+        steps,
+        jnp.zeros(()),
+        jnp.zeros((0, 3)),
+        2.0,
+        jnp.zeros(5),
+    ]
+
+
+WHERE = {
+    "nowhere": lambda: jax.ensure_compile_time_eval(),
+    "a device": lambda: jax.default_device(DEVICES[3]),
+    "a guard": lambda: jax.transfer_guard("disallow"),
+    "x64": lambda: jax.enable_x64(True),
+}
+
+
+@pytest.mark.parametrize("where", sampled(WHERE, ["a device"]))
+def test_constants_are_those_of_jax(where):
+    """They are copied from the host, where the copy is theirs alone."""
+    keys = [KEY, jax.device_put(KEY, DEVICES[2])]
+    with WHERE[where]():
+        for key in keys:
+            assert equal(jaxinit.jit(constants)(key), jax.jit(constants)(key))
+
+
+def test_constants_of_one_shape_share_a_program_and_no_buffer():
+    def init(key):
+        return jnp.zeros((7,)), jnp.ones((7,)), jnp.zeros((7,)), jnp.ones((1 << 19,))
+
+    assert len(jaxinit.jit(init).programs(KEY)) == 2  # the last one is large
+    made = jaxinit.jit(init)(KEY)
+    assert len({x.unsafe_buffer_pointer() for x in made}) == 4
+    kept = [np.array(x) for x in jaxinit.jit(init)(KEY)]
+    jax.block_until_ready(jax.jit(lambda x: x + 1, donate_argnums=0)(made[0]))
+    for again, before in zip(jaxinit.jit(init)(KEY), kept, strict=True):
+        np.testing.assert_array_equal(again, before)
+
+
+def normalised(key, shape=(16, 8)):
+    draw = jax.random.normal(key, shape)
+    return draw / jnp.sqrt((draw**2).sum(0) + 1e-3)
+
+
+def layers(*shapes):
+    def init(key):
+        keys = jax.random.split(key, len(shapes))
+        return [normalised(k, shape) for k, shape in zip(keys, shapes, strict=True)]
+
+    return init
+
+
+def test_equal_programs_that_reduce_are_compiled_once():
+    init = layers(*[(16, 8)] * 6)
+    (program,) = jaxinit.jit(init).programs(KEY)
+    assert program.leaves == tuple((str(i),) for i in range(6))
+    assert equal(jaxinit.jit(init)(KEY), jax.jit(init)(KEY))
+
+
+def test_different_programs_that_reduce_are_the_function():
+    """Compiling them apart saves nothing; the call is left to jax.jit."""
+    init = layers((16, 8), (8, 4), (4, 2))
+    (whole,) = jaxinit.jit(lambda key: [*init(key), jnp.zeros(3)]).programs(KEY)
+    assert len(whole.leaves[0]) == 4
+    assert equal(jaxinit.jit(init)(KEY), jax.jit(init)(KEY))
+
+
+def test_a_draw_beside_programs_that_reduce_stays_apart():
+    init = layers((16, 8), (8, 4))
+    programs = jaxinit.jit(lambda k: [*init(k), jax.random.normal(k, (9,))]).programs(
+        KEY
+    )
+    assert len(programs) == 2
+
+
+def stacked(names=("a", "b"), width=8, steps=5):
+    """Layers in a loop, each leaf with the key of its step and its name."""
+
+    def init(key):
+        def step(state, key):
+            folded = [jax.random.fold_in(key, len(n) * ord(n[0])) for n in names]
+            draws = {
+                n: jax.random.normal(k, (width, 3))
+                for n, k in zip(names, folded, strict=True)
+            }
+            raw = jax.random.key_data(jax.random.split(key)[1])
+            return state, (draws, jax.random.bits(jax.random.wrap_key_data(raw), (4,)))
+
+        return jax.lax.scan(step, None, jax.random.split(key, steps))[1]
+
+    return init
+
+
+def test_equal_leaves_of_a_loop_are_one_program():
+    """The loop takes the keys that its steps derived."""
+    assert not jaxinit.jit(stacked(steps=0))(KEY)[1].size
+    init = stacked()
+    assert len(jaxinit.jit(init).programs(KEY)) == 2
+    found, wanted = (jax.tree.leaves(f(init)(KEY)) for f in (jaxinit.jit, jax.jit))
+    assert equal(found, wanted)
+
+
+def test_programs_are_kept_on_disk_if_jax_keeps_some(tmp_path):
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name), jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    reset_cache()
+    try:
+        jax.config.update(name, 100)
+        jaxinit.jit(lambda key: jax.random.normal(key, (3, 41)))(KEY)
+        assert getattr(jax.config, name) == 100
+    finally:
+        jax.config.update(name, before[0])
+        jax.config.update("jax_compilation_cache_dir", before[1])
+        reset_cache()
+    assert [*tmp_path.iterdir()]

@@ -744,7 +744,7 @@ def test_programs_for_devices_that_are_not_there():
 
         runtime_executable = staticmethod(object)
 
-    compiled = [types.SimpleNamespace(call=OfTopology())]
+    compiled = [types.SimpleNamespace(call=OfTopology(), is_copy=False)]
     programs._runner = Runner(programs._runner.plan, compiled)
     with pytest.raises(RuntimeError, match="devices that this process does not have"):
         programs.run()

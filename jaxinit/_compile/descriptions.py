@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 from jax.extend import core
+from jax.extend.core import primitives
 
-from jaxinit._compile.graph import (
+from jaxinit._compile.values import (
     Argument,
     Constant,
     Keys,
@@ -26,6 +27,7 @@ from jaxinit._compile.graph import (
     Output,
     Value,
 )
+from jaxinit._kernel.fuse import scan_operands
 
 
 class Same:
@@ -101,7 +103,12 @@ def _head(eqn: core.JaxprEqn) -> tuple:
 
 
 def _params_token(eqn: core.JaxprEqn) -> tuple:
-    return tuple((name, _freeze(eqn.params[name])) for name in sorted(eqn.params))
+    params = eqn.params
+    if eqn.primitive is primitives.scan_p:
+        # jax 0.12 also keeps where inputs and outputs were in the trees of the caller.
+        params = {n: x for n, x in params.items() if n not in ("ft_in", "ft_out")}
+        params["operands"] = scan_operands(eqn)
+    return tuple((name, _freeze(params[name])) for name in sorted(params))
 
 
 def _freeze(value: Any) -> Any:

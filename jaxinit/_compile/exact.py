@@ -152,15 +152,17 @@ def kind_of(
 def _steps(eqn, inputs, outputs) -> list[Step] | None:
     """The steps of an equation, calls inlined; None if its body is not exact.
 
-    A scan whose body is FUSED is compiled as a loop of its own and adds no step.
+    A scan whose body is FUSED is compiled as a loop of its own and adds no step, and so
+    is each branch of a cond.
     """
     if eqn.params.get("name") in _KNOWN_CALLS:
         return [Step(eqn, inputs, outputs)]
     inner = inlined_call(eqn)
     if inner is not None:
         return _inlined(*inner, inputs, outputs)
-    if eqn.primitive is primitives.scan_p:
-        return [] if _body_kind(eqn.params["jaxpr"]) is Kind.FUSED else None
+    bodies = _bodies(eqn)
+    if bodies:
+        return [] if all(_body_kind(b) is Kind.FUSED for b in bodies) else None
     has_body = next(core.jaxprs_in_params(eqn.params), None) is not None
     return None if has_body else [Step(eqn, inputs, outputs)]
 
@@ -196,6 +198,13 @@ def _named_equations(jaxpr, names: dict[core.Var, Name]) -> Iterator[NamedEquati
             names.setdefault(var, object())
         taken = [names[a] if isinstance(a, core.Var) else None for a in eqn.invars]
         yield eqn, taken, [names[var] for var in eqn.outvars]
+
+
+def _bodies(eqn: core.JaxprEqn) -> Sequence[core.ClosedJaxpr]:
+    """What a scan or a cond runs."""
+    if eqn.primitive is primitives.scan_p:
+        return [eqn.params["jaxpr"]]
+    return eqn.params["branches"] if eqn.primitive is primitives.cond_p else []
 
 
 @functools.lru_cache(512)

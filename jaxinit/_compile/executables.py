@@ -14,12 +14,14 @@ missing are compiled in parallel. Arrays that a function closes over are written
 its programs; such an executable is kept by the function itself, and goes with it.
 """
 
+import contextlib
 import functools
 import operator
 import os
 import re
+import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +29,26 @@ import jax
 import numpy as np
 
 from jaxinit._compile.exact import Kind
-from jaxinit._compile.graph import Argument
 from jaxinit._compile.leaf_program import AnyProgram, word_names
 from jaxinit._compile.placement import Placement, committed_sharding, mesh_in_use
 from jaxinit._compile.recent import Recent
-from jaxinit._kernel.options import compiler_options
+from jaxinit._compile.values import Argument
+from jaxinit._kernel.options import compiler_options, setting
 
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """An executable for equal programs, and how many seconds its compilation took."""
+    """An executable for equal programs.
+
+    Attributes:
+        call: the executable.
+        seconds: time its compilation took.
+        is_copy: whether it copies the `fill` of a program, which it takes as its input.
+    """
 
     call: jax.stages.Compiled
     seconds: float
+    is_copy: bool = False
 
 
 # Executables that any function may use: of programs that hold no arrays of a function.
@@ -63,41 +72,82 @@ def compiled(
     in_force = (settings(), repr(sorted(options.items())))
     names = [(_name(program, args, placement), in_force) for program in programs]
     executables: dict[Hashable, CompiledProgram] = {}
-    wanted: dict[Hashable, tuple[AnyProgram, Callable[[], jax.stages.Compiled]]] = {}
+    wanted: dict[Hashable, AnyProgram] = {}
     for name, program in zip(names, programs, strict=True):
-        if name in executables or name in wanted:
-            continue
         kept = None if program.holds_arrays else _SHARED.get(name)
         if kept is not None:
             executables[name] = kept
         else:
-            wanted[name] = program, _lowered(program, args, placement, options)
-    new = _compiled_in_parallel([compile_ for _, compile_ in wanted.values()])
-    for (name, (program, _)), executable in zip(wanted.items(), new, strict=True):
+            wanted.setdefault(name, program)
+    new = _compiled_in_parallel(list(wanted.values()), args, placement, options)
+    for (name, program), executable in zip(wanted.items(), new, strict=True):
         executables[name] = executable
         if not program.holds_arrays:
             _SHARED.put(name, executable)
     return [executables[name] for name in names]
 
 
-def _compiled_in_parallel(
-    wanted: Sequence[Callable[[], jax.stages.Compiled]],
-) -> list[CompiledProgram]:
-    """Compiles in threads: XLA does not hold Python's lock."""
+def _compiled_in_parallel(programs, args, placement, options) -> list[CompiledProgram]:
+    """Compiles in threads, where XLA does not hold Python's lock.
+
+    Each begins as soon as it is lowered, which is Python, and done one by one.
+    """
     import concurrent.futures  # not needed to import jaxinit
 
-    workers = max(1, min(len(wanted), os.cpu_count() or 1))
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(_timed, wanted))
+    if not programs:
+        return []
+    workers = min(len(programs), os.cpu_count() or 1)
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    with _cached_on_disk(), pool:
+        begun = []
+        for program in programs:
+            compile_ = _lowered(program, args, placement, options)
+            begun.append(
+                pool.submit(_timed, compile_, _fill(program, placement) is not None)
+            )
+        return [each.result() for each in begun]
 
 
-def _timed(compile_: Callable[[], jax.stages.Compiled]) -> CompiledProgram:
+_CACHE_CHANGES = threading.Lock()
+_LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
+
+
+@contextlib.contextmanager
+def _cached_on_disk() -> Iterator[None]:
+    """Lets jax keep all that is compiled meanwhile on disk, if it has a cache there.
+
+    It leaves out what is compiled in less than a second, as every program here is.
+    """
+    if not setting("jax_compilation_cache_dir"):
+        yield
+        return
+    with _CACHE_CHANGES:
+        before = setting(_LEAST_SECONDS)
+        jax.config.update(_LEAST_SECONDS, 0)
+        try:
+            yield
+        finally:
+            jax.config.update(_LEAST_SECONDS, before)
+
+
+def _timed(compile_: Callable[[], jax.stages.Compiled], is_copy) -> CompiledProgram:
     start = time.perf_counter()
     call = compile_()
-    return CompiledProgram(call, time.perf_counter() - start)
+    return CompiledProgram(call, time.perf_counter() - start, is_copy)
+
+
+def _fill(program: AnyProgram, placement: Placement) -> np.ndarray | None:
+    """The constant to be copied from the host, if it goes to one device; else None."""
+    if any(placement.outputs[leaf] for leaf in program.leaves):
+        return None
+    is_on_one = placement.home is None or len(placement.home.device_set) == 1
+    return program.fill if is_on_one else None
 
 
 def _name(program: AnyProgram, args: Sequence[Any], placement: Placement) -> Hashable:
+    fill = _fill(program, placement)
+    if fill is not None:
+        return ("copy", fill.shape, fill.dtype, placement.home)
     arguments = _arguments(program, args)
     return (
         program.signature,
@@ -146,6 +196,11 @@ def _settings_of(
 
 def _lowered(program, args, placement, options) -> Callable[[], jax.stages.Compiled]:
     home = _home(program, args, placement)
+    fill = _fill(program, placement)
+    if fill is not None:
+        filled = jax.ShapeDtypeStruct(fill.shape, fill.dtype, sharding=home)
+        copy = jax.jit(_copy, out_shardings=home, compiler_options=options or None)
+        return copy.lower(filled).compile
     inputs = [_input(value, args, home) for value in program.inputs]
     # A program without inputs follows none, and is told where the others run.
     default = None if inputs else home
@@ -158,6 +213,10 @@ def _lowered(program, args, placement, options) -> Callable[[], jax.stages.Compi
         compiler_options={**(fastest or {}), **options} or None,
     )
     return jitted.lower(*inputs).compile
+
+
+def _copy(x: jax.Array) -> list[jax.Array]:
+    return [x]
 
 
 def _input(value: Any, args: Sequence[Any], home: Any) -> Any:

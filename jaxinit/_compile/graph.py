@@ -33,7 +33,6 @@ What holds:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -41,91 +40,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend import core
-from jax.extend.core import primitives
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxinit._compile.key_tree import KeyTree, key_words, seed_words
+from jaxinit._compile.loops import carries_nothing, keys_hoisted
+from jaxinit._compile.values import (
+    Argument,
+    Constant,
+    Keys,
+    Literal,
+    Node,
+    Output,
+    Root,
+    Value,
+)
 from jaxinit._kernel.fuse import (
     abstract,
     inlined_call,
     plain_bind,
-    scan_operands,
     single,
 )
 from jaxinit._kernel.threefry import is_threefry
 
 # Larger arrays of keys, or of messages, stay in the program.
 _MAX_KEYS = 1 << 16
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Node:
-    """One equation, applied to values; `index` orders nodes as they were traced."""
-
-    eqn: core.JaxprEqn
-    inputs: tuple["Value", ...]
-    index: int
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Output:
-    """Output `position` of a node."""
-
-    node: Node
-    position: int
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Argument:
-    """A flat argument of the traced function."""
-
-    position: int
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Constant:
-    """An array that the traced function closed over."""
-
-    value: Any
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Literal:
-    """A scalar written into the program."""
-
-    atom: core.Literal
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Keys:
-    """Keys known by name.
-
-    Attributes:
-        names: for typed keys, the name of each; for raw words, twice the name of the
-            key plus the number of the word.
-        raw: whether these are words.
-    """
-
-    names: np.ndarray
-    raw: bool
-
-
-Value = Output | Argument | Constant | Literal | Keys
-
-
-@dataclass(frozen=True, eq=False)
-class Root:
-    """Keys that are derived from no others, in an array.
-
-    Attributes:
-        shape: shape of the array.
-        words: gives their words, from the flat argument at `position`.
-        position: the argument that they are made of; None if of none.
-    """
-
-    shape: tuple[int, ...]
-    words: Callable[[Any], Any]
-    position: int | None
 
 
 class Graph:
@@ -209,8 +147,8 @@ class Graph:
             return self._node(eqn, inputs)
         return self._split(eqn, inputs, needed)
 
-    def _node(self, eqn, inputs) -> list[Value]:
-        node = Node(eqn, tuple(inputs), self._size)
+    def _node(self, eqn, inputs, is_piece: bool = False) -> list[Value]:
+        node = Node(eqn, tuple(inputs), self._size, is_piece)
         self._size += 1
         return [Output(node, k) for k in range(len(eqn.outvars))]
 
@@ -222,7 +160,7 @@ class Graph:
         """
         wanted = [k for k, need in enumerate(needed) if need]
         pieces = [self._dead_code_free(eqn, [k], needed) for k in wanted]
-        if not all(_carries_nothing(piece) for piece in pieces):
+        if not all(carries_nothing(piece) for piece in pieces):
             pieces = [self._dead_code_free(eqn, wanted, needed)]
         pairs = zip(eqn.invars, inputs, strict=True)
         values = {a: value for a, value in pairs if isinstance(a, core.Var)}
@@ -232,9 +170,9 @@ class Graph:
                 Literal(atom) if isinstance(atom, core.Literal) else values[atom]
                 for atom in piece.invars
             )
-            outputs.update(
-                zip(piece.outvars, self._node(piece, arguments), strict=True)
-            )
+            hoisted = keys_hoisted(piece, arguments, self._on_keys)
+            made = self._node(*hoisted, is_piece=len(pieces) > 1)
+            outputs.update(zip(piece.outvars, made, strict=True))
         return [outputs.get(var) for var in eqn.outvars]
 
     def _dead_code_free(self, eqn, wanted, needed) -> core.JaxprEqn:
@@ -359,10 +297,6 @@ def _is_float_function(eqn: core.JaxprEqn) -> bool:
     return bool(eqn.invars) and all(
         jnp.issubdtype(abstract(atom).dtype, np.inexact) for atom in atoms
     )
-
-
-def _carries_nothing(eqn: core.JaxprEqn) -> bool:
-    return eqn.primitive is primitives.scan_p and scan_operands(eqn)[1] == 0
 
 
 def _is_small_integer(value: Output) -> bool:

@@ -16,8 +16,8 @@ for each place of the arguments, so that a second call only looks these up and r
 What holds: a call that cannot be cut is left to `jax.jit` of the whole function. That
 is so for functions with side effects, for options about arguments (donation,
 `keep_unused`), under settings with which jax checks every operation, for keys that are
-sharded over devices while an output is not placed, and for placements on different
-devices, for which jax raises its own error.
+sharded over devices while an output is not placed, for placements on different devices,
+for which jax raises its own error, and for functions that would be one program.
 """
 
 import functools
@@ -146,7 +146,8 @@ class JittedInit:
             if is_inside or _is_traced(traced.jaxpr.consts):
                 drawn = self._cut(traced).inlined(leaves)
                 return jax.tree.unflatten(traced.out_tree, drawn)
-            runner = self._runner(traced, leaves)
+            is_whole = self._cut(traced).plan.is_whole
+            runner = None if is_whole else self._runner(traced, leaves)
             if runner is not None:
                 return jax.tree.unflatten(traced.out_tree, runner.run(leaves))
         return self._jitted(*args, **kwargs)
@@ -352,6 +353,9 @@ def jit(
     program, in which equal leaves are drawn in a loop. A function with side effects is
     left to `jax.jit`, and so is one that donates arguments or keeps unused ones:
     several programs take the same argument, and only one could donate it.
+
+    If jax keeps compiled programs on disk (`jax_compilation_cache_dir`), these are kept
+    too, however soon they were compiled.
 
     Args:
         fun: pure function of pytrees of arrays and keys that returns a pytree of

@@ -31,10 +31,17 @@ from jax import lax
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from jaxinit._compile.exact import Kind
 from jaxinit._compile.executables import CompiledProgram, compiled, settings
-from jaxinit._compile.graph import Argument, Graph, Keys, Root
-from jaxinit._compile.leaf_program import AnyProgram, leaf_programs, word_names
+from jaxinit._compile.graph import Graph
+from jaxinit._compile.leaf_program import (
+    AnyProgram,
+    WholeProgram,
+    leaf_programs,
+    word_names,
+)
 from jaxinit._compile.placement import Placement, committed_sharding
+from jaxinit._compile.values import Argument, Keys, Root
 
 # The output of a loop is a temporary array: this is the largest share of the bytes of
 # all outputs that one loop may hold.
@@ -51,6 +58,7 @@ class LeafPlan:
     Attributes:
         programs: the leaf programs; equal ones have equal signatures.
         classes: the programs grouped by signature, in order of first appearance.
+        count_of_arguments: how many flat arguments the function has.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class LeafPlan:
         self._schedule = graph.keys.schedule()
         self._avals = [atom.aval for atom in closed.jaxpr.outvars]
         _, self._is_used = dce_jaxpr(closed.jaxpr, [True] * len(self._avals))
+        self.count_of_arguments = len(closed.jaxpr.invars)
         self.programs = leaf_programs(graph, closed)
         inputs = {v for program in self.programs for v in program.inputs}
         self._inputs = sorted(v.position for v in inputs if isinstance(v, Argument))
@@ -69,6 +78,11 @@ class LeafPlan:
         for program in self.programs:
             classes.setdefault(program.signature, []).append(program)
         self.classes = list(classes.values())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is cut: one program is the function."""
+        return [type(program) for program in self.programs] == [WholeProgram]
 
     def bytes_of(self, program: AnyProgram) -> int:
         """Bytes of the outputs of a program."""
@@ -218,7 +232,12 @@ def _unknown_numbers(count: int, words: Any) -> list[Any]:
 
 
 def _in_loop(programs: list[AnyProgram]) -> bool:
-    """Whether equal programs are worth a loop: they draw numbers, and are several."""
+    """Whether equal programs are drawn in a loop.
+
+    They are if they draw numbers, are several, and round the same inside a loop.
+    """
     first = programs[0]
+    if first.kind is Kind.WHOLE:
+        return False
     draws = any(isinstance(value, Keys) for value in first.inputs)
     return len(programs) > 1 and draws and first.is_strongly_typed

@@ -20,15 +20,17 @@ QR decomposition, are computed by one program.
 
 What holds:
 - Programs are equal if their equations are, up to the names of variables.
-- Each output is made by exactly one program. Programs of kind WHOLE (see `exact`) are
-  put together into one `WholeProgram`, with all that share floats with them.
+- Each output is made by exactly one program. One of kind WHOLE (see `exact`) is put
+  together with all that share floats with it, or with all of this kind into one
+  `WholeProgram`, whichever is compiled sooner.
 - Equations that compute the same are one in the eyes of XLA, so of `exact` too: `same`
   gives for each node the first equal one.
 """
 
+import functools
 import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -38,12 +40,13 @@ from jax.core import eval_jaxpr
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from jaxinit._compile.constants import filled, makes_floats
 from jaxinit._compile.descriptions import Descriptions, Same, stand_in
 from jaxinit._compile.exact import Kind, kind_of
-from jaxinit._compile.graph import (
+from jaxinit._compile.graph import Graph
+from jaxinit._compile.values import (
     Argument,
     Constant,
-    Graph,
     Keys,
     Literal,
     Node,
@@ -54,6 +57,9 @@ from jaxinit._kernel.fuse import abstract, fused_bind, plain_bind
 
 # Outputs that share a node larger than this are computed together.
 _SHARED_SIZE = 4096
+
+# A compilation costs as much as so many equations, whatever it compiles.
+_OVERHEAD = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +89,13 @@ class Program:
         values = itertools.chain(self.outputs, *(node.inputs for node in self.nodes))
         return any(isinstance(value, Constant) for value in values)
 
-    @property
+    @functools.cached_property
+    def fill(self) -> np.ndarray | None:
+        """The array that it makes, if that is small and one literal throughout."""
+        is_one = len(self.outputs) == 1 and self.is_strongly_typed
+        return filled(self.outputs[0]) if is_one and not self.inputs else None
+
+    @functools.cached_property
     def is_strongly_typed(self) -> bool:
         """Whether all outputs are numbers of a fixed dtype: no keys, no weak types."""
         computed = [value for value in self.outputs if isinstance(value, Output)]
@@ -129,6 +141,7 @@ class WholeProgram:
     kind = Kind.WHOLE
     holds_arrays = True
     is_strongly_typed = False
+    fill = None
     __name__ = "jaxinit_whole"
 
     def __init__(self, closed: core.ClosedJaxpr, leaves: Sequence[int]):
@@ -165,40 +178,67 @@ def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
     shared = _in_several_groups(groups, slices, same)
     users = _users(outputs, slices, same, shared)
     kinds: dict[Hashable, Kind] = {}
-    programs = [
-        _program(graph, each, slices, descriptions, same, users, kinds)
-        for each in groups
-    ]
-    whole, apart = _with_those_that_share(programs, same)
-    leaves = sorted(leaf for p in whole for leaf in p.leaves)
-    return [*apart, WholeProgram(closed, leaves)] if leaves else [*apart]
+
+    def program(leaves: Sequence[int]) -> Program:
+        return _program(graph, leaves, slices, descriptions, same, users, kinds)
+
+    apart: list[Program] = []
+    whole: list[Program] = []
+    for members in _that_share_floats([program(leaves) for leaves in groups], same):
+        if all(p.kind is not Kind.WHOLE for p in members):
+            apart += members
+        else:
+            leaves = sorted(leaf for p in members for leaf in p.leaves)
+            whole.append(replace(program(leaves), kind=Kind.WHOLE))
+    if not _is_cheaper_apart(whole, same):
+        leaves = sorted(leaf for p in whole for leaf in p.leaves)
+        if not any(isinstance(x, Keys) for p in apart for x in p.inputs):
+            leaves = list(outputs)  # what is left draws nothing
+            apart = []
+        return [*apart, WholeProgram(closed, leaves)]
+    return [*apart, *whole]
 
 
-def _with_those_that_share(
-    programs: Sequence[Program], same: Mapping[int, int]
-) -> tuple[list[Program], list[Program]]:
-    """The programs that must be compiled whole, and those that are compiled apart.
+def _is_cheaper_apart(whole: Sequence[Program], same: Mapping[int, int]) -> bool:
+    """Whether programs of kind WHOLE are compiled in less time than their function.
 
-    How a whole program rounds depends on everything that uses its floats. So all
-    programs that share floats with it go with it, and all that share floats with those.
+    They are where several are equal, and not where they all derive the same keys, say.
+    A part of a loop rounds as the other parts make it, and stays in its function.
     """
-    whole = [p for p in programs if p.kind is Kind.WHOLE]
-    apart = [p for p in programs if p.kind is not Kind.WHOLE]
-    if not whole:
-        return whole, apart
-    floats = {id(program): _floats(program, same) for program in programs}
-    shared = set().union(*(floats[id(p)] for p in whole))
-    while shared:
-        joined = [p for p in apart if not shared.isdisjoint(floats[id(p)])]
-        apart = [p for p in apart if shared.isdisjoint(floats[id(p)])]
-        shared = set().union(*(floats[id(p)] for p in joined))
-        whole += joined
-    return whole, apart
+    nodes = [node for program in whole for node in program.nodes]
+    if any(node.is_piece for node in nodes):
+        return False
+    together = len({same[node.index] for node in nodes})
+    different = {program.signature: len(program.nodes) for program in whole}
+    return sum(different.values()) + _OVERHEAD * len(different) <= together
+
+
+def _that_share_floats(
+    programs: Sequence[Program], same: Mapping[int, int]
+) -> list[list[Program]]:
+    """The programs, in groups that share no floats with one another.
+
+    How a program of kind WHOLE rounds depends on everything that uses its floats: it is
+    compiled together with all programs that share some, and all that share some with
+    those. Only groups with such a program are worth the search.
+    """
+    if all(program.kind is not Kind.WHOLE for program in programs):
+        return [[program] for program in programs]
+    group_of = {id(program): [program] for program in programs}
+    first: dict[int, Program] = {}
+    for program in programs:
+        for index in _floats(program, same):
+            group = group_of[id(first.setdefault(index, program))]
+            own = group_of[id(program)]
+            if group is not own:
+                group += own
+                group_of.update((id(member), group) for member in own)
+    return list({id(group): group for group in group_of.values()}.values())
 
 
 def _floats(program: Program, same: Mapping[int, int]) -> set[int]:
     """The equations of a program that make arrays of floats."""
-    return {same[node.index] for node in program.nodes if _makes_floats(node)}
+    return {same[node.index] for node in program.nodes if makes_floats(node)}
 
 
 def _equal_nodes(nodes: dict[int, Node], descriptions: Descriptions) -> dict[int, int]:
@@ -273,11 +313,6 @@ def _group_by_shared_work(slices: dict[int, dict[int, Node]]) -> list[list[int]]
 def _is_shared(node: Node) -> bool:
     """Whether outputs that need this node are computed together."""
     return sum(abstract(var).size for var in node.eqn.outvars) > _SHARED_SIZE
-
-
-def _makes_floats(node: Node) -> bool:
-    avals = map(abstract, node.eqn.outvars)
-    return any(x.size > 1 and jnp.issubdtype(x.dtype, np.inexact) for x in avals)
 
 
 def _named_equation(node: Node, same: dict[int, int]) -> tuple:

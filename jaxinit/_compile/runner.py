@@ -9,9 +9,9 @@ where each program takes its inputs, and where its outputs go. Take
         return jax.random.bits(a, (2,)), x * 2, jax.random.bits(b, (2,))
 
 A call lays out all that programs take, in a flat list: the words of keys, gathered by
-one operation for each shape of them, and then the arguments.
+one operation for each shape of them, the arguments, and constants.
 
-    values    words of a, words of b, key, x
+    values    words of a, words of b, key, x, and constants that are copied: none here
     takes     (0,)    (3,)    (1,)              one for each program
 
 What holds: each output is made by an executable of its own call, in a buffer of its
@@ -19,14 +19,14 @@ own; nothing of the arguments is kept.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxinit._compile.graph import Argument, Keys
 from jaxinit._compile.leaf_program import AnyProgram, word_names
+from jaxinit._compile.values import Argument, Keys
 from jaxinit._kernel.options import setting
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Runner:
         self.plan, self.compiled = plan, compiled
         self._names, takes = _sources(plan.programs)
         self._key_count = sum(map(len, self._names))
+        self._fills, takes = _with_fills(plan, compiled, takes, self._key_count)
         self._steps = [
             _Step(one.call, taken, plan.bytes_of(program))
             for program, one, taken in zip(plan.programs, compiled, takes, strict=True)
@@ -107,7 +108,8 @@ class Runner:
     def _values(self, args: Sequence[Any], guarded: bool) -> list[Any]:
         """Everything that programs take: the words of keys, then the arguments."""
         words = self._words(args, guarded).reshape(-1)
-        return [*itertools.chain.from_iterable(map(words.take, self._names)), *args]
+        keys = itertools.chain.from_iterable(map(words.take, self._names))
+        return [*keys, *args, *self._fills]
 
     def _words(self, args: Sequence[Any], guarded: bool) -> Any:
         """The words of all keys.
@@ -127,9 +129,12 @@ class Runner:
         places, _ = step.call.input_shardings
         with jax.transfer_guard("allow"):
             return [
-                jax.device_put(x, place) if position < self._key_count else x
+                jax.device_put(x, place) if not self._is_argument(position) else x
                 for x, position, place in zip(inputs, step.takes, places, strict=True)
             ]
+
+    def _is_argument(self, position: int) -> bool:
+        return 0 <= position - self._key_count < self.plan.count_of_arguments
 
 
 def _sources(
@@ -155,6 +160,23 @@ def _sources(
     )
     takes = [tuple(itertools.islice(places, len(p.inputs))) for p in programs]
     return [np.stack([names[i] for i in group]) for group in by_shape.values()], takes
+
+
+def _with_fills(plan, compiled, takes, keys: int) -> tuple[list[np.ndarray], list]:
+    """The different constants that are copied, and `takes` with their positions."""
+    fills: list[np.ndarray] = []
+    known: dict[Hashable, int] = {}
+    with_fills = []
+    for program, one, taken in zip(plan.programs, compiled, takes, strict=True):
+        if one.is_copy:
+            fill = program.fill
+            name = (fill.shape, fill.dtype, fill.tobytes()[: fill.itemsize])
+            if name not in known:
+                known[name] = keys + plan.count_of_arguments + len(fills)
+                fills.append(fill)
+            taken = (known[name],)
+        with_fills.append(taken)
+    return fills, with_fills
 
 
 _GUARDS = [

@@ -22,6 +22,7 @@ What holds: every equation is bound once, in the order of the trace, with the op
 it had, so that the values are those of the function itself.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,6 +109,8 @@ def fused_bind(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
             return [erf_inv(values[0])]
     if eqn.primitive is primitives.scan_p:
         return _scan(eqn, values)
+    if eqn.primitive is primitives.cond_p:
+        return _cond(eqn, values)
     inner = inlined_call(eqn)
     return plain_bind(eqn, values) if inner is None else evaluate(*inner, values)
 
@@ -130,6 +133,15 @@ def _scan(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
     options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
     state, ys = jax.lax.scan(step, list(init), list(xs), **options)
     return [*state, *ys]
+
+
+def _cond(eqn: core.JaxprEqn, values: Sequence[Any]) -> list:
+    branches = [functools.partial(_branch, branch) for branch in eqn.params["branches"]]
+    return jax.lax.switch(values[0], branches, *values[1:])
+
+
+def _branch(closed: core.ClosedJaxpr, *values: Any) -> list:
+    return evaluate(closed.jaxpr, closed.consts, values)
 
 
 def scan_operands(eqn: core.JaxprEqn) -> tuple[int, int]:

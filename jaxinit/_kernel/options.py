@@ -13,6 +13,7 @@ from jax.extend.core import get_opaque_trace_state
 _UNROLLS = jax.__version_info__ >= (0, 11)
 _UNROLLED = 8  # at most 5 were seen
 _WIDE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
+_KNOWN_BEFORE = (0, 13)  # later versions of jax are asked whether they know the option
 
 
 def setting(name: str) -> Any:
@@ -59,6 +60,8 @@ def compiler_options(platform: str) -> dict[str, int] | None:
     """
     if platform != "cpu":
         return None
+    if jax.__version_info__ < _KNOWN_BEFORE:
+        return _WIDE_VECTORS
     probe = jax.jit(lambda: 0, compiler_options=_WIDE_VECTORS)
     try:
         probe.lower().compile()

@@ -1,0 +1,144 @@
+"""Models of every framework and kind, cold: eager, `jax.jit` and `jaxinit.jit`.
+
+Every figure is of a fresh process. Imports and the start of jax's backend are not in
+it; tracing, compiling and running are. CPU seconds are those of all threads.
+"""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+from benchmarks.harness import Table, fresh, interleaved, ratio
+
+EAGER, JITTED, OURS = "eager", "jax.jit", "jaxinit"
+METHODS = (EAGER, JITTED, OURS)
+
+
+def names() -> list[str]:
+    """All models."""
+    from benchmarks.cold_models import MODELS, NNX, PLANS
+
+    return [*MODELS, *PLANS, *NNX]
+
+
+def run(rounds: int = 3) -> list[dict]:
+    """Every model by every method."""
+    calls = {
+        (model, method): partial(fresh, measure, model, method)
+        for model in fresh(names)
+        for method in METHODS
+    }
+    return [
+        {"model": model, "method": method, "taken": taken}
+        for (model, method), taken in interleaved(calls, rounds).items()
+    ]
+
+
+def measure(model: str, method: str) -> dict:
+    """One method, in this process, which must be a fresh one."""
+    from benchmarks.models import fingerprint
+
+    call = _call(model, method)
+    jax.block_until_ready(jax.random.normal(jax.random.key(0), (4,)))
+    before = _cpu_seconds()
+    start = time.perf_counter()
+    params = jax.block_until_ready(call())
+    seconds = time.perf_counter() - start
+    return {
+        "seconds": seconds,
+        "cpu_seconds": _cpu_seconds() - before,
+        "leaves": len(jax.tree.leaves(params)),
+        "fingerprint": fingerprint(params),
+    }
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _call(model: str, method: str) -> Callable[[], Any]:
+    import jaxinit
+    from benchmarks.cold_models import MODELS, NNX, PLANS
+
+    key = jax.random.key(0)
+    if model in NNX:
+        return _nnx_call(NNX[model], method, key)
+    if model in PLANS:
+        return _plan_call(PLANS[model](), method, key)
+    init = MODELS[model]()
+    if method == EAGER:
+        return partial(init, key)
+    return partial((jax.jit if method == JITTED else jaxinit.jit)(init), key)
+
+
+def _plan_call(plan: Any, method: str, key: jax.Array) -> Callable[[], Any]:
+    def draw(key):
+        return [leaf.draw(key) for leaf in plan]
+
+    if method == OURS:
+        return lambda: jax.tree.leaves(plan.init(key))
+    return partial(draw if method == EAGER else jax.jit(draw), key)
+
+
+def _nnx_call(construct: Callable, method: str, key: jax.Array) -> Callable[[], Any]:
+    from flax import nnx
+
+    import jaxinit.nnx
+
+    def from_key(key):
+        return construct(nnx.Rngs(key))
+
+    makers = {
+        EAGER: lambda: from_key(key),
+        JITTED: lambda: nnx.jit(from_key)(key),
+        OURS: lambda: jaxinit.nnx.create(construct, key),
+    }
+    make = makers[method]
+
+    def drawn():
+        """Without the counters of random streams, as pure dictionaries."""
+        model = make()
+        kinds = (nnx.Param, nnx.BatchStat)
+        return [nnx.to_pure_dict(nnx.state(model, kind)) for kind in kinds]
+
+    return drawn
+
+
+def tables(rows: list[dict]) -> list[Table]:
+    """Medians and ratios, and how they are over all models."""
+    by_name = {(row["model"], row["method"]): row["taken"] for row in rows}
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    lines, ratios = [], {EAGER: [], JITTED: []}
+    for model in models:
+        ours = by_name[model, OURS]
+        times = {m: [x["seconds"] for x in by_name[model, m]] for m in METHODS}
+        for method, values in ratios.items():
+            values.append(ratio(times[method], times[OURS]))
+        same = {x["fingerprint"] for m in (JITTED, OURS) for x in by_name[model, m]}
+        lines.append(
+            (
+                model,
+                str(ours[0]["leaves"]),
+                *(f"{statistics.median(times[m]):.2f}" for m in METHODS),
+                f"{ratios[JITTED][-1]:.2f}",
+                f"{ratios[EAGER][-1]:.2f}",
+                "yes" if len(same) == 1 else "no",
+            )
+        )
+    for word, over in (
+        ("geometric mean", statistics.geometric_mean),
+        ("least", min),
+    ):
+        both = (f"{over(ratios[m]):.2f}" for m in (JITTED, EAGER))
+        lines.append((word, "", "", "", "", *both, ""))
+    head = ("model", "leaves", "eager s", "jax.jit s", "jaxinit s")
+    head += ("jax.jit / jaxinit", "eager / jaxinit", "bits of jax.jit")
+    rounds = len(rows[0]["taken"])
+    title = f"{len(models)} models, cold, fresh processes, median of {rounds}"
+    return [Table(title, head, lines)]
