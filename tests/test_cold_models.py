@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from benchmarks.cold_models import MODELS
 from sampling import sampled
 
 import jaxinit
+from benchmarks.cold_models import MODELS
 from jaxinit._compile.leaf_plan import LeafPlan
 
 KEY = jax.random.key(0)
