@@ -46,7 +46,7 @@ def _tokens(*shape: int) -> jax.Array:
     return jnp.zeros(shape, jnp.int32)
 
 
-def _mlp(widths, dense=nn.Dense) -> nn.Module:
+def _mlp(widths: list[int], dense: Callable[[int], Any] = nn.Dense) -> nn.Module:
     layers = [f for width in widths for f in (dense(width), nn.relu)]
     return nn.Sequential(layers[:-1])
 
@@ -291,14 +291,11 @@ class _Experts(nn.Module):
     def __call__(self, x):
         experts = nn.vmap(
             nn.Dense,
-            in_axes=None,
-            out_axes=-1,
-            axis_size=8,
             variable_axes={"params": 0},
             split_rngs={"params": True},
         )
-        weights = nn.softmax(nn.Dense(8)(x))[:, None]
-        return (experts(64)(x) * weights).sum(-1)
+        weights = nn.softmax(nn.Dense(8)(x))
+        return (experts(64)(jnp.stack([x] * 8)) * weights.T[..., None]).sum(0)
 
 
 @_model
@@ -337,9 +334,11 @@ def haiku_lstm() -> Init:
 
 @_model
 def haiku_transformer() -> Init:
+    init = hk.initializers.VarianceScaling(2.0)
+
     def net(x):
         for _ in range(4):
-            x = x + hk.MultiHeadAttention(4, 32, w_init_scale=2.0)(x, x, x)
+            x = x + hk.MultiHeadAttention(4, 32, w_init=init)(x, x, x)
             x = hk.LayerNorm(-1, True, True)(x)
             x = x + hk.Linear(128)(jax.nn.gelu(hk.Linear(512)(x)))
         return x
