@@ -446,7 +446,7 @@ def test_progress_is_told_in_pieces():
 def test_pictures_show_the_medians():
     result = found()
     figure = plots.compare(result)
-    assert type(figure) is Figure
+    assert isinstance(figure, Figure)
     [axes] = figure.axes
     lines = {x.get_label(): x for x in axes.get_lines()}
     for each in result.schemes:

@@ -10,6 +10,7 @@ from sampling import sampled
 
 import jaxinit
 from jaxinit._compile.exact import Kind
+from jaxinit._compile.graph import Graph
 from jaxinit._compile.leaf_plan import LeafPlan
 
 KEY = jax.random.key(0)
@@ -269,13 +270,22 @@ WHERE = {
 }
 
 
-@pytest.mark.parametrize("where", sampled(WHERE, ["a device"]))
+@pytest.mark.parametrize("where", sampled(WHERE, ["a guard", "x64"]))
 def test_constants_are_those_of_jax(where):
     """They are copied from the host, where the copy is theirs alone."""
     keys = [KEY, jax.device_put(KEY, DEVICES[2])]
     with WHERE[where]():
         for key in keys:
             assert equal(jaxinit.jit(constants)(key), jax.jit(constants)(key))
+
+
+def test_constants_of_64_bits_that_only_the_function_has():
+    def init(key):
+        with jax.enable_x64(True):
+            return [jnp.full((3,), 1.1, "float64"), jnp.ones((2,), "int64"), key]
+
+    found, wanted = (f(init)(KEY)[:2] for f in (jaxinit.jit, jax.jit))
+    assert equal(found, wanted)
 
 
 def test_constants_of_one_shape_share_a_program_and_no_buffer():
@@ -352,6 +362,21 @@ def test_equal_leaves_of_a_loop_are_one_program():
     assert len(jaxinit.jit(init).programs(KEY)) == 2
     found, wanted = (jax.tree.leaves(f(init)(KEY)) for f in (jaxinit.jit, jax.jit))
     assert equal(found, wanted)
+
+
+def test_loops_that_derive_many_keys_keep_them():
+    """No more names than are followed outside of loops."""
+
+    def init(key):
+        def step(state, key):
+            keys = jax.random.split(key, 3000)
+            return state, jax.random.bits(keys[7], (4,))
+
+        return jax.lax.scan(step, None, jax.random.split(key, 30))[1]
+
+    traced = jax.jit(init).trace(KEY)
+    assert len(Graph(traced.jaxpr).keys) == 31
+    assert equal([jaxinit.jit(init)(KEY)], [jax.jit(init)(KEY)])
 
 
 def test_programs_are_kept_on_disk_if_jax_keeps_some(tmp_path):

@@ -82,6 +82,8 @@ def test_options_are_those_that_this_jax_knows(monkeypatch):
     options = kernel.compiler_options.__wrapped__
     assert options("gpu") is None
     assert options("cpu") == {"xla_cpu_prefer_vector_width": 512}
+    monkeypatch.setattr(kernel, "_KNOWN_BEFORE", (0,))  # so that jax is asked
+    assert options("cpu") == {"xla_cpu_prefer_vector_width": 512}
     monkeypatch.setattr(kernel, "_WIDE_VECTORS", {"xla_cpu_no_such_option": 1})
     assert options("cpu") is None
 

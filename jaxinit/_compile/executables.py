@@ -122,12 +122,14 @@ def _cached_on_disk() -> Iterator[None]:
         yield
         return
     with _CACHE_CHANGES:
-        before = setting(_LEAST_SECONDS)
+        before = jax.config.values[_LEAST_SECONDS]  # of the process, not of the thread
         jax.config.update(_LEAST_SECONDS, 0)
         try:
             yield
         finally:
-            jax.config.update(_LEAST_SECONDS, before)
+            # Unless it was set anew meanwhile, by another thread.
+            if jax.config.values[_LEAST_SECONDS] == 0:
+                jax.config.update(_LEAST_SECONDS, before)
 
 
 def _timed(compile_: Callable[[], jax.stages.Compiled], is_copy) -> CompiledProgram:
@@ -138,10 +140,13 @@ def _timed(compile_: Callable[[], jax.stages.Compiled], is_copy) -> CompiledProg
 
 def _fill(program: AnyProgram, placement: Placement) -> np.ndarray | None:
     """The constant to be copied from the host, if it goes to one device; else None."""
-    if any(placement.outputs[leaf] for leaf in program.leaves):
+    fill = program.fill
+    if fill is None or any(placement.outputs[leaf] for leaf in program.leaves):
         return None
+    if jax.dtypes.canonicalize_dtype(fill.dtype) != fill.dtype:
+        return None  # of 64 bits, which were in force in the function alone
     is_on_one = placement.home is None or len(placement.home.device_set) == 1
-    return program.fill if is_on_one else None
+    return fill if is_on_one else None
 
 
 def _name(program: AnyProgram, args: Sequence[Any], placement: Placement) -> Hashable:

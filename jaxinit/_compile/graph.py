@@ -45,6 +45,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxinit._compile.key_tree import KeyTree, key_words, seed_words
 from jaxinit._compile.loops import carries_nothing, keys_hoisted
 from jaxinit._compile.values import (
+    MAX_KEYS,
     Argument,
     Constant,
     Keys,
@@ -61,9 +62,6 @@ from jaxinit._kernel.fuse import (
     single,
 )
 from jaxinit._kernel.threefry import is_threefry
-
-# Larger arrays of keys, or of messages, stay in the program.
-_MAX_KEYS = 1 << 16
 
 
 class Graph:
@@ -96,12 +94,12 @@ class Graph:
         ]
 
     def _argument(self, position: int, aval: Any) -> Value:
-        if is_threefry(aval.dtype) and aval.size <= _MAX_KEYS:
+        if is_threefry(aval.dtype) and aval.size <= MAX_KEYS:
             return self._root(aval.shape, key_words, position)
         return Argument(position)
 
     def _constant(self, value: Any) -> Value:
-        if not is_threefry(value.dtype) or value.size > _MAX_KEYS:
+        if not is_threefry(value.dtype) or value.size > MAX_KEYS:
             return Constant(value)
         return self._fixed_root(key_words(value))
 
@@ -234,7 +232,7 @@ class Graph:
         (keys,) = inputs
         shape = eqn.params["shape"]
         size = int(np.prod(shape, dtype=np.int64))
-        if not isinstance(keys, Keys) or size * keys.names.size > _MAX_KEYS:
+        if not isinstance(keys, Keys) or size * keys.names.size > MAX_KEYS:
             return None
         counters = np.arange(size, dtype=np.uint32).reshape(shape)
         parents = keys.names.reshape(*keys.names.shape, *[1] * len(shape))
@@ -303,7 +301,7 @@ def _is_small_integer(value: Output) -> bool:
     aval = abstract(value.node.eqn.outvars[value.position])
     if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return False
-    return np.issubdtype(aval.dtype, np.integer) and aval.size <= _MAX_KEYS
+    return np.issubdtype(aval.dtype, np.integer) and aval.size <= MAX_KEYS
 
 
 def _unwrapped(keys: Keys) -> Keys:

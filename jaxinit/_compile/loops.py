@@ -21,8 +21,8 @@ import numpy as np
 from jax.extend import core
 from jax.extend.core import primitives
 
-from jaxinit._compile.values import Keys, Literal, Value
-from jaxinit._kernel.fuse import scan_operands
+from jaxinit._compile.values import MAX_KEYS, Keys, Literal, Value
+from jaxinit._kernel.fuse import abstract, scan_operands
 
 OnKeys = Callable[[core.JaxprEqn, Sequence[Value]], Sequence[Value] | None]
 
@@ -78,8 +78,11 @@ def _derives_in_steps(
     variables = [a for a in eqn.invars if isinstance(a, core.Var)]
     if not variables or any(var not in names for var in variables):
         return False
+    length = len(names[variables[0]])
+    if length * max(abstract(var).size for var in eqn.outvars) > MAX_KEYS:
+        return False
     steps = []
-    for i in range(len(names[variables[0]])):
+    for i in range(length):
         inputs = [
             names[a][i] if isinstance(a, core.Var) else Literal(a) for a in eqn.invars
         ]

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+# Larger arrays of keys, or of messages, stay in the program.
+MAX_KEYS = 1 << 16
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Node:
