@@ -1,6 +1,6 @@
 """Initializations tried against each other, on a model and data of one's own.
 
-print(compare(model, (x, y), {"he": he_normal(), "orthogonal": orthogonal()}))
+For instance `print(compare(model, (x, y), {"he": he_normal(), "zeros": zeros}))`.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The signal through a model at initialization, layer by layer, forward and backward.
 
-print(propagate(model, params, x))
+`print(propagate(model, params, x))` shows it.
 """
 
 import math

@@ -22,7 +22,7 @@ operations, and only the sum takes the product: one loop with one rounding, what
 else the function does and however the bits are drawn. `padded` moves entries, which
 XLA may or may not fuse with the draw: equal leaves can share the program, but the draw
 must be jax's own. In `two`, the product is also a result: XLA may round it, store it
-and add to that, or contract it in a second loop. Only the whole function tells.
+and add to that, or contract it in a second loop. Only all that takes it tells.
 
 What holds:
 - A primitive that is not listed here makes a program WHOLE. A new primitive of jax can
@@ -72,7 +72,7 @@ _LOOP_BREAKING = frozenset(
 class Kind(enum.IntEnum):
     """How a program may be compiled; a lower kind is allowed where a higher one is.
 
-    WHOLE: as part of its function. SHARED: apart, once for equal leaves, drawn as jax
+    WHOLE: with all that share its floats. SHARED: apart, once for equal leaves, drawn as jax
     draws. FUSED: apart, drawn by the fused kernel.
     """
 

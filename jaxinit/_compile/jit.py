@@ -383,7 +383,7 @@ def jit(
         TypeError: if `fun` is not callable, or as `jax.jit` raises for its options.
         ValueError: as `jax.jit` raises for its options.
 
-    Example:
+    Examples:
         >>> import jax
         >>> import jaxinit
         >>> def init(key):
