@@ -72,8 +72,8 @@ _LOOP_BREAKING = frozenset(
 class Kind(enum.IntEnum):
     """How a program may be compiled; a lower kind is allowed where a higher one is.
 
-    WHOLE: with all that share its floats. SHARED: apart, once for equal leaves, drawn as jax
-    draws. FUSED: apart, drawn by the fused kernel.
+    WHOLE: with all that share its floats. SHARED: apart, once for equal leaves, drawn
+    as jax draws. FUSED: apart, drawn by the fused kernel.
     """
 
     WHOLE = 0
