@@ -51,7 +51,7 @@ def of_two_arrays(key):
 
 
 def orthogonal(key):
-    return jax.nn.initializers.orthogonal()(key, (8, 8))
+    return jax.nn.initializers.orthogonal()(key, (9, 9))
 
 
 def either(init):
@@ -69,7 +69,15 @@ KINDS = {
     "a use behind a move": (used_twice_behind_a_move, Kind.SHARED),
     "a sum of two arrays": (of_two_arrays, Kind.WHOLE),
     "a move of entries": (joined, Kind.SHARED),
-    "a library routine": (orthogonal, Kind.SHARED),
+    "a library routine": (orthogonal, Kind.FUSED),
+    "a move behind a library routine": (
+        lambda key: jnp.pad(orthogonal(key), 1) + 1,
+        Kind.FUSED,
+    ),
+    "a move before one": (
+        lambda key: jnp.linalg.qr(jnp.pad(normal(key, (8, 8)), 1))[0],
+        Kind.SHARED,
+    ),
     "a loop over what is fused": (scanned(alone), Kind.FUSED),
     "a loop over moves": (scanned(joined), Kind.WHOLE),
     "a loop over sums": (scanned(used_twice), Kind.WHOLE),
@@ -393,3 +401,21 @@ def test_programs_are_kept_on_disk_if_jax_keeps_some(tmp_path):
         jax.config.update("jax_compilation_cache_dir", before[1])
         reset_cache()
     assert [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "around", ["alone", pytest.param("in a loop", marks=pytest.mark.exhaustive)]
+)
+@pytest.mark.parametrize(
+    "shape",
+    sampled(
+        [(7, 5), (5, 7), (1, 4), (16, 3), (64, 65), (3, 9, 9)],
+        [(1, 4), (16, 3), (64, 65), (3, 9, 9)],
+    ),
+)
+def test_draws_before_library_routines(shape, around):
+    def init(key):
+        return jnp.pad(jax.nn.initializers.orthogonal(1.4)(key, shape), 1) + 0.3
+
+    init = scanned(init) if around == "in a loop" else init
+    assert equal([jaxinit.jit(init)(KEY)], [jax.jit(init)(KEY)])

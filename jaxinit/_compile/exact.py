@@ -21,7 +21,8 @@ of the function only if XLA has no choice:
 operations, and only the sum takes the product: one loop with one rounding, whatever
 else the function does and however the bits are drawn. `padded` moves entries, which
 XLA may or may not fuse with the draw: equal leaves can share the program, but the draw
-must be jax's own. In `two`, the product is also a result: XLA may round it, store it
+must be jax's own. Behind a library routine, such as a QR decomposition, moves do not
+matter to the draw. In `two`, the product is also a result: XLA may round it, store it
 and add to that, or contract it in a second loop. Only all that takes it tells.
 
 What holds:
@@ -33,7 +34,7 @@ What holds:
 
 import enum
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -61,12 +62,11 @@ _KEYS = frozenset(
     }
 )
 # These come between loops: library routines, and moves that XLA may or may not fuse.
-_LOOP_BREAKING = frozenset(
-    {
-        *("qr", "householder_product", "geqrf", "optimization_barrier"),
-        *("concatenate", "dynamic_update_slice", "gather", "pad", "scatter"),
-    }
-)
+_LIBRARY = frozenset({"qr", "householder_product", "geqrf"})
+_LOOP_BREAKING = _LIBRARY | {
+    *("concatenate", "dynamic_update_slice", "gather", "optimization_barrier"),
+    *("pad", "scatter"),
+}
 
 
 class Kind(enum.IntEnum):
@@ -115,6 +115,12 @@ class Step:
         )
 
     @property
+    def only_moves(self) -> bool:
+        """Whether it is a library routine or a move, and no short loop."""
+        moves = self.primitive in _LOOP_BREAKING or self._call is Kind.SHARED
+        return moves and not self._is_unrolled
+
+    @property
     def kind(self) -> Kind:
         """How a program of such steps may be compiled, if its sums stand alone."""
         # In `a * b + c * d`, either product may be the one that is not rounded.
@@ -146,7 +152,33 @@ def kind_of(
         steps += inner
     if not _sums_are_alone(steps, results):
         return Kind.WHOLE
-    return min((step.kind for step in steps), default=Kind.FUSED)
+    return min((step.kind for step in _deciding(steps)), default=Kind.FUSED)
+
+
+def _deciding(steps: Sequence[Step]) -> list[Step]:
+    """The steps that decide how a program is drawn.
+
+    A library routine takes an array, so that moves behind it are in no loop with a
+    draw: all others decide.
+    """
+    users: dict[Name, list[Step]] = {}
+    for step in steps:
+        for name in step.inputs:
+            users.setdefault(name, []).append(step)
+
+    def reached(first: Iterable[Step], stops: Collection[str] = ()) -> set[int]:
+        pending, found = list(first), set()
+        while pending:
+            step = pending.pop()
+            if id(step) not in found and step.primitive not in stops:
+                found.add(id(step))
+                pending += (user for x in step.outputs for user in users.get(x, ()))
+        return found
+
+    behind = reached(step for step in steps if step.primitive in _LIBRARY)
+    drawing = (step for step in steps if step.primitive in _KEYS)
+    behind -= reached(drawing, stops=_LIBRARY)
+    return [step for step in steps if not (step.only_moves and id(step) in behind)]
 
 
 def _steps(eqn, inputs, outputs) -> list[Step] | None:
