@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, scales
 from zoo.truths import (
     ANY,
     Model,
@@ -29,18 +30,6 @@ from zoo.truths import rms_norm as rms
 
 B, T, D, H, S, F, V = 2, 6, 10, 3, 4, 18, 23
 I = H * S  # noqa: E741
-
-
-def af(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return jnp.dot(x, p["kernel"]) + p["bias"]
-
-
-def vec(n=D):
-    return {"scale": floats(n), "bias": floats(n)}
 
 
 def heads(x, n=H):
@@ -178,21 +167,29 @@ def cross_covariance() -> Model:
         return x / jnp.sqrt((x * x).sum(-1, keepdims=True) + 1e-6)
 
     def apply(p, x):
-        x = lin(p["stem"], x)
+        x = linear(p["stem"], x)
         qkv = (ln(x, p["n1"]) @ p["qkv"]).reshape(B, T, 3, H, S)
         q, k, v = jnp.transpose(qkv, (2, 0, 3, 4, 1))
         a = jax.nn.softmax(unit(q) @ jnp.swapaxes(unit(k), -1, -2) * p["temp"], -1)
         y = jnp.transpose(a @ v, (0, 3, 1, 2)).reshape(B, T, I)
-        x = x + p["g1"] * lin(p["proj"], y)
-        y = lin(p["fc2"], jax.nn.gelu(lin(p["fc1"], ln(x, p["n2"]))))
+        x = x + p["g1"] * linear(p["proj"], y)
+        y = linear(p["fc2"], jax.nn.gelu(linear(p["fc1"], ln(x, p["n2"]))))
         x = x + p["g2"] * y
-        return lin(p["cls"], x.mean(1))
+        return linear(p["cls"], x.mean(1))
 
     params = {
-        "stem": af(7, D), "n1": vec(), "qkv": floats(D, 3 * I), "temp": floats(H, 1, 1),
-        "g1": floats(D), "proj": af(I, D), "n2": vec(), "fc1": af(D, F),
-        "fc2": af(F, D), "g2": floats(D), "cls": af(D, 5),
-    }  # fmt: skip
+        "stem": affine(7, D),
+        "n1": scales(D),
+        "qkv": floats(D, 3 * I),
+        "temp": floats(H, 1, 1),
+        "g1": floats(D),
+        "proj": affine(I, D),
+        "n2": scales(D),
+        "fc1": affine(D, F),
+        "fc2": affine(F, D),
+        "g2": floats(D),
+        "cls": affine(D, 5),
+    }
     truth = {
         **dense("stem", 7, D),
         **norm("n1"),
@@ -230,10 +227,15 @@ def differential() -> Model:
 
     small = {n: floats(S) for n in ("lq1", "lk1", "lq2", "lk2")}
     params = small | {
-        "tok": floats(V, D), "n": vec(), "q": floats(D, 2 * I), "k": floats(D, 2 * I),
-        "v": floats(D, 2 * I), "sub": floats(2 * S), "o": floats(2 * I, D),
+        "tok": floats(V, D),
+        "n": scales(D),
+        "q": floats(D, 2 * I),
+        "k": floats(D, 2 * I),
+        "v": floats(D, 2 * I),
+        "sub": floats(2 * S),
+        "o": floats(2 * I, D),
         "out": floats(D, V),
-    }  # fmt: skip
+    }
     truth = dict.fromkeys(small, unknown()) | {
         "tok": embedding(D),
         **norm("n"),
@@ -252,28 +254,41 @@ def talking_heads() -> Model:
     """Touvron et al. 2021 (CaiT): heads mixed around the softmax; a late token."""
 
     def apply(p, x):
-        x = lin(p["patch"], x) + p["pos"]
+        x = linear(p["patch"], x) + p["pos"]
         h = ln(x, p["n1"])
         q, k, v = (heads(h @ p[c]).transpose(0, 2, 1, 3) for c in "qkv")
         s = (q * S**-0.5) @ k.swapaxes(2, 3)
-        s = lin(p["pre"], s.transpose(0, 2, 3, 1))
-        a = lin(p["post"], jax.nn.softmax(s, axis=2)).transpose(0, 3, 1, 2)
-        x = x + p["ls"] * lin(p["o"], (a @ v).transpose(0, 2, 1, 3).reshape(B, T, I))
+        s = linear(p["pre"], s.transpose(0, 2, 3, 1))
+        a = linear(p["post"], jax.nn.softmax(s, axis=2)).transpose(0, 3, 1, 2)
+        x = x + p["ls"] * linear(p["o"], (a @ v).transpose(0, 2, 1, 3).reshape(B, T, I))
         c = jnp.broadcast_to(p["cls"], (B, 1, D))
         u = ln(jnp.concatenate([c, x], 1), p["n2"])
-        q = heads(lin(p["cq"], u[:, 0]))
-        k, v = heads(lin(p["ck"], u)), heads(lin(p["cv"], u))
+        q = heads(linear(p["cq"], u[:, 0]))
+        k, v = heads(linear(p["ck"], u)), heads(linear(p["cv"], u))
         a = jax.nn.softmax(jnp.einsum("bhd,bkhd->bhk", q, k) * S**-0.5)
         y = jnp.einsum("bhk,bkhd->bhd", a, v).reshape(B, I)
-        c = c[:, 0] + lin(p["co"], y)
-        return lin(p["fc"], c)
+        c = c[:, 0] + linear(p["co"], y)
+        return linear(p["fc"], c)
 
     params = {
-        "patch": af(7, D), "pos": floats(1, T, D), "n1": vec(), "q": floats(D, I),
-        "k": floats(D, I), "v": floats(D, I), "pre": af(H, H), "post": af(H, H),
-        "o": af(I, D), "ls": floats(D), "cls": floats(1, 1, D), "n2": vec(),
-        "cq": af(D, I), "ck": af(D, I), "cv": af(D, I), "co": af(I, D), "fc": af(D, 5),
-    }  # fmt: skip
+        "patch": affine(7, D),
+        "pos": floats(1, T, D),
+        "n1": scales(D),
+        "q": floats(D, I),
+        "k": floats(D, I),
+        "v": floats(D, I),
+        "pre": affine(H, H),
+        "post": affine(H, H),
+        "o": affine(I, D),
+        "ls": floats(D),
+        "cls": floats(1, 1, D),
+        "n2": scales(D),
+        "cq": affine(D, I),
+        "ck": affine(D, I),
+        "cv": affine(D, I),
+        "co": affine(I, D),
+        "fc": affine(D, 5),
+    }
     truth = {
         **dense("patch", 7, D),
         "pos": Use("position", 1, 2),

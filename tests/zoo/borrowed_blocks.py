@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, scales
 from zoo.truths import (
     ANY,
     Model,
@@ -28,18 +29,6 @@ B, T, D, H, S, F, V = 2, 6, 10, 3, 4, 18, 23
 INNER = H * S
 
 
-def affine(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def vec(n=D):
-    return {"scale": floats(n), "bias": floats(n)}
-
-
 @model
 def interleaved_heads() -> Model:
     """GPT-NeoX: query, key and value of each head stand together; parallel branches."""
@@ -47,25 +36,30 @@ def interleaved_heads() -> Model:
     def apply(p, t):
         x = p["wte"][t]
         for q in p["h"]:
-            z = lin(q["qkv"], ln(x, q["n1"])).reshape(B, T, H, 3 * S)
+            z = linear(q["qkv"], ln(x, q["n1"])).reshape(B, T, H, 3 * S)
             z = z.transpose(0, 2, 1, 3)
             a, b, c = z[..., :S], z[..., S : 2 * S], z[..., 2 * S :]
             s = jnp.einsum("bhqd,bhkd->bhqk", a, b) * S**-0.5
             s = jnp.where(jnp.tril(jnp.ones((T, T))) > 0, s, jnp.finfo(s.dtype).min)
             y = jax.nn.softmax(s, axis=-1) @ c
-            y = lin(q["o"], y.transpose(0, 2, 1, 3).reshape(B, T, INNER))
-            x = x + y + lin(q["w2"], jax.nn.gelu(lin(q["w1"], ln(x, q["n2"]))))
+            y = linear(q["o"], y.transpose(0, 2, 1, 3).reshape(B, T, INNER))
+            x = x + y + linear(q["w2"], jax.nn.gelu(linear(q["w1"], ln(x, q["n2"]))))
         return ln(x, p["nf"]) @ p["out"]
 
     h = {
-        "n1": vec(),
+        "n1": scales(D),
         "qkv": affine(D, 3 * INNER),
         "o": affine(INNER, D),
-        "n2": vec(),
+        "n2": scales(D),
         "w1": affine(D, F),
         "w2": affine(F, D),
     }
-    params = {"wte": floats(V, D), "h": [h] * 2, "nf": vec(), "out": floats(D, V)}
+    params = {
+        "wte": floats(V, D),
+        "h": [h] * 2,
+        "nf": scales(D),
+        "out": floats(D, V),
+    }
 
     def runs(part):
         starts = [3 * S * i + S * part for i in range(H)]
@@ -94,23 +88,23 @@ def asked_objects() -> Model:
     objects = 4
 
     def attend(q, a, b, c):
-        a, b, c = lin(q["q"], a), lin(q["k"], b), lin(q["v"], c)
+        a, b, c = linear(q["q"], a), linear(q["k"], b), linear(q["v"], c)
         s = jnp.einsum("bqd,bkd->bqk", a, b) / S**0.5
-        return lin(q["o"], jnp.einsum("bqk,bkd->bqd", jax.nn.softmax(s), c))
+        return linear(q["o"], jnp.einsum("bqk,bkd->bqd", jax.nn.softmax(s), c))
 
     def apply(p, image):
-        m = lin(p["input"], image)
+        m = linear(p["input"], image)
         y = jnp.zeros((B, objects, D))
         for q in p["layers"]:
             e = y + p["query"]
             y = ln(y + attend(q["own"], e, e, y), q["n1"])
             y = ln(y + attend(q["cross"], y + p["query"], m + p["pos"], m), q["n2"])
-            y = ln(y + lin(q["w2"], jax.nn.relu(lin(q["w1"], y))), q["n3"])
-        return lin(p["class"], y), jax.nn.sigmoid(lin(p["box"], y))
+            y = ln(y + linear(q["w2"], jax.nn.relu(linear(q["w1"], y))), q["n3"])
+        return linear(p["class"], y), jax.nn.sigmoid(linear(p["box"], y))
 
     att = {"q": affine(D, S), "k": affine(D, S), "v": affine(D, S), "o": affine(S, D)}
     one = {"own": att, "cross": att, "w1": affine(D, F), "w2": affine(F, D)}
-    one |= {f"n{i}": vec() for i in (1, 2, 3)}
+    one |= {f"n{i}": scales(D) for i in (1, 2, 3)}
     params = {
         "input": affine(7, D),
         "query": floats(objects, D),
@@ -159,15 +153,15 @@ def cosine_scores() -> Model:
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
     def apply(p, x):
-        x = lin(p["in"], x)
+        x = linear(p["in"], x)
         q, k, v = ((x @ p[n]).reshape(B, T, H, S).transpose(0, 2, 1, 3) for n in "qkv")
         heat = jnp.exp(jnp.minimum(p["heat"], 4.6))[:, None, None]
         s = jnp.einsum("bhqd,bhkd->bhqk", unit(q), unit(k)) * heat
         y = jax.nn.softmax(s + p["table"][p_index()], -1) @ v
-        y = lin(p["o"], y.transpose(0, 2, 1, 3).reshape(B, T, INNER))
+        y = linear(p["o"], y.transpose(0, 2, 1, 3).reshape(B, T, INNER))
         x = x + ln(y, p["n1"])
-        x = x + ln(lin(p["w2"], jax.nn.gelu(lin(p["w1"], x))), p["n2"])
-        return lin(p["out"], x.mean(1))
+        x = x + ln(linear(p["w2"], jax.nn.gelu(linear(p["w1"], x))), p["n2"])
+        return linear(p["out"], x.mean(1))
 
     def p_index():
         far = jnp.arange(T)[:, None] - jnp.arange(T)[None] + T - 1
@@ -178,10 +172,10 @@ def cosine_scores() -> Model:
         "heat": floats(H),
         "table": floats(H, 2 * T - 1),
         "o": affine(INNER, D),
-        "n1": vec(),
+        "n1": scales(D),
         "w1": affine(D, F),
         "w2": affine(F, D),
-        "n2": vec(),
+        "n2": scales(D),
         "out": affine(D, 3),
     }
     truth = {
@@ -209,8 +203,8 @@ def windows_by_softmax() -> Model:
     near = 3
 
     def apply(p, x):
-        x = lin(p["in"], x)
-        h = lin(p["up"], x)
+        x = linear(p["in"], x)
+        h = linear(p["up"], x)
         a, g = jnp.split(h, 2, axis=-1)
         h = a * jax.nn.sigmoid(g)
         w = jax.nn.softmax((h @ p["w"]).reshape(B, T, H, near), axis=-1)
@@ -218,7 +212,7 @@ def windows_by_softmax() -> Model:
         seen = jnp.stack([padded[:, i : i + T] for i in range(near)], 2)
         seen = seen.reshape(B, T, near, H, S)
         y = jnp.einsum("bthk,btkhd->bthd", w, seen).reshape(B, T, INNER)
-        return lin(p["out"], x + lin(p["down"], y))
+        return linear(p["out"], x + linear(p["down"], y))
 
     params = {
         "in": affine(7, D),
@@ -250,11 +244,11 @@ def matrix_memory() -> Model:
     """Beck et al. 2024 (mLSTM, without its stabilizer): a memory that is a matrix."""
 
     def apply(p, x):
-        x = lin(p["in"], x)
+        x = linear(p["in"], x)
         u = rms(x, p["n"])
         q, k, v = u @ p["q"], (u @ p["k"]) * S**-0.5, u @ p["v"]
-        i, f = jax.nn.sigmoid(lin(p["i"], u)), jax.nn.sigmoid(lin(p["f"], u))
-        o = jax.nn.sigmoid(lin(p["o"], u))
+        i, f = jax.nn.sigmoid(linear(p["i"], u)), jax.nn.sigmoid(linear(p["f"], u))
+        o = jax.nn.sigmoid(linear(p["o"], u))
 
         def step(c, args):
             q, k, v, i, f = args
@@ -264,7 +258,7 @@ def matrix_memory() -> Model:
         args = [jnp.moveaxis(a, 1, 0) for a in (q, k, v, i, f)]
         _, h = jax.lax.scan(step, jnp.zeros((B, S, S)), tuple(args))
         x = x + (o * jnp.moveaxis(h, 0, 1)) @ p["down"]
-        return lin(p["out"], x)
+        return linear(p["out"], x)
 
     params = {n: floats(D, S) for n in "qkv"} | {
         "in": affine(7, D),
@@ -296,15 +290,15 @@ def keys_by_products() -> Model:
     n = 5
 
     def apply(p, x):
-        x = lin(p["in"], x)
-        q = lin(p["q"], x).reshape(B, 2, S)
+        x = linear(p["in"], x)
+        q = linear(p["q"], x).reshape(B, 2, S)
         s = jnp.einsum("bhd,hnd->bhn", q, p["keys"])
         best, at = jax.lax.top_k(s, 2)
         total = best[:, 0, :, None] + best[:, 1, None]
         where = at[:, 0, :, None] * n + at[:, 1, None]
         w = jax.nn.softmax(total.reshape(B, 4), -1)
         y = jnp.einsum("bk,bkd->bd", w, p["values"][where.reshape(B, 4)])
-        return lin(p["out"], x + y)
+        return linear(p["out"], x + y)
 
     params = {
         "in": affine(7, D),
@@ -391,8 +385,8 @@ def words_by_letters() -> Model:
             for w, b in zip(p["w"], p["b"], strict=True)
         ]
         y = jnp.concatenate(y, -1)
-        g = jax.nn.sigmoid(lin(p["t"], y))
-        y = g * jax.nn.relu(lin(p["h"], y)) + (1 - g) * y
+        g = jax.nn.sigmoid(linear(p["t"], y))
+        y = g * jax.nn.relu(linear(p["h"], y)) + (1 - g) * y
         x = y.reshape(B, T, -1)
 
         def step(h, x):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, conv, linear
 from zoo.truths import (
     ANY,
     Model,
@@ -21,24 +22,6 @@ from zoo.truths import (
 )
 
 B, N, H, A = 3, 6, 9, 4
-
-
-def affine(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def vec(n):
-    return {"scale": floats(n), "bias": floats(n)}
-
-
-def conv(x, w, step=1):
-    return jax.lax.conv_general_dilated(
-        x, w, (step, step), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 @model
@@ -73,7 +56,7 @@ def additive_couplings() -> Model:
     def apply(p, x):
         a, b = x[:, ::2], x[:, 1::2]
         for q in p["coupling"]:
-            m = lin(q[2], jax.nn.relu(lin(q[1], jax.nn.relu(lin(q[0], a)))))
+            m = linear(q[2], jax.nn.relu(linear(q[1], jax.nn.relu(linear(q[0], a)))))
             a, b = b + m, a
         return jnp.concatenate([a, b], 1) * jnp.exp(p["s"]), p["s"].sum()
 
@@ -137,7 +120,7 @@ def own_target() -> Model:
     """Grill et al. 2020 (BYOL): a predictor on one side, cosines with the other."""
 
     def mlp(q, x):
-        h = lin(q["a"], x)
+        h = linear(q["a"], x)
         h = (h - h.mean(0)) * jax.lax.rsqrt(h.var(0) + 1e-5) * q["g"] + q["s"]
         return jax.nn.relu(h) @ q["b"]
 
@@ -172,8 +155,8 @@ def critic_of_classes() -> Model:
         h = z @ p["g1"]
         h = (h - h.mean(0)) / jnp.sqrt(h.var(0) + 1e-5) * (1.0 + g) + b
         x = jnp.tanh(jax.nn.relu(h) @ p["g2"])
-        f = jax.nn.leaky_relu(lin(p["d1"], x), 0.1)
-        f = jax.nn.leaky_relu(lin(p["d2"], f), 0.1)
+        f = jax.nn.leaky_relu(linear(p["d1"], x), 0.1)
+        f = jax.nn.leaky_relu(linear(p["d2"], f), 0.1)
         return (f @ p["psi"])[:, 0] + (p["label"][y] * f).sum(-1)
 
     params = {

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, scales
 from zoo.truths import (
     ANY,
     Model,
@@ -21,18 +22,6 @@ from zoo.truths import layer_norm as ln
 
 B, FIELDS, K, H, O, ROWS = 4, 3, 5, 9, 6, 21  # noqa: E741
 NODES, EDGES = 7, 11
-
-
-def affine(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def vec(n):
-    return {"scale": floats(n), "bias": floats(n)}
 
 
 def to_nodes(x, at):
@@ -78,16 +67,19 @@ def gated_edges() -> Model:
     """Bresson & Laurent 2017 (GatedGCN): edges carry features that gate messages."""
 
     def apply(p, x, e, s, r):
-        x, e = lin(p["x"], x), lin(p["e"], e)
+        x, e = linear(p["x"], x), linear(p["e"], e)
         for q in p["layers"]:
             z = x[s] @ q["A"] + x[r] @ q["B"] + e @ q["C"]
             g = jax.nn.sigmoid(z)
             m = to_nodes(g * (x[s] @ q["V"]), r) / (to_nodes(g, r) + 1e-6)
             x = x + jax.nn.relu(ln(x @ q["U"] + m, q["nx"]))
             e = e + jax.nn.relu(ln(z, q["ne"]))
-        return lin(p["out"], x.mean(0))
+        return linear(p["out"], x.mean(0))
 
-    q = {n: floats(H, H) for n in "ABCUV"} | {"nx": vec(H), "ne": vec(H)}
+    q = {n: floats(H, H) for n in "ABCUV"} | {
+        "nx": scales(H),
+        "ne": scales(H),
+    }
     params = {
         "x": affine(5, H),
         "e": affine(3, H),
@@ -119,23 +111,23 @@ def biased_by_distance() -> Model:
     inner = heads * size
 
     def apply(p, x, degree, distance):
-        x = lin(p["x"], x) + p["degree"][degree]
+        x = linear(p["x"], x) + p["degree"][degree]
         h = ln(x, p["n1"])
-        q, k, v = (lin(p[n], h).reshape(B, NODES, heads, size) for n in "qkv")
+        q, k, v = (linear(p[n], h).reshape(B, NODES, heads, size) for n in "qkv")
         s = jnp.einsum("bqhd,bkhd->bhqk", q, k) / size**0.5
         s = s + jnp.moveaxis(p["distance"][distance], -1, 1)
         y = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(s, -1), v)
-        x = x + lin(p["o"], y.reshape(B, NODES, inner))
-        x = x + lin(p["down"], jax.nn.gelu(lin(p["up"], ln(x, p["n2"]))))
-        return lin(p["out"], x[:, 0])
+        x = x + linear(p["o"], y.reshape(B, NODES, inner))
+        x = x + linear(p["down"], jax.nn.gelu(linear(p["up"], ln(x, p["n2"]))))
+        return linear(p["out"], x[:, 0])
 
     params = {
         "x": affine(5, H),
         "degree": floats(8, H),
-        "n1": vec(H),
+        "n1": scales(H),
         "distance": floats(6, heads),
         "o": affine(inner, H),
-        "n2": vec(H),
+        "n2": scales(H),
         "up": affine(H, 14),
         "down": affine(14, H),
         "out": affine(H, 1),
@@ -175,7 +167,7 @@ def polynomials_of_a_graph() -> Model:
         for w, b in p["layers"]:
             x = jax.nn.elu(chebyshev(w, b, x, lap))
             kept.append(x)
-        return lin(p["out"], jnp.concatenate(kept, -1))
+        return linear(p["out"], jnp.concatenate(kept, -1))
 
     layers = [[floats(order, 5, H), floats(H)], [floats(order, H, H), floats(H)]]
     params = {"layers": layers, "out": affine(2 * H, O)}
@@ -203,7 +195,7 @@ def points_and_neighbours() -> Model:
         a = edge(p["one"], x)
         b = edge(p["two"], a)
         y = jax.nn.leaky_relu(jnp.concatenate([a, b], -1) @ p["mix"], 0.2).max(1)
-        return lin(p["out"], y)
+        return linear(p["out"], y)
 
     def shapes(i, o):
         return {"w": floats(2 * i, o), "g": floats(o), "b": floats(o)}
@@ -229,7 +221,7 @@ def objects_that_interact() -> Model:
     """Battaglia et al. 2016: a network for pairs, one for objects, many steps."""
 
     def mlp(p, x):
-        return lin(p[1], jax.nn.softplus(lin(p[0], x)))
+        return linear(p[1], jax.nn.softplus(linear(p[0], x)))
 
     def apply(p, x, s, r):
         def step(x, _):
@@ -260,7 +252,7 @@ def read_by_a_process() -> Model:
     """Vinyals et al. 2016 (Set2Set): an LSTM asks a set, and hears what it gathers."""
 
     def apply(p, x):
-        m = jax.nn.relu(lin(p["embed"], x))
+        m = jax.nn.relu(linear(p["embed"], x))
 
         def step(carry, _):
             (c, h), r = carry
@@ -273,7 +265,7 @@ def read_by_a_process() -> Model:
 
         z = jnp.zeros((B, H))
         ((_, h), r), _ = jax.lax.scan(step, ((z, z), z), None, length=3)
-        return lin(p["out"], jnp.concatenate([h, r], -1))
+        return linear(p["out"], jnp.concatenate([h, r], -1))
 
     params = {"embed": affine(5, H), "w": floats(2 * H, 4 * H), "b": floats(4 * H)}
     params["out"] = affine(2 * H, O)

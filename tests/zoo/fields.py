@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, scales
 from zoo.truths import (
     ANY,
     Model,
@@ -20,23 +21,6 @@ from zoo.truths import (
 from zoo.truths import layer_norm as ln
 
 B, FIELDS, K, H, O, ROWS = 4, 3, 5, 9, 6, 21  # noqa: E741
-NODES, EDGES = 7, 11
-
-
-def affine(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def vec(n):
-    return {"scale": floats(n), "bias": floats(n)}
-
-
-def to_nodes(x, at):
-    return jax.ops.segment_sum(x, at, NODES)
 
 
 @model
@@ -53,9 +37,9 @@ def windows_over_history() -> Model:
             )
             outs.append(jax.nn.relu(y + b).max(1))
         down = jnp.einsum("btk,tf->bkf", e, p["along"]).reshape(B, -1)
-        z = jax.nn.relu(lin(p["fc"], jnp.concatenate([*outs, down], -1)))
+        z = jax.nn.relu(linear(p["fc"], jnp.concatenate([*outs, down], -1)))
         z = jnp.concatenate([z, p["users"][user]], axis=-1)
-        return lin(p["scores"], z)
+        return linear(p["scores"], z)
 
     sizes = (2, 3)
     params = {
@@ -104,8 +88,8 @@ def whole_space() -> Model:
 
     def tower(q, h):
         for layer in q[:-1]:
-            h = jax.nn.relu(lin(layer, h))
-        return jax.nn.sigmoid(lin(q[-1], h)[..., 0])
+            h = jax.nn.relu(linear(layer, h))
+        return jax.nn.sigmoid(linear(q[-1], h)[..., 0])
 
     def apply(p, x):
         e = jnp.take(p["table"], x, axis=0).reshape(B, -1)
@@ -133,23 +117,28 @@ def instance_guided_masks() -> Model:
     n = FIELDS * K
 
     def block(q, e, h):
-        m = lin(q["m2"], jax.nn.relu(lin(q["m1"], e)))
+        m = linear(q["m2"], jax.nn.relu(linear(q["m1"], e)))
         return jax.nn.relu(ln(m * h @ q["w"], q["n"]))
 
     def apply(p, x):
         e = p["table"][x].reshape(B, n)
         h = block(p["one"], e, ln(e, p["n"]))
-        return lin(p["out"], block(p["two"], e, h))[:, 0]
+        return linear(p["out"], block(p["two"], e, h))[:, 0]
 
     def shapes(i):
         return {
             "m1": affine(n, 12),
             "m2": affine(12, i),
             "w": floats(i, H),
-            "n": vec(H),
+            "n": scales(H),
         }
 
-    params = {"table": floats(ROWS, K), "n": vec(n), "one": shapes(n), "two": shapes(H)}
+    params = {
+        "table": floats(ROWS, K),
+        "n": scales(n),
+        "one": shapes(n),
+        "two": shapes(H),
+    }
     params["out"] = affine(H, 1)
     truth = {"table": embedding(K), **norm("n"), **dense("out", H, 1, head=True)}
     for name, i in (("one", n), ("two", H)):
@@ -169,7 +158,7 @@ def cross_of_low_rank() -> Model:
     n, rank, experts = 8, 3, 2
 
     def apply(p, x0):
-        x0 = x = lin(p["in"], x0)
+        x0 = x = linear(p["in"], x0)
         for q in p["cross"]:
             g = jax.nn.softmax(x @ q["g"])
             h = jnp.tanh(jnp.einsum("bn,enr->ber", x, q["v"]))

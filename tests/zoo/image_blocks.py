@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from zoo.layers import affine, conv, grow, linear, normed
 from zoo.truths import (
     ANY,
     WRITES,
@@ -21,47 +22,6 @@ from zoo.truths import (
 )
 
 B, C, O = 2, 6, 5  # noqa: E741
-NCHW = ("NCHW", "OIHW", "NCHW")
-NHWC = ("NHWC", "HWIO", "NHWC")
-
-
-def first(fan_in, fan_out, **rest):
-    """A kernel (outputs, inputs, rows, columns)."""
-    return convolution(fan_in, fan_out, (2, 3), 1, 0, **rest)
-
-
-def conv(x, w, step=1, dilation=1, groups=1, layout=NHWC, pad="SAME"):
-    return lax.conv_general_dilated(
-        x,
-        w,
-        window_strides=(step, step),
-        padding=pad,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=layout,
-        feature_group_count=groups,
-    )
-
-
-def pool(x):
-    y = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-    return y / 4
-
-
-def grow(x):
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-def affine(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def normed(x, axes=(1, 2)):
-    m = x.mean(axes, keepdims=True)
-    return (x - m) / jnp.sqrt(((x - m) ** 2).mean(axes, keepdims=True) + 1e-5)
 
 
 @model
@@ -222,7 +182,7 @@ def chosen_kernels() -> Model:
         r = jax.nn.sigmoid(x.mean((1, 2)) @ p["route"] + p["route_b"])
         w = jnp.einsum("be,ehwio->bhwio", r, p["bank"])
         y = jax.vmap(lambda x, w: conv(x[None], w)[0])(x, w)
-        return lin(p["fc"], jax.nn.relu(y).mean((1, 2)))
+        return linear(p["fc"], jax.nn.relu(y).mean((1, 2)))
 
     params = {
         "stem": floats(3, 3, 3, C), "route": floats(C, experts),

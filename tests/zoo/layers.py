@@ -14,15 +14,41 @@ def linear(p, x):
     return x @ p["kernel"] + p["bias"]
 
 
-def conv(x, w, stride=1, groups=1, padding="SAME"):
+def scales(size):
+    """Of a norm, and its shifts."""
+    return {"scale": floats(size), "bias": floats(size)}
+
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x, w, stride=1, groups=1, padding="SAME", dilation=1, layout=NHWC):
     return jax.lax.conv_general_dilated(
         x,
         w,
         (stride, stride),
         padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=layout,
         feature_group_count=groups,
     )
+
+
+def grow(x):
+    """Twice as many rows and columns, each twice."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def normed(x, axes=(1, 2)):
+    """Without scale and shift, over rows and columns."""
+    m = x.mean(axes, keepdims=True)
+    return (x - m) / jnp.sqrt(((x - m) ** 2).mean(axes, keepdims=True) + 1e-5)
+
+
+def over_time(step, start, x):
+    """The last state and all outputs; `x` has the batch first."""
+    last, ys = jax.lax.scan(step, start, jnp.moveaxis(x, 1, 0))
+    return last, jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys)
 
 
 def over_window(x, w):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, over_time
 from zoo.truths import (
     ANY,
     Model,
@@ -18,28 +19,7 @@ from zoo.truths import (
 )
 
 B, T, N, H, O = 2, 5, 7, 9, 4  # noqa: E741
-LSTM = ("input gate", "forget gate", "cell", "output gate")
 sig = jax.nn.sigmoid
-
-
-def af(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def lstm_update(z, c):
-    i, f, g, o = jnp.split(z, 4, -1)
-    c = sig(f) * c + sig(i) * jnp.tanh(g)
-    return c, sig(o) * jnp.tanh(c)
-
-
-def run(step, start, x):
-    """The last state and all outputs; `x` has the batch first."""
-    last, ys = jax.lax.scan(step, start, jnp.moveaxis(x, 1, 0))
-    return last, jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys)
 
 
 @model
@@ -54,8 +34,8 @@ def translator_with_general_scores() -> Model:
 
             return step
 
-        last, hs = run(rnn(p["enc"]), jnp.zeros((B, H)), p["src"][source])
-        _, ht = run(rnn(p["dec"]), last, p["tgt"][target])
+        last, hs = over_time(rnn(p["enc"]), jnp.zeros((B, H)), p["src"][source])
+        _, ht = over_time(rnn(p["dec"]), last, p["tgt"][target])
         a = jax.nn.softmax(jnp.einsum("btd,bsd->bts", ht @ p["wa"], hs))
         c = jnp.einsum("bts,bsd->btd", a, hs)
         h = jnp.tanh(jnp.concatenate([c, ht], -1) @ p["wc"])
@@ -87,15 +67,18 @@ def pointer_scores() -> Model:
     """Vinyals et al. 2015: a vector reads a tanh of two sums, and points."""
 
     def apply(p, points, query):
-        e = jax.nn.relu(lin(p["point"], points))
-        d = jax.nn.relu(lin(p["query"], query))
+        e = jax.nn.relu(linear(p["point"], points))
+        d = jax.nn.relu(linear(p["query"], query))
         u = jnp.tanh(e @ p["w1"] + (d @ p["w2"])[:, None])
         return jax.nn.log_softmax(u @ p["v"])
 
     params = {
-        "point": af(2, H), "query": af(N, H), "w1": floats(H, 8), "w2": floats(H, 8),
+        "point": affine(2, H),
+        "query": affine(N, H),
+        "w1": floats(H, 8),
+        "w2": floats(H, 8),
         "v": floats(8),
-    }  # fmt: skip
+    }
     truth = {
         **dense("point", 2, H, function="relu"),
         **dense("query", N, H, function="relu"),
@@ -117,25 +100,29 @@ def turing_machine() -> Model:
 
         def step(carry, x):
             memory, read = carry
-            h = jnp.tanh(lin(p["controller"], jnp.concatenate([x, read], -1)))
-            key = jnp.tanh(lin(p["key"], h))
-            beta = jax.nn.softplus(lin(p["beta"], h))
+            h = jnp.tanh(linear(p["controller"], jnp.concatenate([x, read], -1)))
+            key = jnp.tanh(linear(p["key"], h))
+            beta = jax.nn.softplus(linear(p["beta"], h))
             like = jnp.einsum("bnm,bm->bn", unit(memory), unit(key))
             w = jax.nn.softmax(beta * like)
-            erase, add = sig(lin(p["erase"], h)), jnp.tanh(lin(p["add"], h))
+            erase, add = sig(linear(p["erase"], h)), jnp.tanh(linear(p["add"], h))
             memory = memory * (1 - w[..., None] * erase[:, None])
             memory = memory + w[..., None] * add[:, None]
             read = jnp.einsum("bn,bnm->bm", w, memory)
-            return (memory, read), lin(p["out"], jnp.concatenate([h, read], -1))
+            return (memory, read), linear(p["out"], jnp.concatenate([h, read], -1))
 
         start = jnp.broadcast_to(p["memory"], (B, rows, width)), jnp.zeros((B, width))
-        return run(step, start, x)[1]
+        return over_time(step, start, x)[1]
 
     params = {
-        "controller": af(N + width, H), "key": af(H, width), "beta": af(H, 1),
-        "erase": af(H, width), "add": af(H, width), "out": af(H + width, O),
+        "controller": affine(N + width, H),
+        "key": affine(H, width),
+        "beta": affine(H, 1),
+        "erase": affine(H, width),
+        "add": affine(H, width),
+        "out": affine(H + width, O),
         "memory": floats(rows, width),
-    }  # fmt: skip
+    }
     # Debatable: which of a cell's parts a machine has.
     loose = {"recurrent": True, "part": ANY, "multiplier": ANY}
 
@@ -179,10 +166,10 @@ def random_field_tagger() -> Model:
         def cell(q):
             return lambda h, x: (jnp.tanh(x @ q["w"] + h @ q["u"]),) * 2
 
-        _, fw = run(cell(p["fw"]), jnp.zeros((B, H)), x)
-        _, bw = run(cell(p["bw"]), jnp.zeros((B, H)), x[:, ::-1])
+        _, fw = over_time(cell(p["fw"]), jnp.zeros((B, H)), x)
+        _, bw = over_time(cell(p["bw"]), jnp.zeros((B, H)), x[:, ::-1])
         h = jnp.concatenate([fw, bw[:, ::-1]], axis=-1)
-        emit = jnp.moveaxis(lin(p["emit"], h), 1, 0)
+        emit = jnp.moveaxis(linear(p["emit"], h), 1, 0)
 
         def forward(alpha, e):
             scores = alpha[:, :, None] + p["trans"] + e[:, None, :]
@@ -193,7 +180,7 @@ def random_field_tagger() -> Model:
 
     cell = {"w": floats(N, H), "u": floats(H, H)}
     params = {
-        "word": floats(21, N), "fw": cell, "bw": cell, "emit": af(2 * H, tags),
+        "word": floats(21, N), "fw": cell, "bw": cell, "emit": affine(2 * H, tags),
         "trans": floats(tags, tags), "first": floats(tags), "last": floats(tags),
     }  # fmt: skip
     truth = {

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, over_time
 from zoo.truths import (
     ANY,
     Model,
@@ -27,24 +28,10 @@ LSTM = ("input gate", "forget gate", "cell", "output gate")
 sig = jax.nn.sigmoid
 
 
-def af(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
 def lstm_update(z, c):
     i, f, g, o = jnp.split(z, 4, -1)
     c = sig(f) * c + sig(i) * jnp.tanh(g)
     return c, sig(o) * jnp.tanh(c)
-
-
-def run(step, start, x):
-    """The last state and all outputs; `x` has the batch first."""
-    last, ys = jax.lax.scan(step, start, jnp.moveaxis(x, 1, 0))
-    return last, jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys)
 
 
 @model
@@ -64,9 +51,9 @@ def simple_recurrent_unit() -> Model:
 
         args = jnp.moveaxis(u, 1, 0), jnp.moveaxis(x, 1, 0)
         _, h = jax.lax.scan(step, jnp.zeros((B, N)), args)
-        return lin(p["out"], h[-1])
+        return linear(p["out"], h[-1])
 
-    params = {"w": floats(N, 3 * N), "out": af(N, O)}
+    params = {"w": floats(N, 3 * N), "out": affine(N, O)}
     params |= {n: floats(N) for n in ("vf", "vr", "bf", "br")}
     truth = {
         # Debatable: names of the gates of a cell that is none of the known.
@@ -97,12 +84,12 @@ def legendre_memory() -> Model:
             h = jnp.tanh(x @ p["wx"] + h @ p["wh"] + m @ p["wm"])
             return (h, m), h
 
-        (h, _), _ = run(step, (jnp.zeros((B, H)), jnp.zeros((B, order))), x)
-        return lin(p["out"], h)
+        (h, _), _ = over_time(step, (jnp.zeros((B, H)), jnp.zeros((B, order))), x)
+        return linear(p["out"], h)
 
     params = {
         "ex": floats(N), "eh": floats(H), "em": floats(order), "wx": floats(N, H),
-        "wh": floats(H, H), "wm": floats(order, H), "out": af(H, O),
+        "wh": floats(H, H), "wm": floats(order, H), "out": affine(H, O),
     }  # fmt: skip
     truth = {
         "ex": kernel(N, 1, 0, ()),
@@ -128,7 +115,7 @@ def mogrifier() -> Model:
             c, h = lstm_update(x @ p["w"] + h @ p["u"] + p["b"], c)
             return (c, h), h
 
-        _, h = run(step, (jnp.zeros((B, H)), jnp.zeros((B, H))), x)
+        _, h = over_time(step, (jnp.zeros((B, H)), jnp.zeros((B, H))), x)
         return h @ p["out"]
 
     params = {
@@ -161,13 +148,13 @@ def multiplicative_lstm() -> Model:
             c, h = lstm_update(x @ p["wx"] + m @ p["wm"] + p["b"], c)
             return (c, h), h
 
-        _, h = run(step, (jnp.zeros((B, H)), jnp.zeros((B, H))), x)
-        return jax.nn.log_softmax(lin(p["out"], h))
+        _, h = over_time(step, (jnp.zeros((B, H)), jnp.zeros((B, H))), x)
+        return jax.nn.log_softmax(linear(p["out"], h))
 
     params = {
         "embed": floats(17, N), "wmx": floats(N, 8), "wmh": floats(H, 8),
         "wx": floats(N, 4 * H), "wm": floats(8, 4 * H), "b": floats(4 * H),
-        "out": af(H, 17),
+        "out": affine(H, 17),
     }  # fmt: skip
     truth = {
         "embed": embedding(N),
@@ -194,7 +181,7 @@ def only_forgetting() -> Model:
             c = sig(s) * c + (1 - sig(s - 1)) * jnp.tanh(x @ wc + c @ uc + bc)
             return c, None
 
-        c, _ = run(step, jnp.zeros((B, H)), x)
+        c, _ = over_time(step, jnp.zeros((B, H)), x)
         return c @ wo + bo
 
     params = [
@@ -220,7 +207,7 @@ def complex_diagonal() -> Model:
     n = 6
 
     def apply(p, x):
-        x = lin(p["enc"], x)
+        x = linear(p["enc"], x)
         lam = jnp.exp(-jnp.exp(p["nu"]) + 1j * jnp.exp(p["theta"]))
         h = ln(x, p["norm"])
         u = (h @ p["b_re"] + 1j * (h @ p["b_im"])) * jnp.exp(p["gamma"])
@@ -229,16 +216,16 @@ def complex_diagonal() -> Model:
             s = lam * s + u
             return s, s
 
-        _, s = run(step, jnp.zeros((B, n), jnp.complex64), u)
+        _, s = over_time(step, jnp.zeros((B, n), jnp.complex64), u)
         y = s.real @ p["c_re"] - s.imag @ p["c_im"] + h * p["d"]
         x = x + jax.nn.gelu(y) @ p["mix"]
-        return lin(p["dec"], x.mean(1))
+        return linear(p["dec"], x.mean(1))
 
     params = {
-        "enc": af(N, H), "norm": {"scale": floats(H), "bias": floats(H)},
+        "enc": affine(N, H), "norm": {"scale": floats(H), "bias": floats(H)},
         "nu": floats(n), "theta": floats(n), "gamma": floats(n), "b_re": floats(H, n),
         "b_im": floats(H, n), "c_re": floats(n, H), "c_im": floats(n, H),
-        "d": floats(H), "mix": floats(H, H), "dec": af(H, O),
+        "d": floats(H), "mix": floats(H, H), "dec": affine(H, O),
     }  # fmt: skip
     real = {"function": ANY, "multiplier": ANY, "part": ANY}
     truth = {

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, scales
 from zoo.truths import (
     ANY,
     Model,
@@ -26,24 +27,8 @@ B, T, D, H, S, F, V = 2, 6, 10, 3, 4, 18, 23
 I = H * S  # noqa: E741
 
 
-def af(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return jnp.dot(x, p["kernel"]) + p["bias"]
-
-
-def vec(n=D):
-    return {"scale": floats(n), "bias": floats(n)}
-
-
 def heads(x, n=H):
     return x.reshape(*x.shape[:-1], n, -1)
-
-
-def no_future(s):
-    return jnp.where(jnp.tril(jnp.ones(s.shape[-2:], bool)), s, -1e9)
 
 
 @model
@@ -52,13 +37,18 @@ def external_memory_units() -> Model:
     m = 9
 
     def apply(p, x):
-        x = lin(p["a"], x)
-        s = jax.nn.softmax(lin(p["q"], x) @ p["mk"], axis=1)
+        x = linear(p["a"], x)
+        s = jax.nn.softmax(linear(p["q"], x) @ p["mk"], axis=1)
         s = s / (1e-6 + s.sum(2, keepdims=True))
-        return lin(p["z"], jax.nn.relu(x + s @ p["mv"]))
+        return linear(p["z"], jax.nn.relu(x + s @ p["mv"]))
 
-    params = {"a": af(7, D), "q": af(D, D), "mk": floats(D, m), "mv": floats(m, D)}
-    params["z"] = af(D, 4)
+    params = {
+        "a": affine(7, D),
+        "q": affine(D, D),
+        "mk": floats(D, m),
+        "mv": floats(m, D),
+    }
+    params["z"] = affine(D, 4)
     truth = {
         **dense("a", 7, D),
         # Debatable: an attention whose keys and values are leaves.
@@ -117,7 +107,12 @@ def projected_length() -> Model:
         x = x + jnp.einsum("bhtn,bnhd->bthd", a, v).reshape(B, T, I) @ p["o"]
         return jnp.einsum("btd,vd->btv", x, p["tok"])
 
-    params = {"tok": floats(V, D), "pos": floats(T, D), "n": vec(), "e": floats(T, n)}
+    params = {
+        "tok": floats(V, D),
+        "pos": floats(T, D),
+        "n": scales(D),
+        "e": floats(T, n),
+    }
     params |= {c: floats(D, I) for c in "qkv"} | {"o": floats(I, D)}
     truth = {
         "tok": [embedding(D), kernel(D, V, 1, 0, head=True)],
@@ -177,11 +172,14 @@ def persistent_memory() -> Model:
         a = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / 2.0)
         y = jnp.einsum("bhqk,bkhd->bqhd", a, v).reshape(B, T, I)
         x = ln(x + y @ p["o"], p["n"])
-        return lin(p["z"], x)
+        return linear(p["z"], x)
 
     params = {"tok": floats(V, D), "mk": floats(m, H, S), "mv": floats(m, H, S)}
-    params |= {c: floats(D, I) for c in "qkv"} | {"o": floats(I, D), "n": vec()}
-    params["z"] = af(D, 4)
+    params |= {c: floats(D, I) for c in "qkv"} | {
+        "o": floats(I, D),
+        "n": scales(D),
+    }
+    params["z"] = affine(D, 4)
     memory = Use("embedding", ANY, ANY, batch_axis=ANY, fan_in=1, fan_out=ANY, part=ANY)
     truth = {
         "tok": embedding(D),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, scales
 from zoo.truths import (
     ANY,
     Model,
@@ -24,25 +25,13 @@ from zoo.truths import layer_norm as ln
 B, FIELDS, K, H, O, ROWS = 4, 3, 5, 9, 6, 21  # noqa: E741
 
 
-def affine(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def vec(n):
-    return {"scale": floats(n), "bias": floats(n)}
-
-
 @model
 def operator_of_branch_and_trunk() -> Model:
     """Lu et al. 2019 (DeepONet): the product of what a function and a place say."""
 
     def apply(p, u, y):
-        b = lin(p["b1"], jnp.tanh(lin(p["b0"], u)))
-        t = jnp.tanh(lin(p["t1"], jnp.tanh(lin(p["t0"], y))))
+        b = linear(p["b1"], jnp.tanh(linear(p["b0"], u)))
+        t = jnp.tanh(linear(p["t1"], jnp.tanh(linear(p["t0"], y))))
         return jnp.einsum("bk,mk->bm", b, t) + p["b"]
 
     params = {"b0": affine(7, 12), "b1": affine(12, H), "t0": affine(2, 10)}
@@ -64,14 +53,14 @@ def kernels_of_frequencies() -> Model:
     modes, points = 3, 8
 
     def apply(p, a):
-        x = lin(p["lift"], a)
+        x = linear(p["lift"], a)
         for i, q in enumerate(p["layers"]):
             f = jnp.fft.rfft(x, axis=1)[:, :modes]
             f = jnp.einsum("bki,kio->bko", f, q["r"])
             f = jnp.pad(f, ((0, 0), (0, points // 2 + 1 - modes), (0, 0)))
             x = jnp.fft.irfft(f, n=points, axis=1) + x @ q["w"] + q["b"]
             x = jax.nn.gelu(x) if i == 0 else x
-        return lin(p["out"], jax.nn.gelu(lin(p["mid"], x)))
+        return linear(p["out"], jax.nn.gelu(linear(p["mid"], x)))
 
     spectral = jax.ShapeDtypeStruct((modes, H, H), jnp.complex64)
     q = {"r": spectral, "w": floats(H, H), "b": floats(H)}
@@ -103,7 +92,7 @@ def double_residuals() -> Model:
         times = jnp.arange(future) / future
         waves = jnp.stack([times**0, times, times**2])
         for q in p["blocks"]:
-            h = jax.nn.relu(lin(q["fc2"], jax.nn.relu(lin(q["fc1"], x))))
+            h = jax.nn.relu(linear(q["fc2"], jax.nn.relu(linear(q["fc1"], x))))
             x = x - h @ q["back"]
             told = told + (h @ q["fore"]) @ waves
         return told
@@ -133,26 +122,26 @@ def gated_variables() -> Model:
     """Lim et al. 2021 (TFT): gated residual units choose among variables."""
 
     def grn(q, x, context=None):
-        h = lin(q["a"], x)
+        h = linear(q["a"], x)
         if context is not None:
             h = h + context @ q["c"]
-        h = lin(q["b"], jax.nn.elu(h))
-        g, v = jnp.split(lin(q["glu"], h), 2, axis=-1)
+        h = linear(q["b"], jax.nn.elu(h))
+        g, v = jnp.split(linear(q["glu"], h), 2, axis=-1)
         return ln(x + jax.nn.sigmoid(g) * v, q["n"])
 
     def apply(p, x, c):
         each = jnp.stack([x[:, i : i + 1] @ p["in"][i] for i in range(FIELDS)], 1)
         flat = each.reshape(B, FIELDS * K)
-        w = jax.nn.softmax(lin(p["choose"], grn(p["select"], flat, c)))
+        w = jax.nn.softmax(linear(p["choose"], grn(p["select"], flat, c)))
         y = jnp.stack([grn(q, each[:, i]) for i, q in enumerate(p["each"])], 1)
-        return lin(p["out"], jnp.einsum("bf,bfk->bk", w, y))
+        return linear(p["out"], jnp.einsum("bf,bfk->bk", w, y))
 
     def shapes(n):
         return {
             "a": affine(n, H),
             "b": affine(H, n),
             "glu": affine(n, 2 * n),
-            "n": vec(n),
+            "n": scales(n),
         }
 
     n = FIELDS * K
@@ -232,12 +221,16 @@ def mixed_series() -> Model:
     def apply(p, x):
         for q in p["blocks"]:
             h = jnp.swapaxes(ln(x, q["n1"]), 1, 2)
-            x = x + jnp.swapaxes(jax.nn.relu(lin(q["time"], h)), 1, 2)
-            h = jax.nn.relu(lin(q["f1"], ln(x, q["n2"])))
-            x = x + lin(q["f2"], h)
-        return jnp.swapaxes(lin(p["out"], jnp.swapaxes(x, 1, 2)), 1, 2)
+            x = x + jnp.swapaxes(jax.nn.relu(linear(q["time"], h)), 1, 2)
+            h = jax.nn.relu(linear(q["f1"], ln(x, q["n2"])))
+            x = x + linear(q["f2"], h)
+        return jnp.swapaxes(linear(p["out"], jnp.swapaxes(x, 1, 2)), 1, 2)
 
-    q = {"n1": vec(channels), "time": affine(length, length), "n2": vec(channels)}
+    q = {
+        "n1": scales(channels),
+        "time": affine(length, length),
+        "n2": scales(channels),
+    }
     q |= {"f1": affine(channels, 11), "f2": affine(11, channels)}
     params = {"blocks": [q] * 2, "out": affine(length, 4)}
     truth = dense("out", length, 4, head=True)
@@ -280,7 +273,7 @@ def tuned_by_vectors() -> Model:
         "lk": floats(inner),
         "lv": floats(inner),
         "o": floats(inner, K),
-        "n": vec(K),
+        "n": scales(K),
         "up": floats(K, H),
         "lf": floats(H),
         "down": floats(H, K),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import affine, linear, scales
 from zoo.truths import (
     ANY,
     Model,
@@ -23,24 +24,6 @@ from zoo.truths import layer_norm as ln
 B, N, H, A = 3, 6, 9, 4
 
 
-def affine(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def vec(n):
-    return {"scale": floats(n), "bias": floats(n)}
-
-
-def conv(x, w, step=1):
-    return jax.lax.conv_general_dilated(
-        x, w, (step, step), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
 @model
 def noisy_values() -> Model:
     """Fortunato et al. 2018 (NoisyNet) with quantiles of Dabney et al. 2018 (IQN)."""
@@ -51,9 +34,9 @@ def noisy_values() -> Model:
         return y + ((x * e_in) @ q["sigma"]) * e_out + q["sigma_b"] * e_out
 
     def apply(p, obs, tau, e_in, e_out):
-        h = jax.nn.relu(lin(p["torso"], obs))
+        h = jax.nn.relu(linear(p["torso"], obs))
         c = jnp.cos(jnp.pi * jnp.arange(1, cosines + 1) * tau[..., None])
-        h = h[:, None] * jax.nn.relu(lin(p["cosine"], c))
+        h = h[:, None] * jax.nn.relu(linear(p["cosine"], c))
         return noisy(p["out"], h, e_in, e_out).mean(1)
 
     out = {"mu": floats(H, A), "mu_b": floats(A), "sigma": floats(H, A)}
@@ -80,22 +63,22 @@ def planning_model() -> Model:
 
     def dyn(p, s, a):
         x = jnp.concatenate([s, jax.nn.one_hot(a, A)], -1)
-        h = jax.nn.relu(ln(lin(p["d1"], x), p["dn"]))
-        return jnp.tanh(s + lin(p["d2"], h)), lin(p["reward"], h)
+        h = jax.nn.relu(ln(linear(p["d1"], x), p["dn"]))
+        return jnp.tanh(s + linear(p["d2"], h)), linear(p["reward"], h)
 
     def apply(p, obs, actions):
-        s = jnp.tanh(lin(p["repr"], obs))
+        s = jnp.tanh(linear(p["repr"], obs))
 
         def step(s, a):
             s, r = dyn(p, s, a)
-            return s, (lin(p["policy"], s), lin(p["value"], s), r)
+            return s, (linear(p["policy"], s), linear(p["value"], s), r)
 
         return jax.lax.scan(step, s, actions.T)[1]
 
     params = {
         "repr": affine(N, H),
         "d1": affine(H + A, 11),
-        "dn": vec(11),
+        "dn": scales(11),
         "d2": affine(11, H),
         "reward": affine(11, 1),
         "policy": affine(H, A),
@@ -122,7 +105,7 @@ def curious() -> Model:
 
     def apply(p, s, a, s2):
         def phi(x):
-            return jax.nn.elu(lin(p["phi2"], jax.nn.elu(lin(p["phi1"], x))))
+            return jax.nn.elu(linear(p["phi2"], jax.nn.elu(linear(p["phi1"], x))))
 
         u, v = phi(s), phi(s2)
         guess = jnp.concatenate([u, v], -1) @ p["inverse"]["w1"] + p["inverse"]["b1"]
@@ -178,9 +161,9 @@ def wavelets_of_places() -> Model:
 
     def apply(p, x):
         for q in p["hidden"]:
-            a, b = lin(q["freq"], x), lin(q["scale"], x)
+            a, b = linear(q["freq"], x), linear(q["scale"], x)
             x = jnp.cos(10 * a) * jnp.exp(-((5 * b) ** 2))
-        h = jnp.sin(p["omega"] * lin(p["last"], x))
+        h = jnp.sin(p["omega"] * linear(p["last"], x))
         return h @ p["out"]
 
     q0 = {"freq": affine(2, H), "scale": affine(2, H)}
@@ -214,14 +197,14 @@ def distances_of_shapes() -> Model:
         for i, q in enumerate(p["layers"]):
             if i == 2:
                 h = jnp.concatenate([h, z], -1)
-            h = jax.nn.relu(ln(lin(q, h), p["norms"][i]))
+            h = jax.nn.relu(ln(linear(q, h), p["norms"][i]))
         return jnp.tanh(h @ p["out"])[:, 0]
 
     z = code + 3
     sizes = [(z, H), (H, 7), (7 + z, H)]
     params = {
         "codes": floats(11, code), "layers": [affine(*s) for s in sizes],
-        "norms": [vec(o) for _, o in sizes], "out": floats(H, 1),
+        "norms": [scales(o) for _, o in sizes], "out": floats(H, 1),
     }  # fmt: skip
     truth = {"codes": embedding(code), "out": kernel(H, 1, function="tanh", head=True)}
     for i, (a, b) in enumerate(sizes):
@@ -237,8 +220,8 @@ def waves_that_are_learned() -> Model:
         w = 2 * jnp.pi * (x @ p["freqs"])
         h = jnp.concatenate([jnp.sin(w), jnp.cos(w)], axis=-1)
         for q in p["layers"]:
-            h = jnp.tanh(5 * q["a"] * lin(q, h))
-        return lin(p["out"], h)
+            h = jnp.tanh(5 * q["a"] * linear(q, h))
+        return linear(p["out"], h)
 
     layers = [affine(2 * H, 8) | {"a": floats()}, affine(8, 8) | {"a": floats()}]
     params = {"freqs": floats(2, H), "layers": layers, "out": affine(8, 1)}

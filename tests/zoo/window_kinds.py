@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from zoo.layers import affine, conv, grow, linear, normed
 from zoo.truths import (
     ANY,
     WRITES,
@@ -21,7 +22,6 @@ from zoo.truths import (
 
 B, C, O = 2, 6, 5  # noqa: E741
 NCHW = ("NCHW", "OIHW", "NCHW")
-NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def first(fan_in, fan_out, **rest):
@@ -29,38 +29,9 @@ def first(fan_in, fan_out, **rest):
     return convolution(fan_in, fan_out, (2, 3), 1, 0, **rest)
 
 
-def conv(x, w, step=1, dilation=1, groups=1, layout=NHWC, pad="SAME"):
-    return lax.conv_general_dilated(
-        x,
-        w,
-        window_strides=(step, step),
-        padding=pad,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=layout,
-        feature_group_count=groups,
-    )
-
-
 def pool(x):
     y = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
     return y / 4
-
-
-def grow(x):
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-def affine(i, o):
-    return {"kernel": floats(i, o), "bias": floats(o)}
-
-
-def lin(p, x):
-    return x @ p["kernel"] + p["bias"]
-
-
-def normed(x, axes=(1, 2)):
-    m = x.mean(axes, keepdims=True)
-    return (x - m) / jnp.sqrt(((x - m) ** 2).mean(axes, keepdims=True) + 1e-5)
 
 
 @model
@@ -105,11 +76,11 @@ def patches_all_the_way() -> Model:
 
     def apply(p, x):
         w, n = p["embed"]
-        x = bn(jax.nn.gelu(conv(x, w, 2, pad="VALID")), n)
+        x = bn(jax.nn.gelu(conv(x, w, 2, padding="VALID")), n)
         for dw, n1, pw, b, n2 in p["layers"]:
             x = x + bn(jax.nn.gelu(conv(x, dw, groups=C)), n1)
             x = bn(jax.nn.gelu(jnp.einsum("bhwi,io->bhwo", x, pw) + b), n2)
-        return lin(p["head"], x.mean((1, 2)))
+        return linear(p["head"], x.mean((1, 2)))
 
     two = [floats(C), floats(C)]
     layer = [floats(5, 5, 1, C), two, floats(C, C), floats(C), two]
@@ -235,7 +206,7 @@ def ghosts() -> Model:
         x = jax.nn.relu(conv(x, p["stem"]))
         y = ghost(p["one"], x, jax.nn.relu)
         x = x + ghost(p["two"], y, lambda t: t)
-        return lin(p["fc"], x.mean((1, 2)))
+        return linear(p["fc"], x.mean((1, 2)))
 
     def shapes(i, o):
         return {
