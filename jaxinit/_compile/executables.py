@@ -74,11 +74,13 @@ def compiled(
     executables: dict[Hashable, CompiledProgram] = {}
     wanted: dict[Hashable, AnyProgram] = {}
     for name, program in zip(names, programs, strict=True):
+        if name in executables or name in wanted:
+            continue
         kept = None if program.holds_arrays else _SHARED.get(name)
         if kept is not None:
             executables[name] = kept
         else:
-            wanted.setdefault(name, program)
+            wanted[name] = program
     new = _compiled_in_parallel(list(wanted.values()), args, placement, options)
     for (name, program), executable in zip(wanted.items(), new, strict=True):
         executables[name] = executable

@@ -77,6 +77,16 @@ class _Cut:
     inlined: Callable[[Sequence[Any]], list[Any]]
     runners: "Recent[Runner]"
 
+    def runner(self, leaves: Sequence[Any]) -> "Runner | None":
+        """What calls its programs; None if the function must be left to `jax.jit`."""
+        conditions = self.plan.conditions(leaves)
+        runner = self.runners.get(conditions)
+        if runner is None:
+            runner = _new_runner(self, leaves)
+            if runner is not None:
+                self.runners.put(conditions, runner)
+        return runner
+
 
 class JittedInit:
     """An init function compiled by `jaxinit.jit`; call it as the function itself.
@@ -143,11 +153,11 @@ class JittedInit:
         if traced.jaxpr.effects:
             return self._jitted(*args, **kwargs)
         with jax.no_tracing(False):  # it is about the function, which is traced by now
+            cut = self._cut(traced)
             if is_inside or _is_traced(traced.jaxpr.consts):
-                drawn = self._cut(traced).inlined(leaves)
+                drawn = cut.inlined(leaves)
                 return jax.tree.unflatten(traced.out_tree, drawn)
-            is_whole = self._cut(traced).plan.is_whole
-            runner = None if is_whole else self._runner(traced, leaves)
+            runner = None if cut.plan.is_whole else cut.runner(leaves)
             if runner is not None:
                 return jax.tree.unflatten(traced.out_tree, runner.run(leaves))
         return self._jitted(*args, **kwargs)
@@ -183,7 +193,7 @@ class JittedInit:
         with jax.no_tracing(False):
             cut = self._cut(traced)
             middle = time.perf_counter()
-            runner = self._runner(traced, leaves)
+            runner = cut.runner(leaves)
         if runner is None:
             # Raises for arguments on different devices, and says which.
             self._jitted.lower(*args, **kwargs)
@@ -236,17 +246,6 @@ class JittedInit:
         places = flat_shardings(self._out_shardings, out)
         outputs = inside_auto_axes(call, list(arrays.values()), mesh, places)
         return jax.tree.unflatten(jax.tree.structure(out), outputs)
-
-    def _runner(self, traced, leaves) -> "Runner | None":
-        """What calls its programs; None if the function must be left to `jax.jit`."""
-        cut = self._cut(traced)
-        conditions = cut.plan.conditions(leaves)
-        runner = cut.runners.get(conditions)
-        if runner is None:
-            runner = _new_runner(cut, leaves)
-            if runner is not None:
-                cut.runners.put(conditions, runner)
-        return runner
 
     def _cut(self, traced) -> _Cut:
         kept = self._cuts.get(id(traced.jaxpr))

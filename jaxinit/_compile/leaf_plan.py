@@ -59,6 +59,7 @@ class LeafPlan:
         programs: the leaf programs; equal ones have equal signatures.
         classes: the programs grouped by signature, in order of first appearance.
         count_of_arguments: how many flat arguments the function has.
+        is_whole: whether nothing is cut: one program is the function.
     """
 
     def __init__(
@@ -72,17 +73,13 @@ class LeafPlan:
         _, self._is_used = dce_jaxpr(closed.jaxpr, [True] * len(self._avals))
         self.count_of_arguments = len(closed.jaxpr.invars)
         self.programs = leaf_programs(graph, closed)
+        self.is_whole = [*map(type, self.programs)] == [WholeProgram]
         inputs = {v for program in self.programs for v in program.inputs}
         self._inputs = sorted(v.position for v in inputs if isinstance(v, Argument))
         classes: dict[Hashable, list[AnyProgram]] = {}
         for program in self.programs:
             classes.setdefault(program.signature, []).append(program)
         self.classes = list(classes.values())
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing is cut: one program is the function."""
-        return [type(program) for program in self.programs] == [WholeProgram]
 
     def bytes_of(self, program: AnyProgram) -> int:
         """Bytes of the outputs of a program."""

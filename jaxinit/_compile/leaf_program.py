@@ -189,7 +189,8 @@ def leaf_programs(graph: Graph, closed: core.ClosedJaxpr) -> list[AnyProgram]:
             apart += members
         else:
             leaves = sorted(leaf for p in members for leaf in p.leaves)
-            whole.append(replace(program(leaves), kind=Kind.WHOLE))
+            joined = members[0] if len(members) == 1 else program(leaves)
+            whole.append(replace(joined, kind=Kind.WHOLE))
     if not _is_cheaper_apart(whole, same):
         leaves = sorted(leaf for p in whole for leaf in p.leaves)
         if not any(isinstance(x, Keys) for p in apart for x in p.inputs):

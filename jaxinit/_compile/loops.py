@@ -42,9 +42,8 @@ def keys_hoisted(
         inputs: what it is applied to.
         on_keys: the keys that an equation derives; None if it must be computed.
     """
-    if not carries_nothing(eqn) or eqn.params["jaxpr"].consts:
-        return eqn, inputs
-    if not eqn.params["length"]:
+    is_known = carries_nothing(eqn) and not eqn.params["jaxpr"].consts
+    if not is_known or not eqn.params["length"]:
         return eqn, inputs
     body = eqn.params["jaxpr"].jaxpr
     consts, _ = scan_operands(eqn)

@@ -170,10 +170,10 @@ def _with_fills(plan, compiled, takes, keys: int) -> tuple[list[np.ndarray], lis
     for program, one, taken in zip(plan.programs, compiled, takes, strict=True):
         if one.is_copy:
             fill = program.fill
-            name = (fill.shape, fill.dtype, fill.tobytes()[: fill.itemsize])
+            name = (fill.shape, fill.dtype, fill.flat[:1].tobytes())
             if name not in known:
                 known[name] = keys + plan.count_of_arguments + len(fills)
-                fills.append(fill)
+                fills.append(np.array(fill, order="C"))
             taken = (known[name],)
         with_fills.append(taken)
     return fills, with_fills
