@@ -43,15 +43,16 @@ def compared(case: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> O
     try:
         wanted = _on_host(theirs())
     except Exception as error:
-        return Outcome(refusal=_in_a_line(error))
+        return Outcome(refusal=in_a_line(error))
     try:
         drawn = _on_host(ours())
     except Exception as error:
-        return Outcome(Difference(case, "", None, _in_a_line(error), "arrays"))
+        return Outcome(Difference(case, "", None, in_a_line(error), "arrays"))
     return Outcome(first_difference(case, drawn, wanted))
 
 
-def _in_a_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
+    """The kind of an error, and the first line of what it says."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

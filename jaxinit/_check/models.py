@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxinit._check.comparing import Outcome, absent, compared, row
+from jaxinit._check.comparing import Outcome, absent, compared, in_a_line, row
 from jaxinit._check.result import CheckRow
 
 # What a framework is called, its module here and the package that it needs.
@@ -31,8 +31,8 @@ def models(key: Any, device: Any) -> Iterator[CheckRow]:
         try:
             model = importlib.import_module(f"jaxinit._check.{module}")
         except Exception as error:  # of a release that does not know this jax
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
-            return absent("models", name, f"{package} cannot be imported: {why}")
+            why = f"{package} cannot be imported: {in_a_line(error)}"
+            return absent("models", name, why)
         return row("models", name, [partial(_model, model, key, device)])
 
     with ThreadPoolExecutor(len(FRAMEWORKS)) as pool:

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +18,7 @@ from jaxinit._cli.errors import (
     CommandError,
     UsageError,
     failing,
-    fitted,
-    needed,
+    show,
     writing,
 )
 from jaxinit._cli.files import read
@@ -43,7 +41,11 @@ _EXAMPLES = """examples:
   jaxinit audit gpt2.safetensors --fail-on warning
   jaxinit audit checkpoints/1000 --json
 """
-_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold"}
+_STYLES = {
+    r"(?m)^error, .*?:": "bold red",
+    r"(?m)^warning, .*?:": "bold yellow",
+    r"(?m)^note, .*?:": "bold",
+}
 
 
 def add(commands: Any) -> None:
@@ -92,7 +94,7 @@ def _run(options: argparse.Namespace) -> None:
             values = {"target": options.target, **found.as_json()}
             print(json.dumps(values, allow_nan=False))
         else:
-            _show(found)
+            show(found, _STYLES)
     if options.fail_on is not None:
         _fail(found, options.fail_on)
 
@@ -147,18 +149,6 @@ def _roles_or_why_none(target: Any, options: argparse.Namespace) -> Any:
     except Exception as error:
         print(f"jaxinit: no roles were found: {one_line(error)}", file=sys.stderr)
         return None
-
-
-def _show(found: Audit) -> None:
-    text = fitted(found)
-    if sys.stdout.isatty():
-        with contextlib.suppress(CommandError):  # without rich there are no colours
-            coloured = needed("rich.text").Text(text)
-            for severity, style in _STYLES.items():
-                coloured.highlight_regex(re.compile(rf"(?m)^{severity}, .*?:"), style)
-            needed("rich.console").Console().print(coloured, soft_wrap=True)
-            return
-    print(text)
 
 
 def _fail(found: Audit, severity: str) -> None:

@@ -3,21 +3,21 @@
 import argparse
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxinit._audit.printing import counted
 from jaxinit._cli import arguments
-from jaxinit._cli.errors import CommandError, failing, fitted, needed, writing
-from jaxinit.check import PARTS, Check, check
+from jaxinit._cli.errors import CommandError, failing, needed, show, writing
+from jaxinit.check import PARTS, check
 
 _EXAMPLES = """examples:
   jaxinit check --quick
   jaxinit check --parts initializers,laws --seed 3 --json
   jaxinit check --parts speed --size 1024
 """
+_DIFFERS = r"(?m)\b[\d,]+ (different|differ)\b"
 
 
 def add(commands: Any) -> None:
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
         default=PARTS,
         help=f"some of {','.join(PARTS)}, separated by commas (default: all)",
     )
-    parser.add_argument("--seed", type=arguments.seed, default=0, help="default: 0")
+    arguments.add_seed(parser)
     parser.add_argument(
         "--size",
         type=arguments.positive,
@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(found.as_json(), allow_nan=False))
         else:
-            _show(found)
+            show(found, {_DIFFERS: "bold red"})
     if found.different:
         raise CommandError(
             f"{found.different:,} of {counted(found.cases, 'case')} "
@@ -95,15 +95,3 @@ def _telling() -> Iterator[Callable[[str], Any] | None]:
         return
     with console.status("checking") as status:
         yield lambda line: status.update(f"checked {line}")
-
-
-def _show(found: Check) -> None:
-    text = fitted(found)
-    if sys.stdout.isatty():
-        with contextlib.suppress(CommandError):  # without rich there are no colours
-            coloured = needed("rich.text").Text(text)
-            differs = re.compile(r"(?m)\b[\d,]+ (different|differ)\b")
-            coloured.highlight_regex(differs, "bold red")
-            needed("rich.console").Console().print(coloured, soft_wrap=True)
-            return
-    print(text)

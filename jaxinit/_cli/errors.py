@@ -3,9 +3,10 @@
 import contextlib
 import importlib
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jaxinit._basics.table import Tabular
@@ -71,6 +72,19 @@ def fitted(table: Tabular) -> str:
     if not sys.stdout.isatty():
         return str(table)
     return table.text(shutil.get_terminal_size().columns)
+
+
+def show(table: Tabular, styles: Mapping[str, str]) -> None:
+    """Prints a table, fitted; in a terminal, what matches a pattern in its style."""
+    text = fitted(table)
+    if sys.stdout.isatty():
+        with contextlib.suppress(CommandError):  # without rich there are no colours
+            coloured = needed("rich.text").Text(text)
+            for pattern, style in styles.items():
+                coloured.highlight_regex(re.compile(pattern), style)
+            needed("rich.console").Console().print(coloured, soft_wrap=True)
+            return
+    print(text)
 
 
 def discard_output() -> None:
