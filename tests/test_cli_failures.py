@@ -404,3 +404,11 @@ def _status(argv) -> int | str | None:
         return cli.main(argv)
     except SystemExit as exit:
         return exit.code
+
+
+@pytest.mark.parametrize("closed", [("stdout",), ("stdout", "stderr")])
+def test_streams_that_are_closed(closed, monkeypatch):
+    """As by `>&-`: Python has None in their place. Tables were not shown then."""
+    for stream in closed:
+        monkeypatch.setattr(sys, stream, None)
+    assert cli.main(["check", "--parts", "speed", "--size", "4"]) == 0

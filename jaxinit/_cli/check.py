@@ -9,7 +9,14 @@ from typing import Any
 
 from jaxinit._audit.printing import counted
 from jaxinit._cli import arguments
-from jaxinit._cli.errors import CommandError, failing, needed, show, writing
+from jaxinit._cli.errors import (
+    CommandError,
+    failing,
+    is_terminal,
+    needed,
+    show,
+    writing,
+)
 from jaxinit.check import PARTS, check
 
 _EXAMPLES = """examples:
@@ -85,7 +92,7 @@ def _run(options: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _telling() -> Iterator[Callable[[str], Any] | None]:
     """A function that shows what was done last, in a terminal."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield None
         return
     try:

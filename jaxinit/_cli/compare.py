@@ -21,6 +21,7 @@ from jaxinit._cli.errors import (
     failing,
     fitted,
     installed,
+    is_terminal,
     needed,
     writing,
 )
@@ -148,7 +149,7 @@ def _run(options: argparse.Namespace) -> None:
     module = needed("jaxinit.compare", "compare")
     needed("scipy.stats", "compare")
     plots = needed("jaxinit.plots", "plots") if options.out else None
-    if shows_bar := sys.stderr.isatty():
+    if shows_bar := is_terminal(sys.stderr):
         needed("rich.progress")
     # The target may print, and standard output is for the table.
     with contextlib.redirect_stdout(sys.stderr):

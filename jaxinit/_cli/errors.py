@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from jaxinit._basics.table import Tabular
 from jaxinit._cli.target import TargetError, one_line
@@ -56,7 +56,7 @@ def writing() -> Iterator[None]:
     """Flushes standard output, so that errors of writing are raised here."""
     try:
         yield
-        if sys.stdout is not None:  # closed, as by `>&-`
+        if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -67,9 +67,14 @@ def writing() -> Iterator[None]:
         ) from error
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody reads along; a stream that was closed, as by `>&-`, is None."""
+    return stream is not None and stream.isatty()
+
+
 def fitted(table: Tabular) -> str:
     """A table as text; with one line for each cell if rows would wrap."""
-    if not sys.stdout.isatty():
+    if not is_terminal(sys.stdout):
         return str(table)
     return table.text(shutil.get_terminal_size().columns)
 
@@ -77,7 +82,7 @@ def fitted(table: Tabular) -> str:
 def show(table: Tabular, styles: Mapping[str, str]) -> None:
     """Prints a table, fitted; in a terminal, what matches a pattern in its style."""
     text = fitted(table)
-    if sys.stdout.isatty():
+    if is_terminal(sys.stdout):
         with contextlib.suppress(CommandError):  # without rich there are no colours
             coloured = needed("rich.text").Text(text)
             for pattern, style in styles.items():
