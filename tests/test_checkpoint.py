@@ -83,6 +83,7 @@ def test_what_orbax_logs_after_a_failure_is_dropped(tmp_path, monkeypatch, caplo
         checkpoint.save(tmp_path / "failed", {"a": np.ones(2)})
     assert log("absl", "/orbax/future.py") == 2
     assert unretrieved(OSError()) == 2
+    assert unretrieved(ValueError("Error opening [os_error_code='27']")) == 2
     assert log("absl", "/elsewhere.py") == 3
     assert unretrieved(ValueError()) == 4
     assert log("asyncio", "/asyncio/base_events.py", error=OSError()) == 5

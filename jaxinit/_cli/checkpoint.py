@@ -267,7 +267,8 @@ def _is_not_left_over(record: logging.LogRecord) -> bool:
     """Nobody waits for the other writes under way, and asyncio says so of each."""
     error = record.exc_info[1] if record.exc_info else None
     is_left_over = "exception was never retrieved" in record.getMessage()
-    return not (is_left_over and isinstance(error, OSError))
+    is_of_the_system = isinstance(error, OSError) or _OS_ERROR.search(str(error))
+    return not (is_left_over and is_of_the_system)
 
 
 _FILTERS = {"absl": is_not_of_orbax, "asyncio": _is_not_left_over}
