@@ -8,6 +8,7 @@ from benchmarks.harness import record, save
 
 NAMES = (
     "arrays",
+    "kernel",
     "precision",
     "calibration",
     "models",

@@ -47,7 +47,7 @@ def measure(rounds: int, size: int) -> list[dict]:
     calls = compiled | dict(_numpy_calls(shape))
     if is_installed("torch"):
         calls |= dict(_torch_calls(shape))
-    timers = {name: partial(_seconds, call) for name, call in calls.items()}
+    timers = {name: partial(timed, call) for name, call in calls.items()}
     interleaved(timers, 1)  # warms up
     return [
         {
@@ -61,7 +61,8 @@ def measure(rounds: int, size: int) -> list[dict]:
     ]
 
 
-def _seconds(call: Call) -> float:
+def timed(call: Call) -> float:
+    """Seconds of one call, its array in fresh memory."""
     start = time.perf_counter()
     value = jax.block_until_ready(call())
     elapsed = time.perf_counter() - start
@@ -71,7 +72,7 @@ def _seconds(call: Call) -> float:
 
 def _first_seconds(call: Call) -> float:
     jax.clear_caches()
-    return _seconds(call)
+    return timed(call)
 
 
 def _jax_calls(key, shape) -> Iterator[tuple[tuple[str, str], Call]]:

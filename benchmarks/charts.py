@@ -164,7 +164,7 @@ CHARTS: dict[str, Callable[[list[dict]], Figure]] = {
 
 def chart(name: str) -> Figure:
     """The chart of the last results of a benchmark, and what they were taken on."""
-    *_, last = load(name).values()
+    *_, last = load(name)
     figure = CHARTS[name](last["rows"])
     shown = [f"jax {last['versions']['jax']}", last["processor"], last["taken"]]
     figure.supxlabel(", ".join(shown), color="0.45", size=8, x=0.99, ha="right")

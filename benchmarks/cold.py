@@ -25,7 +25,7 @@ def names() -> list[str]:
     return [*MODELS, *PLANS, *NNX]
 
 
-def run(rounds: int = 3) -> list[dict]:
+def run(rounds: int = 2) -> list[dict]:
     """Every model by every method."""
     calls = {
         (model, method): partial(fresh, measure, model, method)
@@ -104,24 +104,38 @@ def _nnx_call(construct: Callable, method: str, key: jax.Array) -> Callable[[], 
     return drawn
 
 
+def ratios(rows: list[dict]) -> dict[str, list[float]]:
+    """How many times as fast as each other method, for every model in order."""
+    seconds = _seconds(rows)
+    return {
+        other: [ratio(each[other], each[OURS]) for each in seconds.values()]
+        for other in (JITTED, EAGER)
+    }
+
+
+def _seconds(rows: list[dict]) -> dict[str, dict[str, list[float]]]:
+    """Seconds in every round, by model and method."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        of_model = found.setdefault(row["model"], {})
+        of_model[row["method"]] = [one["seconds"] for one in row["taken"]]
+    return found
+
+
 def tables(rows: list[dict]) -> list[Table]:
     """Medians and ratios, and how they are over all models."""
-    by_name = {(row["model"], row["method"]): row["taken"] for row in rows}
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    lines, ratios = [], {EAGER: [], JITTED: []}
-    for model in models:
-        ours = by_name[model, OURS]
-        times = {m: [x["seconds"] for x in by_name[model, m]] for m in METHODS}
-        for method, values in ratios.items():
-            values.append(ratio(times[method], times[OURS]))
-        same = {x["fingerprint"] for m in (JITTED, OURS) for x in by_name[model, m]}
+    taken = {(row["model"], row["method"]): row["taken"] for row in rows}
+    gains = ratios(rows)
+    lines = []
+    for i, (model, seconds) in enumerate(_seconds(rows).items()):
+        both = (taken[model, method] for method in (JITTED, OURS))
+        same = {one["fingerprint"] for each in both for one in each}
         lines.append(
             (
                 model,
-                str(ours[0]["leaves"]),
-                *(f"{statistics.median(times[m]):.2f}" for m in METHODS),
-                f"{ratios[JITTED][-1]:.2f}",
-                f"{ratios[EAGER][-1]:.2f}",
+                str(taken[model, OURS][0]["leaves"]),
+                *(f"{statistics.median(seconds[method]):.2f}" for method in METHODS),
+                *(f"{each[i]:.2f}" for each in gains.values()),
                 "yes" if len(same) == 1 else "no",
             )
         )
@@ -129,10 +143,11 @@ def tables(rows: list[dict]) -> list[Table]:
         ("geometric mean", statistics.geometric_mean),
         ("least", min),
     ):
-        both = (f"{over(ratios[m]):.2f}" for m in (JITTED, EAGER))
+        both = (f"{over(each):.2f}" for each in gains.values())
         lines.append((word, "", "", "", "", *both, ""))
     head = ("model", "leaves", "eager s", "jax.jit s", "jaxinit s")
     head += ("jax.jit / jaxinit", "eager / jaxinit", "bits of jax.jit")
     rounds = len(rows[0]["taken"])
-    title = f"{len(models)} models, cold, fresh processes, median of {rounds}"
+    models = len(lines) - 2
+    title = f"{models} models, cold, fresh processes, median of {rounds}"
     return [Table(title, head, lines)]

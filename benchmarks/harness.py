@@ -22,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("jax", "jaxlib", "libtpu", "numpy", "flax", "dm-haiku", "equinox", "torch")
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # the widest first
 _RUN = """
 import json, sys
 from {module} import {name} as measure
@@ -43,14 +44,19 @@ def interleaved(calls: Mapping[Any, Callable[[], Any]], rounds: int) -> dict:
     return results
 
 
-def fresh(measure: Callable[..., Any], *args: Any) -> Any:
+def fresh(measure: Callable[..., Any], *args: Any, **variables: str) -> Any:
     """`measure(*args)` in a process of its own; arguments and result are JSON.
 
     It keeps the bytecode of what it imports, as pip does for packages it installs.
+
+    Args:
+        measure: function of a module.
+        *args: its arguments.
+        **variables: variables of the environment for that process.
     """
     code = _RUN.format(module=measure.__module__, name=measure.__name__)
     command = [sys.executable, "-c", code, json.dumps(args)]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""} | variables
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True
     )
@@ -125,7 +131,7 @@ def device() -> str:
 
 
 def processor() -> str:
-    """Name of the processor and the number of cores this process may use."""
+    """Name of the processor, its widest vectors, and the cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -134,9 +140,14 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    named = [line for line in lines if line.startswith("model name")]
-    name = named[0].partition(":")[2].strip() if named else platform.machine()
-    return f"{name}, {cores} cores"
+    said = {
+        name.strip(): value.strip()
+        for name, _, value in (line.partition(":") for line in lines)
+    }
+    flags = said.get("flags", "").split()
+    names = [said.get("model name", platform.machine())]
+    names += [word for flag, word in _VECTORS.items() if flag in flags][:1]
+    return ", ".join([*names, f"{cores} cores"])
 
 
 def record(name: str, rows: list[dict]) -> dict:
@@ -152,18 +163,27 @@ def record(name: str, rows: list[dict]) -> dict:
 
 
 def save(result: dict) -> Path:
-    """Writes a result where the last one for this jax version was."""
+    """Writes a result where the last one for this jax version and processor was."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{result['benchmark']}-jax{result['versions']['jax']}.json"
+    taken_by = f"jax{result['versions']['jax']}-{slug(result['processor'])}"
+    path = RESULTS / f"{result['benchmark']}-{taken_by}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 
 
-def load(name: str) -> dict[str, dict]:
-    """The last results of a benchmark, by jax version."""
+def slug(processor: str) -> str:
+    """A name for files: "Intel(R) Xeon(R) Processor, 2 cores" becomes intel-xeon."""
+    name = re.sub(r"\(.*?\)", " ", processor.partition(",")[0].lower())
+    words = re.findall(r"[a-z]\w*", name)
+    return "-".join(words[:2])
+
+
+def load(name: str) -> list[dict]:
+    """The last results of a benchmark, by jax version and time."""
     found = map(json.loads, map(Path.read_text, RESULTS.glob(f"{name}-jax*.json")))
-    by_version = {result["versions"]["jax"]: result for result in found}
-    return dict(sorted(by_version.items(), key=lambda item: _numbers(item[0])))
+    return sorted(
+        found, key=lambda each: (_numbers(each["versions"]["jax"]), each["taken"])
+    )
 
 
 def _numbers(version: str) -> list[int]:

@@ -100,7 +100,7 @@ def draw_start(result: dict, path: Path) -> None:
 
 def main() -> None:
     """Draws the last start of a GPT; measures, prints and draws the ReLU network."""
-    *_, last = load("models").values()
+    *_, last = load("models")
     draw_start(last, RESULTS / "start.png")
     measured = run()
     for name, values in measured.items():

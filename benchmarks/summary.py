@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Callable
 
-from benchmarks import arrays, depth, models, onepass
-from benchmarks.harness import ROOT, Table, load, ratio
+from benchmarks import arrays, cold, depth, models, onepass
+from benchmarks.harness import ROOT, Table, load, ratio, slug
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
@@ -23,18 +23,30 @@ def write():
 
 def text() -> str:
     """The table and what it was measured on, as Markdown."""
-    results = {name: load(name) for name, _, _ in _FIGURES}
-    taken = {v: result for found in results.values() for v, result in found.items()}
-    if not taken:
+    results = {
+        (name, _column(result)): result
+        for name in dict.fromkeys(name for name, _, _ in _FIGURES)
+        for result in load(name)
+    }
+    columns = sorted({column for _, column in results})
+    if not columns:
         return _EMPTY
-    head = ("", *(f"jax {version}" for version in taken))
     rows = (
-        (title, *(_cell(results[name].get(version), figure) for version in taken))
+        (title, *(_cell(results.get((name, column)), figure) for column in columns))
         for name, title, figure in _FIGURES
     )
     lines = [row for row in rows if any(row[1:])]
-    machines = {f"{one['device']}, {one['processor']}" for one in taken.values()}
-    return f"{Table('Measured on ' + '; '.join(machines) + '.', head, lines)}\n"
+    is_one = len({processor for processor, _ in columns}) == 1
+    head = [f"jax {v}" if is_one else f"{name}, jax {v}" for name, v in columns]
+    newest = {_column(result): result for result in results.values()}
+    machines = {f"{one['device']}, {one['processor']}" for one in newest.values()}
+    title = f"Measured on {'; '.join(sorted(machines))}."
+    return f"{Table(title, ('', *head), lines)}\n"
+
+
+def _column(result: dict) -> tuple[str, str]:
+    """The processor and the version of jax that a result was taken with."""
+    return slug(result["processor"]), result["versions"]["jax"]
 
 
 def _cell(result: dict | None, figure: Callable[[list[dict]], str]) -> str:
@@ -107,6 +119,13 @@ def _one_pass(method: str, part: str) -> Callable[[list[dict]], str]:
     return figure
 
 
+def _cold(over: Callable[[list[float]], float], other: str) -> Callable:
+    def figure(rows):
+        return f"{over(cold.ratios(rows)[other]):.1f}x"
+
+    return figure
+
+
 def _scale(rows: list[dict]) -> str:
     seconds = [
         statistics.median(
@@ -148,6 +167,18 @@ _FIGURES = (
             ("equinox", "Equinox"),
         )
     ),
+    (
+        "cold",
+        "39 models of every framework, cold, against `jax.jit`: geometric mean",
+        _cold(statistics.geometric_mean, cold.JITTED),
+    ),
+    ("cold", "the same, the least gain", _cold(min, cold.JITTED)),
+    (
+        "cold",
+        "the same models against eager: geometric mean",
+        _cold(statistics.geometric_mean, cold.EAGER),
+    ),
+    ("cold", "the same, the least gain", _cold(min, cold.EAGER)),
     ("depth", "compile time of 96 blocks over that of 12", _depth),
     (
         "onepass",

@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic; nothing is measured here."""
 
 import importlib
+import os
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +24,20 @@ def test_ratio_is_within_rounds():
 
 def test_fresh_is_another_process():
     assert harness.fresh(harness.processor) == harness.processor()
+    assert harness.fresh(os.getenv, "WHO", WHO="another") == "another"
 
 
 def test_results_come_back_by_version(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    for version in ("0.12.0", "0.9.1"):
-        harness.save({"benchmark": "x", "versions": {"jax": version}, "rows": []})
-    assert list(harness.load("x")) == ["0.9.1", "0.12.0"]
+    xeon, epyc = "Intel(R) Xeon(R) Processor, AVX-512, 2 cores", "AMD EPYC, 2 cores"
+    taken = [("0.12.0", xeon, "2026-02-01"), ("0.9.1", xeon, "2026-03-01")]
+    taken += [("0.12.0", epyc, "2026-01-01")]
+    for version, processor, date in taken:
+        result = {"benchmark": "x", "versions": {"jax": version}, "rows": []}
+        harness.save(result | {"processor": processor, "taken": date})
+    assert [each["taken"][6] for each in harness.load("x")] == ["3", "1", "2"]
+    names = {"x-jax0.12.0-intel-xeon", "x-jax0.9.1-intel-xeon", "x-jax0.12.0-amd-epyc"}
+    assert {path.stem for path in tmp_path.iterdir()} == names
     assert not harness.load("y")
 
 
@@ -61,7 +69,7 @@ def test_the_model_is_the_same_in_every_framework(framework):
 
 @pytest.mark.parametrize("name", charts.CHARTS)
 def test_charts_show_the_last_results(name):
-    *_, last = harness.load(name).values()
+    *_, last = harness.load(name)
     figure = charts.chart(name)
     foot = figure.get_supxlabel()
     assert (
