@@ -38,7 +38,8 @@ def text() -> str:
     lines = [row for row in rows if any(row[1:])]
     is_one = len({processor for processor, _ in columns}) == 1
     head = [f"jax {v}" if is_one else f"{name}, jax {v}" for name, v in columns]
-    newest = {_column(result): result for result in results.values()}
+    taken = sorted(results.values(), key=lambda result: result["taken"])
+    newest = {_column(result): result for result in taken}
     machines = {f"{one['device']}, {one['processor']}" for one in newest.values()}
     title = f"Measured on {'; '.join(sorted(machines))}."
     return f"{Table(title, ('', *head), lines)}\n"

@@ -165,25 +165,38 @@ class times:
 
 @dataclass(frozen=True)
 class by_depth:
-    """The factor `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers.
+    """A rule times `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers.
 
-    With roles, the layer follows from the number among the writers of the stream.
+    With roles, the layer follows from the number among the writers of the stream, and
+    each of the layers that are stacked in one array has a factor of its own.
     """
 
+    rule: Rule
     layers: int | None
 
-    def __call__(self, leaf: Leaf) -> float:
+    def __call__(self, leaf: Leaf) -> Initializer:
+        init = drawn(self.rule, leaf)
+        numbers, axis = self._layers(leaf)
+        inits = [scaled(init, 1 / math.sqrt(2 * (number + 1))) for number in numbers]
+        return inits[0] if axis is None else split(tuple(inits), len(inits), axis)
+
+    def _layers(self, leaf: Leaf) -> tuple[Sequence[int], int | None]:
+        """The layers that a leaf holds, and the axis along which they lie, if any."""
         if leaf.role is None:
-            return 1 / math.sqrt(2 * (layer(leaf, given("layers", self.layers)) + 1))
-        writers(leaf, self.layers)
+            return [layer(leaf, given("layers", self.layers))], None
+        total = writers(leaf, self.layers)
         use = _kernel_use(leaf)
-        if use.stack_axis:
+        if not use.stack_axis:
+            place = 0 if use.residual is None else use.residual[0]
+            return [place // 2], None
+        (axis, *others), size = use.stack_axis, leaf.shape[use.stack_axis[0]]
+        if others or 2 * size != total:
             raise ValueError(
-                "its layers are stacked in one array, and this scheme differs by "
-                "layer: give it a rule of its own with jaxinit.stacked"
+                f"it holds {size} layers of several kinds of {total // 2}, and this "
+                "scheme differs by layer: give it a rule of its own with "
+                "jaxinit.stacked"
             )
-        place = 0 if use.residual is None else use.residual[0]
-        return 1 / math.sqrt(2 * (place // 2 + 1))
+        return range(size), axis
 
 
 @dataclass(frozen=True)
