@@ -54,7 +54,7 @@ def uses_of(
         leaf: [learned_use(flow.graph.leaves[leaf].shape)] for leaf in flow.tokens
     }
     for meeting, draft in _one_of_each_lookup(with_batches(structure, drafts)):
-        use = finisher.finished(meeting, draft)
+        use = finisher.finished(meeting, _side_by_side(structure, meeting, draft))
         found.setdefault(meeting.leaf, []).append(use)
     for leaf in reaching_leaves(flow):
         found.setdefault(leaf, [unknown(_NO_INPUT)])
@@ -74,6 +74,18 @@ def _drafts(structure: Structure) -> Iterator[tuple[Meeting, Use]]:
             yield meeting, statistic_use(meeting, "a mean that is subtracted")
         elif place not in repeated:
             yield meeting, drafted(structure, meeting)
+
+
+def _side_by_side(structure: Structure, meeting: Meeting, use: Use) -> Use:
+    """A use, with axes of batches in place of those of loops that hand nothing on."""
+    apart = [i for i in use.stack_axis if (meeting.leaf, i) in structure.loops.batches]
+    if not apart:
+        return use
+    return replace(
+        use,
+        batch_axis=tuple(sorted((*use.batch_axis, *apart))),
+        stack_axis=tuple(i for i in use.stack_axis if i not in apart),
+    )
 
 
 def _loops_of_cells(structure: Structure) -> set[Loop]:
