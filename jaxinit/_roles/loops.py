@@ -81,7 +81,7 @@ class Loops:
     def _loops_apart(self, kernels: set[int]) -> Iterator[Loop]:
         """Loops that take leaves, none of whose kernels takes what they hand on."""
         nodes = [self._flow.graph.nodes[index] for index in kernels]
-        for loop in self._sliced - self._over_time:
+        for loop in self._sliced:
             own = self._by_loop.get(loop, ())
             bits = sum(self._carry_bits[self.carries[i].index] for i in own)
             takers = [node for node in nodes if loop in node.loops]

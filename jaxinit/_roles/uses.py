@@ -122,6 +122,7 @@ class _Finisher:
         self._kernels = KernelUses(structure)
         self._gates = set(_branch_gates(structure))
         self._modulated = set(modulated(structure.flow))
+        self._contracted = _contracted(structure)
         self._windows = whole_windows(structure.flow)
         self._summed = summed_products(structure.flow)
         self._branches = branches_of(structure.residuals, structure.kernels)
@@ -144,7 +145,12 @@ class _Finisher:
         return use
 
     def _is_noisy(self, meeting: Meeting) -> bool:
-        """Whether a leaf is a kernel, and an input is added to it as noise."""
+        """Whether a leaf is a kernel, and activations are added to it.
+
+        These are noise, an input, or a step of a gradient within the model.
+        """
+        if meeting.leaf in self._contracted:
+            return True
         precedes = self._kernels.preceded[meeting.activations.index]
         return meeting.leaf in self._modulated and not precedes
 
@@ -167,6 +173,12 @@ class _Finisher:
             reason = f"the scale of a normalization{where}"
             return replace(use, closing=is_last, reason=reason)
         return use
+
+
+def _contracted(structure: Structure) -> set[int]:
+    """Leaves that are kernels somewhere."""
+    meetings = structure.flow.meetings
+    return {m.leaf for m in meetings if m.node.index in structure.kernels}
 
 
 def _scales(flow: Flow) -> Iterator[Node]:

@@ -50,9 +50,11 @@ from zoo import nnx_foreign as nnx_foreign
 from zoo import nnx_models as nnx_models
 from zoo import odd_cells as odd_cells
 from zoo import others as others
+from zoo import otherwise as otherwise
 from zoo import patch_mlps as patch_mlps
 from zoo import plain_habits as plain_habits
 from zoo import published_nets as published_nets
+from zoo import published_others as published_others
 from zoo import scores as scores
 from zoo import sequence_blocks as sequence_blocks
 from zoo import sequences as sequences
@@ -63,6 +65,7 @@ from zoo import spellings as spellings
 from zoo import states as states
 from zoo import tables as tables
 from zoo import third_parties as third_parties
+from zoo import time_and_thought as time_and_thought
 from zoo import training as training
 from zoo import weights as weights
 from zoo import window_kinds as window_kinds

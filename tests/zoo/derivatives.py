@@ -68,8 +68,8 @@ def energy_and_forces() -> Model:
         "in/bias": bias("in/kernel", part=ANY),
         "mid/kernel": [kernel(F, 9, **OPEN), kernel(9, F, 1, 0, **OPEN)],
         "mid/bias": bias("mid/kernel", part=ANY),
-        # The second is what multiplies the slopes of the last function.
-        "out/kernel": [kernel(9, 1, **OPEN), unknown()],
+        # The others are what multiplies the slopes of the last function, a sum.
+        "out/kernel": [kernel(9, 1, **OPEN), unknown(), unknown()],
         "out/bias": bias("out/kernel", (), part=ANY),
     }
     return Model(apply, params, (floats(B, 3, 3),), truth)
@@ -109,7 +109,7 @@ def slopes_of_outputs() -> Model:
     params = {"in": affine(N, F), "out": affine(F, O)}
     truth = {
         # The output, what its slopes are found at, and directions that are one-hot.
-        "in/kernel": [kernel(N, F, **OPEN)] * 2 + [unknown()],
+        "in/kernel": [kernel(N, F, **OPEN)] * 2 + [unknown()] * 2,
         "in/bias": [bias("in/kernel", part=ANY)] * 2,
         "out/kernel": [kernel(F, O, **OPEN)] * 2,
         "out/bias": bias("out/kernel", part=ANY),
@@ -163,8 +163,12 @@ def fast_weights_of_a_task() -> Model:
         return net(fast, asked)
 
     params = {"in": affine(N, F), "out": affine(F, O)}
+    # Where the loss is, and as what a step of its gradient is added to.
     truth = {
-        path: unknown() for path in ("in/kernel", "in/bias", "out/kernel", "out/bias")
+        "in/kernel": [kernel(N, F, function="relu"), unknown()],
+        "in/bias": [bias("in/kernel"), bias(None)],
+        "out/kernel": [kernel(F, O), kernel(O, F, 1, 0, **OPEN), unknown()],
+        "out/bias": [bias("out/kernel"), bias(None)],
     }
     inputs = (floats(B, N), floats(B, O), floats(3, N))
     return Model(apply, params, inputs, truth)

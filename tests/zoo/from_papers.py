@@ -12,6 +12,7 @@ from zoo.haiku_models import of_haiku
 from zoo.layers import affine, linear, scales
 from zoo.truths import (
     ANY,
+    WRITES,
     Model,
     Use,
     bias,
@@ -111,7 +112,7 @@ def mixing_by_made_kernels() -> Model:
         **norm("norm"),
         **norm("norm2"),
         **dense("features/0", D, F, function="gelu"),
-        **dense("features/1", F, D, residual=(1, 2)),
+        **dense("features/1", F, D, residual=WRITES),
         **dense("head", D, O, head=True),
     }
     for name in ("in", "out"):

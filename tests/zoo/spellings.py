@@ -7,6 +7,7 @@ from zoo.layers import affine, linear
 from zoo.truths import (
     ANY,
     Model,
+    Use,
     bias,
     convolution,
     dense,
@@ -15,6 +16,7 @@ from zoo.truths import (
     integers,
     kernel,
     model,
+    one_of,
     unknown,
 )
 
@@ -241,8 +243,8 @@ def structured_matrices() -> Model:
         # Debatable: where its function ends, as the other factor follows.
         "rows": kernel(3, 5, function=ANY),
         "columns": kernel(4, 6, function=ANY),
-        # Debatable: both factors are before it.
-        "bias": bias(ANY, (0, 1)),
+        # Debatable: features of two kernels, or of the last, at places of the first.
+        "bias": Use(one_of("bias", "position"), ANY, ANY, of=ANY),
         "left": unknown(),
         "right": unknown(),
         "circulant": unknown(),
@@ -319,9 +321,9 @@ def few_bits() -> Model:
         "out": floats(9, O),
     }
     truth = {
-        # A function of itself.
-        "integer": unknown(),
-        "integer_bias": bias(ANY),
+        # What it is rounded to stands for it.
+        "integer": kernel(N, 11, function="relu"),
+        "integer_bias": bias("integer"),
         "half": kernel(11, 13, function="silu"),
         "half_bias": bias("half"),
         "frozen": kernel(13, 9, function="tanh"),
