@@ -24,13 +24,15 @@ def gathered(node: Node, facts: Sequence[Fact]) -> Leaves:
         for leaf, item in fact.carried.items():
             is_again = leaf in carried and node.op in SUMS
             first = carried.setdefault(leaf, item)
-            if is_again and not _is_straight_through(node):
+            if is_again:
                 carried[leaf] = _of_both(node, facts, first, item)
     return carried
 
 
 def _of_both(node: Node, facts: Sequence[Fact], a: Carried, b: Carried) -> Carried:
     """A leaf that is in both inputs of a sum."""
+    if _is_straight_through(node):
+        return b if a.opaque else a
     if not a.opaque and not b.opaque:
         (left, right), sign = facts, -1 if node.op == "sub" else 1
         if (left.axes, left.fixed) != (right.axes, right.fixed):
@@ -45,10 +47,12 @@ def _of_both(node: Node, facts: Sequence[Fact], a: Carried, b: Carried) -> Carri
 def _is_straight_through(node: Node) -> bool:
     """Whether a sum is `w + (f(w) - w)`, where `f(w)` stands for `w`, as rounded."""
     first, second = node.inputs
-    difference = maker(second)
-    if node.op not in ADDITIONS or difference is None or difference.op != "sub":
-        return False
-    return stripped(difference.inputs[1]) is stripped(first)
+    return node.op in ADDITIONS and any(
+        difference is not None
+        and difference.op == "sub"
+        and stripped(difference.inputs[1]) is stripped(value)
+        for value, difference in ((first, maker(second)), (second, maker(first)))
+    )
 
 
 def change(node: Node, facts: Sequence[Fact], has_leaves: Sequence[bool]) -> Change:

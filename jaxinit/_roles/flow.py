@@ -27,6 +27,7 @@ from jaxinit._roles.facts import (
     PRODUCT,
     Carried,
     Fact,
+    Leaves,
     Meeting,
     hidden,
     overlaid,

@@ -33,9 +33,7 @@ def attended(heads=H, size=S, residual=(0, 1)):
     """The truth of q, k, v and o, without biases."""
     inner = heads * size
     truth = {name: kernel(D, inner, part=part) for name, part in PARTS.items()}
-    return truth | {
-        "o": kernel(inner, D, part="attention output", residual=residual)
-    }
+    return truth | {"o": kernel(inner, D, part="attention output", residual=residual)}
 
 
 def attention_params():

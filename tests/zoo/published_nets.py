@@ -3,32 +3,21 @@
 import jax
 import jax.numpy as jnp
 
-from zoo.equinox_models import image, of_equinox
-from zoo.equinox_models import linear as equinox_linear
-from zoo.flax_layers import lstm, of_linen, window
-from zoo.haiku_models import linear, of_haiku
-from zoo.nnx_models import of_nnx
+from zoo.flax_layers import lstm, of_linen
 from zoo.truths import (
     ANY,
     WRITES,
     Model,
-    Use,
     bias,
     convolution,
     dense,
     embedding,
-    every,
     floats,
-    gate,
     integers,
     kernel,
     model,
     norm,
-    one_of,
     position,
-    scale,
-    shift,
-    token,
     unknown,
     unused,
 )

@@ -5,32 +5,23 @@ import jax.numpy as jnp
 
 from zoo.equinox_models import image, of_equinox
 from zoo.equinox_models import linear as equinox_linear
-from zoo.flax_layers import lstm, of_linen, window
+from zoo.flax_layers import window
 from zoo.haiku_models import linear, of_haiku
 from zoo.nnx_models import of_nnx
 from zoo.truths import (
     ANY,
-    WRITES,
     Model,
-    Use,
     bias,
-    convolution,
     dense,
-    embedding,
     every,
     floats,
     gate,
-    integers,
-    kernel,
     model,
     norm,
-    one_of,
     position,
     scale,
     shift,
     token,
-    unknown,
-    unused,
 )
 
 B, T, N, D, F, O, V = 2, 6, 7, 12, 15, 4, 19  # noqa: E741

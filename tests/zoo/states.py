@@ -5,13 +5,11 @@ import jax.numpy as jnp
 
 from zoo.equinox_models import linear as equinox_linear
 from zoo.equinox_models import of_equinox
-from zoo.flax_layers import of_linen
 from zoo.layers import affine, linear, over_time
 from zoo.truths import (
     ANY,
     Model,
     bias,
-    convolution,
     dense,
     embedding,
     floats,
@@ -19,7 +17,6 @@ from zoo.truths import (
     kernel,
     model,
     one_of,
-    scale,
     unknown,
 )
 

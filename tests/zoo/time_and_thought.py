@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from zoo.equinox_models import linear as equinox_linear
-from zoo.equinox_models import of_equinox
 from zoo.flax_layers import of_linen
 from zoo.layers import affine, linear, over_time
 from zoo.truths import (
@@ -18,7 +16,6 @@ from zoo.truths import (
     integers,
     kernel,
     model,
-    one_of,
     scale,
     unknown,
 )
