@@ -54,15 +54,21 @@ FAULTS = {
     "borrowed_blocks.weights_with_noise",
     "coders.critic_of_classes",
     "coders.nearest_codes",
+    "derivatives.fast_weights_of_a_task",
     "image_blocks.chosen_kernels",
     "image_blocks.pooled_mixing",
     "image_blocks.selective_kernels",
     "nnx_foreign.scaled_stack",
     "odd_cells.simple_recurrent_unit",
+    "otherwise.distances_to_centers",
+    "otherwise.some_tokens_deeper",
     "plain_habits.equilibrium",
     "plain_habits.gated_steps",
     "plain_habits.indexed_layers",
     "plain_habits.two_biases",
+    "published_nets.quantized_speech",
+    "published_others.class_attention",
+    "spellings.experts_one_by_one",
 }
 BEYOND = {
     name

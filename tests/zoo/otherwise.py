@@ -83,6 +83,8 @@ def attention_by_pieces() -> Model:
     }
     truth = attended() | {
         "embed": embedding(D),
+        # Debatable: whether it is told without a softmax in one piece.
+        "o": kernel(H * S, D, part=one_of("attention output", None), residual=(0, 1)),
         **norm("norm"),
         **dense("head", D, V, head=True),
     }
@@ -322,8 +324,8 @@ def kernels_of_places() -> Model:
         "local": kernel(18, 6, 2, 3, "relu", batch_axis=(0, 1)),
         # Debatable: a bias of each kernel, or of each place.
         "local_bias": Use(one_of("bias", "position"), ANY, ANY, ANY, of=ANY),
-        # A kernel is made of it by looking up.
-        "toeplitz": unknown(),
+        # Its numbers are looked up: a kernel, without axes of its own.
+        "toeplitz": kernel(12, ANY, ANY, ANY, "tanh"),
         **dense("out", 6, O, head=True),
     }
     return Model(apply, params, (floats(B, 5, 6, 2),), truth)
@@ -331,7 +333,7 @@ def kernels_of_places() -> Model:
 
 @model
 def averages_of_depths() -> Model:
-    """Pagliardini et al. 2024 (DenseFormer): numbers weigh the outputs of all layers."""
+    """Pagliardini et al. 2024 (DenseFormer): numbers weigh what all layers gave."""
 
     def apply(p, x):
         x = linear(p["enc"], x)

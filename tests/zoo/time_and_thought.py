@@ -1,4 +1,4 @@
-"""Attention over time, series, recurrences without a loop, and rounds without an end."""
+"""Attention over time, series, recurrences without a loop, rounds without an end."""
 
 import jax
 import jax.numpy as jnp
