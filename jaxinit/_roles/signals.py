@@ -92,8 +92,9 @@ def _read_before(flow: Flow) -> Iterator[Value]:
     put = {m.leaf: m.node.output for m in flow.meetings if m.node.op == "concatenate"}
     for meeting in flow.meetings:
         among = put.get(meeting.leaf)
-        adds = meeting.node.op in ADDITIONS and among is not None
-        if adds and ancestor(among, meeting.activations):
+        if among is None or meeting.node.op not in ADDITIONS:
+            continue
+        if ancestor(among, meeting.activations):
             yield flow.graph.leaves[meeting.leaf]
 
 
