@@ -1,6 +1,7 @@
 """Roles: what leaves are for, held to truths that were written before any run."""
 
 import copy
+import functools
 import json
 import math
 import pickle
@@ -54,15 +55,21 @@ FAULTS = {
     "borrowed_blocks.weights_with_noise",
     "coders.critic_of_classes",
     "coders.nearest_codes",
+    "derivatives.fast_weights_of_a_task",
     "image_blocks.chosen_kernels",
     "image_blocks.pooled_mixing",
     "image_blocks.selective_kernels",
     "nnx_foreign.scaled_stack",
     "odd_cells.simple_recurrent_unit",
+    "otherwise.distances_to_centers",
+    "otherwise.some_tokens_deeper",
     "plain_habits.equilibrium",
     "plain_habits.gated_steps",
     "plain_habits.indexed_layers",
     "plain_habits.two_biases",
+    "published_nets.quantized_speech",
+    "published_others.class_attention",
+    "spellings.experts_one_by_one",
 }
 BEYOND = {
     name
@@ -199,9 +206,12 @@ def deviations(name, factor=1.0):
     }
 
 
-# One without a kernel, and two whose kernels have different fans in their uses.
+# One without a kernel, and those whose kernels have different fans in their uses.
 NO_FANS = {
     "coders.tied_halves",
+    "derivatives.energy_and_forces",
+    "derivatives.fast_weights_of_a_task",
+    "derivatives.hamiltonian",
     "fields.field_aware_machine",
     "plain_habits.sliced_rows",
 }
@@ -321,6 +331,41 @@ def test_what_is_no_scale_is_not_called_one():
         assert {use.kind for use in found["up"].uses} == {"unknown"}
         assert "products with activations are summed" in found["up"].reason
         assert found["down"].kind == "kernel"
+
+
+@pytest.mark.parametrize(
+    ("made", "kind", "multiplier"),
+    [
+        (lambda w: w + w, "kernel", 2.0),
+        (lambda w: w - 0.25 * w, "kernel", 0.75),
+        (lambda w: w - w.mean(0), "kernel", 1.0),
+        (lambda w: w + jax.lax.stop_gradient(jnp.round(w) - w), "kernel", 1.0),
+        (lambda w: jax.lax.stop_gradient(jnp.sign(w) - w) + w, "kernel", 1.0),
+        (lambda w: w + 3 * jnp.sin(w), "unknown", None),
+        (lambda w: w - jnp.tanh(w), "unknown", None),
+    ],
+)
+def test_a_leaf_summed_with_a_function_of_itself(made, kind, multiplier):
+    role = jaxinit.roles(lambda p, x: x @ made(p["w"]), {"w": array(6, 4)}, X)["w"]
+    assert role.kind == kind
+    if kind == "kernel":
+        assert role.multiplier == multiplier
+    else:
+        assert "a sum with another function of it" in role.reason
+
+
+def test_only_the_root_of_its_own_fan_in_is_part_of_a_kernel():
+    """Where outputs are divided, the kernel makes up for it, or leaves it be."""
+
+    def apply(by, p, x):
+        return jax.nn.relu(x @ p["w"] / by) @ p["v"]
+
+    def variance(by):
+        shapes = {"v": array(24, 3), "w": array(6, 24)}
+        return jaxinit.roles(functools.partial(apply, by), shapes, X)["w"].variance
+
+    assert variance(math.sqrt(6)) == pytest.approx(1, rel=1e-3)
+    assert variance(3.0) == pytest.approx(1 / 6, rel=1e-3)
 
 
 def test_leaves_that_meet_no_input_are_not_unused():

@@ -13,9 +13,11 @@ from jaxinit._roles.axes import Place, axis_before, batch_and_free
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.graph import Node
 from jaxinit._roles.normalization import is_divided_by_statistic, is_normalized
+from jaxinit._roles.primitives import COPIES
 from jaxinit._roles.role import Use
-from jaxinit._roles.simple_uses import elementwise_use
+from jaxinit._roles.simple_uses import elementwise_use, unknown
 from jaxinit._roles.structure import Structure
+from jaxinit._roles.values import behind
 from jaxinit._roles.walks import reached
 
 
@@ -38,12 +40,27 @@ def added_use(structure: Structure, meeting: Meeting) -> Use:
         inside = tuple(axis for axis in use.out_axis if axis not in heads)
         use = _position(use, inside, "added to the scores of an attention")
         return replace(use, out_axis=heads)
-    if is_normalized(flow, meeting.activations):
+    if _brings_an_axis(meeting):
+        if node.op == "sub":
+            return unknown("each of its rows is subtracted, as centers are")
+    elif is_normalized(flow, meeting.activations):
         return replace(use, reason="the shift of a normalization")
     if _is_running_average(meeting):
         reason = "a running average that is handed out"
         return replace(use, kind="statistic", multiplier=1.0, reason=reason)
     return _of_places(use, _features(structure, meeting, None))
+
+
+def _brings_an_axis(meeting: Meeting) -> bool:
+    """Whether activations are repeated along an axis of a leaf with several."""
+    value = behind(meeting.activations, COPIES)
+    sizes = dict(enumerate(value.shape))
+    if value.node is not None and value.node.op == "broadcast_in_dim":
+        places = value.node.params["broadcast_dimensions"]
+        sizes = dict(zip(places, value.node.inputs[0].shape, strict=True))
+    wide = enumerate(meeting.node.output.shape)
+    repeated = [i for i, size in wide if sizes.get(i, 1) < size]
+    return len(meeting.wide_axes) > 1 and any(meeting.axes[i] for i in repeated)
 
 
 def _position(use: Use, inside: tuple[int, ...], reason: str) -> Use:

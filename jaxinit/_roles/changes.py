@@ -2,17 +2,57 @@
 
 Take `1 + 0.5 * s` of a leaf `s`. The product makes its multiplier 0.5, the sum its
 offset 1. A product with a constant array, `w * mask`, hides `w` behind it, and so does
-`exp(w)`. Of `scale * rsqrt(variance)`, the scale is as it was.
+`exp(w)`. Of `scale * rsqrt(variance)`, the scale is as it was. `w + w` has the
+multiplier 2, and `w + exp(w)` hides `w`, but `w - mean(w)` does not.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from jaxinit._roles.facts import CONSTANT, Carried, Fact
+from jaxinit._roles.facts import CONSTANT, Carried, Fact, Leaves
 from jaxinit._roles.graph import Node
-from jaxinit._roles.primitives import PRODUCTS, SUMS
+from jaxinit._roles.primitives import ADDITIONS, PRODUCTS, REDUCTIONS, SUMS
+from jaxinit._roles.values import maker, stripped
 
 Change = Callable[[Carried], Carried]
+
+
+def gathered(node: Node, facts: Sequence[Fact]) -> Leaves:
+    """The leaves in the inputs of a node; one in several inputs of a sum is summed."""
+    carried: Leaves = {}
+    for fact in facts:
+        for leaf, item in fact.carried.items():
+            is_again = leaf in carried and node.op in SUMS
+            first = carried.setdefault(leaf, item)
+            if is_again:
+                carried[leaf] = _of_both(node, facts, first, item)
+    return carried
+
+
+def _of_both(node: Node, facts: Sequence[Fact], a: Carried, b: Carried) -> Carried:
+    """A leaf that is in both inputs of a sum."""
+    if _is_straight_through(node):
+        return b if a.opaque else a
+    if not a.opaque and not b.opaque:
+        (left, right), sign = facts, -1 if node.op == "sub" else 1
+        if (left.axes, left.fixed) != (right.axes, right.fixed):
+            return a  # two parts of it, or the leaf and its transpose
+        factor, shift = a.multiplier + sign * b.multiplier, a.offset + sign * b.offset
+        return replace(a, multiplier=factor, offset=shift)
+    if not a.opaque and b.opaque.strip("`") in REDUCTIONS:  # as its mean, subtracted
+        return a
+    return a.hidden("a sum with another function of it")
+
+
+def _is_straight_through(node: Node) -> bool:
+    """Whether a sum is `w + (f(w) - w)`, where `f(w)` stands for `w`, as rounded."""
+    first, second = node.inputs
+    return node.op in ADDITIONS and any(
+        difference is not None
+        and difference.op == "sub"
+        and stripped(difference.inputs[1]) is stripped(value)
+        for value, difference in ((first, maker(second)), (second, maker(first)))
+    )
 
 
 def change(node: Node, facts: Sequence[Fact], has_leaves: Sequence[bool]) -> Change:

@@ -50,6 +50,12 @@ def dot_use(meeting: Meeting) -> Use:
     )
 
 
+def terms(meeting: Meeting) -> float:
+    """The fan_in of a kernel, whichever contraction it is in."""
+    is_window = meeting.node.op == "conv_general_dilated"
+    return (convolution_use if is_window else dot_use)(meeting).fan_in
+
+
 def _extent(axis: tuple[Atom, ...]) -> int:
     """How much of an axis is the leaf's."""
     return max((atom.span for atom in axis), default=1)

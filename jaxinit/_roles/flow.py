@@ -22,7 +22,7 @@ import numpy as np
 from jaxinit._roles import atoms
 from jaxinit._roles.atoms import Atom
 from jaxinit._roles.axes import contracted_axes, output_axes
-from jaxinit._roles.changes import change
+from jaxinit._roles.changes import change, gathered
 from jaxinit._roles.facts import (
     PRODUCT,
     Carried,
@@ -168,10 +168,7 @@ class Flow:
     def _carry(self, node: Node) -> Sequence[Fact]:
         """An equation on leaves alone."""
         facts = self._facts_of(node)
-        carried: Leaves = {}
-        for fact in facts:
-            for leaf, item in fact.carried.items():
-                carried.setdefault(leaf, item)
+        carried = gathered(node, facts)
         if node.op == "dot_general" and any(map(is_one_hot, node.inputs)):
             return [self._rows(node, carried)]
         if node.op in CONTRACTIONS:

@@ -63,6 +63,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "rsqrt": lambda _, x: 1 / np.sqrt(x),
     "cbrt": lambda _, x: np.cbrt(x),
     "square": lambda _, x: np.square(x),
+    "one_minus_square": lambda _, x: 1 - np.square(x),
     "integer_pow": lambda p, x: np.power(x, float(p["y"])),
     "erf": lambda _, x: _erf(x),
     "erfc": lambda _, x: 1 - _erf(x),

@@ -5,9 +5,11 @@ gets that gelu follows, and `b` gets the same parts as `up`. `down` writes to th
 residual stream as number 0 of 1, and as no contraction follows, it is the head.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from jaxinit._roles.contractions import terms
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.graph import Node
@@ -82,13 +84,28 @@ class KernelUses:
         """Numbers that multiply outputs before a function or a residual addition.
 
         Others, such as the one of a query, are left as they are meant, and so are those
-        below one, which make a branch or the argument of a cap small.
+        below one, which make a branch or the argument of a cap small. The root of a
+        kernel's own fan_in, that its output is divided by, is counted.
         """
+        rooted = set(self._rooted())
         return {
             index: factor
             for index, factor in self._endings.factors.items()
-            if abs(factor) > 1 and (index in self._places or self._is_followed(index))
+            if index in rooted
+            or (abs(factor) > 1 and (index in self._places or self._is_followed(index)))
         }
+
+    def _rooted(self) -> Iterator[int]:
+        """Kernels, but of queries, whose outputs are divided by the root of fan_in."""
+        for meeting in self._structure.flow.meetings:
+            index = meeting.node.index
+            factor = self._endings.factors.get(index, 1.0)
+            if abs(factor) >= 1:
+                continue
+            parts = (self._parts.get(end, "") for end in self._endings.by_kernel[index])
+            is_root = math.isclose(factor**2 * terms(meeting), 1, rel_tol=1e-4)
+            if is_root and not any("query" in part for part in parts):
+                yield index
 
     def _inner(self) -> set[int]:
         """Contractions that a function follows, and then another contraction."""

@@ -3,7 +3,8 @@
 Take `h = tanh(x @ wx + h @ wh)` in a scan over `x`. The input of `wh` is computed from
 what the loop carries, and its output flows into that: `wh` is recurrent. `wx` is not,
 as its input is not. In a scan over the weights of layers, what is carried is a residual
-stream, and nothing is recurrent.
+stream, and nothing is recurrent. A scan over the weights of experts that all take the
+same input carries nothing that a kernel takes: its rounds are no layers, but a batch.
 """
 
 import math
@@ -23,6 +24,8 @@ class Loops:
 
     Attributes:
         carries: what each loop hands on, in the order of the nodes.
+        batches: axes of leaves, as numbers of both, of which each round of a loop takes
+            one place, and nothing from the rounds before.
     """
 
     def __init__(self, flow: Flow, kernels: set[int], over_time: Iterable[Loop] = ()):
@@ -45,6 +48,8 @@ class Loops:
         self._over_time = {*over_time, *self._loops_over_time()}
         self._sliced = set(self._loops_that_slice())
         self._reaches: dict[Loop, dict[int, int]] = {}
+        self._apart = set(self._loops_apart(kernels))
+        self.batches = set(self._axes_apart())
 
     def _gathered(self, bits: Mapping[int, int]) -> list[int]:
         """For each value, the bits of all nodes that it is computed from."""
@@ -72,6 +77,23 @@ class Loops:
             takes = node.op == "each" or node.op in _INDEXED
             if takes and self._flow.from_leaves(node.inputs[0]):
                 yield from node.loops[-1:]
+
+    def _loops_apart(self, kernels: set[int]) -> Iterator[Loop]:
+        """Loops that take leaves, none of whose kernels takes what they hand on."""
+        nodes = [self._flow.graph.nodes[index] for index in kernels]
+        for loop in self._sliced:
+            own = self._by_loop.get(loop, ())
+            bits = sum(self._carry_bits[self.carries[i].index] for i in own)
+            takers = [node for node in nodes if loop in node.loops]
+            taken = (v for node in takers for v in filter(self._flow.data, node.inputs))
+            if takers and not any(self._from_carries[v.index] & bits for v in taken):
+                yield loop
+
+    def _axes_apart(self) -> Iterator[tuple[int, int]]:
+        for node in self._flow.graph.nodes:
+            if node.op == "each" and node.loops[-1] in self._apart:
+                first = self._flow.fact(node.inputs[0]).axes[0]
+                yield from ((atom.leaf, atom.axis) for atom in first)
 
     def _is_counted(self, node: Node) -> bool:
         """Whether it takes signals at an index that a loop counts, and not data."""
@@ -112,8 +134,9 @@ class Loops:
         return loop in self._sliced
 
     def rounds_of_depth(self, node: Node) -> int:
-        """How often a node runs in loops that are not over time; 0 if not known."""
-        depth = (loop for loop in node.loops if loop not in self._over_time)
+        """How often a node runs in loops over layers; 0 if not known."""
+        others = self._over_time | self._apart
+        depth = (loop for loop in node.loops if loop not in others)
         return math.prod(loop.length or 0 for loop in depth)
 
     def comes_from_its_past(self, value: Value, node: Node) -> bool:

@@ -8,6 +8,7 @@ behind the second.
 
 What holds:
 - In a loop, an addition counts once a round.
+- Rows that are added at some places of `x`, by a scatter, are a branch too.
 - A sum of branches, `x + (f(x) + g(x))` or `(x + f(x)) + g(x)`, has two writers.
 - A contraction on the shortcut itself, beside a longer branch, is no writer, and its
   addition counts only in a stream that has a plain addition too.
@@ -27,6 +28,7 @@ from jaxinit._roles.primitives import (
     CONTRACTIONS,
     COPIES,
     PRODUCTS,
+    SCATTERS,
     SPREADS,
 )
 from jaxinit._roles.values import is_softmax, stripped
@@ -109,9 +111,13 @@ class Residuals:
         return self._depths.at_least(0, root, value)
 
     def _may_add(self, node: Node) -> bool:
-        if node.op not in ADDITIONS or not all(map(self._flow.data, node.inputs)):
+        if node.op not in ADDITIONS | SCATTERS:
             return False
-        a, b = node.inputs
+        a, b = node.inputs[0], node.inputs[-1]
+        if not (self._flow.data(a) and self._flow.data(b)):
+            return False
+        if node.op in SCATTERS:
+            return True
         makers = nodes_of(_unscaled(self._flow, value) for value in node.inputs)
         of_scores = any(maker.index in self._scores for maker in makers)
         return a is not b and a.shape == b.shape and not of_scores
@@ -126,19 +132,28 @@ class Residuals:
         return filter(flow.data, roots)
 
     def _addition(self, node: Node) -> Addition | None:
-        a, b = node.inputs
+        a, b = node.inputs[0], node.inputs[-1]
+        if node.op in SCATTERS:  # rows of a branch, added at some places of a stream
+            return self._plain(node, a, b)
         for skip, branch in ((a, b), (b, a)):
-            for root in self._roots(skip):
-                if self._loops.is_state(root) or _is_repeated(root, skip):
-                    continue
-                if _is_of_outside(root, node):
-                    continue
-                if self._depths.at_least(1, root, branch):
-                    return Addition(node, skip, branch, root, False)
+            found = self._plain(node, skip, branch)
+            if found:
+                return found
         for skip, branch in ((a, b), (b, a)):
             root = self._behind_shortcut(skip, branch)
             if root is not None and self._depths.at_least(2, root, branch):
                 return Addition(node, skip, branch, root, True)
+        return None
+
+    def _plain(self, node: Node, skip: Value, branch: Value) -> Addition | None:
+        """An addition to what its branch is computed from."""
+        for root in self._roots(skip):
+            if self._loops.is_state(root) or _is_repeated(root, skip):
+                continue
+            if _is_of_outside(root, node):
+                continue
+            if self._depths.at_least(1, root, branch):
+                return Addition(node, skip, branch, root, False)
         return None
 
     def _roots(self, skip: Value) -> Iterator[Value]:

@@ -20,8 +20,8 @@ from jaxinit._roles.axes import (
 from jaxinit._roles.facts import PRODUCT, Meeting
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import ELEMENTWISE
-from jaxinit._roles.walks import nodes_of, reached
+from jaxinit._roles.primitives import ADDITIONS, ELEMENTWISE
+from jaxinit._roles.walks import ancestor, nodes_of, reached
 
 
 def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
@@ -31,6 +31,7 @@ def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
     from where a query is computed from leaves alone; the same of keys and constants.
     Whatever the axis that is summed over comes from is a kernel.
     Zeros that are contracted with leaves are what an unrolled loop begins with.
+    A token that what has read it is added to begins a residual stream.
     """
     nodes = [*flow.products, *(meeting.node for meeting in flow.meetings)]
     found = [_moved_over(flow, node) for node in nodes]
@@ -42,6 +43,7 @@ def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
         for meeting in flow.meetings
         if meeting.carried.opaque.strip("`") in ELEMENTWISE
     ]
+    found.append(set(_read_before(flow)))
     return {value.index for values in found for value in values}
 
 
@@ -83,6 +85,17 @@ def _repeated(flow: Flow, value: Value) -> Iterator[Value]:
             grows = math.prod(node.output.shape) > math.prod(leaf.shape)
             if grows and len(wide) > 1:
                 yield leaf
+
+
+def _read_before(flow: Flow) -> Iterator[Value]:
+    """Leaves put among activations, to what is computed from which they are added."""
+    put = {m.leaf: m.node.output for m in flow.meetings if m.node.op == "concatenate"}
+    for meeting in flow.meetings:
+        among = put.get(meeting.leaf)
+        if among is None or meeting.node.op not in ADDITIONS:
+            continue
+        if ancestor(among, meeting.activations):
+            yield flow.graph.leaves[meeting.leaf]
 
 
 def _sources(flow: Flow, value: Value, axes: Iterable[int]) -> set[Value]:

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import ADDITIONS
+from jaxinit._roles.primitives import ADDITIONS, COPIES, RELOCATIONS
 
 
 def summed_products(flow: Flow) -> set[int]:
     """Leaves whose products with activations are summed over an axis or one another."""
     products = [meeting for meeting in flow.meetings if meeting.node.op == "mul"]
-    found = {meeting.leaf for meeting in products if _is_summed(meeting)}
+    found = {meeting.leaf for meeting in products if _is_summed(flow, meeting)}
     slices: dict[tuple[int, int], set] = {}  # of a leaf, by the end of a sum
     for meeting in products:
         end = _end_of_sum(meeting.node.output)
@@ -27,14 +27,21 @@ def summed_products(flow: Flow) -> set[int]:
     }
 
 
-def _is_summed(meeting: Meeting) -> bool:
-    """Whether nothing but a sum over an axis of the leaf takes a product."""
-    taker = _only_taker(meeting.node.output)
+def _is_summed(flow: Flow, meeting: Meeting) -> bool:
+    """Whether nothing but a sum over an axis of the leaf takes a product, or its copy.
+
+    A sum over the codes of each of several codebooks has a reshape before it.
+    """
+    value = meeting.node.output
+    taker = _only_taker(value)
+    while taker is not None and taker.op in COPIES | RELOCATIONS:
+        value = taker.outputs[0]
+        taker = _only_taker(value)
     if taker is None or taker.op != "reduce_sum":
         return False
-    return any(
-        atom.size > 1 for axis in taker.params["axes"] for atom in meeting.axes[axis]
-    )
+    axes = flow.fact(value).axes
+    summed = [atom for axis in taker.params["axes"] for atom in axes[axis]]
+    return any(atom.leaf == meeting.leaf and atom.size > 1 for atom in summed)
 
 
 def is_inner_product(flow: Flow, node: Node) -> bool:

@@ -54,7 +54,7 @@ def uses_of(
         leaf: [learned_use(flow.graph.leaves[leaf].shape)] for leaf in flow.tokens
     }
     for meeting, draft in _one_of_each_lookup(with_batches(structure, drafts)):
-        use = finisher.finished(meeting, draft)
+        use = finisher.finished(meeting, _side_by_side(structure, meeting, draft))
         found.setdefault(meeting.leaf, []).append(use)
     for leaf in reaching_leaves(flow):
         found.setdefault(leaf, [unknown(_NO_INPUT)])
@@ -74,6 +74,18 @@ def _drafts(structure: Structure) -> Iterator[tuple[Meeting, Use]]:
             yield meeting, statistic_use(meeting, "a mean that is subtracted")
         elif place not in repeated:
             yield meeting, drafted(structure, meeting)
+
+
+def _side_by_side(structure: Structure, meeting: Meeting, use: Use) -> Use:
+    """A use, with axes of batches in place of those of loops that hand nothing on."""
+    apart = [i for i in use.stack_axis if (meeting.leaf, i) in structure.loops.batches]
+    if not apart:
+        return use
+    return replace(
+        use,
+        batch_axis=tuple(sorted((*use.batch_axis, *apart))),
+        stack_axis=tuple(i for i in use.stack_axis if i not in apart),
+    )
 
 
 def _loops_of_cells(structure: Structure) -> set[Loop]:
@@ -110,6 +122,7 @@ class _Finisher:
         self._kernels = KernelUses(structure)
         self._gates = set(_branch_gates(structure))
         self._modulated = set(modulated(structure.flow))
+        self._contracted = _contracted(structure)
         self._windows = whole_windows(structure.flow)
         self._summed = summed_products(structure.flow)
         self._branches = branches_of(structure.residuals, structure.kernels)
@@ -132,7 +145,12 @@ class _Finisher:
         return use
 
     def _is_noisy(self, meeting: Meeting) -> bool:
-        """Whether a leaf is a kernel, and an input is added to it as noise."""
+        """Whether a leaf is a kernel, and activations are added to it.
+
+        These are noise, an input, or a step of a gradient within the model.
+        """
+        if meeting.leaf in self._contracted:
+            return True
         precedes = self._kernels.preceded[meeting.activations.index]
         return meeting.leaf in self._modulated and not precedes
 
@@ -155,6 +173,12 @@ class _Finisher:
             reason = f"the scale of a normalization{where}"
             return replace(use, closing=is_last, reason=reason)
         return use
+
+
+def _contracted(structure: Structure) -> set[int]:
+    """Leaves that are kernels somewhere."""
+    meetings = structure.flow.meetings
+    return {m.leaf for m in meetings if m.node.index in structure.kernels}
 
 
 def _scales(flow: Flow) -> Iterator[Node]:

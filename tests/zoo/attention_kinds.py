@@ -301,18 +301,14 @@ def talking_heads() -> Model:
         **dense("post", H, H, part=ANY),
         **dense("o", I, D, part="attention output", residual=ANY),
         "ls": gate(0),
-        # The second place is where its own stream begins.
-        "cls": [
-            token(D, ANY, 2),
-            Use(one_of("bias", "embedding"), ANY, 2, of=ANY, part=ANY, fan_out=ANY),
-        ],
+        # A stream of its own begins with it.
+        "cls": token(D, ANY, 2),
         **norm("n2"),
         # Debatable: queries' factor, or that of scores.
         **dense("cq", D, I, part="query"),
         **dense("ck", D, I, part="key"),
         **dense("cv", D, I, part="value"),
-        # What the class token holds begins a stream of its own.
-        **dense("co", I, D, part="attention output", residual=ANY),
+        **dense("co", I, D, part="attention output", residual=(0, 1)),
         **dense("fc", D, 5, head=True),
     }
     return Model(apply, params, (floats(B, T, 7),), truth)
