@@ -335,7 +335,7 @@ def test_times_are_taken(capsys):
 def test_progress_is_told(drawn):
     drawn(normal=RIGHT)
     lines = []
-    check(quick=True, parts=["initializers", "speed"], size=2, progress=lines.append)
+    check(quick=True, parts=["initializers", "speed"], size=8, progress=lines.append)
     assert lines[0] == "initializers: normal equal"
     assert lines[-1] == "speed: fill"
 
