@@ -86,6 +86,7 @@ class _Failing(jaxinit.Initializer):
         raise RuntimeError("no such kernel\non this device")
 
 
+@pytest.mark.unoptimized
 def test_an_initializer_that_fails_is_reported(drawn, capsys):
     drawn(wrong=dataclasses.replace(RIGHT, ours=_Failing()))
     assert cli.main(["check", "--quick", "--parts", "initializers"]) == 1
@@ -318,6 +319,7 @@ def test_it_is_data():
     }
 
 
+@pytest.mark.unoptimized
 def test_times_are_taken(capsys):
     command = "check --quick --parts speed --size 8 --json"
     assert cli.main(command.split()) == 0
@@ -332,10 +334,11 @@ def test_times_are_taken(capsys):
     assert all(row["ratio"] > 0 and row["ours"] > 0 for row in timed[:-1])
 
 
+@pytest.mark.unoptimized
 def test_progress_is_told(drawn):
     drawn(normal=RIGHT)
     lines = []
-    check(quick=True, parts=["initializers", "speed"], size=2, progress=lines.append)
+    check(quick=True, parts=["initializers", "speed"], size=8, progress=lines.append)
     assert lines[0] == "initializers: normal equal"
     assert lines[-1] == "speed: fill"
 

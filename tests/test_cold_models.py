@@ -23,7 +23,7 @@ PROGRAMS = {
     "plain_conditional": (1, 0),
     "equinox_stacked": (4, 0),
 }
-BY_DEFAULT = ("linen_scanned", "linen_branches", "plain_conditional")
+BY_DEFAULT = ("linen_scanned", "plain_conditional")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -83,7 +83,9 @@ def talkers(entries, turn=0) -> set[str]:
         return drawn
 
     places = {name: place(shape) for name, (_, shape) in entries.items()}
-    program = jax.jit(draw, out_shardings=places).lower(KEY).compile()
+    lowered = jax.jit(draw, out_shardings=places).lower(KEY)
+    # Only what XLA hands to LLVM is looked at.
+    program = lowered.compile({"xla_llvm_disable_expensive_passes": True})
     return set(COLLECTIVE.findall(program.as_text()))
 
 

@@ -48,6 +48,7 @@ BEYOND = {"scaled", "stacked", "stacked on the last axis", "split", "scaled spli
 BEYOND |= {"stacked means", "scaled by a negative number"}
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("name", sampled(CASES, BEYOND))
 def test_moments(name):
     init, shape = CASES[name]
@@ -93,6 +94,7 @@ def test_parts_have_keys_and_fans_of_their_own():
     assert grouped(jaxinit.he_normal(), 4).fans((3, 3, 8, 32)) == (72, 72)
 
 
+@pytest.mark.unoptimized
 def test_each_gate_is_orthogonal():
     x = np.asarray(split(jaxinit.orthogonal(), 4)(KEY, (16, 64)))
     for gate in np.split(x, 4, axis=1):
@@ -164,6 +166,7 @@ def test_what_is_checked_of_dependent_entries_follows_the_parts(name):
             refuses(right, init)
 
 
+@pytest.mark.unoptimized
 def test_a_piece_that_is_drawn_is_scored():
     init, shape = DEPENDENT["some of those split"]
     passes, plan = checks_of(init, shape)
@@ -173,6 +176,7 @@ def test_a_piece_that_is_drawn_is_scored():
         assert passes(np.where(piece, np.float32(1.5), 1) * x) == (False, False)
 
 
+@pytest.mark.unoptimized
 def test_keys_of_other_paths_leave_the_checks_as_they_are():
     init, shape = DEPENDENT["stacked by a function"]
     leaf = jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -46,6 +46,7 @@ def test_all_names_of_jax_are_here_with_their_parameters():
 # ---- new options
 
 
+@pytest.mark.unoptimized
 def test_new_options(key):
     shape = (64, 64)
 
@@ -77,6 +78,7 @@ BATCHED = {
 BEYOND = [name for name in BATCHED if name not in ("second, float32", "two, complex64")]
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("name", sampled(BATCHED, BEYOND))
 def test_batched_orthogonal(key, name):
     shape, column_axis, batch_axis, dtype = BATCHED[name]
@@ -218,6 +220,7 @@ class Counting(jaxinit.Initializer):
         return self.scale * jax.random.normal(key, shape, dtype)
 
 
+@pytest.mark.unoptimized
 def test_an_equal_initializer_is_not_traced_again(key):
     Counting.traces.clear()
     for seed in range(4):
