@@ -152,51 +152,72 @@ def drawn(rule: Rule, leaf: Leaf) -> Any:
 
 @dataclass(frozen=True)
 class times:
-    """The initializer of a rule, times a factor that may depend on the leaf."""
+    """The initializer of a rule, times a factor that may depend on the leaf.
+
+    By depth, each of the layers that are stacked in one array has a factor of its own.
+    """
 
     rule: Rule
     factor: Factor | float
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        factor = self.factor
-        number = factor if isinstance(factor, int | float) else factor(leaf)
-        return scaled(drawn(self.rule, leaf), number)
+        init, factor = drawn(self.rule, leaf), self.factor
+        stack = factor.along(leaf) if isinstance(factor, by_depth) else None
+        if stack is not None:
+            numbers, axis = stack
+            inits = tuple(scaled(init, number) for number in numbers)
+            return split(inits, len(inits), axis)
+        return scaled(init, factor if isinstance(factor, int | float) else factor(leaf))
 
 
 @dataclass(frozen=True)
 class by_depth:
-    """A rule times `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers.
+    """The factor `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers.
 
-    With roles, the layer follows from the number among the writers of the stream, and
-    each of the layers that are stacked in one array has a factor of its own.
+    With roles, the layer follows from the number among the writers of the stream.
     """
 
-    rule: Rule
     layers: int | None
 
-    def __call__(self, leaf: Leaf) -> Initializer:
-        init = drawn(self.rule, leaf)
-        numbers, axis = self._layers(leaf)
-        inits = [scaled(init, 1 / math.sqrt(2 * (number + 1))) for number in numbers]
-        return inits[0] if axis is None else split(tuple(inits), len(inits), axis)
-
-    def _layers(self, leaf: Leaf) -> tuple[Sequence[int], int | None]:
-        """The layers that a leaf holds, and the axis along which they lie, if any."""
+    def __call__(self, leaf: Leaf) -> float:
         if leaf.role is None:
-            return [layer(leaf, given("layers", self.layers))], None
-        total = writers(leaf, self.layers)
+            return _narrower(layer(leaf, given("layers", self.layers)))
+        writers(leaf, self.layers)
         use = _kernel_use(leaf)
-        if not use.stack_axis:
-            place = 0 if use.residual is None else use.residual[0]
-            return [place // 2], None
-        (axis, *others), size = use.stack_axis, leaf.shape[use.stack_axis[0]]
+        if use.stack_axis:
+            raise ValueError(
+                "its layers are stacked in one array, and this scheme differs by "
+                "layer: give it a rule of its own with jaxinit.stacked"
+            )
+        place = 0 if use.residual is None else use.residual[0]
+        return _narrower(place // 2)
+
+    def along(self, leaf: Leaf) -> tuple[list[float], int] | None:
+        """The factors of the layers that are stacked in a leaf, and their axis.
+
+        None if the leaf is of one layer.
+
+        Raises:
+            ValueError: if the leaf does not hold all layers of its stream.
+        """
+        if leaf.role is None or not leaf.role.kernels:
+            return None
+        stacks = _kernel_use(leaf).stack_axis
+        if not stacks:
+            return None
+        (axis, *others), total = stacks, writers(leaf, self.layers)
+        size = leaf.shape[axis]
         if others or 2 * size != total:
             raise ValueError(
-                f"it holds {size} layers of several kinds of {total // 2}, and this "
-                "scheme differs by layer: give it a rule of its own with "
-                "jaxinit.stacked"
+                f"it holds {size} layers, of which not all write twice to a stream "
+                f"with {total} writers, and this scheme differs by layer: give it a "
+                "rule of its own with jaxinit.stacked"
             )
-        return range(size), axis
+        return [_narrower(number) for number in range(size)], axis
+
+
+def _narrower(number: int) -> float:
+    return 1 / math.sqrt(2 * (number + 1))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jaxinit.schemes.building import (
     narrower,
     scheme,
     stream_width,
+    times,
     transformer,
     writers,
 )
@@ -112,7 +113,7 @@ def vit(layers: Found = None, stddev: Deviation = 0.02) -> Rules:
     'scheme vit'
     """
     cut = truncated_normal(stddev, low=-2.0, high=2.0) if stddev else zeros
-    out = by_depth(cut, layers)
+    out = times(cut, by_depth(layers))
     # MLP_OUT comes first, so that an `fc` of a feed-forward is not taken for a head.
     return transformer(out, {MLP_IN: cut, **around_blocks(cut)})
 
@@ -225,7 +226,7 @@ def mitchell(layers: Found = None, width: Found = None) -> Rules:
     'scheme mitchell'
     """
     embedding = _cut_by_width(width)
-    out = by_depth(_cut_by_fan, layers)
+    out = times(_cut_by_fan, by_depth(layers))
     others = {POSITION: embedding, **everywhere(_cut_by_fan, embedding)}
     return transformer(out, others)
 
