@@ -172,19 +172,22 @@ def save(result: dict) -> Path:
 
 
 def slug(processor: str) -> str:
-    """A name for files: "Intel(R) Xeon(R) Processor, 2 cores" becomes intel-xeon."""
-    name = re.sub(r"\(.*?\)", " ", processor.partition(",")[0].lower())
-    words = re.findall(r"[a-z]\w*", name)
-    return "-".join(words[:2])
+    """A name for files: "Intel(R) Xeon(R) Processor, 2 cores" is intel-xeon-processor.
+
+    A clock rate is no part of it.
+    """
+    name = re.sub(r"\(.*?\)|@.*", " ", processor.partition(",")[0].lower())
+    return "-".join(re.findall(r"\w+", name))
 
 
 def load(name: str) -> list[dict]:
     """The last results of a benchmark, by jax version and time."""
     found = map(json.loads, map(Path.read_text, RESULTS.glob(f"{name}-jax*.json")))
     return sorted(
-        found, key=lambda each: (_numbers(each["versions"]["jax"]), each["taken"])
+        found, key=lambda each: (numbers(each["versions"]["jax"]), each["taken"])
     )
 
 
-def _numbers(version: str) -> list[int]:
+def numbers(version: str) -> list[int]:
+    """A version as what it is sorted by."""
     return [int(part) for part in version.split(".") if part.isdigit()]

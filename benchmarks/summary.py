@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks import arrays, cold, depth, models, onepass
-from benchmarks.harness import ROOT, Table, load, ratio, slug
+from benchmarks.harness import ROOT, Table, load, numbers, ratio, slug
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
@@ -28,7 +28,7 @@ def text() -> str:
         for name in dict.fromkeys(name for name, _, _ in _FIGURES)
         for result in load(name)
     }
-    columns = sorted({column for _, column in results})
+    columns = sorted({x for _, x in results}, key=lambda x: (x[0], numbers(x[1])))
     if not columns:
         return _EMPTY
     rows = (

@@ -27,6 +27,16 @@ def test_fresh_is_another_process():
     assert harness.fresh(os.getenv, "WHO", WHO="another") == "another"
 
 
+def test_processors_have_names_of_their_own():
+    names = ("12th Gen Intel(R) Core(TM) i7-12700K", "13th Gen Intel(R) Core(TM) i9")
+    names += ("Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz, AVX-512, 4 cores",)
+    found = [harness.slug(name) for name in names]
+    assert found == [
+        *("12th-gen-intel-core-i7-12700k", "13th-gen-intel-core-i9"),
+        "intel-xeon-gold-6148-cpu",
+    ]
+
+
 def test_results_come_back_by_version(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     xeon, epyc = "Intel(R) Xeon(R) Processor, AVX-512, 2 cores", "AMD EPYC, 2 cores"
@@ -36,7 +46,11 @@ def test_results_come_back_by_version(tmp_path, monkeypatch):
         result = {"benchmark": "x", "versions": {"jax": version}, "rows": []}
         harness.save(result | {"processor": processor, "taken": date})
     assert [each["taken"][6] for each in harness.load("x")] == ["3", "1", "2"]
-    names = {"x-jax0.12.0-intel-xeon", "x-jax0.9.1-intel-xeon", "x-jax0.12.0-amd-epyc"}
+    names = {
+        "x-jax0.12.0-intel-xeon-processor",
+        "x-jax0.9.1-intel-xeon-processor",
+        "x-jax0.12.0-amd-epyc",
+    }
     assert {path.stem for path in tmp_path.iterdir()} == names
     assert not harness.load("y")
 

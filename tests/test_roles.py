@@ -318,6 +318,24 @@ def test_what_is_told_to_every_layer_is_no_residual_stream():
     assert found["layers/2/q"].part == "query"
 
 
+def test_a_loop_over_groups_of_layers_is_a_loop_over_layers():
+    """Scans in scans, as for checkpoints of groups; none is over experts."""
+
+    def step(x, w):
+        return x + jnp.tanh(x @ w["up"]) @ w["down"], None
+
+    def group(x, layers):
+        return jax.lax.scan(step, x, layers)[0], None
+
+    def apply(p, x):
+        return jax.lax.scan(group, x, p["layers"])[0] @ p["head"]
+
+    layers = {"up": array(3, 4, 6, 8), "down": array(3, 4, 8, 6)}
+    found = jaxinit.roles(apply, {"layers": layers, "head": array(6, 2)}, array(5, 6))
+    (use,) = found["layers/down"].uses
+    assert (use.stack_axis, use.batch_axis, use.residual) == ((0, 1), (), (0, 12))
+
+
 def test_what_is_no_scale_is_not_called_one():
     def summed(p, x):
         return (x[:, :, None] * p["up"]).sum(1) @ p["down"]

@@ -82,12 +82,22 @@ class Loops:
         """Loops that take leaves, none of whose kernels takes what they hand on."""
         nodes = [self._flow.graph.nodes[index] for index in kernels]
         for loop in self._sliced:
-            own = self._by_loop.get(loop, ())
-            bits = sum(self._carry_bits[self.carries[i].index] for i in own)
+            bits = self._handed_on(loop)
             takers = [node for node in nodes if loop in node.loops]
             taken = (v for node in takers for v in filter(self._flow.data, node.inputs))
             if takers and not any(self._from_carries[v.index] & bits for v in taken):
                 yield loop
+
+    def _handed_on(self, loop: Loop) -> int:
+        """The bits of what a loop carries, and of loops inside that begin with it."""
+        found = sum(
+            self._carry_bits[self.carries[i].index] for i in self._by_loop.get(loop, ())
+        )
+        for carry in self.carries:  # outer loops come first
+            begun = any(self._from_carries[v.index] & found for v in carry.inputs)
+            if begun and loop in carry.loops:
+                found |= self._carry_bits[carry.index]
+        return found
 
     def _axes_apart(self) -> Iterator[tuple[int, int]]:
         for node in self._flow.graph.nodes:

@@ -152,22 +152,15 @@ def drawn(rule: Rule, leaf: Leaf) -> Any:
 
 @dataclass(frozen=True)
 class times:
-    """The initializer of a rule, times a factor that may depend on the leaf.
-
-    By depth, each of the layers that are stacked in one array has a factor of its own.
-    """
+    """The initializer of a rule, times a factor that may depend on the leaf."""
 
     rule: Rule
     factor: Factor | float
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        init, factor = drawn(self.rule, leaf), self.factor
-        stack = factor.along(leaf) if isinstance(factor, by_depth) else None
-        if stack is not None:
-            numbers, axis = stack
-            inits = tuple(scaled(init, number) for number in numbers)
-            return split(inits, len(inits), axis)
-        return scaled(init, factor if isinstance(factor, int | float) else factor(leaf))
+        factor = self.factor
+        number = factor if isinstance(factor, int | float) else factor(leaf)
+        return scaled(drawn(self.rule, leaf), number)
 
 
 @dataclass(frozen=True)
@@ -181,7 +174,7 @@ class by_depth:
 
     def __call__(self, leaf: Leaf) -> float:
         if leaf.role is None:
-            return _narrower(layer(leaf, given("layers", self.layers)))
+            return 1 / math.sqrt(2 * (layer(leaf, given("layers", self.layers)) + 1))
         writers(leaf, self.layers)
         use = _kernel_use(leaf)
         if use.stack_axis:
@@ -190,34 +183,7 @@ class by_depth:
                 "layer: give it a rule of its own with jaxinit.stacked"
             )
         place = 0 if use.residual is None else use.residual[0]
-        return _narrower(place // 2)
-
-    def along(self, leaf: Leaf) -> tuple[list[float], int] | None:
-        """The factors of the layers that are stacked in a leaf, and their axis.
-
-        None if the leaf is of one layer.
-
-        Raises:
-            ValueError: if the leaf does not hold all layers of its stream.
-        """
-        if leaf.role is None or not leaf.role.kernels:
-            return None
-        stacks = _kernel_use(leaf).stack_axis
-        if not stacks:
-            return None
-        (axis, *others), total = stacks, writers(leaf, self.layers)
-        size = leaf.shape[axis]
-        if others or 2 * size != total:
-            raise ValueError(
-                f"it holds {size} layers, of which not all write twice to a stream "
-                f"with {total} writers, and this scheme differs by layer: give it a "
-                "rule of its own with jaxinit.stacked"
-            )
-        return [_narrower(number) for number in range(size)], axis
-
-
-def _narrower(number: int) -> float:
-    return 1 / math.sqrt(2 * (number + 1))
+        return 1 / math.sqrt(2 * (place // 2 + 1))
 
 
 @dataclass(frozen=True)
