@@ -55,7 +55,7 @@ def measure(size: int) -> dict[str, list[float]]:
 
 
 def tables(rows: list[dict]) -> list[Table]:
-    """Medians, and what each step adds to the one before."""
+    """Medians, and how much of them a constant takes."""
     median = {
         (row["pages"], row["law"]): 1e3 * statistics.median(row["seconds"])
         for row in rows

@@ -73,10 +73,9 @@ def _array(law: str, other: str) -> Callable[[list[dict]], str]:
 
 
 def _models(rows: list[dict]) -> str:
-    frameworks = dict.fromkeys(row["framework"] for row in rows)
     return " / ".join(
         f"{ratio(_seconds(rows, framework=name, method=models.JITTED), ours):.1f}x"
-        for name in frameworks
+        for name in models.FRAMEWORKS
         for ours in [_seconds(rows, framework=name, method=models.OURS)]
     )
 
@@ -162,7 +161,7 @@ _FIGURES = (
     ),
     (
         "cold",
-        "39 models, cold, against `jax.jit`: geometric mean (least)",
+        "small models, cold, against `jax.jit`: geometric mean (least)",
         _cold(cold.JITTED),
     ),
     ("cold", "the same, against eager", _cold(cold.EAGER)),

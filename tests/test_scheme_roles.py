@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from zoo.truths import rms_norm
 
 import jaxinit
 import jaxinit.linen
@@ -72,40 +73,34 @@ def test_zero_gamma_by_branches(norm_first, closing, train):
     assert scales == {f"BatchNorm_{i}/scale" for i in closing}
 
 
-def rms(x):
-    return x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6)
-
-
 def normalized_keys(p, x):
-    y = rms(x) * p["first"]
-    query, key = rms(y @ p["q"]) * p["query"], rms(y @ p["k"]) * p["key"]
+    y = rms_norm(x, p["first"])
+    query, key = rms_norm(y @ p["q"], p["query"]), rms_norm(y @ p["k"], p["key"])
     weights = jax.nn.softmax(query @ key.mT)
     return x + weights @ (y @ p["v"]) @ p["o"]
 
 
 def normalized_at_last(p, x):
-    y = rms(x) * p["first"]
-    return x + rms(jnp.tanh(y @ p["q"]) @ p["o"]) * p["last"]
+    y = rms_norm(x, p["first"])
+    return x + rms_norm(jnp.tanh(y @ p["q"]) @ p["o"], p["last"])
 
 
 def two_norms_side_by_side(p, x):
-    gate = jax.nn.sigmoid(rms(x) * p["first"] @ p["q"])
-    return x + (gate * (rms(x) * p["last"] @ p["k"])) @ p["o"]
+    gate = jax.nn.sigmoid(rms_norm(x, p["first"]) @ p["q"])
+    return x + (gate * (rms_norm(x, p["last"]) @ p["k"])) @ p["o"]
 
 
 @pytest.mark.parametrize(
-    ("apply", "closing"),
+    ("apply", "scales", "kernels", "closing"),
     [
-        (normalized_keys, set()),
-        (two_norms_side_by_side, set()),
-        (normalized_at_last, {"last"}),
+        (normalized_keys, ("first", "query", "key"), "qkvo", set()),
+        (two_norms_side_by_side, ("first", "last"), "qko", set()),
+        (normalized_at_last, ("first", "last"), "qo", {"last"}),
     ],
 )
-def test_a_scale_closes_what_leads_through_it(apply, closing):
+def test_a_scale_closes_what_leads_through_it(apply, scales, kernels, closing):
     """Zeros in the scale of keys would leave the branch what it is."""
-    names = {"first": 1, "query": 1, "key": 1, "last": 1} | dict.fromkeys("qkvo", 2)
-    used = apply.__code__.co_consts
-    shapes = {x: leaf(*[8] * ndim) for x, ndim in names.items() if x in used}
+    shapes = dict.fromkeys(scales, leaf(8)) | dict.fromkeys(kernels, leaf(8, 8))
     roles = jaxinit.roles(apply, shapes, leaf(2, 5, 8))
     found = {x for x, role in roles.items() if any(use.closing for use in role.uses)}
     assert found == closing

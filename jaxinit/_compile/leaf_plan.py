@@ -42,6 +42,7 @@ from jaxinit._compile.leaf_program import (
 )
 from jaxinit._compile.placement import Placement, committed_sharding
 from jaxinit._compile.values import Argument, Keys, Root
+from jaxinit._kernel.threefry import unknown_zero
 
 # The output of a loop is a temporary array: this is the largest share of the bytes of
 # all outputs that one loop may hold.
@@ -219,8 +220,7 @@ def _unknown_numbers(count: int, words: Any) -> list[Any]:
     """
     if not words.size:
         return list(range(count))
-    # A word with its last bit set is never zero, which XLA does not find out.
-    never = lax.eq(lax.bitwise_or(words.reshape(-1)[0], np.uint32(1)), np.uint32(0))
+    never = lax.ne(unknown_zero(words.reshape(-1)[0]), np.uint32(0))
     return lax.cond(
         never,
         lambda: [np.int32(0)] * count,

@@ -70,7 +70,7 @@ def threefry_2x32(k0: Any, k1: Any, x0: Any, x1: Any, words: Words = JAX_WORDS) 
     return x0, x1
 
 
-def _unknown_zero(word: jax.Array) -> jax.Array:
+def unknown_zero(word: jax.Array) -> jax.Array:
     """Zero, computed from any uint32 in a way that a compiler does not see through.
 
     Squares are 0, 1 or 4 modulo 8, so that bits 0 and 2 are never both set.
@@ -88,7 +88,7 @@ def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.
     size = math.prod(shape)
     if size >= _MAX_SIZE:  # the high counter word is no longer zero: jax knows how
         return threefry_prng_impl.random_bits(key, bit_width, shape)
-    counter = lax.max(lax.iota(np.uint32, size), _unknown_zero(key[0]))
+    counter = lax.max(lax.iota(np.uint32, size), unknown_zero(key[0]))
     high, low = threefry_2x32(key[0], key[1], lax.full_like(counter, 0), counter)
     word = _WORDS[bit_width]
     if bit_width == 64:

@@ -76,6 +76,13 @@ def attention_by_pieces() -> Model:
         y = jnp.moveaxis(y / total[..., None], 1, 2).reshape(B, T, H * S)
         return linear(p["head"], x + y @ p["o"])
 
+    # Debatable: whether it is told without a softmax in one piece.
+    part = one_of("attention output", None)
+    return of_one_block(apply, o=kernel(H * S, D, part=part, residual=(0, 1)))
+
+
+def of_one_block(apply, **others) -> Model:
+    """Tokens, a norm, an attention and a head; `others` are truths that differ."""
     params = attention_params() | {
         "embed": floats(V, D),
         "norm": scales(D),
@@ -83,12 +90,10 @@ def attention_by_pieces() -> Model:
     }
     truth = attended() | {
         "embed": embedding(D),
-        # Debatable: whether it is told without a softmax in one piece.
-        "o": kernel(H * S, D, part=one_of("attention output", None), residual=(0, 1)),
         **norm("norm"),
         **dense("head", D, V, head=True),
     }
-    return Model(apply, params, (integers(B, T),), truth)
+    return Model(apply, params, (integers(B, T),), truth | others)
 
 
 @model
@@ -188,17 +193,7 @@ def turned_as_complex() -> Model:
         y = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(s), v)
         return linear(p["head"], x + y.reshape(B, T, H * S) @ p["o"])
 
-    params = attention_params() | {
-        "embed": floats(V, D),
-        "norm": scales(D),
-        "head": affine(D, V),
-    }
-    truth = attended() | {
-        "embed": embedding(D),
-        **norm("norm"),
-        **dense("head", D, V, head=True),
-    }
-    return Model(apply, params, (integers(B, T),), truth)
+    return of_one_block(apply)
 
 
 @model
@@ -221,17 +216,7 @@ def windows_with_the_last() -> Model:
         y = jnp.einsum("bnhqk,bnkhd->bnqhd", jax.nn.softmax(s), with_last(v))
         return linear(p["head"], x + y.reshape(B, T, H * S) @ p["o"])
 
-    params = attention_params() | {
-        "embed": floats(V, D),
-        "norm": scales(D),
-        "head": affine(D, V),
-    }
-    truth = attended() | {
-        "embed": embedding(D),
-        **norm("norm"),
-        **dense("head", D, V, head=True),
-    }
-    return Model(apply, params, (integers(B, T),), truth)
+    return of_one_block(apply)
 
 
 @model
