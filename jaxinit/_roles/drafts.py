@@ -47,6 +47,9 @@ def _convolved(structure: Structure, meeting: Meeting) -> Use:
 
 def _contracted(structure: Structure, meeting: Meeting) -> Use:
     use = dot_use(meeting)
+    total = structure.head_sums.get(meeting.node.index)
+    if total is not None and use.kind == "kernel":
+        use = total.added_to(use)
     if not is_one_hot(meeting.activations):
         return use
     reason = "contracted with a one-hot of inputs"

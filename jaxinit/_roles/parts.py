@@ -18,6 +18,7 @@ from jaxinit._roles.primitives import CONTRACTIONS
 from jaxinit._roles.regions import End
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
+from jaxinit._roles.tree_cells import tree_gates
 from jaxinit._roles.values import is_mask, is_softmax
 from jaxinit._roles.walks import ancestor, reached
 
@@ -30,6 +31,8 @@ def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
     parts = dict(_operands(structure, endings))
     owners = endings.owners_behind_norms()
     for end, name in Cells(structure.flow, structure.loops, owners).gates():
+        parts.setdefault(end, name)
+    for end, name in tree_gates(structure.flow, owners):
         parts.setdefault(end, name)
     for node, end in endings.all():
         if end not in parts:
