@@ -4,7 +4,7 @@ Take `einsum("hbd,hdm->hbm", x, w).sum(0)` of w: f32[3,4,8]. `w` is a kernel of 
 for each of three heads, but their outputs are summed, so that 12 products are in one
 output: in (0, 1), fan_in 12. The same holds for `sum(x[h] @ w[h] for h in range(3))`.
 A mean over an ensemble is no such sum: each of its members is to have a variance of
-one.
+one. Nor are layers with a bias each.
 """
 
 import math
@@ -69,6 +69,8 @@ def _over_axes(flow: Flow, meeting: Meeting) -> HeadSum | None:
     """A sum over an axis of the output that is one of the leaf."""
     value, factor = scaled(flow, meeting.node.output)
     taker = _only_taker(value)
+    if _has_bias(flow, meeting.node.output):
+        return None
     if taker is None or taker.op != "reduce_sum":
         return None
     count = size_for_one(taker)
@@ -88,6 +90,14 @@ def _over_axes(flow: Flow, meeting: Meeting) -> HeadSum | None:
     axes = tuple(sorted(summed))
     terms = math.prod(meeting.shape[axis] for axis in axes)
     return HeadSum(axes, terms, 1) if axes else None
+
+
+def _has_bias(flow: Flow, value: Value) -> bool:
+    """Whether a leaf is the next that is added to a value."""
+    node = _only_taker(value)
+    while node is not None and node.op in COPIES | RELOCATIONS | PRODUCTS:
+        node = _only_taker(node.outputs[0])
+    return node is not None and any(map(flow.from_leaves, node.inputs))
 
 
 def _over_slices(

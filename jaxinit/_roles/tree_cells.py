@@ -10,6 +10,7 @@ gate multiplies the cell, and the output gate a function of the sum. A leaf of t
 has no children: its `c = i * u` is one of a cell if its kernels are those of another.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from jaxinit._roles.carried import Pair, factors
@@ -19,6 +20,8 @@ from jaxinit._roles.primitives import ADDITIONS, COPIES, ELEMENTWISE, RELOCATION
 from jaxinit._roles.regions import End
 from jaxinit._roles.values import maker
 from jaxinit._roles.walks import reached
+
+_MOST_CHILDREN = 64
 
 Owners = Mapping[int, Sequence[tuple[Node, End]]]
 Gates = list[tuple[Node, End, str]]  # kernels, their ends, and what these are
@@ -53,9 +56,10 @@ class _Trees:
 
     def of_sum(self, node: Node) -> Gates:
         """The gates of a cell whose state a sum is."""
-        terms = list(_terms(node))
+        out = self._out(node.output)
         forget: Gates = []
         written: Gates = []
+        terms = itertools.islice(_terms(node), _MOST_CHILDREN if out else 0)
         for pair in filter(None, map(_weighted, terms)):
             gates, others = self._owned(pair, True), self._owned(pair, False)
             if gates and others:
@@ -63,8 +67,7 @@ class _Trees:
                 written += [(*found, "cell") for found in others]
             elif gates and not self._is_of_two_gates(pair):
                 forget += [(*found, "forget gate") for found in gates]
-        out = self._out(node.output)
-        return [*forget, *written, *out] if forget and written and out else []
+        return [*forget, *written, *out] if forget and written else []
 
     def of_product(self, node: Node) -> Gates:
         """The gates of a cell without a past, whose state a product is."""
