@@ -28,7 +28,9 @@ def outputs(apply, shapes, x, key, **others):
     """What a model gives with the parameters of `auto`, and some that it leaves out."""
     roles = jaxinit.roles(apply, shapes, x)
     own = {path: jaxinit.constant(value) for path, value in others.items()}
-    params = jaxinit.plan(shapes, jaxinit.Rules(own) | schemes.auto(), roles=roles).init(key)
+    params = jaxinit.plan(
+        shapes, jaxinit.Rules(own) | schemes.auto(), roles=roles
+    ).init(key)
     return jax.jit(apply)(params, x)
 
 
@@ -132,7 +134,7 @@ def test_heads_that_are_summed_are_inputs_of_one_kernel(apply):
     expected = jaxinit.roles(at_once_of_heads, shapes, x)["o"]
     for use in jaxinit.roles(apply, shapes, x)["o"].uses:
         assert (use.in_axis, use.out_axis, use.fan_in) == ((0, 1), (2,), HEADS * SIZE)
-        assert not (use.batch_axis or use.stack_axis)
+        assert use.batch_axis == use.stack_axis == ()
         assert use.variance == pytest.approx(expected.variance)
 
 
@@ -147,6 +149,19 @@ def test_heads_of_a_residual_stream_share_the_part_of_one_writer():
     role = jaxinit.roles(added_one_by_one, shapes, array(5, WIDTH))["a"]
     second = HEADS * WIDTH * role.uses[0].entering
     assert role.uses[0].variance == pytest.approx(1 / (2 * second))
+
+
+def test_networks_that_are_summed_remain_batches_that_share_the_sum():
+    def apply(p, x):
+        def net(q, x):
+            return jnp.tanh(x @ q["a"]) @ q["b"]
+
+        return jax.vmap(net, (0, None))(p, x).sum(0)
+
+    shapes = kernels(a=(HEADS, SIZE, WIDTH), b=(HEADS, WIDTH, SIZE))
+    use = jaxinit.roles(apply, shapes, array(5, SIZE))["b"].uses[0]
+    assert (use.batch_axis, use.fan_in) == ((0,), WIDTH)
+    assert HEADS * WIDTH * use.variance == pytest.approx(1 / 0.3943, rel=1e-3)
 
 
 def test_members_of_an_ensemble_have_fans_of_their_own():
@@ -196,12 +211,12 @@ def test_loops_that_do_not_settle_are_doubted(layers):
         def step(s, w):
             return 1.5 * s * s + x @ w, None
 
+        def again(_, s):
+            return step(s, p["a"][0])[0]
+
         if layers:
-            s = jax.lax.scan(step, x, p["a"])[0]
-        else:
-            body = lambda i, s: step(s, p["a"][0])[0]
-            s = jax.lax.fori_loop(0, steps, body, x)
-        return s @ p["b"]
+            return jax.lax.scan(step, x, p["a"])[0] @ p["b"]
+        return jax.lax.fori_loop(0, steps, again, x) @ p["b"]
 
     shapes = kernels(a=(9, WIDTH, WIDTH), b=(WIDTH, WIDTH))
     use = jaxinit.roles(apply, shapes, array(4, WIDTH), array(dtype=jnp.int32))["b"]
@@ -405,6 +420,29 @@ def test_gates_of_a_tree(node):
 # Moments of more operations.
 
 
+def test_weights_of_a_softmax_are_shares_of_one():
+    """Outputs of experts that a router mixes, and of a chosen few of them."""
+
+    def mixed(p, x):
+        weights = jax.nn.softmax(x @ p["router"])
+        return jnp.einsum("bte,btef->btf", weights, experts(p, x)) @ p["o"]
+
+    def chosen(p, x):
+        weights, which = jax.lax.top_k(jax.nn.softmax(x @ p["router"]), 2)
+        weights = weights / weights.sum(-1, keepdims=True)
+        out = jnp.take_along_axis(experts(p, x), which[..., None], -2)
+        return jnp.einsum("bte,btef->btf", weights, out) @ p["o"]
+
+    def experts(p, x):
+        return jnp.einsum("btd,edf->btef", x, p["experts"])
+
+    shapes = kernels(router=(WIDTH, 8), experts=(8, WIDTH, SIZE), o=(SIZE, SIZE))
+    for apply, low, high in ((mixed, 1 / 8, 0.5), (chosen, 0.5, 1.0)):
+        use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+        assert low < use.entering < high
+        assert use.doubt == ""
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
@@ -413,6 +451,9 @@ def test_gates_of_a_tree(node):
         (lambda a, b: jnp.fft.irfft(jnp.fft.rfft(a), WIDTH), 1.0),
         (lambda a, b: jnp.sort(a, -1), 1.0),
         (lambda a, b: jnp.minimum(a, 0.0) * b, 0.5),
+        (lambda a, b: a @ jnp.eye(WIDTH), 1.0),
+        (lambda a, b: a @ jnp.asarray(np.full((WIDTH, WIDTH), 0.5)), WIDTH / 4),
+        (lambda a, b: a + jnp.sin(jnp.arange(float(WIDTH))), 1.5),
     ],
 )
 def test_second_moments(function, expected):

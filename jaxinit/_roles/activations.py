@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import contracted_axes
+from jaxinit._roles.constants import constant_moments
 from jaxinit._roles.extents import (
     inputs_of_one,
     is_integer,
     is_mean_of_places,
     leads_to_root,
+    number_of_shares,
     rows_for_one,
     size_for_one,
     width,
@@ -36,7 +38,7 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.spreads import Expression, Spread, of_two
-from jaxinit._roles.values import is_mask
+from jaxinit._roles.values import is_mask, is_one_hot
 from jaxinit._roles.walks import is_inexact
 
 _LARGEST = 40  # operations in one expression
@@ -148,7 +150,9 @@ class Activations:
         return next(filter(None, doubts), "")
 
     def _is_sure(self, node: Node) -> bool:
-        """Whether a node gives one, whatever it takes: a norm, a mask, a number."""
+        """Whether what a node takes hardly matters: to a norm, a softmax, a mask."""
+        if node.op == "div" and number_of_shares(node) is not None:
+            return True
         if node.op in PRODUCTS:
             return any(is_deviation(self._flow, value) for value in node.inputs)
         return not is_inexact(node.outputs[0])
@@ -175,21 +179,28 @@ class Activations:
             return [self._unit()]
         if node.op in _SAME:
             data = [v for v in node.inputs if self._flow.data(v) and is_inexact(v)]
-            known = self.spread(data[0]) if data else self.normal()
+            written = node.op in ("dynamic_update_slice", "scatter")
+            known = self.spread(data[-1 if written else 0]) if data else self.normal()
             return [known] * len(node.outputs)
+        if node.op == "top_k":
+            share = node.outputs[0].shape[-1] / node.inputs[0].shape[-1]
+            chosen = self.normal(*self.spread(node.inputs[0]).top(share))
+            return [chosen, self._unit()]
         if node.op in REDUCTIONS or node.op.startswith("reduce_window"):
             return self._reduced(node)
-        if node.op in _SCALED:
-            factor = _SCALED[node.op](node)
+        if node.op in _OF_COMPLEX:
             total = sum(self.spread(v).second for v in self._flow.data_of(node))
-            return [self.normal(0.0, factor * total)]
+            return [self.normal(0.0, _OF_COMPLEX[node.op] * total)]
         if node.op == "cumsum" or node.op in SCATTERS:
             return [self._accumulated(node)]
         return self._doubtful(node)
 
     def _contracted(self, node: Node) -> Spread:
-        """A contraction of activations."""
-        left, right = map(self.spread, node.inputs[:2])
+        """A contraction of activations, or with a constant array."""
+        for one_hot, other in (node.inputs[:2], node.inputs[1::-1]):
+            if not self._flow.data(one_hot) and is_one_hot(one_hot):
+                return self.spread(other)
+        left, right = map(self._known, node.inputs[:2])
         if node.op == "conv_general_dilated":
             terms = inputs_of_one(node)
         else:
@@ -198,6 +209,15 @@ class Activations:
         mean = left.mean * right.mean
         variance = left.second * right.second - mean * mean
         return self.normal(terms * mean, terms * max(variance, 0.0))
+
+    def _known(self, value: Value) -> Spread:
+        """The spread of a value, or of the entries of a constant array."""
+        if self._flow.data(value):
+            return self.spread(value)
+        moments = constant_moments(value)
+        if moments is None:
+            return self.normal(0, 1, "a constant array is not followed")
+        return self.normal(*moments)
 
     def _carried(self, node: Node) -> Spread:
         back = None if node.back is None else self._spreads[node.back.index]
@@ -249,9 +269,16 @@ class Activations:
             negative = Spread(spread.root, ("neg", (), spread.expression), spread.size)
             mean, variance = negative.largest(count)
             return [self.normal(-mean, variance)]
+        if node.op == "reduce_prod":
+            mean, second = spread.mean**count, spread.second**count
+            return [self.normal(mean, max(second - mean * mean, 0.0))]
         return self._doubtful(node)
 
     def _elementwise(self, node: Node) -> Spread:
+        data = self._flow.data_of(node)
+        is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
+        if is_linear and self.spread(data[0]).root in self.inputs:
+            return self._unit()
         operands: list[float | Spread] = []
         for value in node.inputs:
             operand = self._operand(node, value)
@@ -276,6 +303,16 @@ class Activations:
             return self.normal(spread.mean, spread.variance)
         return spread
 
+    def _share(self, node: Node) -> Spread | None:
+        """What divides positive values by their sum, as a softmax does."""
+        count = number_of_shares(node)
+        part = self.spread(node.inputs[0])
+        if count is None or not (part.is_positive and part.mean):
+            return None
+        ratio = part.second / part.mean**2
+        second = min(1 / count, ratio / count**2)  # their sum is one
+        return self.normal(1 / count, max(second - 1 / count**2, 0.0))
+
     def _operand(self, node: Node, value: Value) -> float | Spread | None:
         number = self._flow.number(value)
         if number is not None:
@@ -286,6 +323,9 @@ class Activations:
             return self.spread(value)
         if self._flow.from_leaves(value):
             return 0.0 if node.op in SUMS else 1.0
+        moments = constant_moments(value)
+        if moments is not None and node.op != "select_n":
+            return self.normal(*moments)
         return 0.0 if node.op in SUMS else 1.0 if node.op in PRODUCTS else None
 
     def _selected(self, operands: Sequence[float | Spread]) -> Spread:
@@ -305,6 +345,10 @@ class Activations:
             (x.mean, x.second) if isinstance(x, Spread) else (x, x * x)
             for x in operands
         ]
+        if node.op == "div":
+            share = self._share(node)
+            if share is not None:
+                return share
         (a, aa), (b, bb) = moments[:2]
         if node.op in SUMS and len(moments) == 2:
             sign = -1 if node.op == "sub" else 1
@@ -317,17 +361,6 @@ class Activations:
         return self._doubtful(node)[0] if found is None else self.normal(*found)
 
 
-def _of_fft(node: Node) -> float:
-    terms = math.prod(node.params["fft_lengths"])
-    is_inverse = "I" in node.params["fft_type"].name
-    return 1 / terms if is_inverse else terms
-
-
-# What second moments are multiplied by, where parts of complex numbers are alike.
-_SCALED: Mapping[str, Callable[[Node], float]] = {
-    "complex": lambda _: 1.0,
-    "conj": lambda _: 1.0,
-    "real": lambda _: 0.5,
-    "imag": lambda _: 0.5,
-    "fft": _of_fft,
-}
+# What second moments are multiplied by, where parts of complex numbers are alike, and
+# transforms orthonormal.
+_OF_COMPLEX = {"complex": 1.0, "conj": 1.0, "real": 0.5, "imag": 0.5, "fft": 1.0}

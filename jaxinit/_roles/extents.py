@@ -12,7 +12,16 @@ import numpy as np
 from jaxinit._roles.axes import contracted_axes
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import COPIES, ELEMENTWISE, MOVES
+from jaxinit._roles.primitives import (
+    COPIES,
+    ELEMENTWISE,
+    MOVES,
+    RELOCATIONS,
+    SCATTERS,
+)
+from jaxinit._roles.values import behind, stripped
+
+_GUARDS = {"add", "max"}  # of a small number, which comes second
 
 
 def has_even_inputs(node: Node, data: Value) -> bool:
@@ -58,6 +67,24 @@ def rows_for_one(node: Node) -> float:
     """How many rows a scatter adds to one place, on average, at least one."""
     added, places = math.prod(node.inputs[2].shape), math.prod(node.output.shape)
     return max(1.0, added / max(places, 1))
+
+
+def number_of_shares(node: Node) -> float | None:
+    """How many values share the sum that a node divides them by; None if it does not.
+
+    Also if each row is divided by the sum that a scatter made of those of its place.
+    """
+    if node.op != "div":
+        return None
+    part, total = (stripped(value) for value in node.inputs)
+    total = behind(total, COPIES | RELOCATIONS | {"gather"} | _GUARDS)
+    made = total.node
+    if made is None or made.op not in SCATTERS | {"reduce_sum"}:
+        return None
+    is_scatter = made.op in SCATTERS
+    if stripped(made.inputs[2 if is_scatter else 0]) is not part:
+        return None
+    return rows_for_one(made) if is_scatter else float(size_for_one(made))
 
 
 def leads_to_root(value: Value) -> bool:

@@ -208,9 +208,7 @@ def _computed_from(graph: Graph, sources: Iterable[int]) -> list[bool]:
 
 def _number(constant: Any) -> float | None:
     try:
-        number = np.asarray(constant).reshape(())
-        is_real = np.iscomplexobj(number) and number.imag == 0
-        return float(number.real if is_real else number)
+        return float(np.asarray(constant).reshape(()))
     except (TypeError, ValueError):
         return None
 
@@ -218,8 +216,6 @@ def _number(constant: Any) -> float | None:
 def _folded(node: Node, facts: Sequence[Fact]) -> float | None:
     """The number that an equation on known numbers gives."""
     numbers = [fact.number for fact in facts if fact.number is not None]
-    if node.op == "reduce_prod" and node.inputs[0].constant is not None:
-        return _number(np.prod(node.inputs[0].constant))  # of the lengths of an fft
     if len(node.outputs) != 1 or not facts or len(numbers) < len(facts):
         return None
     if node.op == "broadcast_in_dim":

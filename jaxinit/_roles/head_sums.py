@@ -4,10 +4,12 @@ Take `einsum("hbd,hdm->hbm", x, w).sum(0)` of w: f32[3,4,8]. `w` is a kernel of 
 for each of three heads, but their outputs are summed, so that 12 products are in one
 output: in (0, 1), fan_in 12. The same holds for `sum(x[h] @ w[h] for h in range(3))`.
 A mean over an ensemble is no such sum: each of its members is to have a variance of
-one. Nor are layers with a bias each.
+one. Nor are layers with a bias each. Networks that are summed, with a function between
+their kernels, remain batches; but they share the variance of the sum.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -16,9 +18,16 @@ from jaxinit._roles.extents import is_mean, size_for_one
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import ADDITIONS, COPIES, PRODUCTS, RELOCATIONS
+from jaxinit._roles.primitives import (
+    ADDITIONS,
+    COPIES,
+    ELEMENTWISE,
+    PRODUCTS,
+    RELOCATIONS,
+)
 from jaxinit._roles.regions import scaled
 from jaxinit._roles.role import Use
+from jaxinit._roles.values import maker
 from jaxinit._roles.walks import ancestor
 
 
@@ -30,14 +39,18 @@ class HeadSum:
         axes: axes of the leaf that are summed over by it.
         terms: their size.
         nodes: number of the contractions.
+        is_one: whether they are one kernel, whose fan_in has them all.
     """
 
     axes: tuple[int, ...]
     terms: int
     nodes: int
+    is_one: bool
 
     def added_to(self, use: Use) -> Use:
-        """A use with the axes of a sum among its inputs."""
+        """A use with the axes of a sum among its inputs, if it is one kernel."""
+        if not self.is_one:
+            return use
 
         def others(axes: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(axis for axis in axes if axis not in self.axes)
@@ -89,7 +102,16 @@ def _over_axes(flow: Flow, meeting: Meeting) -> HeadSum | None:
         return None
     axes = tuple(sorted(summed))
     terms = math.prod(meeting.shape[axis] for axis in axes)
-    return HeadSum(axes, terms, 1) if axes else None
+    is_one = not _is_behind_function(flow, meeting.activations)
+    return HeadSum(axes, terms, 1, is_one) if axes else None
+
+
+def _is_behind_function(flow: Flow, value: Value) -> bool:
+    """Whether a function that is not linear gives a value, behind moves at most."""
+    node = maker(value)
+    while node is not None and node.op in PRODUCTS and flow.numbers_of(node):
+        node = maker(flow.data_of(node)[0])
+    return node is not None and node.op in ELEMENTWISE
 
 
 def _has_bias(flow: Flow, value: Value) -> bool:
@@ -100,11 +122,10 @@ def _has_bias(flow: Flow, value: Value) -> bool:
     return node is not None and any(map(flow.from_leaves, node.inputs))
 
 
-def _over_slices(
-    flow: Flow, meetings: list[Meeting]
-) -> Iterator[tuple[int, HeadSum]]:
+def _over_slices(flow: Flow, meetings: list[Meeting]) -> Iterator[tuple[int, HeadSum]]:
     """Sums of contractions with all slices of one leaf."""
     groups: dict[tuple[int, Value], list[Meeting]] = {}
+    uses = Counter((meeting.leaf, meeting.fixed) for meeting in meetings)
     for meeting in meetings:
         if meeting.stack_axes and not meeting.node.loops:
             end = _end_of_sum(meeting.node.output)
@@ -114,9 +135,10 @@ def _over_slices(
         terms = math.prod(group[0].shape[axis] for axis in axes)
         slices = {meeting.fixed for meeting in group}
         is_whole = len(slices) == len(group) == terms > 1
+        is_whole &= all(uses[meeting.leaf, meeting.fixed] == 1 for meeting in group)
         if is_whole and not _is_divided(flow, end, terms):
             for meeting in group:
-                yield meeting.node.index, HeadSum(axes, terms, terms)
+                yield meeting.node.index, HeadSum(axes, terms, terms, True)
 
 
 def _over_rounds(flow: Flow, meeting: Meeting) -> HeadSum | None:
@@ -136,7 +158,7 @@ def _over_rounds(flow: Flow, meeting: Meeting) -> HeadSum | None:
         return None
     if any(ancestor(value, meeting.activations) for value in handed):
         return None
-    return HeadSum(axes, terms, 1)
+    return HeadSum(axes, terms, 1, True)
 
 
 def _is_divided(flow: Flow, value: Value, count: int) -> bool:

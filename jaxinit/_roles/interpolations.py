@@ -2,9 +2,9 @@
 
 Take `x * mu + before * (1 - mu)`, as RWKV mixes each token with the one before (Peng et
 al., "RWKV: reinventing RNNs for the transformer era", 2023), or `x + mu * (before -
-x)`. `mu` multiplies activations, as the scale of a norm does, but one is not its neutral
-value: it would leave out `before`. So is `where(x > 0, x, slope * x)` no function at
-all where the slope is one (He et al., "Delving deep into rectifiers", 2015).
+x)`. `mu` multiplies activations, as the scale of a norm does, but one is not its
+neutral value: it would leave out `before`. And `where(x > 0, x, slope * x)` is the
+identity where the slope is one (He et al., "Delving deep into rectifiers", 2015).
 """
 
 import math

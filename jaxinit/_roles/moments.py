@@ -38,7 +38,7 @@ from jaxinit._roles.spreads import Spread
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import is_one_hot
 
-_LEAST, _MOST = 1e-8, 1e3  # second moments beyond these come of what is misunderstood
+_LEAST, _MOST = 1e-4, 1e3  # second moments beyond these come of what is misunderstood
 
 
 class Moments:
@@ -139,7 +139,8 @@ class Moments:
             self.of_rows.add(node.index)
         wanted = self.wanted[node.index] = self._wanted(node)
         heads = self._sums.get(node.index)
-        made = self._found.normal(0.0, wanted / (heads.terms if heads else 1))
+        of_one = heads.terms if heads and heads.is_one else 1
+        made = self._found.normal(0.0, wanted / of_one)
         if not is_writer:
             self._outputs.add(made.root)
         self.critical.pop(node.index, None)
@@ -164,6 +165,8 @@ class Moments:
         heads = self._sums.get(node.index)
         if heads and node.index in self._places:  # each of them counts as a writer
             stream *= heads.nodes
+        if heads and not heads.is_one:
+            stream /= heads.terms
         return stream / (total or 1) / self._factors.get(node.index, 1.0) ** 2
 
     def _has_bias(self, value: Value) -> bool:
@@ -197,4 +200,3 @@ def _first_skips(residuals: Residuals) -> Iterator[tuple[int, Value]]:
     for addition in residuals.additions.values():
         for writer in addition.writers:
             yield writer.index, first[addition.stream]
-

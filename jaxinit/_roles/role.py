@@ -109,8 +109,8 @@ class Use:
             None if that is not known, or differs along an axis.
         sections: parts that differ along an axis.
         of: paths of the kernels that a bias is added behind.
-        doubt: why the moments that its variance goes by are not known, and taken as one;
-            "" if they are.
+        doubt: why the moments that its variance goes by are not known, and taken as
+            one; "" if they are.
         reason: a sentence that says why.
     """
 

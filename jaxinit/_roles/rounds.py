@@ -41,7 +41,8 @@ def settle(
     inside = [node for node in nodes if node.loops]
     changed = _followed(over_time, inside, found, follow)
     layers = [carry for carry in carries if carry not in over_time]
-    changed |= any([_doubts_drift(found, carry) for carry in layers])
+    for carry in layers:
+        changed |= _doubts_drift(found, carry)
     for node in nodes if changed else ():
         if node.op != "carry":
             follow(node)

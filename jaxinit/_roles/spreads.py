@@ -69,6 +69,22 @@ class Spread:
         """
         return _slopes(self.expression)
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether no entry is negative."""
+        return bool(np.all(_on_grid(self.expression) >= 0))
+
+    def top(self, share: float) -> tuple[float, float]:
+        """Mean and variance of the largest of many entries, a share of all of them."""
+        values = _on_grid(self.expression)
+        if not np.all(np.isfinite(values)):
+            return 0.0, 1.0
+        order = np.argsort(-values)
+        shares = np.cumsum(_WEIGHTS[order]) / _WEIGHTS.sum()
+        weights = np.diff(np.minimum(shares, share), prepend=0.0) / share
+        mean = float(values[order] @ weights)
+        return mean, float(np.square(values[order] - mean) @ weights)
+
     def largest(self, count: int) -> tuple[float, float]:
         """Mean and variance of the largest of several independent entries."""
         values = _on_grid(self.expression)
