@@ -124,8 +124,8 @@ def of_two(op: str, operands: Sequence["float | Spread"]) -> tuple[float, float]
 
 
 def _coarse(operand: "float | Spread") -> np.ndarray:
-    is_number = isinstance(operand, float)
-    return _on_grid(operand if is_number else operand.expression)[::_EVERY]
+    expression = operand.expression if isinstance(operand, Spread) else operand
+    return _on_grid(expression)[::_EVERY]
 
 
 @functools.lru_cache(maxsize=2048)
