@@ -150,7 +150,7 @@ def routes_by_pointing() -> Model:
         + [kernel(2 * D, D, part="query")] * 2,
         # Debatable: what attention gives asks again.
         "out/kernel": [kernel(D, D, part=ANY, function=ANY)] * 3,
-        "first": token(2 * D, (), 0),
+        "first": either("embedding", "unknown"),
     }
     return of_nnx(Net, [floats(B, T, 2)], truth)
 

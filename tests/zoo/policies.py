@@ -225,10 +225,11 @@ def groups_on_simplices() -> Model:
     # One kernel for each member, but all of them read the same.
     shared = {"batch_axis": ANY}
     path = "critics/hidden"
+    rows = [(0, ((0, z),), "recurrent", ANY), (0, ((z, z + A),), "input", ANY)]
     truth = {
         **normed("encoder/0", S, H),
         **normed("encoder/1", H, z),
-        **normed("dynamics/0", z + A, H, recurrent=True),
+        **normed("dynamics/0", z + A, H, recurrent=True, sections=rows),
         **normed("dynamics/1", H, z, recurrent=True),
         f"{path}/linear/kernel": kernel(z + A, ANY, 1, ANY, **shared),
         f"{path}/linear/bias": bias(f"{path}/linear/kernel", ANY, **shared),

@@ -13,7 +13,6 @@ from zoo.truths import (
     bias,
     convolution,
     dense,
-    either,
     embedding,
     floats,
     integers,
@@ -295,15 +294,14 @@ def states_side_by_side() -> Model:
         **dense("decoder", D, O, head=True),
     }
     for i in range(layers):
-        pair = [either("kernel", "unknown")] * 2
         truth |= {
             **norm(f"norm_{i}"),
             f"ssm_{i}/Lambda_re": unknown(),
             f"ssm_{i}/Lambda_im": unknown(),
             f"ssm_{i}/log_step": unknown(),
-            # Parts of a complex kernel times a function of leaves; then as they are.
+            # Parts of complex kernels; the first is multiplied by a function of leaves.
             f"ssm_{i}/B": unknown(),
-            f"ssm_{i}/C": pair,
+            f"ssm_{i}/C": unknown(),
             f"ssm_{i}/D": scale(part=ANY),
             # Debatable: without a kernel behind it, it reaches the stream as a factor.
             **dense(f"gate_{i}", D, D, function="sigmoid", part="gate", residual=ANY),

@@ -224,8 +224,9 @@ def speedrun() -> Model:
             f"{path}/out/weight": kernel(
                 inner, D, 1, 0, part="attention output", residual=WRITES
             ),
-            f"{path}/mix": [number, number],
-            f"{path}/lambdas": [number, number],
+            # The products of one leaf with two streams are summed.
+            f"{path}/mix": unknown(),
+            f"{path}/lambdas": unknown(),
             f"{path}/fc/weight": kernel(D, 4 * D, 1, 0, function=ANY),
             f"{path}/proj/weight": kernel(4 * D, D, 1, 0, residual=WRITES),
         }
@@ -283,12 +284,14 @@ def disentangled_scores() -> Model:
         "bias": floats(V),
     }
     # Debatable: a use on places alone, whose products are keys, or queries, of places.
-    again, beside = either("kernel", "unknown"), either("bias", "unknown")
+    again = either("kernel", "unknown")
+    # Debatable: a bias, whose use on places alone is contracted with activations.
+    beside = [either("bias", "unknown"), either("bias", "unknown", "kernel")]
     own = {
         "q/kernel": [kernel(D, inner, part="query", multiplier=ANY), again],
-        "q/bias": [bias(ANY, part="query", multiplier=ANY), beside],
+        "q/bias": beside,
         "k/kernel": [kernel(D, inner, part="key", multiplier=ANY), again],
-        "k/bias": [bias(ANY, part="key", multiplier=ANY), beside],
+        "k/bias": beside,
         **dense("v", D, inner, part="value"),
         **norm("ln_1"),
         **dense("up", D, F, function="gelu"),
@@ -297,10 +300,10 @@ def disentangled_scores() -> Model:
     truth = {
         "word": [embedding(D), kernel(D, V, 1, 0, head=True)],
         **norm("ln_e"),
-        # A table without look-ups, normed, that kernels read: places of scores.
-        "rel": either("position", "embedding", "unknown"),
-        "ln_rel/scale": either("scale", "unknown"),
-        "ln_rel/bias": either("bias", "unknown"),
+        # A table without look-ups, normed, that kernels read: functions of leaves.
+        "rel": unknown(),
+        "ln_rel/scale": unknown(),
+        "ln_rel/bias": unknown(),
         **dense("transform", D, D, function="gelu"),
         **norm("ln_h"),
         "bias": bias("word"),
