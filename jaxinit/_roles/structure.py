@@ -25,7 +25,7 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.residual import Residuals
-from jaxinit._roles.values import maker
+from jaxinit._roles.values import is_softmax, maker
 from jaxinit._roles.walks import nodes_of, reached
 
 # What a sum of outputs of kernels goes through, and is one still.
@@ -33,7 +33,7 @@ _KEEP_SUMS = (
     SUMS | SCATTERS | {"gather", "slice", "split", "each", "stacked", "branches"}
 )
 _KEEP_SCORES = SUMS | PRODUCTS | {"select_n", "tanh"}
-_KEEP_ATTENTION = frozenset({"slice", "squeeze", "concatenate", "reduce_sum"})
+_KEEP_ATTENTION = frozenset({"slice", "split", "squeeze", "concatenate", "reduce_sum"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,9 @@ class Structure:
             if weighing:
                 return weighing
             data = self.flow.data_of(node)
+            if node.op == "dot_general" and node.index not in self.kernels:
+                shares = [value for value in data if is_softmax(value)]
+                return _makers(v for v in data if v not in shares) if shares else []
             if is_centering(node):
                 return _makers(node.inputs[:1])
             is_sum = node.op in SUMS and len(data) > 1
