@@ -5,8 +5,9 @@ What is looked up has two axes of `w`, of which one is summed over with activati
 is a kernel. So is `b[chosen]` its bias, as the same places are chosen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
+from jaxinit._roles.atoms import Axes
 from jaxinit._roles.axes import batch_and_free, contracted_axes
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
@@ -50,14 +51,14 @@ def _kernels(flow: Flow) -> Iterator[Node]:
                 continue
             axes = flow.fact(node.inputs[side]).axes
             own = flow.fact(made.inputs[0]).carried
-            inside, outside = (
-                any(
-                    atom.leaf in own and atom.size > 1 for i in some for atom in axes[i]
-                )
-                for some in (contracted_axes(node, side), batch_and_free(node, side)[1])
-            )
-            if inside and outside:
+            summed, free = contracted_axes(node, side), batch_and_free(node, side)[1]
+            if _has(own, axes, summed) and _has(own, axes, free):
                 yield made
+
+
+def _has(leaves: Collection[int], axes: Axes, some: Iterable[int]) -> bool:
+    """Whether one of some axes is one of leaves."""
+    return any(atom.leaf in leaves and atom.size > 1 for i in some for atom in axes[i])
 
 
 def _sources(flow: Flow, node: Node) -> frozenset[int]:

@@ -44,8 +44,12 @@ class Carried:
         return self.opaque in ROOTS
 
     def hidden(self, by: str) -> "Carried":
-        """The same leaf, behind an operation that hides it."""
-        return replace(self, opaque=self.opaque or by)
+        """The same leaf, behind an operation that hides it.
+
+        What a masked leaf is behind hides it more than the mask does.
+        """
+        is_open = self.opaque in ("", CONSTANT)
+        return replace(self, opaque=by if is_open else self.opaque)
 
 
 Leaves = dict[int, Carried]  # by the number of the leaf

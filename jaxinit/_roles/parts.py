@@ -20,7 +20,7 @@ from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
 from jaxinit._roles.tree_cells import tree_gates
 from jaxinit._roles.values import is_mask, is_softmax
-from jaxinit._roles.walks import ancestor, reached
+from jaxinit._roles.walks import ancestor, is_inexact, reached
 
 _STEERING = {"gate", "router", "query", "key"}
 _SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
@@ -147,7 +147,7 @@ def _is_router(structure: Structure, end: End) -> bool:
         ):  # the stream would lead to the last layer
             return
         normalized |= node.op in ("exp", "exp2") and _is_summed(node.output)
-        for value in node.outputs:
+        for value in filter(is_inexact, node.outputs):
             own.add(value.index)
             yield from ((user, normalized) for user in value.users)
 
