@@ -63,8 +63,6 @@ def _looked_up(structure: Structure, meeting: Meeting) -> Use:
 
 
 def _put_among(structure: Structure, meeting: Meeting) -> Use:
-    if any(map(structure.is_score, structure.flow.data_of(meeting.node))):
-        return unknown("put beside the scores of an attention")
     return token_use(meeting, "token", "put among the activations")
 
 

@@ -26,7 +26,6 @@ class Carried:
         stack: axes of the leaf of which a loop or an index took one place.
         looked_up: axes of the leaf that were looked up at fixed positions.
         lookup: number of the node that did so; -1 if none did.
-        chosen: axes of the leaf of which activations choose a place, as a router does.
         opaque: what else was done to it; "" if nothing.
     """
 
@@ -35,7 +34,6 @@ class Carried:
     stack: frozenset[int] = frozenset()
     looked_up: frozenset[int] = frozenset()
     lookup: int = -1
-    chosen: frozenset[int] = frozenset()
     opaque: str = ""
 
     @property
@@ -164,14 +162,6 @@ def with_stack(carried: Leaves, taken: LeafAxes) -> Leaves:
     return {
         leaf: replace(item, stack=item.stack | {i for of, i in taken if of == leaf})
         for leaf, item in carried.items()
-    }
-
-
-def with_choice(carried: Leaves, taken: LeafAxes) -> Leaves:
-    """The same leaves, after activations chose places of some of their axes."""
-    return {
-        leaf: replace(item, chosen=item.chosen | {i for of, i in taken if of == leaf})
-        for leaf, item in with_stack(carried, taken).items()
     }
 
 

@@ -20,7 +20,7 @@ from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
 from jaxinit._roles.tree_cells import tree_gates
 from jaxinit._roles.values import is_mask, is_softmax
-from jaxinit._roles.walks import ancestor, is_inexact, reached
+from jaxinit._roles.walks import ancestor, reached
 
 _STEERING = {"gate", "router", "query", "key"}
 _SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
@@ -129,9 +129,7 @@ def _is_summed(value: Value) -> bool:
 
 def _is_router(structure: Structure, end: End) -> bool:
     """Whether a softmax over the kernel's own features weighs other activations."""
-    chosen = [node.outputs[0] for node in end.takers if node.op == "top_k"]
-    takers = [*end.takers, *(node for value in chosen for node in value.users)]
-    if not any(node.op in _SOFTMAX for node in takers):
+    if not any(node.op in _SOFTMAX for node in end.takers):
         return False
     if not _over_features(structure, end):  # scores of an additive attention
         return False
@@ -147,7 +145,7 @@ def _is_router(structure: Structure, end: End) -> bool:
         ):  # the stream would lead to the last layer
             return
         normalized |= node.op in ("exp", "exp2") and _is_summed(node.output)
-        for value in filter(is_inexact, node.outputs):
+        for value in node.outputs:
             own.add(value.index)
             yield from ((user, normalized) for user in value.users)
 
