@@ -52,6 +52,8 @@ def _contracted(structure: Structure, meeting: Meeting) -> Use:
         use = total.added_to(use)
     if not is_one_hot(meeting.activations):
         return use
+    if meeting.node.index in structure.flow.choices.mixed:
+        return unknown(_MIXED)
     reason = "contracted with a one-hot of inputs"
     return replace(use, kind="embedding", fan_in=1, reason=reason)
 
@@ -59,7 +61,12 @@ def _contracted(structure: Structure, meeting: Meeting) -> Use:
 def _looked_up(structure: Structure, meeting: Meeting) -> Use:
     if meeting.position != 0:
         return _elsewhere(structure, meeting)
+    if meeting.node.index in structure.flow.choices.mixed:
+        return unknown(_MIXED)
     return lookup_use(structure.flow, meeting)
+
+
+_MIXED = "kernels that are chosen, and mixed before activations are contracted"
 
 
 def _put_among(structure: Structure, meeting: Meeting) -> Use:
