@@ -40,7 +40,11 @@ from jaxinit._roles.values import is_one_hot
 from jaxinit._roles.walks import is_inexact, nodes_of, reached
 
 _MOVED = COPIES | RELOCATIONS | PARTS | {"each", "stacked"}
-_INDEXED = COPIES | RELOCATIONS | {"select_n", "lt", "add", "clamp"}
+_INDEXED = COPIES | RELOCATIONS | {"select_n", "lt", "add", "clamp", "concatenate"}
+
+
+_MIXED = "kernels that are chosen, and mixed before they are used"
+_OF_VECTORS = "rows that are chosen, and may be kernels of their own or embeddings"
 
 
 def chosen(flow: Flow, attentions: Sequence[Attention]) -> Choices:
@@ -50,9 +54,8 @@ def chosen(flow: Flow, attentions: Sequence[Attention]) -> Choices:
         flow: where every leaf goes, if all lookups are of embeddings.
         attentions: all attentions.
     """
-    if not any(_may_choose(flow, node) for node in flow.graph.nodes):
-        return Choices()
-    return _Chosen(flow, attentions).found()
+    lookups = {x.index for x in flow.graph.nodes if _is_of_rows(flow, x)}
+    return _Chosen(flow, attentions, lookups).found() if lookups else Choices()
 
 
 def is_lookup(flow: Flow, node: Node) -> bool:
@@ -68,22 +71,21 @@ def is_lookup(flow: Flow, node: Node) -> bool:
 def deciding_nodes(flow: Flow) -> set[int]:
     """Indices of the nodes that rank activations, and so choose kernels."""
     lookups = (flow.graph.nodes[index] for index in flow.choices.kernels)
-    indices = [v for lookup in lookups for v in lookup.inputs if flow.data(v)]
-    makers = nodes_of(_integers(flow, indices))
-    return {node.index for node in makers if node.op in ("top_k", "argmax", "argmin")}
+    return {node.index for lookup in lookups for node in _ranking(flow, lookup)}
 
 
-def _may_choose(flow: Flow, node: Node) -> bool:
-    """Whether a node looks up rows of two axes or more, as they are in their leaf."""
+def _ranking(flow: Flow, lookup: Node) -> list[Node]:
+    """The nodes that rank activations, and so make the index of a lookup."""
+    makers = nodes_of(_integers(flow, flow.data_of(lookup)))
+    return [node for node in makers if node.op in ("top_k", "argmax", "argmin")]
+
+
+def _is_of_rows(flow: Flow, node: Node) -> bool:
+    """Whether a node looks up rows, as they are in their leaf."""
     if not is_lookup(flow, node):
         return False
     (table,) = (value for value in node.inputs if flow.from_leaves(value))
-    carried = flow.fact(table).carried
-    rows = {(a.leaf, a.axis) for axis in flow.fact(node.output).axes for a in axis}
-    return any(
-        not item.opaque and sum(of == leaf for of, _ in rows) > 1
-        for leaf, item in carried.items()
-    )
+    return any(not item.opaque for item in flow.fact(table).carried.values())
 
 
 @dataclass(frozen=True)
@@ -98,39 +100,71 @@ class _Row:
 class _Chosen:
     """The search for kernels that are chosen."""
 
-    def __init__(self, flow: Flow, attentions: Sequence[Attention]):
+    def __init__(self, flow: Flow, attentions: Sequence[Attention], lookups: set[int]):
         self._flow = flow
         self._attentions = {
             node.index for each in attentions for node in (each.scores, each.output)
         }
-        self._lookups = {x.index for x in flow.graph.nodes if _may_choose(flow, x)}
+        self._lookups = lookups
         self._takers: dict[int, int] = {}  # of a contraction, the lookup
 
     def found(self) -> Choices:
         """All of them."""
-        mixed: set[int] = set()
+        unknown: dict[int, str] = {}
         for node in self._flow.graph.nodes:
             for side, lookup in self._kernels(node):
                 if self._looked_up(node.inputs[side]) == lookup:
                     self._takers[node.index] = lookup
                 else:
-                    mixed.add(lookup)
-        kernels = set(self._takers.values()) - mixed
-        return Choices(frozenset(kernels | self._beside(kernels)), frozenset(mixed))
+                    unknown[lookup] = _MIXED
+            unknown |= self._doubtful(node)
+        kernels = set(self._takers.values()) - set(unknown)
+        kernels |= self._beside(kernels)
+        vectors = [i for i, why in unknown.items() if why == _OF_VECTORS]
+        for lookup in self._lookups - kernels:
+            if any(self._same_index(lookup, other) for other in vectors):
+                unknown.setdefault(lookup, _OF_VECTORS)
+        left = {i: why for i, why in unknown.items() if i not in kernels}
+        return Choices(frozenset(kernels), left)
 
     def _kernels(self, node: Node) -> Iterator[tuple[int, int]]:
         """Sides of a product of activations on which rows are kernels, and lookups."""
-        flow = self._flow
         if node.op == "reduce_sum":
             yield from self._summed(node)
-        if node.op not in CONTRACTIONS or node.index in self._attentions:
-            return
-        if not all(map(flow.data, node.inputs[:2])):
-            return
-        for side in (0, 1):
+        for side in self._sides(node):
             inside, outside = _inside_and_outside(node, side)
             for lookup in self._read(node.inputs[side], inside, outside):
                 yield side, lookup
+
+    def _doubtful(self, node: Node) -> dict[int, str]:
+        """Lookups of windows in another form, and of vectors that activations choose.
+
+        Of these, inner products with activations are taken.
+        """
+        found: dict[int, str] = {}
+        for side in self._sides(node):
+            lookup = self._looked_up(node.inputs[side])
+            if lookup is None or self._takers.get(node.index) == lookup:
+                continue
+            if node.op == "conv_general_dilated":
+                found[lookup] = _MIXED
+            inside, _ = _inside_and_outside(node, side)
+            summed = any(True for _ in self._rows(node.inputs[side], inside))
+            if summed and self._is_ranked(lookup):
+                found[lookup] = _OF_VECTORS
+        return found
+
+    def _sides(self, node: Node) -> Sequence[int]:
+        """The operands of a contraction of activations that may be kernels."""
+        if node.op not in CONTRACTIONS or node.index in self._attentions:
+            return ()
+        if not all(map(self._flow.data, node.inputs[:2])):
+            return ()
+        return (1,) if node.op == "conv_general_dilated" else (0, 1)
+
+    def _is_ranked(self, lookup: int) -> bool:
+        """Whether an index is that of the largest or the smallest activations."""
+        return bool(_ranking(self._flow, self._flow.graph.nodes[lookup]))
 
     def _summed(self, node: Node) -> Iterator[tuple[int, int]]:
         """The same of a product that is summed over an axis."""
@@ -187,7 +221,7 @@ class _Chosen:
         return [(v, i) for v, i in found if self._flow.data(v)]
 
     def _looked_up(self, value: Value) -> int | None:
-        """The lookup that a value is the rows of, moved and scaled by leaves at most."""
+        """The lookup whose rows a value is, moved and scaled by leaves at most."""
         while value.node is not None:
             node = value.node
             if is_lookup(self._flow, node):
@@ -196,11 +230,22 @@ class _Chosen:
                 value = node.inputs[node.outputs.index(value)]
             elif node.op in _MOVED:
                 value = node.inputs[0]
-            elif node.op in ELEMENTWISE and len(self._flow.data_of(node)) == 1:
-                (value,) = self._flow.data_of(node)
+            elif node.op in ELEMENTWISE:
+                found = self._flow.data_of(node)
+                if len(found) != 1:
+                    return self._of_one_index(found)
+                (value,) = found
             else:
                 return None
         return None
+
+    def _of_one_index(self, values: Sequence[Value]) -> int | None:
+        """The first of several lookups that have the same index."""
+        found = [self._looked_up(value) for value in values]
+        known = [lookup for lookup in found if lookup is not None]
+        same = len(known) == len(values) > 0
+        same &= all(self._same_index(known[0], other) for other in known[1:])
+        return known[0] if same else None
 
     def _beside(self, kernels: set[int]) -> set[int]:
         """Lookups by the same index, of what only scales or shifts the products."""
@@ -227,7 +272,10 @@ class _Chosen:
             (value, *_) = self._flow.data_of(node)
 
     def _is_of_product(self, value: Value, lookup: int, known: set[int]) -> bool:
-        """Whether a value is a product with kernels that the same index chose."""
+        """Whether a value is, or comes of, kernels that the same index chose."""
+        own = self._looked_up(value)
+        if own in known and self._same_index(lookup, own):
+            return True
         node = value.node
         while node is not None and node.index not in self._takers:
             data = [
@@ -239,9 +287,10 @@ class _Chosen:
             node = data[0].node
         if node is None or self._takers[node.index] not in known:
             return False
-        nodes = self._flow.graph.nodes
-        kernel = nodes[self._takers[node.index]]
-        return self._origins(nodes[lookup]) == self._origins(kernel)
+        return self._same_index(lookup, self._takers[node.index])
+
+    def _same_index(self, lookup: int, other: int) -> bool:
+        return self._origins(lookup) == self._origins(other)
 
     def _is_of_groups(self, node: Node, lookup: int) -> bool:
         """Whether a node is a product of groups whose sizes go by the same index."""
@@ -254,7 +303,7 @@ class _Chosen:
     def _indices(self, lookup: Node) -> list[Value]:
         return self._flow.data_of(lookup)
 
-    def _origins(self, lookup: Node) -> set[int]:
+    def _origins(self, lookup: int) -> set[int]:
         """What an index was before it was wrapped and shaped for a lookup."""
 
         def before(value: Value) -> list[Value]:
@@ -262,7 +311,7 @@ class _Chosen:
             simple = node is not None and node.op in _INDEXED
             return self._flow.data_of(node) if simple and node is not None else []
 
-        values = reached(self._indices(lookup), before)
+        values = reached(self._indices(self._flow.graph.nodes[lookup]), before)
         return {value.index for value in values if not before(value)}
 
 
@@ -279,7 +328,6 @@ def _integers(flow: Flow, values: Iterable[Value]) -> Iterator[Value]:
 def _inside_and_outside(node: Node, side: int) -> tuple[Sequence[int], Sequence[int]]:
     """Axes of an operand that are summed over, and those that only it has."""
     if node.op == "conv_general_dilated":
-        numbers = node.params["dimension_numbers"]
-        spec = numbers.rhs_spec
-        return (spec[1:2], spec[:1]) if side else ((), ())
+        numbers = node.params["dimension_numbers"]  # the window is the second
+        return numbers.rhs_spec[1:2], numbers.rhs_spec[:1]
     return contracted_axes(node, side), batch_and_free(node, side)[1]

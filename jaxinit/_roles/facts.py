@@ -4,7 +4,7 @@ Take `0.5 * w.T` of w: f32[3,6], leaf 7. Its fact has the atoms of axis 1 of `w`
 first axis and those of axis 0 on its second, and carries leaf 7 with multiplier 0.5.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jaxinit._roles import atoms
@@ -163,11 +163,11 @@ class Choices:
 
     Attributes:
         kernels: those of kernels, and of what belongs to them.
-        mixed: those whose rows are kernels too, but summed before they are used.
+        unknown: those that may be of kernels, and why that is not known.
     """
 
     kernels: frozenset[int] = frozenset()
-    mixed: frozenset[int] = frozenset()
+    unknown: Mapping[int, str] = field(default_factory=dict)
 
 
 LeafAxes = set[tuple[int, int]]  # number of a leaf, and one of its axes

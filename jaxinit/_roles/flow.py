@@ -61,7 +61,7 @@ class Flow:
         self,
         graph: Graph,
         signals: Iterable[int] = (),
-        choices: Choices = Choices(),
+        choices: Choices | None = None,
     ):
         """Follows all leaves through a graph.
 
@@ -71,13 +71,13 @@ class Flow:
                 learned tokens, and constants such as sinusoids of the position.
             choices: lookups that give kernels.
         """
-        self.graph, self.choices = graph, choices
+        self.graph, self.choices = graph, choices or Choices()
         self._signals = frozenset(signals)
         numbered = list(enumerate(graph.leaves))
         self.tokens = [i for i, x in numbered if x.index in self._signals]
         weights = [x.index for _, x in numbered if x.index not in self._signals]
         inputs = [value.index for value in graph.inputs]
-        kernels = choices.kernels
+        kernels = self.choices.kernels
         self.is_data = _computed_from(graph, [*inputs, *self._signals], kernels)
         self.has_leaves = _computed_from(graph, weights)
         self.facts = [self._first(value) for value in graph.values]
@@ -200,7 +200,10 @@ class Flow:
         if node.op == "dot_general":
             made, places = self._contracted(node), contracted_axes(node, side)
         else:
-            (made,), places = moved(node, self._facts_of(node), {}), looked_up_axes(node)
+            (made,), places = (
+                moved(node, self._facts_of(node), {}),
+                looked_up_axes(node),
+            )
         taken = {(a.leaf, a.axis) for i in places for a in fact.axes[i]}
         return replace(made, carried=with_choice(fact.carried, taken))
 

@@ -124,13 +124,13 @@ def _read(closed: core.ClosedJaxpr, names: Sequence[str]) -> dict[int, list[Use]
         found |= more
         flow, attentions = _followed(graph, found)
     choices = chosen(flow, attentions)
-    if choices.kernels or choices.mixed:
+    if choices.kernels or choices.unknown:
         flow, attentions = _followed(graph, found, choices)
     return uses_of(flow, attentions, names)
 
 
 def _followed(
-    graph: Graph, found: set[int], choices: Choices = Choices()
+    graph: Graph, found: set[int], choices: Choices | None = None
 ) -> tuple[Flow, list[Attention]]:
     flow = Flow(graph, found, choices)
     return flow, find_attention(flow, kernel_nodes(flow))
