@@ -159,7 +159,7 @@ class Flow:
             )
 
     def _is_elsewhere(self, leaf: int, node: Node, position: int) -> bool:
-        """Whether a value is made of several leaves, and a part that has not this one."""
+        """Whether a value is a part of several leaves that has not this one."""
         if leaf not in self._taken:
             known = self.graph, self.is_data, self.has_leaves
             self._taken[leaf] = Taken(*known, leaf)

@@ -97,8 +97,8 @@ class Use:
         function: name of the elementwise function that follows; None if not known.
         gain: `1 / sqrt(E[f(z)**2])` of that function, `z` standard normal.
         residual: number among the writers of a residual stream, and their total, None
-            if a loop's length is not known; None for what writes to no stream. Of layers
-            in one array, the number of the first.
+            if a loop's length is not known; None for what writes to no stream. The
+            number of the first write, if there are several.
         stream: number of the residual stream in whose branches a kernel is; None
             outside of all.
         order: of what writes to a stream, the number among the writers for each index

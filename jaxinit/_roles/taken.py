@@ -7,6 +7,7 @@ step are 2 in round 0, 1 in round 1, and 0 in round 2. Along axes on which all n
 are equal, arrays have the size 1, whatever the size of the value.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -190,7 +191,10 @@ def _merged(found: Sequence[Array]) -> Array:
 def _widened(found: Array, shape: Sequence[int], axes: Iterable[int]) -> Array:
     """An array with all entries along some axes of a value."""
     wide = set(axes)
-    sizes = [n if i in wide else m for i, (n, m) in enumerate(zip(shape, found.shape, strict=True))]
+    sizes = [
+        n if i in wide else m
+        for i, (n, m) in enumerate(zip(shape, found.shape, strict=True))
+    ]
     return np.broadcast_to(found, sizes)
 
 
@@ -244,8 +248,8 @@ def _slice(node: Node, found: Sequence[Array]) -> Array:
 
 def _split(node: Node, found: Sequence[Array]) -> list[Array]:
     axis, ends = node.params["axis"], np.cumsum([0, *node.params["sizes"]]).tolist()
-    bounds = zip(ends, ends[1:], strict=False)
-    return [_cut(found[0], axis, slice(*each)) for each in bounds]
+    pairs = itertools.pairwise(ends)
+    return [_cut(found[0], axis, slice(*bounds)) for bounds in pairs]
 
 
 def _unstack(node: Node, found: Sequence[Array]) -> list[Array]:

@@ -113,7 +113,9 @@ class Writes:
         structure, branch = self._structure, self._innermost.get(attention.output.index)
         if branch is None:
             return
-        for index in structure.made_of(attention.key) | structure.made_of(attention.value):
+        for index in structure.made_of(attention.key) | structure.made_of(
+            attention.value
+        ):
             node = structure.flow.graph.values[index].node
             if node is not None and node.index in structure.kernels:
                 self._innermost.setdefault(node.index, branch)
@@ -285,6 +287,6 @@ def _writes(
 
 
 def _only(numbers: Sequence[Sequence[int]], layers: Sequence[int]) -> Numbers:
-    """For some writes each, the layer that all of them are of; None if there is none."""
+    """The layer that all of some writes are of, each time; None if there is none."""
     found = [{layers[i] for i in writes} for writes in numbers]
     return tuple(x.pop() if len(x) == 1 else None for x in found)

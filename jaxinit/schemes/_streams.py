@@ -16,7 +16,7 @@ _SHOWN = 6  # writers in a message
 def scaled_by_layer(
     init: Initializer, factors: Sequence[float], leaf: Leaf
 ) -> Initializer:
-    """An initializer times a factor for each layer in a leaf, as `layers_of` has them."""
+    """An initializer times a factor for each layer in a leaf, as by `layers_of`."""
     return _scaled_along(init, factors, stack_axes(leaf), leaf.shape)
 
 
@@ -103,9 +103,9 @@ def writers_in_rounds(leaf: Leaf, layers: int | None) -> int:
     found = len(writers_of(leaf))
     if found not in (0, 2):
         raise ValueError(
-            f"layers={layers} was given, but each round of a loop of unknown length has "
-            f"{found} kernels that write to the residual stream, and not two: give this "
-            "kernel a rule of its own"
+            f"layers={layers} was given, but in a loop of unknown length, {found} "
+            "kernels write to the residual stream in each round, and not two: give it a "
+            "rule of its own"
         )
     return 2 * layers
 
@@ -134,7 +134,8 @@ def depth_of(leaf: Leaf, layers: int | None) -> int | None:
         has = f"{told} layers, with {total} kernels that write to the residual stream"
     if not fits:
         raise ValueError(
-            f"layers={layers} was given, but the computation has {has}: leave layers out"
+            f"layers={layers} was given, but the computation has {has}: leave layers "
+            "out"
         )
     return layers
 
@@ -165,7 +166,7 @@ def layers_of(leaf: Leaf, layers: int | None) -> list[int]:
         for i in range(count)
     ]
     if any(len(each) != 1 for each in numbers):
-        raise ValueError(_not_one(numbers))
+        raise ValueError(_not_one(numbers, uses))
     return [number for each in numbers for number in each]
 
 
@@ -181,18 +182,16 @@ def untold(leaf: Leaf) -> str:
     )
 
 
-def _not_one(numbers: Sequence[set[int]]) -> str:
+def _not_one(numbers: Sequence[set[int]], uses: Sequence[Use]) -> str:
     several = [sorted(each) for each in numbers if len(each) > 1]
     if several:
-        shown = ", ".join(map(str, several[0]))
-        found = f"it is used in several layers, {shown}"
-    elif len(numbers) > 1:
-        found = "its layers are stacked in one array, and taken in an order that is not"
-        found += " known, or several times"
+        found = f"it is used in the layers {', '.join(map(str, several[0]))}"
+    elif any(use.order for use in uses):
+        found = "it, or a part of it, is used in several layers, or in none"
     else:
-        found = "it is used in several layers, or in which one is not known"
+        found = "in which layers it is used, and in which order, is not known"
     return (
-        f"{found}, and this scheme differs by layer: give it a rule of its own, such as "
+        f"{found}, and this scheme differs by layer: give it a rule of its own, as by "
         "jaxinit.stacked for layers in one array"
     )
 

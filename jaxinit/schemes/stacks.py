@@ -210,8 +210,8 @@ class _by_layers:  # noqa: N801 - used, and therefore spelled, as a function
         if layers is None:
             raise ValueError(
                 "the number of layers is not known: it takes the roles of a model of "
-                "one residual stream that repeats layer by layer, or of two, of encoder "
-                f"and decoder, and the writers of each stream are {totals}; give "
+                "one residual stream that repeats layer by layer, or of an encoder and "
+                f"a decoder, and the writers of each stream are {totals}; give "
                 "encoder_layers= or decoder_layers="
             )
         return self.one(layers)
