@@ -104,7 +104,7 @@ def writers_in_rounds(leaf: Leaf, layers: int | None) -> int:
     if found not in (0, 2):
         raise ValueError(
             f"layers={layers} was given, but in a loop of unknown length, {found} "
-            "kernels write to the residual stream in each round, and not two: give it a "
+            "kernels write to the residual stream in each round, not two: give it a "
             "rule of its own"
         )
     return 2 * layers
