@@ -414,3 +414,17 @@ def test_encoder_and_decoder_are_told_by_what_they_compute():
             assert planned(scheme(), CODERS, roles) == plan
         with pytest.raises(jaxinit.PlanError, match=r"layers=4 was given.* has 2"):
             planned(scheme(3, 4), CODERS, roles)
+
+
+def test_keys_without_the_norm_of_their_query_are_of_the_same_stream():
+    def apply(params, x):
+        for p in params:
+            y = x / jnp.sqrt((x * x).mean(-1, keepdims=True))
+            x = y + attended(y, p, x)
+            x = x + fed(x, p)
+        return x
+
+    shapes = [{k: leaf(*shape) for k, shape in BLOCK.items()}] * 2
+    roles = jaxinit.roles(apply, shapes, X)
+    assert [roles[f"{i}/k"].layers for i in range(2)] == [(0,), (1,)]
+    assert roles["1/o"].memory is None

@@ -8,13 +8,13 @@ order of `down` is 2, 1, 0, and so are the layers of both, as each write is a la
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.branches import Branch, innermost_of
 from jaxinit._roles.facts import Meeting
-from jaxinit._roles.graph import Loop, Node, Value
+from jaxinit._roles.graph import Loop, Value
 from jaxinit._roles.layers import Kind, layers_of
 from jaxinit._roles.primitives import COPIES, RELOCATIONS
 from jaxinit._roles.residual import Addition
@@ -211,22 +211,39 @@ class Writes:
     def _from_elsewhere(self, addition: Addition) -> Iterator[Value]:
         """The keys of attentions in a branch that are not computed from its stream."""
         before = self._branches[addition.node.index].before
+        residuals = self._structure.residuals
         for attention in self._structure.attentions:
-            inside, key = attention.output.index in before, attention.key
-            if inside and not self._structure.residuals.is_behind(addition.root, key):
-                yield key
+            if attention.output.index not in before:
+                continue
+            if residuals.is_behind(addition.root, attention.key):
+                continue
+            values = self._back_to_streams(attention.key)
+            begun = {*self._behind(addition.root)}  # what a normed query is made of
+            if addition.stream not in self._ended(values) and not begun & values:
+                yield attention.key
 
     def _memory(self, additions: Sequence[Addition]) -> int | None:
         """The stream that keys from elsewhere come from, if all do from one."""
-        known = self._structure.residuals.additions
-
-        def before(node: Node) -> list[Node]:
-            return [] if node.index in known else nodes_of(node.inputs)
-
         keys = (key for x in additions for key in self._from_elsewhere(x))
-        nodes = reached(nodes_of(keys), before)
-        found = {known[x.index].stream for x in nodes if x.index in known}
+        found = {x for key in keys for x in self._ended(self._back_to_streams(key))}
         return found.pop() if len(found) == 1 else None
+
+    def _back_to_streams(self, value: Value) -> set[Value]:
+        """What a value is made of, back to residual additions."""
+        structure = self._structure
+
+        def before(value: Value) -> Sequence[Value]:
+            node = value.node
+            if node is None or structure.residuals.contains(node):
+                return ()
+            return structure.flow.data_of(node)
+
+        return {*reached([value], before)}
+
+    def _ended(self, values: Iterable[Value]) -> set[int]:
+        """The streams whose additions make some of these values."""
+        known = self._structure.residuals.additions
+        return {known[x.index].stream for x in nodes_of(values) if x.index in known}
 
     def _loops(
         self, addition: Addition, additions: Sequence[Addition]

@@ -287,7 +287,7 @@ def depth(leaf: Leaf, layers: int | None) -> int:
 def stream_totals(leaf: Leaf) -> list[int | None]:
     """For each residual stream of a model, how many kernels write to it."""
     uses = (use for role in leaf.roles.values() for use in role.kernels)
-    totals = {use.stream: use.residual[1] for use in uses if use.residual}
+    totals = {use.stream or 0: use.residual[1] for use in uses if use.residual}
     return [totals[number] for number in sorted(totals)]
 
 
