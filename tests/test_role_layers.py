@@ -33,6 +33,7 @@ TOLD = {
     "AmAmAm": [0, 0, 1, 1, 2, 2],
     "AXmAXm": [0, 0, 0, 1, 1, 1],
     "AA": [0, 1],
+    "AmAeAe": [0, 0, 1, 1, 2, 2],
     "AmAeAmAe": [0, 0, 1, 1, 2, 2, 3, 3],
     "mmm": [0, 1, 2],
     "m": [0],
@@ -373,6 +374,65 @@ def test_where_no_layer_can_be_told_the_scheme_says_what_was_found():
     ):
         planned(rules, shapes, roles)
     assert planned(schemes.gpt2(), shapes, roles)["end"].std == 0.02 / math.sqrt(5)
+
+
+def test_layers_that_are_given_divide_what_is_not_told():
+    """As in a Conformer, with a feed-forward layer before the attention too."""
+
+    def apply(params, x):
+        for p in params:
+            x = x + jnp.tanh(x @ p["w"]) @ p["begin"]
+            x = block(x, p)
+            x = x + jnp.tanh(x @ p["w"]) @ p["end"]
+        return x
+
+    shapes = BLOCK | dict.fromkeys(("w", "begin", "end"), (WIDTH, WIDTH))
+    shapes = [{k: leaf(*shape) for k, shape in shapes.items()}] * 2
+    roles = jaxinit.roles(apply, shapes, X)
+    with pytest.raises(jaxinit.PlanError, match=r"do not repeat layer by layer"):
+        planned(schemes.vit(), shapes, roles)
+    plan = planned(schemes.vit(2), shapes, roles)
+    for i, factor in enumerate((2**-0.5, 4**-0.5)):
+        for path in ("begin", "o", "down", "end"):
+            assert plan[f"{i}/{path}"].std == pytest.approx(0.02 * factor)
+    with pytest.raises(jaxinit.PlanError, match=r"layers=3 was given, .* 8 kernels"):
+        planned(schemes.vit(3), shapes, roles)
+
+
+@pytest.mark.parametrize("shapes", [BLOCK, CROSS], ids=["two", "three"])
+def test_in_a_loop_of_unknown_length_a_layer_has_two_writers(shapes):
+    def apply(params, x, count):
+        memory = x if "q2" in params else None
+
+        def step(state):
+            i, x = state
+            return i + 1, block(x, params, memory)
+
+        return jax.lax.while_loop(lambda state: state[0] < count, step, (0, x))[1]
+
+    leaves = {k: leaf(*shape) for k, shape in shapes.items()}
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    roles = jaxinit.roles(apply, leaves, X, count)
+    with pytest.raises(jaxinit.PlanError, match="does not tell how many kernels"):
+        planned(schemes.gpt2(), leaves, roles)
+    with pytest.raises(jaxinit.PlanError, match="does not tell layers"):
+        planned(schemes.vit(3), leaves, roles)
+    if shapes is BLOCK:
+        plan = planned(schemes.gpt2(3), leaves, roles)
+        assert plan["down"].std == pytest.approx(0.02 / math.sqrt(6))
+    else:
+        with pytest.raises(jaxinit.PlanError, match=r"3 kernels write .* not two"):
+            planned(schemes.gpt2(3), leaves, roles)
+
+
+def test_parts_that_differ_by_a_factor_are_drawn_together():
+    """They have the numbers of parts that are drawn one by one."""
+    factors, key, init = (1.0, 0.5, 0.25), jax.random.key(0), jaxinit.normal(1.0)
+    parts = tuple(jaxinit.scaled(init, factor) for factor in factors)
+    drawn = jaxinit.split(parts, 3, axis=0)(key, (3, 4, 2))
+    alone = [init(jax.random.fold_in(key, i), (1, 4, 2))[0] for i in range(3)]
+    wanted = np.stack([x * factor for x, factor in zip(alone, factors, strict=True)])
+    np.testing.assert_allclose(drawn, wanted, rtol=1e-6)
 
 
 def translator(params, tokens, x):

@@ -56,10 +56,11 @@ def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -
 
     Args:
         encoder_layers: number of blocks in the encoder; of all blocks, if there is no
-            decoder. If both are 0, a plan with roles counts the kernels that write to
-            the one residual stream of the computation. The first path segment with one
-            of the two words decides, such as `encoder`, `TransformerEncoder_0` or
-            `decoder_blocks_3`.
+            decoder. A plan with roles finds both numbers where they are 0: in a model
+            of one residual stream, or of two, of which the decoder's attentions take
+            keys from the other. Where roles do not tell the two apart, the first path
+            segment with one of the two words decides, such as `encoder`,
+            `TransformerEncoder_0` or `decoder_blocks_3`.
         decoder_layers: number of blocks in the decoder; of all blocks, if there is no
             encoder.
 
