@@ -155,7 +155,10 @@ def test_gpt2_counts_what_names_hide(shapes, roles):
 
 def test_numbers_that_are_given_are_checked(shapes, roles):
     for rules, message in (
-        (schemes.gpt2(layers=4), "layers=4 was given, .* the computation has 6"),
+        (
+            schemes.gpt2(layers=4),
+            "layers=4 was given, .* the computation has 3 layers, with 6",
+        ),
         (schemes.small_init(width=8), "width=8 was given, but .* is 6 wide"),
     ):
         with pytest.raises(jaxinit.PlanError, match=message):

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.batches import with_batches
-from jaxinit._roles.branches import branches_of, closing
+from jaxinit._roles.branches import closing, innermost_of
 from jaxinit._roles.cells import Cells
 from jaxinit._roles.contractions import modulated, whole_windows
 from jaxinit._roles.drafts import drafted
@@ -125,7 +125,7 @@ class _Finisher:
         self._contracted = _contracted(structure)
         self._windows = whole_windows(structure.flow)
         self._summed = summed_products(structure.flow)
-        self._branches = branches_of(structure.residuals, structure.kernels)
+        self._branches = innermost_of(self._kernels.branches.values())
         self._closing = closing(self._branches, _scales(structure.flow))
 
     def finished(self, meeting: Meeting, use: Use) -> Use:
