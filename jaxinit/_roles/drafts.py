@@ -47,6 +47,9 @@ def _convolved(structure: Structure, meeting: Meeting) -> Use:
 
 def _contracted(structure: Structure, meeting: Meeting) -> Use:
     use = dot_use(meeting)
+    total = structure.head_sums.get(meeting.node.index)
+    if total is not None and use.kind == "kernel":
+        use = total.added_to(use)
     if not is_one_hot(meeting.activations):
         return use
     reason = "contracted with a one-hot of inputs"
@@ -60,6 +63,8 @@ def _looked_up(structure: Structure, meeting: Meeting) -> Use:
 
 
 def _put_among(structure: Structure, meeting: Meeting) -> Use:
+    if any(map(structure.is_score, structure.flow.data_of(meeting.node))):
+        return unknown("put beside the scores of an attention")
     return token_use(meeting, "token", "put among the activations")
 
 

@@ -26,6 +26,7 @@ class Carried:
         stack: axes of the leaf of which a loop or an index took one place.
         looked_up: axes of the leaf that were looked up at fixed positions.
         lookup: number of the node that did so; -1 if none did.
+        chosen: axes of the leaf of which activations choose a place, as a router does.
         opaque: what else was done to it; "" if nothing.
     """
 
@@ -34,6 +35,7 @@ class Carried:
     stack: frozenset[int] = frozenset()
     looked_up: frozenset[int] = frozenset()
     lookup: int = -1
+    chosen: frozenset[int] = frozenset()
     opaque: str = ""
 
     @property
@@ -42,8 +44,12 @@ class Carried:
         return self.opaque in ROOTS
 
     def hidden(self, by: str) -> "Carried":
-        """The same leaf, behind an operation that hides it."""
-        return replace(self, opaque=self.opaque or by)
+        """The same leaf, behind an operation that hides it.
+
+        What a masked leaf is behind hides it more than the mask does.
+        """
+        is_open = self.opaque in ("", CONSTANT)
+        return replace(self, opaque=by if is_open else self.opaque)
 
 
 Leaves = dict[int, Carried]  # by the number of the leaf
@@ -158,6 +164,14 @@ def with_stack(carried: Leaves, taken: LeafAxes) -> Leaves:
     return {
         leaf: replace(item, stack=item.stack | {i for of, i in taken if of == leaf})
         for leaf, item in carried.items()
+    }
+
+
+def with_choice(carried: Leaves, taken: LeafAxes) -> Leaves:
+    """The same leaves, after activations chose places of some of their axes."""
+    return {
+        leaf: replace(item, chosen=item.chosen | {i for of, i in taken if of == leaf})
+        for leaf, item in with_stack(carried, taken).items()
     }
 
 

@@ -13,7 +13,7 @@ use of `w`, contracted along its axis 1, and its output has the atoms of the axi
 `w` on its last axis. `add` is a use of `b`, and its output has the atoms of both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxinit._roles import atoms
 from jaxinit._roles.atoms import Atom
-from jaxinit._roles.axes import contracted_axes, output_axes
+from jaxinit._roles.axes import contracted_axes, looked_up_axes, output_axes
 from jaxinit._roles.changes import change, gathered
 from jaxinit._roles.facts import (
     PRODUCT,
@@ -32,6 +32,7 @@ from jaxinit._roles.facts import (
     hidden,
     overlaid,
     unplaced,
+    with_choice,
     with_lookup,
 )
 from jaxinit._roles.functions import FUNCTIONS
@@ -55,21 +56,27 @@ class Flow:
         tokens: leaves that are activations.
     """
 
-    def __init__(self, graph: Graph, signals: Iterable[int] = ()):
+    def __init__(
+        self, graph: Graph, signals: Iterable[int] = (), choices: Iterable[int] = ()
+    ):
         """Follows all leaves through a graph.
 
         Args:
             graph: the graph.
             signals: indices of values that are activations though no input is in them:
                 learned tokens, and constants such as sinusoids of the position.
+            choices: indices of the nodes in which activations choose among kernels, and
+                so give kernels.
         """
         self.graph = graph
+        self._choices = frozenset(choices)
         self._signals = frozenset(signals)
         numbered = list(enumerate(graph.leaves))
         self.tokens = [i for i, x in numbered if x.index in self._signals]
         weights = [x.index for _, x in numbered if x.index not in self._signals]
         inputs = [value.index for value in graph.inputs]
-        self.is_data = _computed_from(graph, [*inputs, *self._signals])
+        sources = [*inputs, *self._signals]
+        self.is_data = _computed_from(graph, sources, self._choices)
         self.has_leaves = _computed_from(graph, weights)
         self.facts = [self._first(value) for value in graph.values]
         self.meetings: list[Meeting] = []
@@ -128,6 +135,8 @@ class Flow:
         sources = node.sources()
         if node.op == "carry" and node.back is node.output:  # a constant of the loop
             return self._facts_of(node)
+        if node.index in self._choices:
+            return self._choose(node)
         if any(map(self.data, sources)):
             return self._meet(node)
         if any(self.has_leaves[value.index] for value in sources):
@@ -193,6 +202,14 @@ class Flow:
             return [replace(overlaid(node, facts), carried=carried)]
         return moved(node, facts, carried)
 
+    def _choose(self, node: Node) -> Sequence[Fact]:
+        """Kernels that activations choose: what is left of the leaves in them."""
+        facts = self._facts_of(node)
+        (found,) = moved(node, facts, {})
+        axes = [facts[0].axes[i] for i in looked_up_axes(node)]
+        taken = {(atom.leaf, atom.axis) for axis in axes for atom in axis}
+        return [replace(found, carried=with_choice(facts[0].carried, taken))]
+
     def _rows(self, node: Node, carried: Leaves) -> Fact:
         """Rows of leaves chosen by a constant one-hot: those of fixed positions."""
         side = next(i for i, v in enumerate(node.inputs) if self.has_leaves[v.index])
@@ -203,15 +220,24 @@ class Flow:
         )
 
 
-def _computed_from(graph: Graph, sources: Iterable[int]) -> list[bool]:
-    """For each value, whether it is computed from one of some, back edges included."""
+def _computed_from(
+    graph: Graph, sources: Iterable[int], choices: Collection[int] = ()
+) -> list[bool]:
+    """For each value, whether it is computed from one of some, back edges included.
+
+    Args:
+        graph: the graph.
+        sources: indices of values.
+        choices: indices of nodes of which only the first input counts.
+    """
     found = [False] * len(graph.values)
     for index in sources:
         found[index] = True
     back_edges = [(x.back, x.output) for x in graph.nodes if x.back is not None]
     while True:
         for node in graph.nodes:
-            if any(found[value.index] for value in node.sources()):
+            taken = node.inputs[:1] if node.index in choices else node.sources()
+            if any(found[value.index] for value in taken):
                 for value in node.outputs:
                     found[value.index] = True
         if not any(found[x.index] > found[y.index] for x, y in back_edges):

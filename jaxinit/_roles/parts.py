@@ -14,15 +14,17 @@ from jaxinit._roles.cells import Cells
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.functions import Function
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import CONTRACTIONS
+from jaxinit._roles.primitives import CONTRACTIONS, COPIES, RELOCATIONS, SCATTERS
 from jaxinit._roles.regions import End
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
+from jaxinit._roles.tree_cells import tree_gates
 from jaxinit._roles.values import is_mask, is_softmax
-from jaxinit._roles.walks import ancestor, reached
+from jaxinit._roles.walks import ancestor, is_inexact, reached
 
 _STEERING = {"gate", "router", "query", "key"}
 _SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
+_ADDING_UP = SCATTERS | {"reduce_sum", "dot_general"}
 
 
 def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
@@ -30,6 +32,8 @@ def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
     parts = dict(_operands(structure, endings))
     owners = endings.owners_behind_norms()
     for end, name in Cells(structure.flow, structure.loops, owners).gates():
+        parts.setdefault(end, name)
+    for end, name in tree_gates(structure.flow, owners):
         parts.setdefault(end, name)
     for node, end in endings.all():
         if end not in parts:
@@ -113,9 +117,21 @@ def _over_features(structure: Structure, end: End) -> bool:
     return True
 
 
+def _is_summed(value: Value) -> bool:
+    """Whether values are added up, masked at most, as under the line of a softmax."""
+
+    def after(node: Node) -> list[Node]:
+        kept = node.op in COPIES | RELOCATIONS | {"mul", "select_n"}
+        return node.outputs[0].users if kept else []
+
+    return any(node.op in _ADDING_UP for node in reached(value.users, after))
+
+
 def _is_router(structure: Structure, end: End) -> bool:
     """Whether a softmax over the kernel's own features weighs other activations."""
-    if not any(node.op in _SOFTMAX for node in end.takers):
+    chosen = [node.outputs[0] for node in end.takers if node.op == "top_k"]
+    takers = [*end.takers, *(node for value in chosen for node in value.users)]
+    if not any(node.op in _SOFTMAX for node in takers):
         return False
     if not _over_features(structure, end):  # scores of an additive attention
         return False
@@ -130,8 +146,8 @@ def _is_router(structure: Structure, end: End) -> bool:
             node
         ):  # the stream would lead to the last layer
             return
-        normalized |= node.op in ("exp", "exp2")
-        for value in node.outputs:
+        normalized |= node.op in ("exp", "exp2") and _is_summed(node.output)
+        for value in filter(is_inexact, node.outputs):
             own.add(value.index)
             yield from ((user, normalized) for user in value.users)
 

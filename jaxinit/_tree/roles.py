@@ -9,6 +9,7 @@ import numpy as np
 from jax.extend import core
 
 from jaxinit._roles.attention import Attention, find_attention
+from jaxinit._roles.choices import choices
 from jaxinit._roles.contractions import kernel_nodes
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Graph
@@ -113,19 +114,23 @@ def _role(name: str, leaf: Any, uses: Sequence[Use]) -> Role:
 def _read(closed: core.ClosedJaxpr, names: Sequence[str]) -> dict[int, list[Use]]:
     """The uses of all leaves; learned tokens are found first, as they are inputs."""
     graph = Graph(closed, len(names))
-    found: set[int] = set()
-    flow, attentions = _followed(graph, found)
+    found, chosen = set[int](), set[int]()
+    flow, attentions = _followed(graph, found, chosen)
     for _ in range(_PASSES - 1):
         more = signals(flow, attentions) - found
-        if not more:
+        more_chosen = choices(flow) - chosen
+        if not (more or more_chosen):
             break
         found |= more
-        flow, attentions = _followed(graph, found)
+        chosen |= more_chosen
+        flow, attentions = _followed(graph, found, chosen)
     return uses_of(flow, attentions, names)
 
 
-def _followed(graph: Graph, found: set[int]) -> tuple[Flow, list[Attention]]:
-    flow = Flow(graph, found)
+def _followed(
+    graph: Graph, found: set[int], chosen: set[int]
+) -> tuple[Flow, list[Attention]]:
+    flow = Flow(graph, found, chosen)
     return flow, find_attention(flow, kernel_nodes(flow))
 
 
