@@ -95,6 +95,8 @@ class Activations:
         """
         if not any(self._flow.data(value) for value in node.sources()):
             return
+        if node.index in self._flow.choices.kernels:
+            return
         is_kernel = node.index in self._kernels
         made = [of_kernel(node)] if is_kernel else self._of(node)
         doubt = self._unknown.get(node.index, "")

@@ -4,7 +4,7 @@ Take `0.5 * w.T` of w: f32[3,6], leaf 7. Its fact has the atoms of axis 1 of `w`
 first axis and those of axis 0 on its second, and carries leaf 7 with multiplier 0.5.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jaxinit._roles import atoms
@@ -26,7 +26,7 @@ class Carried:
         stack: axes of the leaf of which a loop or an index took one place.
         looked_up: axes of the leaf that were looked up at fixed positions.
         lookup: number of the node that did so; -1 if none did.
-        chosen: axes of the leaf of which activations choose a place, as a router does.
+        chosen: axes of the leaf of which activations or inputs chose places.
         opaque: what else was done to it; "" if nothing.
     """
 
@@ -124,6 +124,11 @@ class Meeting:
         return tuple(axis for axis in axes if self.shape[axis] > 1)
 
     @property
+    def chosen_axes(self) -> tuple[int, ...]:
+        """Axes of the leaf of which activations or inputs chose places."""
+        return tuple(sorted(self.carried.chosen))
+
+    @property
     def stack_axes(self) -> tuple[int, ...]:
         """Axes of the leaf of which one place was taken."""
         standing = {atom.axis for axis in self.axes for atom in axis}
@@ -156,6 +161,19 @@ def overlaid(node: Node, facts: Sequence[Fact]) -> Fact:
     return Fact(axes, atoms.merged(fact.fixed for _, fact in pairs))
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Lookups that give no embeddings, by the index of their nodes.
+
+    Attributes:
+        kernels: those of kernels, and of what belongs to them.
+        unknown: those that may be of kernels, and why that is not known.
+    """
+
+    kernels: frozenset[int] = frozenset()
+    unknown: Mapping[int, str] = field(default_factory=dict)
+
+
 LeafAxes = set[tuple[int, int]]  # number of a leaf, and one of its axes
 
 
@@ -171,7 +189,7 @@ def with_choice(carried: Leaves, taken: LeafAxes) -> Leaves:
     """The same leaves, after activations chose places of some of their axes."""
     return {
         leaf: replace(item, chosen=item.chosen | {i for of, i in taken if of == leaf})
-        for leaf, item in with_stack(carried, taken).items()
+        for leaf, item in carried.items()
     }
 
 

@@ -26,6 +26,7 @@ from jaxinit._roles.changes import change, gathered
 from jaxinit._roles.facts import (
     PRODUCT,
     Carried,
+    Choices,
     Fact,
     Leaves,
     Meeting,
@@ -54,10 +55,14 @@ class Flow:
         meetings: where leaves are used, in the order of the nodes.
         products: contractions of two values that are computed from leaves alone.
         tokens: leaves that are activations.
+        choices: lookups that give kernels, which are followed as their leaves are.
     """
 
     def __init__(
-        self, graph: Graph, signals: Iterable[int] = (), choices: Iterable[int] = ()
+        self,
+        graph: Graph,
+        signals: Iterable[int] = (),
+        choices: Choices | None = None,
     ):
         """Follows all leaves through a graph.
 
@@ -65,18 +70,16 @@ class Flow:
             graph: the graph.
             signals: indices of values that are activations though no input is in them:
                 learned tokens, and constants such as sinusoids of the position.
-            choices: indices of the nodes in which activations choose among kernels, and
-                so give kernels.
+            choices: lookups that give kernels.
         """
-        self.graph = graph
-        self._choices = frozenset(choices)
+        self.graph, self.choices = graph, choices or Choices()
         self._signals = frozenset(signals)
         numbered = list(enumerate(graph.leaves))
         self.tokens = [i for i, x in numbered if x.index in self._signals]
         weights = [x.index for _, x in numbered if x.index not in self._signals]
         inputs = [value.index for value in graph.inputs]
-        sources = [*inputs, *self._signals]
-        self.is_data = _computed_from(graph, sources, self._choices)
+        kernels = self.choices.kernels
+        self.is_data = _computed_from(graph, [*inputs, *self._signals], kernels)
         self.has_leaves = _computed_from(graph, weights)
         self.facts = [self._first(value) for value in graph.values]
         self.meetings: list[Meeting] = []
@@ -132,11 +135,11 @@ class Flow:
             self.facts[value.index] = fact
 
     def _outputs(self, node: Node) -> Sequence[Fact]:
+        if node.index in self.choices.kernels:
+            return [self._chosen(node)]
         sources = node.sources()
         if node.op == "carry" and node.back is node.output:  # a constant of the loop
             return self._facts_of(node)
-        if node.index in self._choices:
-            return self._choose(node)
         if any(map(self.data, sources)):
             return self._meet(node)
         if any(self.has_leaves[value.index] for value in sources):
@@ -202,13 +205,19 @@ class Flow:
             return [replace(overlaid(node, facts), carried=carried)]
         return moved(node, facts, carried)
 
-    def _choose(self, node: Node) -> Sequence[Fact]:
-        """Kernels that activations choose: what is left of the leaves in them."""
-        facts = self._facts_of(node)
-        (found,) = moved(node, facts, {})
-        axes = [facts[0].axes[i] for i in looked_up_axes(node)]
-        taken = {(atom.leaf, atom.axis) for axis in axes for atom in axis}
-        return [replace(found, carried=with_choice(facts[0].carried, taken))]
+    def _chosen(self, node: Node) -> Fact:
+        """Kernels of which activations or inputs choose some."""
+        side = next(i for i, v in enumerate(node.inputs) if self.from_leaves(v))
+        fact = self.fact(node.inputs[side])
+        if node.op == "dot_general":
+            made, places = self._contracted(node), contracted_axes(node, side)
+        else:
+            (made,), places = (
+                moved(node, self._facts_of(node), {}),
+                looked_up_axes(node),
+            )
+        taken = {(a.leaf, a.axis) for i in places for a in fact.axes[i]}
+        return replace(made, carried=with_choice(fact.carried, taken))
 
     def _rows(self, node: Node, carried: Leaves) -> Fact:
         """Rows of leaves chosen by a constant one-hot: those of fixed positions."""
@@ -221,14 +230,11 @@ class Flow:
 
 
 def _computed_from(
-    graph: Graph, sources: Iterable[int], choices: Collection[int] = ()
+    graph: Graph, sources: Iterable[int], apart: Collection[int] = ()
 ) -> list[bool]:
     """For each value, whether it is computed from one of some, back edges included.
 
-    Args:
-        graph: the graph.
-        sources: indices of values.
-        choices: indices of nodes of which only the first input counts.
+    What nodes `apart` make counts as not computed from any.
     """
     found = [False] * len(graph.values)
     for index in sources:
@@ -236,7 +242,7 @@ def _computed_from(
     back_edges = [(x.back, x.output) for x in graph.nodes if x.back is not None]
     while True:
         for node in graph.nodes:
-            taken = node.inputs[:1] if node.index in choices else node.sources()
+            taken = () if node.index in apart else node.sources()
             if any(found[value.index] for value in taken):
                 for value in node.outputs:
                     found[value.index] = True

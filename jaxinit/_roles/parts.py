@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from jaxinit._roles.axes import is_factor, unreduced_axes
 from jaxinit._roles.cells import Cells
+from jaxinit._roles.choices import deciding_nodes
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.functions import Function
 from jaxinit._roles.graph import Node, Value
@@ -20,7 +21,7 @@ from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
 from jaxinit._roles.tree_cells import tree_gates
 from jaxinit._roles.values import is_mask, is_softmax
-from jaxinit._roles.walks import ancestor, is_inexact, reached
+from jaxinit._roles.walks import ancestor, reached
 
 _STEERING = {"gate", "router", "query", "key"}
 _SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
@@ -35,9 +36,11 @@ def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
         parts.setdefault(end, name)
     for end, name in tree_gates(structure.flow, owners):
         parts.setdefault(end, name)
+    deciding = deciding_nodes(structure.flow)
     for node, end in endings.all():
         if end not in parts:
-            part = _factor(structure, endings, end)
+            decides = any(taker.index in deciding for taker in end.takers)
+            part = "router" if decides else _factor(structure, endings, end)
             if part is None and _takes_attention(structure, node):
                 part = "attention output"
             if part is None and _is_router(structure, end):
@@ -109,6 +112,8 @@ def _over_features(structure: Structure, end: End) -> bool:
     """Whether what a softmax begins with is along features, where that is known."""
     fact = structure.flow.fact
     for node in end.takers:
+        if node.op == "top_k":
+            return any(atom.size > 1 for atom in fact(node.inputs[0]).axes[-1])
         if node.op == "reduce_max":
             axes = fact(node.inputs[0]).axes
             gone = set(range(len(axes))) - set(unreduced_axes(node))
@@ -129,9 +134,8 @@ def _is_summed(value: Value) -> bool:
 
 def _is_router(structure: Structure, end: End) -> bool:
     """Whether a softmax over the kernel's own features weighs other activations."""
-    chosen = [node.outputs[0] for node in end.takers if node.op == "top_k"]
-    takers = [*end.takers, *(node for value in chosen for node in value.users)]
-    if not any(node.op in _SOFTMAX for node in takers):
+    begins = [node for node in _behind_top(end) if node.op in _SOFTMAX]
+    if not begins:
         return False
     if not _over_features(structure, end):  # scores of an additive attention
         return False
@@ -147,7 +151,7 @@ def _is_router(structure: Structure, end: End) -> bool:
         ):  # the stream would lead to the last layer
             return
         normalized |= node.op in ("exp", "exp2") and _is_summed(node.output)
-        for value in filter(is_inexact, node.outputs):
+        for value in node.outputs:
             own.add(value.index)
             yield from ((user, normalized) for user in value.users)
 
@@ -162,5 +166,11 @@ def _is_router(structure: Structure, end: End) -> bool:
         and node.index not in ends
         and (node.op == "mul" or node.op in CONTRACTIONS)
         and weighs(node)
-        for node, normalized in reached([(node, False) for node in end.takers], after)
+        for node, normalized in reached([(node, False) for node in begins], after)
     )
+
+
+def _behind_top(end: End) -> Iterator[Node]:
+    """What takes the value of an end, or the largest of its entries."""
+    for node in end.takers:
+        yield from node.outputs[0].users if node.op == "top_k" else (node,)

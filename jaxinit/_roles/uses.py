@@ -79,12 +79,8 @@ def _drafts(structure: Structure) -> Iterator[tuple[Meeting, Use]]:
 
 
 def _side_by_side(structure: Structure, meeting: Meeting, use: Use) -> Use:
-    """A use, with axes of batches in place of those of loops that hand nothing on.
-
-    And in place of those along which a router chooses.
-    """
-    batches, chosen = structure.loops.batches, meeting.carried.chosen
-    apart = [i for i in use.stack_axis if (meeting.leaf, i) in batches or i in chosen]
+    """A use, with axes of batches in place of those of loops that hand nothing on."""
+    apart = [i for i in use.stack_axis if (meeting.leaf, i) in structure.loops.batches]
     if not apart:
         return use
     return replace(
