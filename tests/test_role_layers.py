@@ -293,6 +293,23 @@ def test_a_kernel_of_several_layers_is_refused():
     )
 
 
+def test_a_loop_around_a_model_adds_no_layers():
+    """As of a sampler, each round of which begins the stream of the model anew."""
+
+    def apply(params, x):
+        def step(i, x):
+            return x + 0.1 * scan(params["layers"], x @ params["in"]) @ params["out"]
+
+        return jax.lax.fori_loop(0, 9, step, x)
+
+    shapes = {"layers": {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}}
+    shapes |= {"in": leaf(6, 6), "out": leaf(6, 6)}
+    roles = jaxinit.roles(apply, shapes, X)
+    assert roles["layers/down"].residual == (1, 8)
+    assert roles["layers/down"].layers == (0, 1, 2, 3)
+    assert roles["out"].residual == (0, 9)
+
+
 def decoder(params, x, memory):
     for p in params:
         x = block(x, p, memory)

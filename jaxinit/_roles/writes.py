@@ -68,6 +68,11 @@ class _Stream:
     memory: int | None
 
     @property
+    def total(self) -> int:
+        """Number of all writes that are known."""
+        return sum(map(len, self.rounds.values()))
+
+    @property
     def depth(self) -> int | None:
         """Number of layers."""
         return None if self.layers is None else max(self.layers) + 1
@@ -107,6 +112,18 @@ class Writes:
             for index, addition in writers.items():
                 self._writers[index] = index, stream
                 self._ends.setdefault(addition.node.index, (index, stream))
+
+    def places(self) -> dict[int, tuple[int, int]]:
+        """For the index of each writer, its first write, and their total, where known.
+
+        In loops that begin the stream anew in each round, as those of a sampler around
+        a model, a writer counts once.
+        """
+        return {
+            index: (stream.rounds[index][0][0], stream.total)
+            for index, (_, stream) in self._writers.items()
+            if stream.rounds
+        }
 
     def _put_operands_in_branch(self, attention: Attention) -> None:
         """Counts the kernels of keys and values from elsewhere to their branch."""
