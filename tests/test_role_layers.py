@@ -310,6 +310,34 @@ def test_a_loop_around_a_model_adds_no_layers():
     assert roles["out"].residual == (0, 9)
 
 
+def test_a_loop_whose_layers_take_data_of_their_own_is_no_loop_over_time():
+    """As one with caches, or numbers that say which layers are dropped."""
+
+    def apply(params, x, caches, kept):
+        def step(x, layer):
+            p, cache, is_kept = layer
+            memory = jnp.concatenate([cache, x], 1)
+            attending = x + attended(x, p, memory)
+            return x + is_kept * (attending + fed(attending, p) - x), None
+
+        return jax.lax.scan(step, x, (params, caches, kept))[0]
+
+    def dropped(params, x, caches, kept):
+        def step(x, layer):
+            p, is_kept = layer
+            return jax.lax.cond(is_kept > 0, lambda: block(x, p), lambda: x), None
+
+        return jax.lax.scan(step, x, (params, kept))[0]
+
+    shapes = {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}
+    inputs = X, leaf(LAYERS, *X.shape), leaf(LAYERS)
+    for function in (apply, dropped):
+        roles = jaxinit.roles(function, shapes, *inputs)
+        assert roles["down"].residual == (1, 8), function
+        assert roles["down"].layers == (0, 1, 2, 3)
+        assert not roles["down"].recurrent
+
+
 def decoder(params, x, memory):
     for p in params:
         x = block(x, p, memory)
