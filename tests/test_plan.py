@@ -379,6 +379,7 @@ def test_fingerprint():
     assert fingerprint(renamed[0]) != fingerprint(renamed[1])
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "dtype",
     ["bool", "int8", "uint16", "int32", "float8_e5m2", "bfloat16", "complex64", "key"],

@@ -59,6 +59,7 @@ def planned(scheme, roles):
     return {x.path: x for x in jaxinit.plan(shapes, scheme, roles=roles)}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize(
     ("norm_first", "closing"), [(False, [2, 4, 6, 9]), (True, [2, 4, 6, 8])]

@@ -6,7 +6,7 @@ residual stream as number 0 of 1, and as no contraction follows, it is the head.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from jaxinit._roles.branches import branches_of
@@ -29,11 +29,19 @@ class KernelUses:
     """The uses of kernels and biases of a graph.
 
     Attributes:
-        preceded: for each value, whether a contraction or a lookup precedes.
         branches: for the index of each residual addition, its branch.
     """
 
-    def __init__(self, structure: Structure):
+    def __init__(
+        self, structure: Structure, preceded: Sequence[bool], unknown: Mapping[int, str]
+    ):
+        """Finds what is around kernels and biases.
+
+        Args:
+            structure: what is found in the graph.
+            preceded: for each value, whether a contraction or a lookup precedes.
+            unknown: for the index of a node, what it takes that is not known.
+        """
         self._structure = structure
         self._endings = Endings(structure)
         self._parts = find_parts(structure, self._endings)
@@ -44,8 +52,10 @@ class KernelUses:
         self.branches = branches_of(structure.residuals, structure.kernels)
         self._writes = Writes(structure, self.branches, streams, self._of_attention())
         self._places |= self._writes.places()
-        self.preceded = structure.preceded()
-        self._moments = Moments(structure, self._places, self._factors(), self._inner())
+        self._preceded = preceded
+        self._moments = Moments(
+            structure, self._places, self._factors(), self._inner(), unknown
+        )
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:
         """The use of a kernel or a window."""
@@ -74,10 +84,11 @@ class KernelUses:
             depth=written.depth,
             memory=written.memory,
             recurrent=recurrent,
-            first=not self.preceded[meeting.activations.index],
+            first=not self._preceded[meeting.activations.index],
             head=not (residual or recurrent or followed),
             part=division.part,
             sections=(*inputs, *division.sections),
+            doubt=self._moments.doubts.get(node.index, ""),
         )
         return replace(use, reason=", ".join(self._reasons(meeting, use, ends)))
 
@@ -161,7 +172,12 @@ class KernelUses:
         """The use of a position: a quarter of what it is added to."""
         beside = self._moments.added.get(meeting.node.index, 1.0)
         factor = draft.multiplier**2 or 1.0
-        return replace(draft, variance=_OF_POSITIONS * beside / factor)
+        doubt = self._moments.doubts.get(meeting.node.index, "")
+        use = replace(draft, variance=_OF_POSITIONS * beside / factor, doubt=doubt)
+        if not doubt:
+            return use
+        why = f"what it is added to is not known ({doubt}), taken as variance one"
+        return replace(use, reason=f"{use.reason}, {why}")
 
     def bias(self, meeting: Meeting, draft: Use) -> Use:
         """The use of a bias: it has the parts of the kernel, and no functions."""
@@ -232,6 +248,8 @@ class KernelUses:
             yield f"what follows is behind `{', '.join(sorted(hidden))}`"
         if use.head:
             yield "no contraction follows"
+        if use.doubt:
+            yield f"what enters is not known ({use.doubt}), taken as variance one"
 
 
 def _of_parts(use: Use) -> Iterator[str]:

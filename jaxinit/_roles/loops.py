@@ -153,6 +153,10 @@ class Loops:
             return False
         return node.loops[-1] in self._over_time
 
+    def is_by_rounds(self, loop: Loop) -> bool:
+        """Whether a loop is over time, over kernels side by side, or of any length."""
+        return loop in self._over_time | self._apart or loop.length is None
+
     def slices(self, loop: Loop) -> bool:
         """Whether each round of a loop takes leaves of its own."""
         return loop in self._sliced

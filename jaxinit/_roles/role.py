@@ -120,6 +120,8 @@ class Use:
             None if that is not known, or differs along an axis.
         sections: parts that differ along an axis.
         of: paths of the kernels that a bias is added behind.
+        doubt: why the moments that its variance goes by are not known, and taken as
+            one; "" if they are.
         reason: a sentence that says why.
     """
 
@@ -154,6 +156,7 @@ class Use:
     part: str | None = None
     sections: tuple[Section, ...] = ()
     of: tuple[str, ...] = ()
+    doubt: str = ""
     reason: str = field(default="", compare=False)
 
 

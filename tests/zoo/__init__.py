@@ -15,6 +15,7 @@ from zoo import decoders as decoders
 from zoo import densities as densities
 from zoo import depth as depth
 from zoo import derivatives as derivatives
+from zoo import drawn_images as drawn_images
 from zoo import edges as edges
 from zoo import equinox_foreign as equinox_foreign
 from zoo import equinox_models as equinox_models
@@ -28,6 +29,7 @@ from zoo import haiku_models as haiku_models
 from zoo import image_blocks as image_blocks
 from zoo import image_models as image_models
 from zoo import language as language
+from zoo import learners as learners
 from zoo import linear_time as linear_time
 from zoo import linen_attention as linen_attention
 from zoo import linen_basics as linen_basics
@@ -53,12 +55,17 @@ from zoo import others as others
 from zoo import otherwise as otherwise
 from zoo import patch_mlps as patch_mlps
 from zoo import plain_habits as plain_habits
+from zoo import policies as policies
 from zoo import published_nets as published_nets
 from zoo import published_others as published_others
+from zoo import questions as questions
+from zoo import ranked_items as ranked_items
 from zoo import scores as scores
+from zoo import seen_images as seen_images
 from zoo import sequence_blocks as sequence_blocks
 from zoo import sequences as sequences
 from zoo import series_and_operators as series_and_operators
+from zoo import series_and_physics as series_and_physics
 from zoo import sets_graphs as sets_graphs
 from zoo import shaped as shaped
 from zoo import spellings as spellings
@@ -67,9 +74,11 @@ from zoo import tables as tables
 from zoo import third_parties as third_parties
 from zoo import time_and_thought as time_and_thought
 from zoo import training as training
+from zoo import voices as voices
 from zoo import weights as weights
 from zoo import window_kinds as window_kinds
 from zoo import windows as windows
+from zoo import words_of_today as words_of_today
 from zoo.truths import ANY as ANY
 from zoo.truths import FIELDS as FIELDS
 from zoo.truths import MODELS as MODELS

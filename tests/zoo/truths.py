@@ -110,7 +110,7 @@ def model(make: Callable[[], Model]) -> Callable[[], Model]:
 def differences(truth: Iterable[Use], found: Iterable[Any]) -> list[str]:
     """What `found`, objects with the fields of `Use`, says against the truth."""
     truth, found = list(truth), list(found)
-    if truth and all(use.kind == "unknown" for use in truth):
+    if truth and all(_is_unknown(use) for use in truth):
         kinds = [use.kind for use in found] or ["unused"]
         return [f"kind: {kind!r}, not 'unknown'" for kind in kinds if kind != "unknown"]
     if len(truth) != len(found):
@@ -118,9 +118,14 @@ def differences(truth: Iterable[Use], found: Iterable[Any]) -> list[str]:
     return [
         f"use {index}: {name}: {getattr(theirs, name)!r}, not {getattr(ours, name)!r}"
         for index, (ours, theirs) in enumerate(zip(truth, found, strict=True))
-        for name in (FIELDS if ours.kind != "unknown" else ["kind"])
+        for name in (["kind"] if _is_unknown(ours) else FIELDS)
         if not _agree(name, getattr(ours, name), getattr(theirs, name))
     ]
+
+
+def _is_unknown(use: Use) -> bool:
+    # What is open between kinds equals "unknown" too, if that is among them.
+    return not isinstance(use.kind, _Open) and use.kind == "unknown"
 
 
 def _agree(name: str, ours, theirs) -> bool:
@@ -207,6 +212,12 @@ def unused() -> list[Use]:
 
 def unknown() -> Use:
     return Use("unknown")
+
+
+def either(*kinds: str) -> Use:
+    """A use of one of `kinds`, of which nothing else is said."""
+    rest = [name for name in FIELDS if name != "kind"]
+    return Use(one_of(*kinds), **dict.fromkeys(rest, ANY))
 
 
 def dense(path, fan_in, fan_out, weight="kernel", offset="bias", **rest) -> dict:
