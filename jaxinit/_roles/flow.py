@@ -40,6 +40,7 @@ from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Graph, Node, Value
 from jaxinit._roles.moves import moved
 from jaxinit._roles.primitives import CONTRACTIONS, COPIES, ELEMENTWISE
+from jaxinit._roles.taken import Taken
 from jaxinit._roles.values import is_one_hot
 
 
@@ -83,6 +84,7 @@ class Flow:
         self.facts = [self._first(value) for value in graph.values]
         self.meetings: list[Meeting] = []
         self.products: list[Node] = []
+        self._taken: dict[int, Taken] = {}
         for node in graph.nodes:
             self._visit(node)
 
@@ -159,12 +161,22 @@ class Flow:
     def _record(self, node: Node, position: int) -> None:
         fact = self.fact(node.inputs[position])
         for leaf, carried in fact.carried.items():
+            if len(fact.carried) > 1 and self._is_elsewhere(leaf, node, position):
+                continue
             shape = self.graph.leaves[leaf].shape
             axes = tuple(tuple(a for a in x if a.leaf == leaf) for x in fact.axes)
             fixed = tuple(atom for atom in fact.fixed if atom.leaf == leaf)
             self.meetings.append(
                 Meeting(leaf, shape, node, position, carried, axes, fixed)
             )
+
+    def _is_elsewhere(self, leaf: int, node: Node, position: int) -> bool:
+        """Whether a value is a part of several leaves that has not this one."""
+        if leaf not in self._taken:
+            known = self.graph, self.is_data, self.has_leaves
+            self._taken[leaf] = Taken(*known, leaf)
+        rounds = dict.fromkeys(node.loops)
+        return self._taken[leaf].layers(node.inputs[position], rounds) == frozenset()
 
     def _contracted(self, node: Node) -> Fact:
         axes: list[atoms.Axis] = [()] * len(node.output.shape)

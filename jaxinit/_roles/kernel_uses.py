@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from jaxinit._roles.branches import branches_of
 from jaxinit._roles.contractions import terms
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
@@ -19,12 +20,17 @@ from jaxinit._roles.regions import End, scaled
 from jaxinit._roles.role import Use
 from jaxinit._roles.sections import Division, beside, divided, input_sections
 from jaxinit._roles.structure import Structure
+from jaxinit._roles.writes import Writes, Written
 
 _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
 
 
 class KernelUses:
-    """The uses of kernels and biases of a graph."""
+    """The uses of kernels and biases of a graph.
+
+    Attributes:
+        branches: for the index of each residual addition, its branch.
+    """
 
     def __init__(
         self, structure: Structure, preceded: Sequence[bool], unknown: Mapping[int, str]
@@ -41,7 +47,10 @@ class KernelUses:
         self._parts = find_parts(structure, self._endings)
         self._followed = structure.followed()
         excluded = steering(self._endings, self._parts)
-        self._places = structure.residuals.number(excluded)
+        streams = structure.residuals.streams(excluded)
+        self._places = structure.residuals.number(streams)
+        self.branches = branches_of(structure.residuals, structure.kernels)
+        self._writes = Writes(structure, self.branches, streams, self._of_attention())
         self._preceded = preceded
         self._moments = Moments(
             structure, self._places, self._factors(), self._inner(), unknown
@@ -54,7 +63,8 @@ class KernelUses:
         division = self._divided(meeting, ends)
         division = self._behind_norm(meeting, division)
         recurrent = loops.is_recurrent(node, meeting.activations, meeting.weights)
-        residual = self._places.get(node.index)
+        written = self._writes.of(meeting, draft.stack_axis)
+        residual = self._place(node, written)
         followed = self._followed[node.output.index]
         inputs = input_sections(loops, meeting) if recurrent else ()
         critical = self._moments.critical
@@ -67,6 +77,11 @@ class KernelUses:
             function=division.function.name if division.function else None,
             gain=division.function.gain if division.function else None,
             residual=residual,
+            stream=written.stream,
+            order=written.order,
+            layers=written.layers,
+            depth=written.depth,
+            memory=written.memory,
             recurrent=recurrent,
             first=not self._preceded[meeting.activations.index],
             head=not (residual or recurrent or followed),
@@ -75,6 +90,20 @@ class KernelUses:
             doubt=self._moments.doubts.get(node.index, ""),
         )
         return replace(use, reason=", ".join(self._reasons(meeting, use, ends)))
+
+    def _place(self, node: Node, written: Written) -> tuple[int, int | None] | None:
+        """The number of the first write of a leaf, and the total of its stream."""
+        place = self._places.get(node.index)
+        known = [number for number in written.order if number is not None]
+        return (min(known), place[1]) if place and known else place
+
+    def _of_attention(self) -> set[int]:
+        """Contractions that take what an attention gives."""
+        return {
+            index
+            for index, ends in self._endings.by_kernel.items()
+            if any(self._parts.get(end) == "attention output" for end in ends)
+        }
 
     def _variance(self, node: Node, draft: Use, division: Division) -> float:
         """The variance of the entries; the first of a plain net does not amplify rows.

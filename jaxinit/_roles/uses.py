@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.batches import with_batches
-from jaxinit._roles.branches import branches_of, closing
+from jaxinit._roles.branches import closing, innermost_of
 from jaxinit._roles.cells import Cells
 from jaxinit._roles.contractions import modulated, whole_windows
 from jaxinit._roles.drafts import drafted
@@ -134,7 +134,7 @@ class _Finisher:
             if self._hides(meeting, use)
         }
         self._kernels = KernelUses(structure, self._preceded, hidden)
-        self._branches = branches_of(structure.residuals, structure.kernels)
+        self._branches = innermost_of(self._kernels.branches.values())
         self._closing = closing(self._branches, _scales(structure.flow))
 
     def finished(self, meeting: Meeting, use: Use) -> Use:
