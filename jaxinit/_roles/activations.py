@@ -171,6 +171,9 @@ class Activations:
             row = self.normal(0.0, 1 / width(node))
             self.rows.add(row.root)
             return [row]
+        if is_lookup and not self._flow.data(node.inputs[0]):
+            moments = constant_moments(node.inputs[0])
+            return [self.normal() if moments is None else self.normal(*moments)]
         if node.op in ELEMENTWISE and node.op in FUNCTIONS:
             return [self._elementwise(node)]
         if node.op == "carry":
