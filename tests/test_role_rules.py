@@ -523,6 +523,13 @@ def with_sines(p, t):
     return x @ p["a"], (x + jnp.tanh(x @ p["up"]) @ p["down"]) @ p["a"]
 
 
+def halves(p, x):
+    gate, up = jnp.split(x @ p["both"], 2, axis=-1)
+    even, odd = gate[:, ::2], gate[:, 1::2]
+    squares = even * even
+    return (jax.nn.silu(gate) * up) @ p["down"], (even * odd) @ p["a"], squares @ p["b"]
+
+
 SILU = 0.355779
 RECTIFIED = 0.5  # and so of a mean over places that are alike
 MAXIMUM = 1.54387  # second moment of the largest of four rectified normal numbers
@@ -590,6 +597,18 @@ WANTED = {
             "up/1": 1 / 8,
             "head": 1 / 8,
         },
+    ),
+    "halves of one output": (
+        halves,
+        {
+            "both": array(6, 16),
+            "down": array(8, 3),
+            "a": array(4, 3),
+            "b": array(4, 3),
+        },
+        (ROWS,),
+        # what is multiplied is independent, unless it is the same half
+        {"down": 1 / (8 * SILU), "a": 1 / 4, "b": 1 / (4 * 3)},
     ),
     "sines beside rows": (
         with_sines,

@@ -12,9 +12,9 @@ the variance `1 / (0.5 fan_in)`: He's rule, without asking for ReLU.
 What holds:
 - Expressions in one `z` are exact, whatever they are called: `silu(z)` knows that both
   factors are of the same `z`.
-- What is made of several values takes them to be independent. Sums of `n` values have
-  the mean `n m` and the variance `n v`; a mean over many is close to constant, and so a
-  norm gives one.
+- What is made of several values, or of parts of one, takes them to be independent.
+  Sums of `n` values have the mean `n m` and the variance `n v`; a mean over many is
+  close to constant, and so a norm gives one.
 - What an attention, or a mean over positions, averages keeps its second moment, as if
   all positions were alike: an upper bound, which tokens reach that do not differ.
 - A loop over time is followed until its moments settle, or for as many rounds as it
@@ -146,7 +146,9 @@ class Moments:
         if not is_writer:
             self._outputs.add(made.root)
         self.critical.pop(node.index, None)
-        if spread.root in self._outputs and not (is_writer or spread.doubt):
+        if self._found.origin(spread.root) in self._outputs and not (
+            is_writer or spread.doubt
+        ):
             has_bias = is_inner and self._has_bias(node.output)
             known = critical(spread, has_bias, has_even_inputs(node, data))
             if known:
