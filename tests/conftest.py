@@ -5,6 +5,8 @@
 What was compiled is kept in pytest's cache folder, for the tests, the processes that
 they start, and the next run. `pytest --cache-clear` begins anew.
 
+Of the cases of a test marked `sample(n)`, `n` run by default, evenly spread.
+
 Modules marked `unoptimized` claim no bits, and XLA does not optimize their programs,
 which compiles them in two thirds of the time; nor those of most doctests. They come
 last, and no program of theirs is left for a test that is optimized.
@@ -18,10 +20,20 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    )
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        *(
+            flag
+            for flag in (
+                "--xla_force_host_platform_device_count=8",
+                # To cut small programs for many threads takes longer than it saves.
+                "--xla_cpu_parallel_codegen_split_count=1",
+            )
+            if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", "")
+        ),
+    ]
+)
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # processes share a GPU
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache/jax")
@@ -48,7 +60,23 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits for processes comes first, so that nothing waits for it at the end."""
+    _take_samples(items)
     items.sort(key=lambda item: (not _waits(item), _is_unoptimized(item)))
+
+
+def _take_samples(items: list[pytest.Item]) -> None:
+    """Marks as exhaustive what is beyond the samples of tests that ask for some."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if not item.get_closest_marker("exhaustive"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for of_test in cases.values():
+        marker = of_test[0].get_closest_marker("sample")
+        count = marker.args[0] if marker else len(of_test)
+        kept = {i * len(of_test) // count for i in range(count)}
+        for i, item in enumerate(of_test):
+            if i not in kept:
+                item.add_marker("exhaustive")
 
 
 class Optimizing:

@@ -113,6 +113,7 @@ def test_exact_laws_are_named_with_certainty(name):
     assert row.odds == math.inf
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", sampled(["float32", "bfloat16"], ["float32"]))
 def test_few_long_columns_are_not_orthogonal_by_chance(dtype):
     """Their products are as small as rounding: of a window of 3 in a convolution."""
@@ -276,6 +277,7 @@ def test_entries_that_depend_on_each_other_have_no_sure_law(name):
     assert note in row.note or "no known law" in row.note
 
 
+@pytest.mark.exhaustive
 def test_draws_are_rarely_said_to_depend_on_each_other():
     """Never, in 300 arrays of three laws, at a stated rate of 1e-12."""
     draw = np.random.default_rng(4)
@@ -367,6 +369,7 @@ def is_of(path: str, folded: str) -> bool:
 FEW = {"torch, mlp", "recurrent"}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("case", sampled(FLAT, {*FLAT} - FEW))
 def test_no_law_of_a_scheme_is_named_wrongly_with_certainty(case):
     good, leaves, wrong = counts(case)

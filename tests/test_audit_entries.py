@@ -521,6 +521,7 @@ def test_right_schemes_are_silent(key):
         assert equalities(params) + entries(params) == []
 
 
+@pytest.mark.exhaustive
 def test_no_copy_of_a_sharded_array_is_kept():
     """As by `numpy.asarray`, which would keep all of a tree on the host."""
     place = NamedSharding(jax.make_mesh((8,), ("x",)), PartitionSpec("x"))

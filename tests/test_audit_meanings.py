@@ -561,6 +561,7 @@ def roles_of(model):
     )
 
 
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("known", [True, False], ids=["roles", "no roles"])
 @pytest.mark.parametrize("case", FLAT)
 def test_schemes_are_silent(case, known):
@@ -591,6 +592,7 @@ UNSURE = {"dense, fan out", "depthwise, groups counted"}
 DRAWN = [name for name in FANS if name not in UNSURE]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", sampled(DRAWN, set(DRAWN) - TOLD))
 def test_draws_with_wrong_fans_are_caught(name):
     (apply, shape, x), init, expected = FANS[name]

@@ -105,6 +105,7 @@ def test_eager_float32_bits_are_those_of_jit(key, case):
     assert_same_bits(init(key, shape), jax.jit(lambda key: init(key, shape))(key))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "case",
     sampled(COMPLEX, {*COMPLEX} - {"constant", "he_normal"}),
@@ -115,6 +116,7 @@ def test_complex64_bits_are_those_of_jax(key, case):
     assert_same_bits(ours(key, shape, jnp.complex64), wanted)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", sampled(NAMES, [*BEYOND & {*NAMES}, "orthogonal"]))
 def test_float64_bits_are_those_of_jax(case):
     ours, theirs, (shape, *_) = pair(case)
@@ -253,6 +255,7 @@ PLACED = {
 BEYOND_PLACED = ["low_high", "orthogonal", "delta_orthogonal"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", sampled(PLACED, BEYOND_PLACED))
 def test_sharded_values_are_the_same(key, name):
     init, shape = PLACED[name], (2, 16, 16)

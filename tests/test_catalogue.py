@@ -104,6 +104,7 @@ def of_sample(kind: str, name: str) -> jax.Array:
     return together(kind, SOME if name in SOME else tuple(BEYOND))[name]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", sampled(BITS, BEYOND))
 def test_jit_of_vmap_has_the_bits_of_single_eager_draws(name):
     slices = of_sample("vmap", name)
@@ -137,6 +138,7 @@ def errors(x: np.ndarray, expected: jaxinit.Moments) -> float:
     return max(of_mean, abs(measured / expected.variance - 1) / spread)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_moments_of_random_arrays(name):
     init, shape = ALL[name]
@@ -222,6 +224,7 @@ def test_random_arrays_have_the_law(name):
     np.testing.assert_allclose(law.cdf(some), below(law, some), atol=2e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name", sampled(["orthogonal", "looks_linear", "split"], ["split"])
 )

@@ -61,6 +61,7 @@ WRONG = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", WRONG)
 def test_a_wrong_initializer_is_reported(drawn, capsys, how):
     init, dtype = WRONG[how]
@@ -238,6 +239,7 @@ def test_models_start_with_the_arrays_of_jax(monkeypatch, name):
     assert (row.cases, row.different) == (1, 0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["split keys"])
 def test_another_device_than_the_first(kind):
     device = jax.devices()[-1]
@@ -319,6 +321,7 @@ def test_it_is_data():
     }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.unoptimized
 def test_times_are_taken(capsys):
     command = "check --quick --parts speed --size 8 --json"

@@ -147,6 +147,7 @@ TARGETS = {
 BEYOND = ["linen init", "linen class and call", "two inputs", "nnx class and arguments"]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", sampled(TARGETS, BEYOND))
 def test_targets(name, folder, capsys):
     argv, parameters, others = TARGETS[name]
@@ -188,6 +189,7 @@ def test_arguments_in_json(folder, capsys):
     assert result["not_finite"] == []
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("dtype", arguments.ROUNDED_TO)
 def test_dtypes_to_round_to(dtype, key):
     """All can be drawn in and hold what was drawn; those who say no say it early."""

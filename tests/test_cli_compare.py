@@ -84,6 +84,7 @@ def test_a_table_and_a_folder_of_files(folder, capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out) == found
 
 
+@pytest.mark.exhaustive
 def test_an_interruption_prints_and_writes_what_is_finished(
     folder, capsys, monkeypatch
 ):

@@ -352,6 +352,7 @@ NOT_FINITE = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NOT_FINITE)
 def test_what_is_not_finite_fails(name, folder, capsys):
     """With the table, and nothing written."""
@@ -406,6 +407,7 @@ def _status(argv) -> int | str | None:
         return exit.code
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("closed", [("stdout",), ("stdout", "stderr")])
 def test_streams_that_are_closed(closed, monkeypatch):
     """As by `>&-`: Python has None in their place. Tables were not shown then."""

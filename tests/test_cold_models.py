@@ -35,6 +35,7 @@ def test_how_many_programs_a_model_needs(name):
     assert (len(drawing), len(fills)) == PROGRAMS[name]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name", sampled(MODELS, [name for name in MODELS if name not in BY_DEFAULT])
 )

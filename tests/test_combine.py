@@ -48,6 +48,7 @@ BEYOND = {"scaled", "stacked", "stacked on the last axis", "split", "scaled spli
 BEYOND |= {"stacked means", "scaled by a negative number"}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.unoptimized
 @pytest.mark.parametrize("name", sampled(CASES, BEYOND))
 def test_moments(name):
@@ -78,6 +79,7 @@ def test_values(name):
         np.testing.assert_array_equal(narrow, np.asarray(x).astype(jnp.bfloat16))
 
 
+@pytest.mark.exhaustive
 def test_parts_have_keys_and_fans_of_their_own():
     x = np.asarray(stacked(by_depth)(KEY, (2, 8, 4)))
     assert not np.array_equal(x[0], 2 * x[1])
@@ -149,6 +151,7 @@ BEYOND_OF_DEPENDENT = (
 )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.unoptimized
 @pytest.mark.parametrize("name", sampled(DEPENDENT, BEYOND_OF_DEPENDENT))
 def test_what_is_checked_of_dependent_entries_follows_the_parts(name):
@@ -195,6 +198,7 @@ def test_the_centre_of_an_even_window_is_that_of_same_padding(shape):
     assert x.sum() == 6
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("init", [ORTHOGONAL, jaxinit.orthogonal(batch_axis=0)])
 def test_what_orthogonality_allows_is_near_what_rounding_does(init):
     shape = (64, 64) if init is ORTHOGONAL else (2, 64, 64)

@@ -168,6 +168,7 @@ def _control(x):
 _control.__name__ = "control"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("thorough", sampled([False, True], [True]))
 def test_chunks_change_nothing(monkeypatch, thorough):
     """With chunks of one size, not a bit; of different ones, only the rounding."""

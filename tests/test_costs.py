@@ -139,6 +139,7 @@ COSTS = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", COSTS)
 def test_costs_are_linear_in_leaves(name):
     prepared, most = COSTS[name]

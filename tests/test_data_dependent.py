@@ -304,6 +304,7 @@ def test_weight_norm_changes_the_gain_where_there_is_one():
     assert_same_bits(new["GRUCell_0"], old["GRUCell_0"])
 
 
+@pytest.mark.exhaustive
 def test_weight_norm_of_a_list_with_gains():
     def layer(p, x):
         return x @ (p["g"] * p["v"] / jnp.linalg.norm(p["v"], axis=0)) + p["b"]

@@ -102,6 +102,7 @@ MESHES = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", sampled(MESHES, {*MESHES} - {"2x4 explicit", "4x2"}))
 def test_every_mesh_has_the_values_of_one_device(name):
     shape, kind, names = MESHES[name]
@@ -260,6 +261,7 @@ def test_explicit_axes_in_use_change_nothing():
         assert share < 0.05
 
 
+@pytest.mark.exhaustive
 def test_a_plan_without_shardings_has_its_numbers_on_every_mesh():
     shapes = {"w": jax.ShapeDtypeStruct((33, 12), "float32")}
     plan = jaxinit.plan(shapes, {"w": jaxinit.normal(0.02)})
@@ -353,6 +355,7 @@ BEYOND = ["vmap of complex draws too", "jit of vmap", "pmap"]
 BEYOND += ["shard_map of a factorisation"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", sampled(TRANSFORMS, BEYOND))
 def test_ensembles_are_the_single_draws(name):
     transform, names = TRANSFORMS[name]
@@ -362,6 +365,7 @@ def test_ensembles_are_the_single_draws(name):
             assert_same(params, part(expected(i, names), names))
 
 
+@pytest.mark.exhaustive
 def test_second_vmap_compiles_nothing(caplog):
     init = jax.vmap(plan_of(None, ("bias",)).init)
     init(jax.random.split(KEY, 3))

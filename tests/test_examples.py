@@ -75,6 +75,7 @@ def test_gpt2_in_nnx_has_the_published_size(size):
     assert count(jax.eval_shape(init, KEY)) == GPT2_SIZES[size]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name", sampled(RESNET_SIZES, ["resnet34", "resnet101", "resnet152"])
 )
@@ -273,6 +274,7 @@ def test_another_number_than_the_published_one_is_an_error():
         training.published("tiny", shapes, 13)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", sampled(mlp.STARTS, ["constant(0.5)"]))
 def test_xor(name):
     """From zeros nothing but the last bias has a gradient, and that is zero here too.

@@ -55,6 +55,7 @@ LONG += ["bert:pretraining", "bert:base", "stylegan:discriminator"]
 LONG += ["transformer:base", "recommend:wide_deep"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", sampled([*LINEN, *NNX], LONG))
 def test_published_counts(name):
     init, expected = (LINEN | NNX)[name]
@@ -82,6 +83,7 @@ def test_transformer_looks_at_earlier_targets_alone():
     assert not same[5:].any()
 
 
+@pytest.mark.exhaustive
 def test_masked_text_hides_what_it_says():
     text = training.text()
     shown, asked, original = jax.device_get(jax.jit(bert.spans(text, 512))(KEY))
@@ -115,6 +117,7 @@ def test_the_table_of_users_is_drawn_in_place():
     assert beside["jax.random"] >= 4 * 10 * recommend.USERS
 
 
+@pytest.mark.exhaustive
 def test_distance_of_images():
     """Zero to itself, that of the means to a shifted set, and large to a single one."""
     real = np.asarray(gan.digits())
@@ -140,6 +143,7 @@ def test_example_is_a_script(name):
     assert "main" in runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("module", "size"), [(bert, "tiny"), (dcgan, "generator"), (transformer, "base")]
 )

@@ -137,6 +137,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_have_programs_of_their_own(name):
     """By `jax.jit`'s values, types and places under each, whatever was made before."""
@@ -169,6 +170,7 @@ def test_places_of_arguments_have_programs_of_their_own():
         assert jaxinit.jit(init)(x).sharding == jax.jit(init)(x).sharding
 
 
+@pytest.mark.exhaustive
 def test_keys_of_an_array_that_is_cut():
     """Their words are whole on every device, however the array of keys is cut."""
 
@@ -181,6 +183,7 @@ def test_keys_of_an_array_that_is_cut():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.exhaustive
 def test_keys_are_followed_through_large_arrays():
     def init(key):
         return [normal(k, (3,)) for k in jax.random.split(key, 64)[::21]]
@@ -201,6 +204,7 @@ def test_literals_that_python_takes_for_equal():
     assert [x.dtype.name for x in found] == ["float32", "int8", "uint8", "bool"]
 
 
+@pytest.mark.exhaustive
 def test_loops_hold_a_small_share_of_memory():
     """Under a trace: one loop after the other, none over more than an eighth."""
 
@@ -301,6 +305,7 @@ WHERE = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("where", sampled(WHERE, ["a guard", "x64"]))
 def test_constants_are_those_of_jax(where):
     """They are copied from the host, where the copy is theirs alone."""
@@ -360,6 +365,7 @@ def test_different_programs_that_reduce_are_the_function():
     assert equal(jaxinit.jit(init)(KEY), jax.jit(init)(KEY))
 
 
+@pytest.mark.exhaustive
 def test_a_draw_beside_programs_that_reduce_stays_apart():
     init = layers((16, 8), (8, 4))
     programs = jaxinit.jit(lambda k: [*init(k), jax.random.normal(k, (9,))]).programs(
@@ -395,6 +401,7 @@ def test_equal_leaves_of_a_loop_are_one_program():
     assert equal(found, wanted)
 
 
+@pytest.mark.exhaustive
 def test_loops_that_derive_many_keys_keep_them():
     """No more names than are followed outside of loops."""
 
@@ -426,6 +433,7 @@ def test_programs_are_kept_on_disk_if_jax_keeps_some(tmp_path):
     assert [*tmp_path.iterdir()]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "around", ["alone", pytest.param("in a loop", marks=pytest.mark.exhaustive)]
 )

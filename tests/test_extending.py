@@ -60,6 +60,7 @@ def test_nothing_private_is_called():
     assert set(hidden) == {"f._spread"}  # its own
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", OWN)
 def test_an_initializer_is_one_of_ours(name):
     init = OWN[name]
@@ -71,6 +72,7 @@ def test_an_initializer_is_one_of_ours(name):
     assert init(KEY, (0, 3)).shape == (0, 3)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", OWN)
 def test_an_initializer_is_drawn_by_a_plan(name):
     shapes = {"a": jax.ShapeDtypeStruct(SHAPE, jnp.float32)}

@@ -101,6 +101,7 @@ def test_sparse_has_as_many_zeros_everywhere_along_its_axis(axis):
     assert len(np.unique(places, axis=0)) > 10  # each column its own places
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 def test_bilinear_upsamples_a_ramp_to_a_ramp(factor):
     size = 2 * factor - factor % 2
@@ -275,6 +276,7 @@ def test_absolute_bounds_are_those_of_torch():
     assert shifted.moments((1,)).high == pytest.approx(1, rel=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_absolute_bounds_far_out_have_no_entries_on_them():
     """One uniform draw in 2**23 is at an end, where the inverse error is infinite."""
     shape = (2**24,)

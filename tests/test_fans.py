@@ -34,6 +34,7 @@ def test_fans_of_torch(shape, fan_in, fan_out):
     assert fans(tuple(shape), in_axis=1, out_axis=0) == Fans(fan_in, fan_out)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name", sampled(FANS, ["dense", "torch_order", "vector", "batch_pair"])
 )
@@ -99,6 +100,7 @@ def test_einsum_axes(equation):
     }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("equation", ["btd,dhk->bthk", "bed,edf->bef", "bd,dhk->bh"])
 def test_einsum_axes_keep_the_variance_of_the_output(key, equation):
     # 0.2 is over 6 standard errors: at least 2048 inputs, relative variance 2 each

@@ -111,6 +111,7 @@ CLOSED = {
 }
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("name", CLOSED)
 def test_gain_equals_the_closed_form(name):
     fn, forward, backward = CLOSED[name]
@@ -149,6 +150,7 @@ SMOOTH = [
 ]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "fn", sampled(SMOOTH, [jax.nn.sigmoid, jax.nn.mish, jax.nn.softplus])
 )

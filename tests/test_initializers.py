@@ -103,6 +103,7 @@ WAYS = ["jit", "closed over", "vmap", "vmap closed over", "pmap", "shard_map"]
 WAYS += ["jit of shard_map", "shard_map closed over", "scan", "remat", "export"]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "way", sampled(WAYS, ["vmap closed over", "pmap", "shard_map closed over"])
 )

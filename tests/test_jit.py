@@ -483,6 +483,7 @@ def test_orthogonal_leaves_share_a_program():
     assert len(jaxinit.jit(orthogonal).programs(KEY)) == 1
 
 
+@pytest.mark.exhaustive
 def test_grouped_under_a_trace():
     def compiled(fun):
         return jax.jit(fun).lower(KEY, IDS).as_text()
@@ -547,6 +548,7 @@ def test_side_effects_are_left_to_jax():
         jaxinit.jit(init).programs(KEY)
 
 
+@pytest.mark.exhaustive
 def test_settings():
     """Under other settings of jax: its numbers under the same settings."""
 

@@ -385,6 +385,7 @@ BEYOND = (
 )
 
 
+@pytest.mark.sample(17)
 @pytest.mark.parametrize("name", sampled(CASES, BEYOND))
 def test_is_jax_jit(name):
     want, got = (CASES[name].outcome(jit) for jit in (jax.jit, jaxinit.jit))
@@ -468,6 +469,7 @@ def assert_equal_outcomes(ours, theirs, args):
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.exhaustive
 def test_settings_and_meshes_between_calls():
     """One function, called under one after the other, and once more under the first."""
 

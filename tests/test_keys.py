@@ -88,6 +88,7 @@ BEYOND += ["uint64[2, 3, 16]", "uint64[0]", "uint16[5]", "uint8[4, 33]"]
 BEYOND += ["uint32[5]", "uint32[0]"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", sampled(BITS, BEYOND))
 def test_fused_bits_are_those_of_jax(name):
     shape, dtype = BITS[name]

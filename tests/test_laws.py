@@ -76,6 +76,7 @@ def errors(x: np.ndarray, expected: Moments) -> list[float]:
     ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", sampled(CASES, LIKE_OTHERS))
 def test_samples_have_the_moments(case):
     x, (init, dtype) = sample(case), CASES[case]
@@ -108,6 +109,7 @@ def entries(init, shape, dtype, key, count=20_000):
 MATRICES = [(s, d) for d in ("float32", "complex64") for s in ((3, 3), (5, 2))]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "case", sampled(MATRICES, {*MATRICES} - {MATRICES[2]}), ids=str
 )
@@ -245,6 +247,7 @@ BEYOND = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("case", sampled(DRAWN, BEYOND), ids=", ".join)
 def test_draws_between_bounds_have_the_law(case):
     """One false alarm in 1e9; the independent law counts no rounding to few numbers."""

@@ -611,6 +611,7 @@ def test_axes_that_are_none(name):
                 axis_of(jaxinit.zeros, axis)(KEY, SHAPE)
 
 
+@pytest.mark.exhaustive
 def test_draws_at_the_edge_are_finite():
     largest = float(jnp.finfo(jnp.float32).max)
     edge = {

@@ -149,6 +149,7 @@ def test_modules_equal_those_of_nnx(name):
     assert_equal(nnx.split(door.create(fun, 0)), reference(fun, 0))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", sampled(STREAMS, ["key", "streams"]))
 def test_streams_equal_those_of_nnx(name):
     args, streams = STREAMS[name]

@@ -86,6 +86,7 @@ def assert_drawn_by(law, *samples: dict) -> None:
         assert probability(sample, wrong) < FALSE_ALARMS, "control"
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("name", sorted(NUMBERS["functions"].keys() - {"orthogonal_"}))
 def test_torch(name):
     """Fixed arrays entry by entry; of random ones, theirs and ours against the law."""
@@ -98,6 +99,7 @@ def test_torch(name):
         np.testing.assert_array_equal(mine, array(theirs).T)
 
 
+@pytest.mark.exhaustive
 def test_torch_orthogonal():
     """A coordinate of a uniform unit vector in three dimensions is uniform."""
     theirs, size = NUMBERS["haar"], NUMBERS["haar"]["first"]["shape"][0]
@@ -164,6 +166,7 @@ LIKE_OTHERS = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", sampled(KERAS, LIKE_OTHERS["keras"]))
 def test_keras(keras, name):
     init = getattr(keras.initializers, name)
@@ -199,6 +202,7 @@ def test_keras_is_complete(keras):
 # ---- Haiku
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", sampled(HAIKU, LIKE_OTHERS["haiku"]))
 def test_haiku(name):
     haiku = pytest.importorskip("haiku")

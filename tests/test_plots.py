@@ -73,6 +73,7 @@ def test_depth_of_several_schemes_differ_in_colour_and_marker():
     assert all((line.get_ydata() > floor).all() for line in lines[:2])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("length", sampled([4, 40, 300], [4, 40]))
 def test_a_legend_lies_within_its_figure(length):
     names = [f"{i} {'name of a scheme ' * 20}"[:length] for i in range(7)]
@@ -98,6 +99,7 @@ def test_a_legend_lies_within_its_figure(length):
         assert all(text.startswith("…") for text in shown[:7])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("std", "gradient", "is_decimal"),
     [
@@ -218,6 +220,7 @@ def test_many_zeros_are_told_in_words():
     assert texts(axes) == []
 
 
+@pytest.mark.exhaustive
 def test_save_writes_png_and_svg_the_same_each_time(tmp_path):
     first = plots.save(plots.depth(found()), tmp_path / "one")
     second = plots.save(plots.depth(found()), tmp_path / "two.png")

@@ -155,7 +155,10 @@ def test_gpt2_counts_what_names_hide(shapes, roles):
 
 def test_numbers_that_are_given_are_checked(shapes, roles):
     for rules, message in (
-        (schemes.gpt2(layers=4), "layers=4 was given, .* the computation has 6"),
+        (
+            schemes.gpt2(layers=4),
+            "layers=4 was given, .* the computation has 3 layers, with 6",
+        ),
         (schemes.small_init(width=8), "width=8 was given, but .* is 6 wide"),
     ):
         with pytest.raises(jaxinit.PlanError, match=message):
@@ -340,6 +343,7 @@ def test_models_without_parameters_or_calls(key):
         )
 
 
+@pytest.mark.exhaustive
 def test_linen_under_vmap_and_a_transfer_guard(key):
     x = array(3, 6)
     with jax.transfer_guard("disallow"):
@@ -364,6 +368,7 @@ class Normed(nn.Module):
         return nn.Dense(4, kernel_init=spread)(x)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("train", sampled([False, True], [False]))
 def test_linen_on_a_mesh_leaves_statistics_as_they_are(key, train):
     mesh = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
@@ -386,6 +391,7 @@ def test_linen_on_a_mesh_leaves_statistics_as_they_are(key, train):
     jax.tree.map(np.testing.assert_array_equal, made["batch_stats"], own["batch_stats"])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_linen_with_a_mesh_in_use(key, kind):
     devices = jax.devices()[:2]
@@ -709,6 +715,7 @@ def test_auto_of_recurrent_cells(key):
     assert (made["OptimizedLSTMCell_0"]["hi"]["bias"] == 0).all()
 
 
+@pytest.mark.exhaustive
 def test_auto_of_joint_gates(key):
     def apply(p, x):
         def step(carry, x):

@@ -266,6 +266,7 @@ FLAT = {name: (rules, model) for name, (rules, model, *_) in CASES.items()} | {
 }
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("case", FLAT)
 def test_a_flat_tree_of_the_same_paths_has_the_same_laws(case):
     rules, model = FLAT[case]

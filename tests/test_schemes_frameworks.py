@@ -161,6 +161,7 @@ LAYERS = named(
 MGU_BIASES = {"if": jaxinit.ones, "in": jaxinit.zeros}
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(("framework", "case"), LAYERS)
 def test_layers_have_the_laws_of_the_framework(framework, case):
     """A false alarm once in a billion, for each layer."""
@@ -336,6 +337,7 @@ def test_every_cell_is_in_the_table():
     assert cells - {("haiku", "DeepRNN")} == set(CELLS)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("framework", "name"), named(CELLS))
 def test_kernels_of_every_cell(framework, name):
     """Each gate of a fused kernel by itself by recurrent(), together by keras()."""
@@ -422,6 +424,7 @@ def of_memory(framework, cell):
     return re.fullmatch(SAMPLE_WITH_MEMORY[framework], cell)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "name",
     ["recurrent", pytest.param("keras", marks=pytest.mark.exhaustive)],
@@ -454,6 +457,7 @@ def test_cells_remember(framework, cell, name):
 BOUNDED_BY_UNITS = [cell for cell in CELLS if "Conv" not in cell[1]]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("cell", BOUNDED_BY_UNITS, ids=", ".join)
 def test_arrays_of_cells_are_bounded_by_their_units(cell):
     tree = shapes(*cell)
@@ -483,6 +487,7 @@ def keras_params(key, beyond):
     return {weight.path: jnp.asarray(weight.value) for weight in weights}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "beyond", [False, pytest.param(True, marks=pytest.mark.exhaustive)]
 )

@@ -181,6 +181,7 @@ def drawn_by(rules, tree):
     return {x.path: (x.initializer, x.words) for x in jaxinit.plan(tree, rules)}
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("case", CASES)
 def test_schemes_are_written_by_their_call_and_read(case):
     rules, model, _, _ = CASES[case]
@@ -228,6 +229,7 @@ PICKLED = {
 }
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("case", PICKLED)
 def test_rules_are_values(case):
     """They pickle, copy and compare, and their copies plan the same."""

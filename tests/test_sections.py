@@ -52,6 +52,7 @@ def planned(rules, roles, shapes=SHAPES):
     return {x.path: x.initializer for x in plan}
 
 
+@pytest.mark.sample(1)
 def test_a_pattern_may_match_a_section(roles, key):
     rules = {
         role(part="query"): jaxinit.zeros,
@@ -155,6 +156,7 @@ HEADS = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("layout", sampled(HEADS, [*HEADS][1:]))
 def test_sections_that_lie_in_turns_are_whole_arrays(layout, key):
     """Query, key and value of each head side by side: each is one orthogonal matrix."""
@@ -296,6 +298,7 @@ CELLS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", sampled(CELLS, [*CELLS][2:-1]))
 def test_recurrent_by_roles(name, key):
     """Names say nothing; each gate is orthogonal, and the forget gate is open."""

@@ -30,6 +30,7 @@ SHAPE = (3, 5)
 BEYOND = ["new threefry", "unsafe_rbg", "rbg", "x64", "strict rank promotion"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("setting", sampled(SETTINGS, BEYOND))
 def test_numbers_are_those_of_jax(setting):
     ours, theirs = jaxinit.he_normal(), reference.he_normal()
@@ -39,6 +40,7 @@ def test_numbers_are_those_of_jax(setting):
         assert_same_bits(ours(jax.random.PRNGKey(2), SHAPE), wanted)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "setting",
     sampled(["old threefry", "rbg", "key reuse checks"], ["rbg", "old threefry"]),
@@ -65,6 +67,7 @@ UNDER = {
 BEYOND_UNDER = [f"{name}, key reuse checks" for name in OPTIONS]  # as above
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", sampled(UNDER, BEYOND_UNDER))
 def test_options_of_our_own_work_there_too(case):
     name, setting = UNDER[case]

@@ -90,12 +90,14 @@ def test_gradients_by_hand():
     assert found.parameter_gradient_mean == pytest.approx(of_weight.mean(), abs=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_tiny_and_huge_numbers_keep_their_deviation():
     for factor in (1e-30, 1e30):
         found = only(lambda _, x: x + 0, batch() * factor)
         assert found.std == pytest.approx(factor, rel=0.2)
 
 
+@pytest.mark.exhaustive
 def test_sigmoid_saturates_at_both_ends():
     def sigmoid(scale, x):
         return jax.nn.sigmoid(scale * x)
@@ -499,6 +501,7 @@ def test_integers_and_other_dtypes():
     assert found.layers[1].shape == (16, 4, WIDTH)
 
 
+@pytest.mark.exhaustive
 def test_one_sample_and_complex_numbers():
     single = only(lambda _, x: x * 2, np.arange(256, dtype=np.float32))
     assert single.shape == (256,)

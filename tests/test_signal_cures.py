@@ -168,6 +168,7 @@ LIKE_OTHERS = ("he_uniform is as good", "he under relu", "smaller weights")
 LIKE_OTHERS += ("random weights", "weights of mean zero")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", sampled(HELPS, [*LIKE_OTHERS]))
 def test_what_is_told_helps(name):
     layer, weights, kind, cure, better = HELPS[name]()
@@ -293,6 +294,7 @@ BEYOND += ("no weights before what saturates", "a centred input", "no weights")
 BEYOND += ("he, in narrow layers", "random, and averaged")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", sampled(HAVE_IT, BEYOND))
 def test_what_is_there_already_is_not_told(name):
     layer, weights, x, kind, told, not_told = HAVE_IT[name]()

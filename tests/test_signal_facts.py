@@ -101,6 +101,7 @@ def test_glorot_holds_under_tanh():
 RELU_ERROR = math.sqrt(5 / WIDTH / 9)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("init", "factor", "verdict"),
     [
@@ -121,6 +122,7 @@ def test_relu_halves_the_variance_and_he_doubles_the_weights(init, factor, verdi
         assert "Glorot under ReLU: use he_normal" in found.verdict.cure
 
 
+@pytest.mark.exhaustive
 def test_selu_normalises_itself():
     found = signal_of(SELU, jaxinit.lecun_normal(), 20, 2 * batch() + 0.5)
     start, end = found.layers[0], found.layers[-1]

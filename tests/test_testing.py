@@ -176,6 +176,7 @@ BEYOND = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("case", sampled(ORTHOGONAL_DTYPES, BEYOND), ids=", ".join)
 def test_orthogonal(case):
     name, dtype = case
@@ -383,6 +384,7 @@ def test_the_rate_is_shared_by_all_leaves():
         testing.assert_law([drawn(HE), drawn(LECUN)], HE)
 
 
+@pytest.mark.exhaustive
 def test_the_rate_is_shared_by_all_parts():
     parts = [jaxinit.orthogonal(), jaxinit.normal(1.0), jaxinit.normal(2.0)]
     init = jaxinit.stacked(lambda i: parts[i])
@@ -393,6 +395,7 @@ def test_the_rate_is_shared_by_all_parts():
         testing.assert_moments(with_entry(x, 2, 1.5 * np.asarray(x)[2]), made)
 
 
+@pytest.mark.exhaustive
 def test_moments_of_a_flax_model_sharded():
     made = jaxinit.plan(
         nnx.state(nnx.eval_shape(lambda: nnx.Linear(64, 512, rngs=nnx.Rngs(0)))),

@@ -51,7 +51,7 @@ def has_right_fans(group: Named) -> bool:
         for fans in right_fans(use, group.shape):
             if any(fits(group, c / n) for n in _ns(group, fans, use) for c in scales):
                 return True
-            if use.residual and _by_depth(group, fans, use.residual):
+            if use.residual and _by_depth(group, fans, use, *use.residual):
                 return True
     return False
 
@@ -71,10 +71,16 @@ def _ns(group: Named, fans: Fans, use: Use) -> Iterator[float]:
         yield n_of(group.law, fans)
 
 
-def _by_depth(group: Named, fans: Fans, residual: tuple[int, int | None]) -> bool:
-    """Whether a kernel that writes to a stream is scaled by its number, or by all."""
-    place, total = residual
-    numbers = {place + 1, 2 * (place + 1), place // 2 + 1}
+def _by_depth(
+    group: Named, fans: Fans, use: Use, place: int, total: int | None
+) -> bool:
+    """Whether a kernel that writes to a stream is scaled by its number, or by all.
+
+    Both may be of layers, or of writers, as of two a layer.
+    """
+    layers = [x + 1 for x in use.layers if x is not None] + [use.depth or 1]
+    numbers = {place + 1, 2 * (place + 1), place // 2 + 1, *layers}
+    numbers |= {2 * n for n in layers}
     numbers |= {total, 2 * total, total / 2} if total else set()
     fan_in, fan_out = fans
     ns = (fan_in, (fan_in + fan_out) / 2)

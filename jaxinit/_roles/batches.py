@@ -182,7 +182,12 @@ def _operand_batches(node: Node, side: int) -> tuple[int, ...]:
 def _batches(meeting: Meeting) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Batch axes of the weights of a kernel, and of the activations."""
     node, side = meeting.node, meeting.position
-    return _operand_batches(node, side), _operand_batches(node, 1 - side)
+    own, theirs = _operand_batches(node, side), _operand_batches(node, 1 - side)
+    if not meeting.chosen_axes:
+        return own, theirs
+    pairs = list(zip(own, theirs, strict=False))  # others are those of the index
+    kept = [(i, j) for i, j in pairs if meeting.axes[i]]
+    return tuple(i for i, _ in kept), tuple(j for _, j in kept)
 
 
 def _output_batches(meeting: Meeting) -> Iterator[Place]:

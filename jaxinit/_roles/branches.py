@@ -23,12 +23,14 @@ class Branch:
     """One branch of a residual stream.
 
     Attributes:
+        addition: where it ends.
         before: for the index of each of its nodes, in order, those of the nodes that it
             takes values of; `_ROOT` stands for the root.
         kernels: those that are contractions of activations with leaves.
         end: the node whose output is added.
     """
 
+    addition: Addition
     before: Mapping[int, Collection[int]]
     kernels: tuple[int, ...]
     end: int
@@ -47,17 +49,21 @@ class Branch:
         return (i for i in self.before[index] if i != _ROOT)
 
 
-def branches_of(residuals: Residuals, kernels: set[int]) -> Mapping[int, Branch]:
-    """For the index of a node, the innermost branch that it is in."""
-    found = []
-    for addition in residuals.additions.values():
+def branches_of(residuals: Residuals, kernels: set[int]) -> dict[int, Branch]:
+    """For the index of each residual addition, its branch."""
+    found = {}
+    for index, addition in residuals.additions.items():
         before = _before(residuals, addition)
-        own = tuple(index for index in before if index in kernels)
+        own = tuple(i for i in before if i in kernels)
         assert addition.branch.node is not None
-        found.append(Branch(before, own, addition.branch.node.index))
-    found.sort(key=lambda branch: len(branch.before))
+        found[index] = Branch(addition, before, own, addition.branch.node.index)
+    return found
+
+
+def innermost_of(branches: Iterable[Branch]) -> dict[int, Branch]:
+    """For the index of a node, the innermost branch that it is in."""
     innermost: dict[int, Branch] = {}
-    for branch in found:
+    for branch in sorted(branches, key=lambda branch: len(branch.before)):
         for index in branch.before:
             innermost.setdefault(index, branch)
     return innermost

@@ -27,7 +27,7 @@ from jaxinit._roles.primitives import (
     MOVES,
 )
 from jaxinit._roles.regions import End
-from jaxinit._roles.values import maker, stripped
+from jaxinit._roles.values import is_filling, maker, stripped
 from jaxinit._roles.walks import reached
 
 # By the index of a value, the contractions that it is a function of, and the ends.
@@ -149,12 +149,26 @@ class Cells:
 
     def _owned(self, pair: Pair, gate: bool) -> list[tuple[Node, End]]:
         """Owners of factors, those that go from 0 to 1 or the others."""
+        found = self._owners_of(pair, gate)
+        if gate and not found:
+            return [x for value in pair for x in self._owners_of(_scaled(value), True)]
+        return found
+
+    def _owners_of(self, values: Iterable[Value], gate: bool) -> list[tuple[Node, End]]:
         return [
             (node, end)
-            for value in pair
+            for value in values
             for node, end in self._owners.get(value.index, ())
             if end.function is not None and end.is_gate == gate
         ]
+
+
+def _scaled(value: Value) -> Sequence[Value]:
+    """The factors of a gate that something else scales, as attention does; `1 - it`."""
+    node = maker(value)
+    if node is not None and node.op == "sub" and is_filling(node.inputs[0]):
+        return factors(node.inputs[1]) or ()
+    return factors(value) or ()
 
 
 def _around(end: End) -> Iterator[Loop]:

@@ -6,7 +6,7 @@ transposed or reshaped kernel, atoms say which of its axes is where.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from jaxinit._roles.atoms import Atom
 from jaxinit._roles.axes import batch_and_free, contracted_axes
@@ -24,6 +24,7 @@ def kernel_nodes(flow: Flow) -> set[int]:
         node.index
         for node in flow.graph.nodes
         if node.op in CONTRACTIONS
+        and node.index not in flow.choices.kernels
         and any(map(flow.from_leaves, node.inputs[:2]))
         and any(map(flow.data, node.inputs[:2]))
     }
@@ -42,12 +43,19 @@ def dot_use(meeting: Meeting) -> Use:
         "kernel",
         in_axis=inside,
         out_axis=outside,
-        batch_axis=tuple(a for a in grouped if a not in inside + outside),
+        batch_axis=_with_chosen(
+            meeting, (a for a in grouped if a not in inside + outside)
+        ),
         stack_axis=meeting.stack_axes,
         fan_in=math.prod(meeting.weights.shape[i] for i in contracted),
         fan_out=math.prod(_extent(meeting.axes[i]) for i in free),
         multiplier=meeting.carried.multiplier,
     )
+
+
+def _with_chosen(meeting: Meeting, batches: Iterable[int]) -> tuple[int, ...]:
+    """Axes of batches, and those of kernels that are chosen."""
+    return tuple(sorted({*batches, *meeting.chosen_axes}))
 
 
 def terms(meeting: Meeting) -> float:
@@ -76,7 +84,7 @@ def convolution_use(meeting: Meeting) -> Use:
         "convolution",
         in_axis=meeting.leaf_axes([inside]),
         out_axis=tuple(a for a in meeting.leaf_axes([out]) if a not in ensemble),
-        batch_axis=ensemble,
+        batch_axis=_with_chosen(meeting, ensemble),
         stack_axis=meeting.stack_axes,
         spatial_axis=meeting.leaf_axes(window),
         fan_in=_whole(value.shape[inside] * field / strides),

@@ -20,7 +20,7 @@ from jaxinit._roles.simple_uses import (
     unknown,
 )
 from jaxinit._roles.structure import Structure
-from jaxinit._roles.values import is_one_hot
+from jaxinit._roles.values import is_logit, is_one_hot
 
 
 def drafted(structure: Structure, meeting: Meeting) -> Use:
@@ -47,8 +47,14 @@ def _convolved(structure: Structure, meeting: Meeting) -> Use:
 
 def _contracted(structure: Structure, meeting: Meeting) -> Use:
     use = dot_use(meeting)
+    total = structure.head_sums.get(meeting.node.index)
+    if total is not None and use.kind == "kernel":
+        use = total.added_to(use)
     if not is_one_hot(meeting.activations):
         return use
+    why = structure.flow.choices.unknown.get(meeting.node.index)
+    if why:
+        return unknown(why)
     reason = "contracted with a one-hot of inputs"
     return replace(use, kind="embedding", fan_in=1, reason=reason)
 
@@ -56,10 +62,15 @@ def _contracted(structure: Structure, meeting: Meeting) -> Use:
 def _looked_up(structure: Structure, meeting: Meeting) -> Use:
     if meeting.position != 0:
         return _elsewhere(structure, meeting)
-    return lookup_use(structure.flow, meeting)
+    why = structure.flow.choices.unknown.get(meeting.node.index)
+    return unknown(why) if why else lookup_use(structure.flow, meeting)
 
 
 def _put_among(structure: Structure, meeting: Meeting) -> Use:
+    others = [v for v in structure.flow.data_of(meeting.node) if v.dtype != bool]
+    along = meeting.node.params.get("dimension")
+    if any(map(structure.is_score, others)) or is_logit(meeting.node.output, along):
+        return unknown("put among what a softmax takes, beside scores or logits")
     return token_use(meeting, "token", "put among the activations")
 
 

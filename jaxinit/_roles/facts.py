@@ -4,7 +4,7 @@ Take `0.5 * w.T` of w: f32[3,6], leaf 7. Its fact has the atoms of axis 1 of `w`
 first axis and those of axis 0 on its second, and carries leaf 7 with multiplier 0.5.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jaxinit._roles import atoms
@@ -26,6 +26,7 @@ class Carried:
         stack: axes of the leaf of which a loop or an index took one place.
         looked_up: axes of the leaf that were looked up at fixed positions.
         lookup: number of the node that did so; -1 if none did.
+        chosen: axes of the leaf of which activations or inputs chose places.
         opaque: what else was done to it; "" if nothing.
     """
 
@@ -34,6 +35,7 @@ class Carried:
     stack: frozenset[int] = frozenset()
     looked_up: frozenset[int] = frozenset()
     lookup: int = -1
+    chosen: frozenset[int] = frozenset()
     opaque: str = ""
 
     @property
@@ -42,8 +44,12 @@ class Carried:
         return self.opaque in ROOTS
 
     def hidden(self, by: str) -> "Carried":
-        """The same leaf, behind an operation that hides it."""
-        return replace(self, opaque=self.opaque or by)
+        """The same leaf, behind an operation that hides it.
+
+        What a masked leaf is behind hides it more than the mask does.
+        """
+        is_open = self.opaque in ("", CONSTANT)
+        return replace(self, opaque=by if is_open else self.opaque)
 
 
 Leaves = dict[int, Carried]  # by the number of the leaf
@@ -118,6 +124,11 @@ class Meeting:
         return tuple(axis for axis in axes if self.shape[axis] > 1)
 
     @property
+    def chosen_axes(self) -> tuple[int, ...]:
+        """Axes of the leaf of which activations or inputs chose places."""
+        return tuple(sorted(self.carried.chosen))
+
+    @property
     def stack_axes(self) -> tuple[int, ...]:
         """Axes of the leaf of which one place was taken."""
         standing = {atom.axis for axis in self.axes for atom in axis}
@@ -150,6 +161,19 @@ def overlaid(node: Node, facts: Sequence[Fact]) -> Fact:
     return Fact(axes, atoms.merged(fact.fixed for _, fact in pairs))
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Lookups that give no embeddings, by the index of their nodes.
+
+    Attributes:
+        kernels: those of kernels, and of what belongs to them.
+        unknown: those that may be of kernels, and why that is not known.
+    """
+
+    kernels: frozenset[int] = frozenset()
+    unknown: Mapping[int, str] = field(default_factory=dict)
+
+
 LeafAxes = set[tuple[int, int]]  # number of a leaf, and one of its axes
 
 
@@ -157,6 +181,14 @@ def with_stack(carried: Leaves, taken: LeafAxes) -> Leaves:
     """The same leaves, after one place of some of their axes was taken."""
     return {
         leaf: replace(item, stack=item.stack | {i for of, i in taken if of == leaf})
+        for leaf, item in carried.items()
+    }
+
+
+def with_choice(carried: Leaves, taken: LeafAxes) -> Leaves:
+    """The same leaves, after activations chose places of some of their axes."""
+    return {
+        leaf: replace(item, chosen=item.chosen | {i for of, i in taken if of == leaf})
         for leaf, item in carried.items()
     }
 

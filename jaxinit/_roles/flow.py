@@ -13,7 +13,7 @@ use of `w`, contracted along its axis 1, and its output has the atoms of the axi
 `w` on its last axis. `add` is a use of `b`, and its output has the atoms of both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,23 +21,26 @@ import numpy as np
 
 from jaxinit._roles import atoms
 from jaxinit._roles.atoms import Atom
-from jaxinit._roles.axes import contracted_axes, output_axes
+from jaxinit._roles.axes import contracted_axes, looked_up_axes, output_axes
 from jaxinit._roles.changes import change, gathered
 from jaxinit._roles.facts import (
     PRODUCT,
     Carried,
+    Choices,
     Fact,
     Leaves,
     Meeting,
     hidden,
     overlaid,
     unplaced,
+    with_choice,
     with_lookup,
 )
 from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Graph, Node, Value
 from jaxinit._roles.moves import moved
 from jaxinit._roles.primitives import CONTRACTIONS, COPIES, ELEMENTWISE
+from jaxinit._roles.taken import Taken
 from jaxinit._roles.values import is_one_hot
 
 
@@ -52,27 +55,36 @@ class Flow:
         meetings: where leaves are used, in the order of the nodes.
         products: contractions of two values that are computed from leaves alone.
         tokens: leaves that are activations.
+        choices: lookups that give kernels, which are followed as their leaves are.
     """
 
-    def __init__(self, graph: Graph, signals: Iterable[int] = ()):
+    def __init__(
+        self,
+        graph: Graph,
+        signals: Iterable[int] = (),
+        choices: Choices | None = None,
+    ):
         """Follows all leaves through a graph.
 
         Args:
             graph: the graph.
             signals: indices of values that are activations though no input is in them:
                 learned tokens, and constants such as sinusoids of the position.
+            choices: lookups that give kernels.
         """
-        self.graph = graph
+        self.graph, self.choices = graph, choices or Choices()
         self._signals = frozenset(signals)
         numbered = list(enumerate(graph.leaves))
         self.tokens = [i for i, x in numbered if x.index in self._signals]
         weights = [x.index for _, x in numbered if x.index not in self._signals]
         inputs = [value.index for value in graph.inputs]
-        self.is_data = _computed_from(graph, [*inputs, *self._signals])
+        kernels = self.choices.kernels
+        self.is_data = _computed_from(graph, [*inputs, *self._signals], kernels)
         self.has_leaves = _computed_from(graph, weights)
         self.facts = [self._first(value) for value in graph.values]
         self.meetings: list[Meeting] = []
         self.products: list[Node] = []
+        self._taken: dict[int, Taken] = {}
         for node in graph.nodes:
             self._visit(node)
 
@@ -123,6 +135,8 @@ class Flow:
             self.facts[value.index] = fact
 
     def _outputs(self, node: Node) -> Sequence[Fact]:
+        if node.index in self.choices.kernels:
+            return [self._chosen(node)]
         sources = node.sources()
         if node.op == "carry" and node.back is node.output:  # a constant of the loop
             return self._facts_of(node)
@@ -147,12 +161,22 @@ class Flow:
     def _record(self, node: Node, position: int) -> None:
         fact = self.fact(node.inputs[position])
         for leaf, carried in fact.carried.items():
+            if len(fact.carried) > 1 and self._is_elsewhere(leaf, node, position):
+                continue
             shape = self.graph.leaves[leaf].shape
             axes = tuple(tuple(a for a in x if a.leaf == leaf) for x in fact.axes)
             fixed = tuple(atom for atom in fact.fixed if atom.leaf == leaf)
             self.meetings.append(
                 Meeting(leaf, shape, node, position, carried, axes, fixed)
             )
+
+    def _is_elsewhere(self, leaf: int, node: Node, position: int) -> bool:
+        """Whether a value is a part of several leaves that has not this one."""
+        if leaf not in self._taken:
+            known = self.graph, self.is_data, self.has_leaves
+            self._taken[leaf] = Taken(*known, leaf)
+        rounds = dict.fromkeys(node.loops)
+        return self._taken[leaf].layers(node.inputs[position], rounds) == frozenset()
 
     def _contracted(self, node: Node) -> Fact:
         axes: list[atoms.Axis] = [()] * len(node.output.shape)
@@ -181,6 +205,20 @@ class Flow:
             return [replace(overlaid(node, facts), carried=carried)]
         return moved(node, facts, carried)
 
+    def _chosen(self, node: Node) -> Fact:
+        """Kernels of which activations or inputs choose some."""
+        side = next(i for i, v in enumerate(node.inputs) if self.from_leaves(v))
+        fact = self.fact(node.inputs[side])
+        if node.op == "dot_general":
+            made, places = self._contracted(node), contracted_axes(node, side)
+        else:
+            (made,), places = (
+                moved(node, self._facts_of(node), {}),
+                looked_up_axes(node),
+            )
+        taken = {(a.leaf, a.axis) for i in places for a in fact.axes[i]}
+        return replace(made, carried=with_choice(fact.carried, taken))
+
     def _rows(self, node: Node, carried: Leaves) -> Fact:
         """Rows of leaves chosen by a constant one-hot: those of fixed positions."""
         side = next(i for i, v in enumerate(node.inputs) if self.has_leaves[v.index])
@@ -191,15 +229,21 @@ class Flow:
         )
 
 
-def _computed_from(graph: Graph, sources: Iterable[int]) -> list[bool]:
-    """For each value, whether it is computed from one of some, back edges included."""
+def _computed_from(
+    graph: Graph, sources: Iterable[int], apart: Collection[int] = ()
+) -> list[bool]:
+    """For each value, whether it is computed from one of some, back edges included.
+
+    What nodes `apart` make counts as not computed from any.
+    """
     found = [False] * len(graph.values)
     for index in sources:
         found[index] = True
     back_edges = [(x.back, x.output) for x in graph.nodes if x.back is not None]
     while True:
         for node in graph.nodes:
-            if any(found[value.index] for value in node.sources()):
+            taken = () if node.index in apart else node.sources()
+            if any(found[value.index] for value in taken):
                 for value in node.outputs:
                     found[value.index] = True
         if not any(found[x.index] > found[y.index] for x, y in back_edges):

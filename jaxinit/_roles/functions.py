@@ -137,7 +137,7 @@ class Function:
         self._call = call
         with np.errstate(all="ignore"):
             values = np.asarray(call(_PROBES), float)
-        self.name = _name(values) or text
+            self.name = _name(values) or text
         self.is_linear = self.name == "identity"
 
     @functools.cached_property

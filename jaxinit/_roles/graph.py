@@ -208,12 +208,13 @@ class Graph:
         body, consts = _opened(eqn.params["jaxpr"])
         constants, carried = scan_operands(eqn)
         inner = (*loops, Loop(eqn.params["length"]))
+        order = {"reverse": eqn.params["reverse"]}
         end = constants + carried
         carries = self._carries(inputs[constants:end], body.invars[constants:], inner)
         pieces = []
         for value, var in zip(inputs[end:], body.invars[end:], strict=True):
             pieces.append(self._value(var.aval))
-            self._node("each", [value], [pieces[-1]], {}, inner)
+            self._node("each", [value], [pieces[-1]], order, inner)
         args = [*inputs[:constants], *(node.output for node in carries), *pieces]
         results = self._body(body, consts, args, inner)
         for node, value in zip(carries, results, strict=False):
@@ -221,7 +222,7 @@ class Graph:
         stacked = []
         for value, var in zip(results[carried:], eqn.outvars[carried:], strict=True):
             stacked.append(self._value(var.aval))
-            self._node("stacked", [value], [stacked[-1]], {}, inner)
+            self._node("stacked", [value], [stacked[-1]], order, inner)
         return [*results[:carried], *stacked]
 
     def _carries(self, inputs, variables, loops) -> list[Node]:

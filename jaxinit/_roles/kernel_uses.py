@@ -6,9 +6,10 @@ residual stream as number 0 of 1, and as no contraction follows, it is the head.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from jaxinit._roles.branches import branches_of
 from jaxinit._roles.contractions import terms
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
@@ -19,6 +20,7 @@ from jaxinit._roles.regions import End, scaled
 from jaxinit._roles.role import Use
 from jaxinit._roles.sections import Division, beside, divided, input_sections
 from jaxinit._roles.structure import Structure
+from jaxinit._roles.writes import Writes, Written
 
 _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
 
@@ -27,18 +29,32 @@ class KernelUses:
     """The uses of kernels and biases of a graph.
 
     Attributes:
-        preceded: for each value, whether a contraction or a lookup precedes.
+        branches: for the index of each residual addition, its branch.
     """
 
-    def __init__(self, structure: Structure):
+    def __init__(
+        self, structure: Structure, preceded: Sequence[bool], unknown: Mapping[int, str]
+    ):
+        """Finds what is around kernels and biases.
+
+        Args:
+            structure: what is found in the graph.
+            preceded: for each value, whether a contraction or a lookup precedes.
+            unknown: for the index of a node, what it takes that is not known.
+        """
         self._structure = structure
         self._endings = Endings(structure)
         self._parts = find_parts(structure, self._endings)
         self._followed = structure.followed()
         excluded = steering(self._endings, self._parts)
-        self._places = structure.residuals.number(excluded)
-        self.preceded = structure.preceded()
-        self._moments = Moments(structure, self._places, self._factors(), self._inner())
+        streams = structure.residuals.streams(excluded)
+        self._places = structure.residuals.number(streams)
+        self.branches = branches_of(structure.residuals, structure.kernels)
+        self._writes = Writes(structure, self.branches, streams, self._of_attention())
+        self._preceded = preceded
+        self._moments = Moments(
+            structure, self._places, self._factors(), self._inner(), unknown
+        )
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:
         """The use of a kernel or a window."""
@@ -47,7 +63,8 @@ class KernelUses:
         division = self._divided(meeting, ends)
         division = self._behind_norm(meeting, division)
         recurrent = loops.is_recurrent(node, meeting.activations, meeting.weights)
-        residual = self._places.get(node.index)
+        written = self._writes.of(meeting, draft.stack_axis)
+        residual = self._place(node, written)
         followed = self._followed[node.output.index]
         inputs = input_sections(loops, meeting) if recurrent else ()
         critical = self._moments.critical
@@ -60,13 +77,33 @@ class KernelUses:
             function=division.function.name if division.function else None,
             gain=division.function.gain if division.function else None,
             residual=residual,
+            stream=written.stream,
+            order=written.order,
+            layers=written.layers,
+            depth=written.depth,
+            memory=written.memory,
             recurrent=recurrent,
-            first=not self.preceded[meeting.activations.index],
+            first=not self._preceded[meeting.activations.index],
             head=not (residual or recurrent or followed),
             part=division.part,
             sections=(*inputs, *division.sections),
+            doubt=self._moments.doubts.get(node.index, ""),
         )
         return replace(use, reason=", ".join(self._reasons(meeting, use, ends)))
+
+    def _place(self, node: Node, written: Written) -> tuple[int, int | None] | None:
+        """The number of the first write of a leaf, and the total of its stream."""
+        place = self._places.get(node.index)
+        known = [number for number in written.order if number is not None]
+        return (min(known), place[1]) if place and known else place
+
+    def _of_attention(self) -> set[int]:
+        """Contractions that take what an attention gives."""
+        return {
+            index
+            for index, ends in self._endings.by_kernel.items()
+            if any(self._parts.get(end) == "attention output" for end in ends)
+        }
 
     def _variance(self, node: Node, draft: Use, division: Division) -> float:
         """The variance of the entries; the first of a plain net does not amplify rows.
@@ -134,7 +171,12 @@ class KernelUses:
         """The use of a position: a quarter of what it is added to."""
         beside = self._moments.added.get(meeting.node.index, 1.0)
         factor = draft.multiplier**2 or 1.0
-        return replace(draft, variance=_OF_POSITIONS * beside / factor)
+        doubt = self._moments.doubts.get(meeting.node.index, "")
+        use = replace(draft, variance=_OF_POSITIONS * beside / factor, doubt=doubt)
+        if not doubt:
+            return use
+        why = f"what it is added to is not known ({doubt}), taken as variance one"
+        return replace(use, reason=f"{use.reason}, {why}")
 
     def bias(self, meeting: Meeting, draft: Use) -> Use:
         """The use of a bias: it has the parts of the kernel, and no functions."""
@@ -205,6 +247,8 @@ class KernelUses:
             yield f"what follows is behind `{', '.join(sorted(hidden))}`"
         if use.head:
             yield "no contraction follows"
+        if use.doubt:
+            yield f"what enters is not known ({use.doubt}), taken as variance one"
 
 
 def _of_parts(use: Use) -> Iterator[str]:

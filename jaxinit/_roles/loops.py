@@ -139,15 +139,22 @@ class Loops:
             return False
         return node.loops[-1] in self._over_time
 
+    def is_by_rounds(self, loop: Loop) -> bool:
+        """Whether a loop is over time, over kernels side by side, or of any length."""
+        return loop in self._over_time | self._apart or loop.length is None
+
     def slices(self, loop: Loop) -> bool:
         """Whether each round of a loop takes leaves of its own."""
         return loop in self._sliced
 
+    def loops_of_depth(self, node: Node) -> list[Loop]:
+        """The loops over layers around a node, the outermost first."""
+        others = self._over_time | self._apart
+        return [loop for loop in node.loops if loop not in others]
+
     def rounds_of_depth(self, node: Node) -> int:
         """How often a node runs in loops over layers; 0 if not known."""
-        others = self._over_time | self._apart
-        depth = (loop for loop in node.loops if loop not in others)
-        return math.prod(loop.length or 0 for loop in depth)
+        return math.prod(loop.length or 0 for loop in self.loops_of_depth(node))
 
     def comes_from_its_past(self, value: Value, node: Node) -> bool:
         """Whether a value is computed from what a contraction made a round before."""

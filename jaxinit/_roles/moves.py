@@ -20,6 +20,7 @@ from jaxinit._roles.axes import (
 )
 from jaxinit._roles.facts import (
     Fact,
+    LeafAxes,
     Leaves,
     hidden,
     overlaid,
@@ -29,6 +30,7 @@ from jaxinit._roles.facts import (
 )
 from jaxinit._roles.graph import Node
 from jaxinit._roles.primitives import COPIES, LISTED, REDUCTIONS, SCATTERS
+from jaxinit._roles.values import behind
 
 # From a node, the facts of its inputs and the leaves it carries, its outputs' facts.
 Rule = Callable[[Node, Sequence[Fact], Leaves], list[Fact]]
@@ -225,8 +227,20 @@ def _scatter(node: Node, facts: Sequence[Fact], carried: Leaves) -> list[Fact]:
 
 def _each(node: Node, facts: Sequence[Fact], carried: Leaves) -> list[Fact]:
     first, *axes = facts[0].axes
-    stack = {(atom.leaf, atom.axis) for atom in first}
+    stack = {(atom.leaf, atom.axis) for atom in first} | _rows(node, carried)
     return [Fact(tuple(axes), facts[0].fixed, with_stack(carried, stack))]
+
+
+def _rows(node: Node, carried: Leaves) -> LeafAxes:
+    """Axes of leaves whose rows, in another order, a loop takes one by one."""
+    source = behind(node.inputs[0], COPIES).node
+    if source is None or source.op != "gather":
+        return set()
+    if 0 in source.params["dimension_numbers"].offset_dims:
+        return set()
+    pairs = carried.items()
+    own = ((leaf, item) for leaf, item in pairs if item.lookup == source.index)
+    return {(leaf, axis) for leaf, item in own for axis in item.looked_up}
 
 
 def _stacked(node: Node, facts: Sequence[Fact], carried: Leaves) -> list[Fact]:

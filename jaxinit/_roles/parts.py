@@ -11,18 +11,21 @@ from collections.abc import Iterator
 
 from jaxinit._roles.axes import is_factor, unreduced_axes
 from jaxinit._roles.cells import Cells
+from jaxinit._roles.choices import deciding_nodes
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.functions import Function
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import CONTRACTIONS
+from jaxinit._roles.primitives import CONTRACTIONS, COPIES, RELOCATIONS, SCATTERS
 from jaxinit._roles.regions import End
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
+from jaxinit._roles.tree_cells import tree_gates
 from jaxinit._roles.values import is_mask, is_softmax
 from jaxinit._roles.walks import ancestor, reached
 
 _STEERING = {"gate", "router", "query", "key"}
 _SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
+_ADDING_UP = SCATTERS | {"reduce_sum", "dot_general"}
 
 
 def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
@@ -31,9 +34,13 @@ def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
     owners = endings.owners_behind_norms()
     for end, name in Cells(structure.flow, structure.loops, owners).gates():
         parts.setdefault(end, name)
+    for end, name in tree_gates(structure.flow, owners):
+        parts.setdefault(end, name)
+    deciding = deciding_nodes(structure.flow)
     for node, end in endings.all():
         if end not in parts:
-            part = _factor(structure, endings, end)
+            decides = any(taker.index in deciding for taker in end.takers)
+            part = "router" if decides else _factor(structure, endings, end)
             if part is None and _takes_attention(structure, node):
                 part = "attention output"
             if part is None and _is_router(structure, end):
@@ -105,6 +112,8 @@ def _over_features(structure: Structure, end: End) -> bool:
     """Whether what a softmax begins with is along features, where that is known."""
     fact = structure.flow.fact
     for node in end.takers:
+        if node.op == "top_k":
+            return any(atom.size > 1 for atom in fact(node.inputs[0]).axes[-1])
         if node.op == "reduce_max":
             axes = fact(node.inputs[0]).axes
             gone = set(range(len(axes))) - set(unreduced_axes(node))
@@ -113,9 +122,20 @@ def _over_features(structure: Structure, end: End) -> bool:
     return True
 
 
+def _is_summed(value: Value) -> bool:
+    """Whether values are added up, masked at most, as under the line of a softmax."""
+
+    def after(node: Node) -> list[Node]:
+        kept = node.op in COPIES | RELOCATIONS | {"mul", "select_n"}
+        return node.outputs[0].users if kept else []
+
+    return any(node.op in _ADDING_UP for node in reached(value.users, after))
+
+
 def _is_router(structure: Structure, end: End) -> bool:
     """Whether a softmax over the kernel's own features weighs other activations."""
-    if not any(node.op in _SOFTMAX for node in end.takers):
+    begins = [node for node in _behind_top(end) if node.op in _SOFTMAX]
+    if not begins:
         return False
     if not _over_features(structure, end):  # scores of an additive attention
         return False
@@ -130,7 +150,7 @@ def _is_router(structure: Structure, end: End) -> bool:
             node
         ):  # the stream would lead to the last layer
             return
-        normalized |= node.op in ("exp", "exp2")
+        normalized |= node.op in ("exp", "exp2") and _is_summed(node.output)
         for value in node.outputs:
             own.add(value.index)
             yield from ((user, normalized) for user in value.users)
@@ -146,5 +166,11 @@ def _is_router(structure: Structure, end: End) -> bool:
         and node.index not in ends
         and (node.op == "mul" or node.op in CONTRACTIONS)
         and weighs(node)
-        for node, normalized in reached([(node, False) for node in end.takers], after)
+        for node, normalized in reached([(node, False) for node in begins], after)
     )
+
+
+def _behind_top(end: End) -> Iterator[Node]:
+    """What takes the value of an end, or the largest of its entries."""
+    for node in end.takers:
+        yield from node.outputs[0].users if node.op == "top_k" else (node,)

@@ -27,7 +27,7 @@ from jaxinit._roles.primitives import (
     SCATTERS,
     SUMS,
 )
-from jaxinit._roles.values import is_mask
+from jaxinit._roles.values import is_filling, is_mask
 from jaxinit._roles.walks import ancestor, reached
 
 _WHOLE = COPIES | RELOCATIONS | {"branches", "each", "stacked"}
@@ -216,7 +216,7 @@ class _Region:
         if node.op not in SUMS:
             return None
         if not self._flow.data(value):
-            return 0.0 if is_mask(value) else None
+            return 0.0 if is_mask(value) or is_filling(value) else None
         apart = not self._steps and not ancestor(self._root, value)
         return 0.0 if apart else None
 

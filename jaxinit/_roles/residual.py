@@ -256,21 +256,32 @@ class Residuals:
             return [value for value in data if ancestor(root, value)] or data
         return data
 
-    def number(self, excluded: set[int]) -> dict[int, tuple[int, int | None]]:
-        """For the index of each writer, its number in the stream, and their total.
+    def streams(self, excluded: set[int]) -> list[dict[int, Addition]]:
+        """For each stream, the index of each writer, in order, and its addition.
 
         Args:
             excluded: contractions that steer a branch and do not write it.
         """
-        streams: dict[int, dict[int, Node]] = {}
+        streams: dict[int, dict[int, Addition]] = {}
         for addition in sorted(self.additions.values(), key=lambda x: x.node.index):
             kept = [w for w in addition.writers if w.index not in excluded]
             writers = streams.setdefault(addition.stream, {})
             for writer in kept or addition.writers:
-                writers.setdefault(writer.index, writer)
+                writers.setdefault(writer.index, addition)
+        return list(streams.values())
+
+    def number(
+        self, streams: Iterable[Iterable[int]]
+    ) -> dict[int, tuple[int, int | None]]:
+        """For the index of each writer, its number in the stream, and their total.
+
+        Args:
+            streams: the indices of the writers of each stream.
+        """
+        nodes = self._flow.graph.nodes
         places: dict[int, tuple[int, int | None]] = {}
-        for writers in streams.values():
-            places |= self._numbered(list(writers.values()))
+        for writers in streams:
+            places |= self._numbered([nodes[index] for index in writers])
         return places
 
     def _numbered(self, writers: list[Node]) -> dict[int, tuple[int, int | None]]:

@@ -97,7 +97,18 @@ class Use:
         function: name of the elementwise function that follows; None if not known.
         gain: `1 / sqrt(E[f(z)**2])` of that function, `z` standard normal.
         residual: number among the writers of a residual stream, and their total, None
-            if a loop's length is not known; None for what writes to no stream.
+            if a loop's length is not known; None for what writes to no stream. The
+            number of the first write, if there are several.
+        stream: number of the residual stream in whose branches a kernel is; None
+            outside of all.
+        order: of what writes to a stream, the number among the writers for each index
+            along `stack_axis`, in C order: one number without such axes. None for what
+            is taken in another use; empty if not known.
+        layers: the number of the layer, from 0, for each such index; None for what is
+            taken in another use, or in several layers; empty if not known.
+        depth: number of layers of that stream; None if the computation does not tell.
+        memory: number of the stream that the keys of its cross-attentions come from, as
+            in a decoder; None if there is no such one.
         branch: number among the kernels of the branch that it is in, and their total;
             None outside the branches of residual streams.
         closing: whether it is the scale of the last normalization of a branch, behind a
@@ -109,6 +120,8 @@ class Use:
             None if that is not known, or differs along an axis.
         sections: parts that differ along an axis.
         of: paths of the kernels that a bias is added behind.
+        doubt: why the moments that its variance goes by are not known, and taken as
+            one; "" if they are.
         reason: a sentence that says why.
     """
 
@@ -130,6 +143,11 @@ class Use:
     function: str | None = None
     gain: float | None = None
     residual: tuple[int, int | None] | None = None
+    stream: int | None = None
+    order: tuple[int | None, ...] = ()
+    layers: tuple[int | None, ...] = ()
+    depth: int | None = None
+    memory: int | None = None
     branch: tuple[int, int] | None = None
     closing: bool = False
     recurrent: bool = False
@@ -138,6 +156,7 @@ class Use:
     part: str | None = None
     sections: tuple[Section, ...] = ()
     of: tuple[str, ...] = ()
+    doubt: str = ""
     reason: str = field(default="", compare=False)
 
 

@@ -129,7 +129,7 @@ def _by_purpose(
         gains[purpose] = function.gain if function is not None else None
         own = flow.fact(end.root).atoms_of(meeting.leaf)
         places = held.setdefault(purpose, {})
-        for axis in {atom.axis for atom in own}:
+        for axis in {atom.axis for atom in own} - set(meeting.stack_axes):
             found = _places(own, axis, meeting.shape)
             places[axis] = np.union1d(places.get(axis, found), found)
     axis = _only_divided_axis(held.values(), meeting.shape)

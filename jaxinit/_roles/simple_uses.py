@@ -24,6 +24,7 @@ def elementwise_use(meeting: Meeting, kind: str, reason: str) -> Use:
     return Use(
         kind,
         out_axis=meeting.wide_axes,
+        batch_axis=meeting.chosen_axes,
         stack_axis=meeting.stack_axes,
         multiplier=meeting.carried.multiplier,
         offset=meeting.carried.offset,

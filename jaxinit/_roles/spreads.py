@@ -6,6 +6,7 @@ its mean is 0.399, its second moment 0.5, and the second moment of its slope 0.5
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxinit._roles.functions import FUNCTIONS
 
 _GRID = np.linspace(-9.0, 9.0, 3601)
 _WEIGHTS = np.exp(-(_GRID**2) / 2) * (_GRID[1] - _GRID[0]) / math.sqrt(2 * math.pi)
+_EVERY = 30  # of the grid, for two variables
 _CLOSE = 0.01  # how far apart slopes of two grids may be, unless there is a jump
 
 Expression = Any  # "z", a number, or an operation, its parameters and its operands
@@ -28,20 +30,27 @@ class Spread:
         size: number of operations in that.
     """
 
-    __slots__ = ("_found", "expression", "root", "size")
+    __slots__ = ("_doubt", "_found", "expression", "root", "size")
 
-    def __init__(self, root: int, expression: Expression, size: int):
+    def __init__(self, root: int, expression: Expression, size: int, doubt: str = ""):
         self.root, self.expression, self.size = root, expression, size
+        self._doubt = doubt
         self._found: tuple[float, float] | None = None
 
     @property
+    def doubt(self) -> str:
+        """Why the moments are not known, or not finite; "" if nothing is found yet."""
+        is_known = self._found is None or math.isfinite(self._found[1])
+        return self._doubt or ("" if is_known else "its moments are not finite")
+
+    @property
     def mean(self) -> float:
-        """Expected entry."""
+        """Expected entry; zero if it is not finite."""
         return self._moments()[0]
 
     @property
     def second(self) -> float:
-        """Expected square of an entry."""
+        """Expected square of an entry; one if it is not finite."""
         return self._moments()[1]
 
     @property
@@ -60,6 +69,22 @@ class Spread:
         """
         return _slopes(self.expression)
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether no entry is negative."""
+        return bool(np.all(_on_grid(self.expression) >= 0))
+
+    def top(self, share: float) -> tuple[float, float]:
+        """Mean and variance of the largest of many entries, a share of all of them."""
+        values = _on_grid(self.expression)
+        if not np.all(np.isfinite(values)):
+            return 0.0, 1.0
+        order = np.argsort(-values)
+        shares = np.cumsum(_WEIGHTS[order]) / _WEIGHTS.sum()
+        weights = np.diff(np.minimum(shares, share), prepend=0.0) / share
+        mean = float(values[order] @ weights)
+        return mean, float(np.square(values[order] - mean) @ weights)
+
     def largest(self, count: int) -> tuple[float, float]:
         """Mean and variance of the largest of several independent entries."""
         values = _on_grid(self.expression)
@@ -74,18 +99,42 @@ class Spread:
     def _moments(self) -> tuple[float, float]:
         if self._found is None:
             self._found = _integrated(self.expression)
-        return self._found
+        return self._found if math.isfinite(self._found[1]) else (0.0, 1.0)
+
+
+def of_two(op: str, operands: Sequence["float | Spread"]) -> tuple[float, float] | None:
+    """Mean and variance of a function of two independent values.
+
+    Args:
+        op: name of the function, one of `FUNCTIONS`.
+        operands: the values, each a function of a variable of its own, or a number.
+
+    Returns:
+        Both; None if they are not finite, or there are other than two operands.
+    """
+    if len(operands) != 2:
+        return None
+    first, second = (_coarse(x) for x in operands)
+    weights = _WEIGHTS[::_EVERY] / _WEIGHTS[::_EVERY].sum()
+    with np.errstate(all="ignore"):
+        values = FUNCTIONS[op]({}, first[:, None], second[None, :]).astype(float)
+        mean = float(weights @ values @ weights)
+        variance = float(weights @ np.square(values - mean) @ weights)
+    return (mean, variance) if math.isfinite(variance) else None
+
+
+def _coarse(operand: "float | Spread") -> np.ndarray:
+    expression = operand.expression if isinstance(operand, Spread) else operand
+    return _on_grid(expression)[::_EVERY]
 
 
 @functools.lru_cache(maxsize=2048)
 def _integrated(expression: Expression) -> tuple[float, float]:
-    """Mean and second moment; those of a standard normal if they are not finite."""
+    """Mean and second moment, which is infinite if either is not finite."""
     with np.errstate(all="ignore"):
         values = _on_grid(expression)
         mean, second = float(values @ _WEIGHTS), float((values * values) @ _WEIGHTS)
-    if not math.isfinite(second):
-        return 0.0, 1.0
-    return mean, second
+    return (mean, second) if math.isfinite(second) else (0.0, math.inf)
 
 
 @functools.lru_cache(maxsize=2048)

@@ -6,13 +6,15 @@ residual stream. So what `b` is added to is the output of `wo`, which takes what
 attention gives.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxinit._roles.attention import Attention
+from jaxinit._roles.averages import Averages
 from jaxinit._roles.contractions import kernel_nodes
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
+from jaxinit._roles.head_sums import HeadSum, head_sums
 from jaxinit._roles.loops import Loops
 from jaxinit._roles.normalization import is_centering
 from jaxinit._roles.primitives import (
@@ -23,7 +25,7 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.residual import Residuals
-from jaxinit._roles.values import maker
+from jaxinit._roles.values import is_softmax, maker
 from jaxinit._roles.walks import nodes_of, reached
 
 # What a sum of outputs of kernels goes through, and is one still.
@@ -31,7 +33,7 @@ _KEEP_SUMS = (
     SUMS | SCATTERS | {"gather", "slice", "split", "each", "stacked", "branches"}
 )
 _KEEP_SCORES = SUMS | PRODUCTS | {"select_n", "tanh"}
-_KEEP_ATTENTION = frozenset({"slice", "squeeze", "concatenate", "reduce_sum"})
+_KEEP_ATTENTION = frozenset({"slice", "split", "squeeze", "concatenate", "reduce_sum"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class Structure:
         residuals: the residual streams.
         scores: indices of the contractions of query and key.
         attention_outputs: indices of the contractions with the value.
+        averages: what is an average, and of what.
+        head_sums: by the index of a contraction, the sum of heads that follows it.
     """
 
     flow: Flow
@@ -57,6 +61,8 @@ class Structure:
     residuals: Residuals
     scores: frozenset[int]
     attention_outputs: frozenset[int]
+    averages: Averages
+    head_sums: Mapping[int, HeadSum]
 
     def kernels_behind(self, value: Value) -> list[Node]:
         """The contractions with leaves whose sum a value is."""
@@ -89,8 +95,14 @@ class Structure:
     def is_attention_output(self, value: Value) -> bool:
         """Whether a value is the output of an attention, moved and scaled at most."""
 
-        def before(node: Node) -> list[Node]:
+        def before(node: Node) -> Sequence[Node]:
+            weighing = self.averages.makers(node)
+            if weighing:
+                return weighing
             data = self.flow.data_of(node)
+            if node.op == "dot_general" and node.index not in self.kernels:
+                shares = [value for value in data if is_softmax(value)]
+                return _makers(v for v in data if v not in shares) if shares else []
             if is_centering(node):
                 return _makers(node.inputs[:1])
             is_sum = node.op in SUMS and len(data) > 1
@@ -164,6 +176,8 @@ def structure_of(
         Residuals(flow, kernels, values, scores, loops),
         scores,
         frozenset(values),
+        Averages(flow, attentions),
+        head_sums(flow),
     )
 
 

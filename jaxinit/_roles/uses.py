@@ -6,12 +6,13 @@ around them finishes the drafts: it is the scale of a normalization, and gelu fo
 `up`.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.batches import with_batches
-from jaxinit._roles.branches import branches_of, closing
+from jaxinit._roles.branches import closing, innermost_of
 from jaxinit._roles.cells import Cells
 from jaxinit._roles.contractions import modulated, whole_windows
 from jaxinit._roles.drafts import drafted
@@ -19,6 +20,7 @@ from jaxinit._roles.endings import Endings
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node
+from jaxinit._roles.interpolations import interpolations
 from jaxinit._roles.kernel_uses import KernelUses
 from jaxinit._roles.normalization import folded_shifts, scales_normalized, scales_scaled
 from jaxinit._roles.primitives import PRODUCTS
@@ -48,8 +50,8 @@ def uses_of(
     cells = _loops_of_cells(structure)
     if cells:
         structure = structure_of(flow, attentions, names, cells)
-    finisher = _Finisher(structure)
     drafts = list(_drafts(structure))
+    finisher = _Finisher(structure, drafts)
     found: dict[int, list[Use]] = {
         leaf: [learned_use(flow.graph.leaves[leaf].shape)] for leaf in flow.tokens
     }
@@ -117,25 +119,31 @@ def _one_of_each_lookup(
 class _Finisher:
     """What is around meetings, added to their drafts."""
 
-    def __init__(self, structure: Structure):
-        self._flow = structure.flow
-        self._kernels = KernelUses(structure)
+    def __init__(self, structure: Structure, drafts: Sequence[tuple[Meeting, Use]]):
+        flow = self._flow = structure.flow
+        self._preceded = structure.preceded()
         self._gates = set(_branch_gates(structure))
-        self._modulated = set(modulated(structure.flow))
+        self._modulated = set(modulated(flow))
+        self._mixed = interpolations(flow)
         self._contracted = _contracted(structure)
-        self._windows = whole_windows(structure.flow)
-        self._summed = summed_products(structure.flow)
-        self._branches = branches_of(structure.residuals, structure.kernels)
+        self._windows = whole_windows(flow)
+        self._summed = summed_products(flow)
+        hidden = {
+            meeting.node.index: f"behind `{_in_layer(structure.names[meeting.leaf])}`"
+            for meeting, use in drafts
+            if self._hides(meeting, use)
+        }
+        self._kernels = KernelUses(structure, self._preceded, hidden)
+        self._branches = innermost_of(self._kernels.branches.values())
         self._closing = closing(self._branches, _scales(structure.flow))
 
     def finished(self, meeting: Meeting, use: Use) -> Use:
         """The use that a draft becomes."""
+        hides = self._hides(meeting, use)
+        if hides:
+            return use if use.kind == "unknown" else unknown(hides)
         if use.kind in ("kernel", "convolution"):
-            if meeting.node.index in self._windows:
-                return unknown("what it gives is the window of a convolution")
             return self._in_branch(meeting, self._kernels.kernel(meeting, use))
-        if use.kind in ("bias", "position") and self._is_noisy(meeting):
-            return unknown("a kernel that activations are added to")
         if use.kind == "bias" and use.of:
             return self._kernels.bias(meeting, use)
         if use.kind == "position":
@@ -144,6 +152,25 @@ class _Finisher:
             return self._scale(meeting, use)
         return use
 
+    def _hides(self, meeting: Meeting, use: Use) -> str:
+        """Why nothing is known of a leaf, and so of what it meets; "" if much is."""
+        if use.kind == "unknown":
+            return use.reason
+        if use.kind in ("kernel", "convolution"):
+            is_window = meeting.node.index in self._windows
+            return "what it gives is the window of a convolution" if is_window else ""
+        if use.kind in ("bias", "position"):
+            is_noisy = self._is_noisy(meeting)
+            return "a kernel that activations are added to" if is_noisy else ""
+        return self._hides_as_scale(meeting) if use.kind == "scale" else ""
+
+    def _hides_as_scale(self, meeting: Meeting) -> str:
+        if meeting.leaf in self._modulated:
+            return "a kernel that activations modulate"
+        if meeting.leaf in self._summed:
+            return "its products with activations are summed, as of a kernel"
+        return self._mixed.get(meeting.node.index, "")
+
     def _is_noisy(self, meeting: Meeting) -> bool:
         """Whether a leaf is a kernel, and activations are added to it.
 
@@ -151,7 +178,7 @@ class _Finisher:
         """
         if meeting.leaf in self._contracted:
             return True
-        precedes = self._kernels.preceded[meeting.activations.index]
+        precedes = self._preceded[meeting.activations.index]
         return meeting.leaf in self._modulated and not precedes
 
     def _in_branch(self, meeting: Meeting, use: Use) -> Use:
@@ -159,10 +186,6 @@ class _Finisher:
         return replace(use, branch=branch and branch.place(meeting.node.index))
 
     def _scale(self, meeting: Meeting, use: Use) -> Use:
-        if meeting.leaf in self._modulated:
-            return unknown("a kernel that activations modulate")
-        if meeting.leaf in self._summed:
-            return unknown("its products with activations are summed, as of a kernel")
         if meeting.node.index in self._gates:
             factor = use.multiplier * scaled(self._flow, meeting.node.output)[1]
             reason = "scales a branch of a residual stream"
@@ -173,6 +196,11 @@ class _Finisher:
             reason = f"the scale of a normalization{where}"
             return replace(use, closing=is_last, reason=reason)
         return use
+
+
+def _in_layer(path: str) -> str:
+    """A path without its layer, so that the layers of a plan have the same words."""
+    return re.sub(r".*\d/", "", path)
 
 
 def _contracted(structure: Structure) -> set[int]:

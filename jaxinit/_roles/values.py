@@ -9,10 +9,12 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import COPIES, PARTS, PRODUCTS, RELOCATIONS
+from jaxinit._roles.primitives import COPIES, PARTS, PRODUCTS, RELOCATIONS, SUMS
+from jaxinit._roles.walks import reached
 
 _MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
 _OF_WEIGHTS = COPIES | RELOCATIONS | PARTS | {"top_k"}
+_KEEP_LOGITS = COPIES | SUMS | PRODUCTS | {"select_n"}
 _OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
 
 
@@ -59,6 +61,26 @@ def is_softmax(value: Value) -> bool:
     if total.node is None or total.node.op != "reduce_sum":
         return False
     return behind(total.node.inputs[0], COPIES | RELOCATIONS) is shares
+
+
+def is_logit(value: Value, along: int | None) -> bool:
+    """Whether a softmax takes a value as it is, shifted or masked at most.
+
+    Args:
+        value: the value.
+        along: the axis whose entries must share the sum; None for any.
+    """
+
+    def after(value: Value) -> list[Value]:
+        kept = (node for node in value.users if node.op in _KEEP_LOGITS)
+        return [output for node in kept for output in node.outputs]
+
+    def is_total(node: Node) -> bool:
+        return node.op == "reduce_sum" and along in (None, *node.params["axes"])
+
+    takers = (node for each in reached([value], after) for node in each.users)
+    powers = (node.output for node in takers if node.op in ("exp", "exp2"))
+    return any(is_total(user) for power in powers for user in power.users)
 
 
 def is_mask(value: Value) -> bool:

@@ -9,7 +9,9 @@ import numpy as np
 from jax.extend import core
 
 from jaxinit._roles.attention import Attention, find_attention
+from jaxinit._roles.choices import chosen
 from jaxinit._roles.contractions import kernel_nodes
+from jaxinit._roles.facts import Choices
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Graph
 from jaxinit._roles.role import Role, Roles, Use
@@ -111,7 +113,7 @@ def _role(name: str, leaf: Any, uses: Sequence[Use]) -> Role:
 
 
 def _read(closed: core.ClosedJaxpr, names: Sequence[str]) -> dict[int, list[Use]]:
-    """The uses of all leaves; learned tokens are found first, as they are inputs."""
+    """The uses of all leaves; tokens and chosen kernels are found first."""
     graph = Graph(closed, len(names))
     found: set[int] = set()
     flow, attentions = _followed(graph, found)
@@ -121,11 +123,16 @@ def _read(closed: core.ClosedJaxpr, names: Sequence[str]) -> dict[int, list[Use]
             break
         found |= more
         flow, attentions = _followed(graph, found)
+    choices = chosen(flow, attentions)
+    if choices.kernels or choices.unknown:
+        flow, attentions = _followed(graph, found, choices)
     return uses_of(flow, attentions, names)
 
 
-def _followed(graph: Graph, found: set[int]) -> tuple[Flow, list[Attention]]:
-    flow = Flow(graph, found)
+def _followed(
+    graph: Graph, found: set[int], choices: Choices | None = None
+) -> tuple[Flow, list[Attention]]:
+    flow = Flow(graph, found, choices)
     return flow, find_attention(flow, kernel_nodes(flow))
 
 

@@ -178,6 +178,10 @@ class Rules(Patterns):
         both.parts = (*self.parts, *other.parts)
         return both
 
+    def __ror__(self, other: Mapping[Any, Any]) -> "Rules":
+        """The rules of a dictionary, and these for leaves that none of it matches."""
+        return Rules(other) | self
+
     def __len__(self) -> int:
         return len(self._pairs)
 

@@ -19,7 +19,7 @@ from jaxinit.initializers._makers import forgotten_call, is_maker, maker
 from jaxinit.initializers.base import Initializer, checked_initializer
 from jaxinit.initializers.fans import Fans, as_tuple, positions
 from jaxinit.initializers.settings import Axis, count, refuse_tracer
-from jaxinit.initializers.wrappers import fans_of
+from jaxinit.initializers.wrappers import fans_of, scaled
 
 _ALL_KINDS = (np.floating, np.complexfloating)
 
@@ -86,19 +86,35 @@ class _Parts(Initializer):
                 init.check_values(part, dtype)
 
     def _draw_parts(self, key, shape, dtype) -> list[jax.Array] | jax.Array:
-        """The parts; if all are equal, drawn as one array of them."""
+        """The parts; if all are equal but for a factor, drawn as one array of them."""
         parts = list(self._parts(shape))
+        alike = {(_unscaled(init)[0], part) for init, part in parts}
+        if len(alike) > 1:
+            return [
+                init.sample(
+                    key if key is None else jax.random.fold_in(key, i), part, dtype
+                )
+                for i, (init, part) in enumerate(parts)
+            ]
         if len(set(parts)) == 1:
-            init, part = parts[0]
-            if key is None:  # it does not draw
-                one = init.sample(None, part, dtype)
-                return jnp.broadcast_to(one, (len(parts), *part))
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(len(parts)))
-            return jax.vmap(lambda k: init.sample(k, part, dtype))(keys)
-        return [
-            init.sample(key if key is None else jax.random.fold_in(key, i), part, dtype)
-            for i, (init, part) in enumerate(parts)
-        ]
+            return _drawn_alike(key, *parts[0], len(parts), dtype)
+        init, part = alike.pop()
+        factors = np.asarray([_unscaled(init)[1] for init, _ in parts], dtype)
+        along = factors.reshape(-1, *(1 for _ in part))
+        return _drawn_alike(key, init, part, len(parts), dtype) * along
+
+
+def _unscaled(init: Initializer) -> tuple[Initializer, float]:
+    """An initializer without the factor that it is times, and that factor."""
+    return (init.init, init.factor) if type(init) is scaled else (init, 1.0)
+
+
+def _drawn_alike(key, init, part, size, dtype) -> jax.Array:
+    """Several parts of one shape in one array, drawn by one initializer."""
+    if key is None:  # it does not draw
+        return jnp.broadcast_to(init.sample(None, part, dtype), (size, *part))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(size))
+    return jax.vmap(lambda own: init.sample(own, part, dtype))(keys)
 
 
 @dataclass(frozen=True, repr=False)

@@ -47,6 +47,8 @@ def auto() -> Rules:
       `N(0, 1)`
     - what is unknown, unused, or a statistic: as the model itself draws it ("kept"),
       which only `jaxinit.linen.init` and `jaxinit.nnx.create` can do
+    - where what enters a kernel is not known, such as behind an unknown leaf, it is
+      taken to have variance one, and the plan says so
 
     It needs roles: `jaxinit.linen.init(model, key, x, scheme=auto())`,
     `jaxinit.nnx.create(fn, key, scheme=auto(), inputs=(x,))`, or

@@ -22,6 +22,14 @@ from jaxinit.initializers.sections import split
 from jaxinit.initializers.settings import Distribution, Mode
 from jaxinit.initializers.wrappers import scaled
 from jaxinit.schemes._arguments import checked, plain_signature
+from jaxinit.schemes._streams import (
+    depth_of,
+    layers_of,
+    scaled_by_layer,
+    total_of,
+    untold,
+    writers_in_rounds,
+)
 from jaxinit.schemes.parts import (
     ATTENTION_OUT,
     BIAS,
@@ -152,38 +160,53 @@ def drawn(rule: Rule, leaf: Leaf) -> Any:
 
 @dataclass(frozen=True)
 class times:
-    """The initializer of a rule, times a factor that may depend on the leaf."""
+    """The initializer of a rule, times a factor that may depend on the leaf.
+
+    By depth, each of several layers in one array has a factor of its own.
+    """
 
     rule: Rule
     factor: Factor | float
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        factor = self.factor
-        number = factor if isinstance(factor, int | float) else factor(leaf)
-        return scaled(drawn(self.rule, leaf), number)
+        init, factor = drawn(self.rule, leaf), self.factor
+        if isinstance(factor, by_depth):
+            return scaled_by_layer(init, factor.along(leaf), leaf)
+        return scaled(init, factor if isinstance(factor, int | float) else factor(leaf))
 
 
 @dataclass(frozen=True)
 class by_depth:
     """The factor `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers.
 
-    With roles, the layer follows from the number among the writers of the stream.
+    With roles, the computation tells the layer; `layers` may be left out, and is
+    checked if given. Where it does not tell layers, `layers` divides the kernels that
+    write to the stream into as many equal runs.
     """
 
     layers: int | None
 
     def __call__(self, leaf: Leaf) -> float:
-        if leaf.role is None:
-            return 1 / math.sqrt(2 * (layer(leaf, given("layers", self.layers)) + 1))
-        writers(leaf, self.layers)
-        use = _kernel_use(leaf)
-        if use.stack_axis:
+        found = {*self.along(leaf)}
+        if len(found) > 1:
             raise ValueError(
-                "its layers are stacked in one array, and this scheme differs by "
-                "layer: give it a rule of its own with jaxinit.stacked"
+                f"it holds {len(found)} layers, which have a factor each: multiply its "
+                "rule with times(rule, by_depth(layers)), or give it a rule of its own "
+                "with jaxinit.stacked"
             )
-        place = 0 if use.residual is None else use.residual[0]
-        return 1 / math.sqrt(2 * (place // 2 + 1))
+        return found.pop()
+
+    def along(self, leaf: Leaf) -> list[float]:
+        """The factors of all layers in a leaf, in C order of the axes of layers.
+
+        Raises:
+            ValueError: if the layer of one of them is not known.
+        """
+        if leaf.role is None:
+            numbers = [layer(leaf, given("layers", self.layers))]
+        else:
+            numbers = layers_of(leaf, self.layers)
+        return [1 / math.sqrt(2 * (number + 1)) for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -224,8 +247,9 @@ def writers(leaf: Leaf, layers: int | None) -> int:
 
     Args:
         leaf: the kernel.
-        layers: number of blocks with two writers each; None takes the number found in
-            the computation.
+        layers: number of blocks; None takes the number found in the computation.
+            Without a computation, and in loops of unknown length, a block has two
+            writers.
 
     Raises:
         ValueError: if it is not known, or another one was given.
@@ -235,26 +259,36 @@ def writers(leaf: Leaf, layers: int | None) -> int:
         if leaf.index is not None:
             layer(leaf, layers)
         return 2 * layers
-    found = [use.residual for use in leaf.role.kernels if use.residual]
-    total = found[0][1] if found else None
-    if total is None and layers is None:
-        raise ValueError(
-            "the computation does not tell how many kernels write to the stream: give "
-            "layers="
-        )
-    if total is not None and layers is not None and total != 2 * layers:
-        raise ValueError(
-            f"layers={layers} was given, which have {2 * layers} kernels that write to "
-            f"the residual stream, but the computation has {total}: leave layers out"
-        )
-    return total or 2 * given("layers", layers)
+    total = total_of(leaf)
+    if total is not None:
+        depth_of(leaf, layers)
+        return total
+    return writers_in_rounds(leaf, layers)
+
+
+def depth(leaf: Leaf, layers: int | None) -> int:
+    """How many layers the residual stream has that a kernel is in a branch of.
+
+    Args:
+        leaf: the kernel.
+        layers: number of blocks; None takes the number found in the computation.
+
+    Raises:
+        ValueError: if it is not known, or another one was given.
+    """
+    if leaf.role is None or total_of(leaf) is None:
+        return writers(leaf, layers) // 2
+    found = depth_of(leaf, layers)
+    if found is None:
+        raise ValueError(f"{untold(leaf)}; give layers=")
+    return found
 
 
 def stream_totals(leaf: Leaf) -> list[int | None]:
     """For each residual stream of a model, how many kernels write to it."""
     uses = (use for role in leaf.roles.values() for use in role.kernels)
-    places = [use.residual for use in uses if use.residual]
-    return [total for place, total in places if place == 0]
+    totals = {use.stream or 0: use.residual[1] for use in uses if use.residual}
+    return [totals[number] for number in sorted(totals)]
 
 
 def agreed(name: str, value: int | None, found: int | None) -> int:

@@ -11,10 +11,10 @@ from jaxinit.initializers.scaling import variance_scaling
 from jaxinit.initializers.settings import Distribution
 from jaxinit.initializers.wrappers import scaled
 from jaxinit.schemes._arguments import CountOrNone
+from jaxinit.schemes._streams import coders, depth_of, stream_of, untold, writing
 from jaxinit.schemes.building import (
     Factor,
     Rule,
-    agreed,
     by_fan,
     by_width,
     refuse,
@@ -56,10 +56,11 @@ def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -
 
     Args:
         encoder_layers: number of blocks in the encoder; of all blocks, if there is no
-            decoder. If both are 0, a plan with roles counts the kernels that write to
-            the one residual stream of the computation. The first path segment with one
-            of the two words decides, such as `encoder`, `TransformerEncoder_0` or
-            `decoder_blocks_3`.
+            decoder. A plan with roles finds both numbers where they are 0: in a model
+            of one residual stream, or of two, of which the decoder's attentions take
+            keys from the other. Where roles do not tell the two apart, the first path
+            segment with one of the two words decides, such as `encoder`,
+            `TransformerEncoder_0` or `decoder_blocks_3`.
         decoder_layers: number of blocks in the decoder; of all blocks, if there is no
             encoder.
 
@@ -72,15 +73,16 @@ def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -
     >>> deepnorm(decoder_layers=24).name
     'scheme deepnorm'
     """
-    n, m = encoder_layers, decoder_layers
-    if not n or not m:
-        return _rescaled(_one_stack(n or m or None, _deepnorm))
-    beta = _by_stack(0.87 * (n**4 * m) ** (-1 / 16), (12 * m) ** -0.25)
-    return _rescaled(beta)
+    layers = encoder_layers or None, decoder_layers or None
+    return _rescaled(_by_layers(*layers, _deepnorm, _deepnorm_of_both))
 
 
 def _deepnorm(layers: int) -> float:
     return (8 * layers) ** -0.25
+
+
+def _deepnorm_of_both(n: int, m: int) -> tuple[float, float]:
+    return 0.87 * (n**4 * m) ** (-1 / 16), (12 * m) ** -0.25
 
 
 @scheme
@@ -110,15 +112,17 @@ def sub_ln(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> 
     >>> sub_ln(decoder_layers=24).name
     'scheme sub_ln'
     """
-    n, m = encoder_layers, decoder_layers
-    if not n or not m:
-        return _rescaled(_one_stack(n or m or None, _magneto))
-    decoder = math.sqrt(math.log(3 * m))
-    return _rescaled(_by_stack(decoder * math.sqrt(math.log(2 * n) / 3), decoder))
+    layers = encoder_layers or None, decoder_layers or None
+    return _rescaled(_by_layers(*layers, _magneto, _magneto_of_both))
 
 
 def _magneto(layers: int) -> float:
     return math.sqrt(math.log(2 * layers))
+
+
+def _magneto_of_both(n: int, m: int) -> tuple[float, float]:
+    decoder = math.sqrt(math.log(3 * m))
+    return decoder * math.sqrt(math.log(2 * n) / 3), decoder
 
 
 @scheme
@@ -150,12 +154,23 @@ def t_fixup(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) ->
     'scheme t_fixup'
     """
     n, m = _at_least_one(encoder_layers, decoder_layers)
-    encoder, decoder = 0.67 * max(n, 1) ** -0.25, (9 * max(m, 1)) ** -0.25
-    own = _by_stack(encoder, decoder)
-    factor = own if n and m else _by_stack(encoder if n else decoder)
+    one = _fixed_up_encoder if n else _fixed_up_decoder
+    factor = _by_layers(n or None, m or None, one, _fixed_up)
     no_norm = refuse("it is the scale of a norm: T-Fixup is for models without norms")
     embedding_factor = (9 * (m or n)) ** -0.25
     return _rescaled(factor, "uniform", {SCALE: no_norm}, embedding_factor)
+
+
+def _fixed_up_encoder(layers: int) -> float:
+    return 0.67 * layers**-0.25
+
+
+def _fixed_up_decoder(layers: int) -> float:
+    return (9 * layers) ** -0.25
+
+
+def _fixed_up(n: int, m: int) -> tuple[float, float]:
+    return _fixed_up_encoder(n), _fixed_up_decoder(m)
 
 
 def _at_least_one(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
@@ -168,42 +183,67 @@ def _at_least_one(encoder_layers: int, decoder_layers: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class _one_stack:  # noqa: N801 - used, and therefore spelled, as a function
-    """A factor by the number of layers of a model of one stack, given or found."""
+class _by_layers:  # noqa: N801 - used, and therefore spelled, as a function
+    """A factor by the numbers of layers of one stack or two, given or found.
 
-    layers: int | None
-    factor: Callable[[int], float]
+    Attributes:
+        encoder: number of layers of the encoder; None if it is to be found, or there is
+            no encoder.
+        decoder: the same of the decoder.
+        one: the factor of a model of one stack.
+        both: the factors of encoder and decoder.
+    """
+
+    encoder: int | None
+    decoder: int | None
+    one: Callable[[int], float]
+    both: Callable[[int, int], tuple[float, float]]
 
     def __call__(self, leaf: Leaf) -> float:
-        totals = stream_totals(leaf)
-        is_one = len(totals) == 1 and totals[0] is not None and totals[0] % 2 == 0
-        if self.layers is None and not is_one:
+        found = coders(leaf)
+        if found is not None:
+            return self._of_both(leaf, *found)
+        if self.encoder and self.decoder:
+            return _by_path(leaf, *self.both(self.encoder, self.decoder))
+        layers, totals = self.encoder or self.decoder, stream_totals(leaf)
+        if len(totals) == 1:
+            layers = depth_of(writing(leaf), layers)
+        if layers is None:
             raise ValueError(
                 "the number of layers is not known: it takes the roles of a model of "
-                "one residual stream, two kernels a layer write to it, and the writers "
-                f"of each stream are {totals}; give encoder_layers= or decoder_layers="
+                "one residual stream that repeats layer by layer, or of an encoder and "
+                f"a decoder, and the writers of each stream are {totals}; give "
+                "encoder_layers= or decoder_layers="
             )
-        found = totals[0] // 2 if is_one and totals[0] else None
-        return self.factor(agreed("layers", self.layers, found))
+        return self.one(layers)
+
+    def _of_both(self, leaf: Leaf, encoder: Leaf, decoder: Leaf) -> float:
+        n = _known("encoder_layers", encoder, self.encoder)
+        m = _known("decoder_layers", decoder, self.decoder)
+        factors = self.both(n, m)
+        for own, factor in zip((encoder, decoder), factors, strict=True):
+            if stream_of(own) == stream_of(leaf):
+                return factor
+        return _by_path(leaf, *factors)
 
 
-@dataclass(frozen=True)
-class _by_stack:  # noqa: N801 - used, and therefore spelled, as a function
-    """A factor by stack, which the path tells; a single factor needs no such path."""
+def _known(name: str, leaf: Leaf, layers: int | None) -> int:
+    """The number of layers of the stack of a leaf, as given or found."""
+    found = depth_of(leaf, layers)
+    if found is None:
+        raise ValueError(f"{untold(leaf)}; give {name}=")
+    return found
 
-    encoder: float
-    decoder: float | None = None
 
-    def __call__(self, leaf: Leaf) -> float:
-        if self.decoder is None:
-            return self.encoder
-        factors = {"encoder": self.encoder, "decoder": self.decoder}
-        name = stack(leaf)
-        if name is None:
-            raise ValueError(
-                "its path has neither encoder nor decoder as a segment or a word of one"
-            )
-        return factors[name]
+def _by_path(leaf: Leaf, encoder: float, decoder: float) -> float:
+    """The factor of the stack that a path tells."""
+    factors = {"encoder": encoder, "decoder": decoder}
+    name = stack(leaf)
+    if name is None:
+        raise ValueError(
+            "its path has neither encoder nor decoder as a segment or a word of one"
+        )
+    return factors[name]
 
 
 def _rescaled(

@@ -11,6 +11,7 @@ from jaxinit.schemes._arguments import Deviation, Found
 from jaxinit.schemes.building import (
     around_blocks,
     by_depth,
+    depth,
     everywhere,
     fan_in,
     narrower,
@@ -18,7 +19,6 @@ from jaxinit.schemes.building import (
     stream_width,
     times,
     transformer,
-    writers,
 )
 from jaxinit.schemes.parts import (
     MLP_IN,
@@ -99,8 +99,8 @@ def vit(layers: Found = None, stddev: Deviation = 0.02) -> Rules:
     sigma.
 
     Args:
-        layers: number of blocks, at least 1; None counts the kernels that write to the
-            residual stream in the computation, for a plan with roles.
+        layers: number of blocks, at least 1; None takes what the computation tells,
+            for a plan with roles.
         stddev: standard deviation before truncation, zero or greater.
 
     Returns:
@@ -167,8 +167,8 @@ def wang(layers: Found = None, width: Found = None) -> Rules:
     Black et al., "GPT-NeoX-20B" (2022), after Wang and Komatsuzaki's GPT-J (2021).
 
     Args:
-        layers: number of blocks, at least 1; None counts the kernels that write to the
-            residual stream in the computation, for a plan with roles.
+        layers: number of blocks, at least 1; None takes what the computation tells,
+            for a plan with roles.
         width: width of the residual stream, at least 1; None takes that of the
             computation, for a plan with roles.
 
@@ -194,7 +194,7 @@ class _wang_out:  # noqa: N801 - as above
     width: int | None
 
     def __call__(self, leaf: Leaf) -> Initializer:
-        layers = writers(leaf, self.layers) / 2
+        layers = depth(leaf, self.layers)
         return normal(2 / (layers * math.sqrt(stream_width(leaf, self.width))))
 
 
@@ -211,8 +211,8 @@ def mitchell(layers: Found = None, width: Found = None) -> Rules:
     et al., "OLMo: accelerating the science of language models" (2024).
 
     Args:
-        layers: number of blocks, at least 1; None counts the kernels that write to the
-            residual stream in the computation, for a plan with roles.
+        layers: number of blocks, at least 1; None takes what the computation tells,
+            for a plan with roles.
         width: width of the residual stream, at least 1; None takes that of the
             computation, for a plan with roles.
 

@@ -16,6 +16,7 @@ from zoo.truths import (
     model,
     position,
     scale,
+    unknown,
 )
 
 B, T, D, F, O, V = 2, 6, 12, 15, 4, 19  # noqa: E741
@@ -218,10 +219,10 @@ def sound_codec() -> Model:
         "a/bias": bias("a/weight"),
         "b/weight": convolution(24, 32, function="elu", **axes),
         "b/bias": bias("b/weight"),
-        # One output has half of the window. Debatable: a slope that is a leaf.
+        # One output has half of the window. A slope of one would make it linear.
         "c/weight": convolution(16, 24, function=ANY, transposed=True, **axes),
         "c/bias": bias("c/weight"),
-        "act/negative_slope": scale(()),
+        "act/negative_slope": unknown(),
         "d/weight": convolution(42, 7, function="tanh", head=True, **axes),
         "d/bias": bias("d/weight", ()),
     }

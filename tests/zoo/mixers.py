@@ -189,8 +189,8 @@ def receptance() -> Model:
         "norm": vector(),
         "head": floats(WIDTH, 17),
     }
-    # Debatable: 1 - mu is a scale with an offset, and a factor of -1.
-    mu = [scale(), scale(multiplier=ANY, offset=ANY)]
+    # No scale: one is not its neutral value.
+    mu = unknown()
     single = {
         **norm("norm_1"),
         # Debatable: keys and values, but without a softmax.

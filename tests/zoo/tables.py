@@ -19,6 +19,7 @@ from zoo.truths import (
     model,
     norm,
     scale,
+    unknown,
 )
 
 BATCH, FIELDS, SIZE, HIDDEN = 4, 5, 6, 11
@@ -167,7 +168,7 @@ def deep_interest() -> Model:
         "items": [embedding(SIZE), embedding(SIZE)],
         # What text an activation has, part of which is learned, is open.
         **affine_truth("attention_0", 4 * SIZE, 8, function=ANY),
-        "slope": scale(),
+        "slope": unknown(),
         "attention_1/w": kernel(8, 1),
         "attention_1/b": bias("attention_1/w", ()),
         **affine_truth("deep_0", 3 * SIZE, HIDDEN, function=ANY),

@@ -153,7 +153,7 @@ def masks_of_speakers() -> Model:
             return jax.vmap(self.decoder)(m)[:, 0]
 
     axes = {"spatial_axis": 2, "in_axis": 1, "out_axis": 0}
-    slope = scale((), part=ANY)
+    slope = unknown()
 
     def conv(path, a, b, **rest):
         rest = {**axes, **rest}
@@ -164,7 +164,7 @@ def masks_of_speakers() -> Model:
         "encoder/weight": convolution(4, 4 * basis, function="relu", part=ANY, **axes),
         **norm("norm", factor="weight"),
         **conv("bottleneck", basis, narrow),
-        # Debatable: a function with a slope that is a leaf.
+        # A slope of one would make it linear. Debatable: the function.
         "slope/negative_slope": slope,
         **conv("mask", narrow, speakers * basis, function="sigmoid", part="gate"),
         "decoder/weight": convolution(2 * basis, 4, transposed=True, head=True, **axes),

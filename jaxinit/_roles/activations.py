@@ -1,0 +1,368 @@
+"""How the output of each operation is distributed, given its inputs.
+
+Take `silu(z) * y`, `z` and `y` outputs of kernels. `silu(z)` is a function of `z`
+alone; its product with the independent `y` has the mean 0 and the second moment
+`E[silu(z)**2]`, here 0.356. `x * exp(p)` of a leaf `p` has the moments of `x`, and a
+doubt: nobody knows what `p` is.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from jaxinit._roles.averages import Averages
+from jaxinit._roles.axes import contracted_axes
+from jaxinit._roles.constants import constant_moments
+from jaxinit._roles.extents import (
+    inputs_of_one,
+    is_integer,
+    is_mean_of_places,
+    leads_to_root,
+    number_of_shares,
+    rows_for_one,
+    size_for_one,
+    width,
+)
+from jaxinit._roles.flow import Flow
+from jaxinit._roles.functions import FUNCTIONS, plain_params
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.normalization import is_deviation
+from jaxinit._roles.primitives import (
+    CONTRACTIONS,
+    COPIES,
+    ELEMENTWISE,
+    LISTED,
+    MOVES,
+    PRODUCTS,
+    REDUCTIONS,
+    SCATTERS,
+    SUMS,
+)
+from jaxinit._roles.spreads import Expression, Spread, of_two
+from jaxinit._roles.values import is_mask, is_one_hot
+from jaxinit._roles.walks import is_inexact
+
+_LARGEST = 40  # operations in one expression
+_SAME = COPIES | MOVES | {"dynamic_update_slice", "scatter", "sort"}
+_NOISE = ("erf_inv", "random", "rng", "threefry")  # how names of random numbers begin
+
+
+class Activations:
+    """The spread of every activation of a graph.
+
+    Attributes:
+        inputs: roots of what is known only to be as a norm would make it.
+        rows: roots of rows of embeddings.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        kernels: Collection[int],
+        averages: Averages,
+        unknown: Mapping[int, str],
+    ):
+        """Begins with the inputs.
+
+        Args:
+            flow: what is known.
+            kernels: indices of contractions with leaves.
+            averages: what is averaged, by attentions and otherwise.
+            unknown: for the index of a node, what it takes that is not known.
+        """
+        self._flow, self._kernels = flow, kernels
+        self._averages, self._unknown = averages, unknown
+        self._roots = 0
+        self.inputs, self.rows = set[int](), set[int]()
+        self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
+        for value in flow.graph.values:
+            if value.node is None and flow.data(value):
+                self._spreads[value.index] = self._unit()
+
+    def known(self, value: Value) -> Spread | None:
+        """The spread of a value; None for one that is not followed yet."""
+        return self._spreads[value.index]
+
+    def spread(self, value: Value) -> Spread:
+        """The spread of a value, standard normal if there is none."""
+        return self._spreads[value.index] or self.normal()
+
+    def follow(self, node: Node, of_kernel: Callable[[Node], Spread]) -> None:
+        """Finds the spreads of the outputs of a node.
+
+        Args:
+            node: the node.
+            of_kernel: gives the output of a contraction with leaves.
+        """
+        if not any(self._flow.data(value) for value in node.sources()):
+            return
+        if node.index in self._flow.choices.kernels:
+            return
+        is_kernel = node.index in self._kernels
+        made = [of_kernel(node)] if is_kernel else self._of(node)
+        doubt = self._unknown.get(node.index, "")
+        if not (doubt or is_kernel):
+            inherited = self._inherited(node)
+            doubt = "" if inherited and self._is_sure(node) else inherited
+        for output, spread in zip(node.outputs, made, strict=False):
+            if doubt and not spread.doubt:
+                spread = Spread(spread.root, spread.expression, spread.size, doubt)
+            self._spreads[output.index] = spread
+
+    def set(self, value: Value, mean: float, variance: float, doubt: str = "") -> None:
+        """Gives a value moments that were found otherwise."""
+        self._spreads[value.index] = self.normal(mean, variance, doubt)
+
+    def normal(
+        self, mean: float = 0.0, variance: float = 1.0, doubt: str = ""
+    ) -> Spread:
+        """A new variable."""
+        self._roots += 1
+        expression: Expression = "z"
+        if variance != 1:
+            expression = ("mul", (), expression, math.sqrt(variance))
+        if mean:
+            expression = ("add", (), expression, float(mean))
+        return Spread(self._roots, expression, 0, doubt)
+
+    def _unit(self) -> Spread:
+        """An input: of the size that a norm would give it.
+
+        Numbers that multiply it are as unknown as what they are for, such as the
+        division of pixels by 255.
+        """
+        spread = self.normal()
+        self.inputs.add(spread.root)
+        return spread
+
+    def _doubtful(self, node: Node) -> list[Spread]:
+        """What is behind an operation for which there is no rule."""
+        is_noise = node.op.startswith(_NOISE)
+        why = "not followed" if node.op not in LISTED else "of unknown moments"
+        return [
+            self.normal(0, 1, f"`{node.op}` is {why}")
+            if is_inexact(value) and not is_noise
+            else self._unit()
+            for value in node.outputs
+        ]
+
+    def _inherited(self, node: Node) -> str:
+        """The doubt of what a node takes, of an average that of what it averages."""
+        taken = self._averages.of(node) or node.sources()
+        doubts = (x.doubt for v in taken if (x := self._spreads[v.index]) is not None)
+        return next(filter(None, doubts), "")
+
+    def _is_sure(self, node: Node) -> bool:
+        """Whether what a node takes hardly matters: to a norm, a softmax, a mask."""
+        if node.op == "div" and number_of_shares(node) is not None:
+            return True
+        if node.op in PRODUCTS:
+            return any(is_deviation(self._flow, value) for value in node.inputs)
+        return not is_inexact(node.outputs[0])
+
+    def _of(self, node: Node) -> Sequence[Spread]:
+        """The spreads of the outputs of a node that is no kernel."""
+        averaged = self._averages.of(node)
+        if averaged:
+            return [self._mixed(averaged)]
+        if node.op in CONTRACTIONS:
+            return [self._contracted(node)]
+        is_lookup = node.op in ("gather", "dynamic_slice")
+        if is_lookup and self._flow.from_leaves(node.inputs[0]):
+            row = self.normal(0.0, 1 / width(node))
+            self.rows.add(row.root)
+            return [row]
+        if node.op in ELEMENTWISE and node.op in FUNCTIONS:
+            return [self._elementwise(node)]
+        if node.op == "carry":
+            return [self._carried(node)]
+        if node.op in ("concatenate", "stack", "branches"):
+            return [self._mixed(self._flow.data_of(node))]
+        if node.op == "convert_element_type" and is_integer(node.inputs[0]):
+            return [self._unit()]
+        if node.op in _SAME:
+            data = [v for v in node.inputs if self._flow.data(v) and is_inexact(v)]
+            written = node.op in ("dynamic_update_slice", "scatter")
+            known = self.spread(data[-1 if written else 0]) if data else self.normal()
+            return [known] * len(node.outputs)
+        if node.op == "top_k":
+            share = node.outputs[0].shape[-1] / node.inputs[0].shape[-1]
+            chosen = self.normal(*self.spread(node.inputs[0]).top(share))
+            return [chosen, self._unit()]
+        if node.op in REDUCTIONS or node.op.startswith("reduce_window"):
+            return self._reduced(node)
+        if node.op in _OF_COMPLEX:
+            total = sum(self.spread(v).second for v in self._flow.data_of(node))
+            return [self.normal(0.0, _OF_COMPLEX[node.op] * total)]
+        if node.op == "cumsum" or node.op in SCATTERS:
+            return [self._accumulated(node)]
+        return self._doubtful(node)
+
+    def _contracted(self, node: Node) -> Spread:
+        """A contraction of activations, or with a constant array."""
+        for one_hot, other in (node.inputs[:2], node.inputs[1::-1]):
+            if not self._flow.data(one_hot) and is_one_hot(one_hot):
+                return self.spread(other)
+        left, right = map(self._known, node.inputs[:2])
+        if node.op == "conv_general_dilated":
+            terms = inputs_of_one(node)
+        else:
+            shape = node.inputs[0].shape
+            terms = math.prod(shape[i] for i in contracted_axes(node, 0))
+        mean = left.mean * right.mean
+        variance = left.second * right.second - mean * mean
+        return self.normal(terms * mean, terms * max(variance, 0.0))
+
+    def _known(self, value: Value) -> Spread:
+        """The spread of a value, or of the entries of a constant array."""
+        if self._flow.data(value):
+            return self.spread(value)
+        moments = constant_moments(value)
+        if moments is None:
+            return self.normal(0, 1, "a constant array is not followed")
+        return self.normal(*moments)
+
+    def _carried(self, node: Node) -> Spread:
+        back = None if node.back is None else self._spreads[node.back.index]
+        if back is not None:
+            return self.normal(back.mean, back.variance, back.doubt)
+        first = node.inputs[0]
+        number = self._flow.number(first)
+        if number is not None and math.isfinite(number):
+            return self.normal(number, 0.0)
+        return self.spread(first)
+
+    def _mixed(self, values: Sequence[Value]) -> Spread:
+        """One of several values, each as often as it has entries."""
+        spreads = list(map(self.spread, values))
+        if len(spreads) == 1:
+            return spreads[0]
+        sizes = [math.prod(v.shape) or 1 for v in values]
+        shares = [size / sum(sizes) for size in sizes]
+        pairs = list(zip(shares, spreads, strict=True))
+        mean = sum(share * x.mean for share, x in pairs)
+        second = sum(share * x.second for share, x in pairs)
+        return self.normal(mean, max(second - mean * mean, 0.0))
+
+    def _accumulated(self, node: Node) -> Spread:
+        """Sums of as many values as there are for one place, on average."""
+        if node.op == "cumsum":
+            terms = (node.output.shape[node.params["axis"]] + 1) / 2
+            spread = self.spread(node.inputs[0])
+            return self.normal(terms * spread.mean, terms * spread.variance)
+        base, updates = node.inputs[0], self.spread(node.inputs[2])
+        terms = rows_for_one(node)
+        mean, variance = terms * updates.mean, terms * updates.variance
+        if self._flow.data(base):
+            mean += self.spread(base).mean
+            variance += self.spread(base).variance
+        return self.normal(mean, variance)
+
+    def _reduced(self, node: Node) -> Sequence[Spread]:
+        spread = self.spread(node.inputs[0])
+        count = size_for_one(node)
+        if node.op in ("reduce_sum", "reduce_window_sum"):
+            varies = 0.0 if leads_to_root(node.output) else count * spread.variance
+            if varies and is_mean_of_places(self._flow, node, count):
+                varies *= count
+            return [self.normal(count * spread.mean, varies)]
+        if node.op in ("reduce_max", "reduce_window_max"):
+            return [self.normal(*spread.largest(count))]
+        if node.op in ("reduce_min", "reduce_window_min"):
+            negative = Spread(spread.root, ("neg", (), spread.expression), spread.size)
+            mean, variance = negative.largest(count)
+            return [self.normal(-mean, variance)]
+        if node.op == "reduce_prod":
+            mean, second = spread.mean**count, spread.second**count
+            return [self.normal(mean, max(second - mean * mean, 0.0))]
+        return self._doubtful(node)
+
+    def _elementwise(self, node: Node) -> Spread:
+        data = self._flow.data_of(node)
+        is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
+        if is_linear and self.spread(data[0]).root in self.inputs:
+            return self._unit()
+        operands: list[float | Spread] = []
+        for value in node.inputs:
+            operand = self._operand(node, value)
+            if operand is None:
+                return self.normal()
+            operands.append(operand)
+        spreads = [x for x in operands if isinstance(x, Spread)]
+        if node.op == "select_n":
+            return self._selected(operands)
+        roots = {spread.root for spread in spreads}
+        if len(roots) > 1:
+            return self._of_several(node, operands)
+        if roots <= self.inputs and node.op in SUMS | PRODUCTS:
+            return self._unit()
+        if not spreads:
+            return self.normal()
+        size = 1 + sum(spread.size for spread in spreads)
+        parts = [x.expression if isinstance(x, Spread) else x for x in operands]
+        made = (node.op, plain_params(node.params), *parts)
+        spread = Spread(spreads[0].root, made, size)
+        if size > _LARGEST:
+            return self.normal(spread.mean, spread.variance)
+        return spread
+
+    def _share(self, node: Node) -> Spread | None:
+        """What divides positive values by their sum, as a softmax does."""
+        count = number_of_shares(node)
+        part = self.spread(node.inputs[0])
+        if count is None or not (part.is_positive and part.mean):
+            return None
+        ratio = part.second / part.mean**2
+        second = min(1 / count, ratio / count**2)  # their sum is one
+        return self.normal(1 / count, max(second - 1 / count**2, 0.0))
+
+    def _operand(self, node: Node, value: Value) -> float | Spread | None:
+        number = self._flow.number(value)
+        if number is not None:
+            return float(number)
+        if self._flow.data(value):
+            if node.op in PRODUCTS and is_mask(value):
+                return 1.0
+            return self.spread(value)
+        if self._flow.from_leaves(value):
+            return 0.0 if node.op in SUMS else 1.0
+        moments = constant_moments(value)
+        if moments is not None and node.op != "select_n":
+            return self.normal(*moments)
+        return 0.0 if node.op in SUMS else 1.0 if node.op in PRODUCTS else None
+
+    def _selected(self, operands: Sequence[float | Spread]) -> Spread:
+        """What a condition lets through."""
+        which, *cases = operands
+        roots = {x.root for x in operands if isinstance(x, Spread)}
+        if len(roots) == 1 and isinstance(which, Spread):
+            parts = [x.expression if isinstance(x, Spread) else x for x in operands]
+            size = 1 + sum(x.size for x in operands if isinstance(x, Spread))
+            return Spread(roots.pop(), ("select_n", (), *parts), size)
+        spreads = [x for x in cases if isinstance(x, Spread)]
+        return spreads[-1] if spreads else self.normal()
+
+    def _of_several(self, node: Node, operands: Sequence[float | Spread]) -> Spread:
+        """A function of independent values."""
+        moments = [
+            (x.mean, x.second) if isinstance(x, Spread) else (x, x * x)
+            for x in operands
+        ]
+        if node.op == "div":
+            share = self._share(node)
+            if share is not None:
+                return share
+        (a, aa), (b, bb) = moments[:2]
+        if node.op in SUMS and len(moments) == 2:
+            sign = -1 if node.op == "sub" else 1
+            return self.normal(a + sign * b, max(aa - a * a, 0) + max(bb - b * b, 0))
+        if node.op == "mul":
+            return self.normal(a * b, max(aa * bb - (a * b) ** 2, 0.0))
+        if node.op == "div" and b * b > bb / 2:  # far enough from zero
+            return self.normal(a / b, max(aa / (b * b) - (a / b) ** 2, 0.0))
+        found = None if node.op == "div" else of_two(node.op, operands)
+        return self._doubtful(node)[0] if found is None else self.normal(*found)
+
+
+# What second moments are multiplied by, where parts of complex numbers are alike, and
+# transforms orthonormal.
+_OF_COMPLEX = {"complex": 1.0, "conj": 1.0, "real": 0.5, "imag": 0.5, "fft": 1.0}

@@ -1,0 +1,467 @@
+"""What enters kernels: followed where it can be, and said where it cannot."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxinit
+from jaxinit import schemes
+from jaxinit._tree.plan import model_plan
+
+pytestmark = pytest.mark.unoptimized
+
+LENGTH, WIDTH, HEADS, SIZE = 32, 64, 4, 16
+
+
+def array(*shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def kernels(**shapes):
+    return {name: array(*shape) for name, shape in shapes.items()}
+
+
+def outputs(apply, shapes, x, key, **others):
+    """What a model gives with the parameters of `auto`, and some that it leaves out."""
+    roles = jaxinit.roles(apply, shapes, x)
+    own = {path: jaxinit.constant(value) for path, value in others.items()}
+    params = jaxinit.plan(
+        shapes, jaxinit.Rules(own) | schemes.auto(), roles=roles
+    ).init(key)
+    return jax.jit(apply)(params, x)
+
+
+X = np.random.default_rng(0).normal(size=(8, LENGTH, WIDTH)).astype(np.float32)
+
+
+# Averages.
+
+
+def in_blocks(p, x):
+    """Attention over blocks of keys, with a running maximum and sum."""
+    q, k, v = (x @ p[name] for name in "qkv")
+    blocks = [y.reshape(8, 4, -1, WIDTH).swapaxes(0, 1) for y in (k, v)]
+
+    def step(carry, block):
+        most, total, acc = carry
+        k, v = block
+        scores = q @ k.mT / 8
+        new = jnp.maximum(most, scores.max(-1))
+        weights, keep = jnp.exp(scores - new[..., None]), jnp.exp(most - new)
+        total = keep * total + weights.sum(-1)
+        acc = keep[..., None] * acc + weights @ v
+        return (new, total, acc), None
+
+    start = jnp.full(x.shape[:2], -jnp.inf), jnp.zeros(x.shape[:2]), jnp.zeros_like(q)
+    (_, total, acc), _ = jax.lax.scan(step, start, tuple(blocks))
+    return acc / total[..., None] @ p["o"]
+
+
+def at_once(p, x):
+    q, k, v = (x @ p[name] for name in "qkv")
+    return jax.nn.softmax(q @ k.mT / 8) @ v @ p["o"]
+
+
+def divided_at_last(p, x):
+    q, k, v = (x @ p[name] for name in "qkv")
+    weights = jnp.exp(q @ k.mT / 8)
+    return weights @ v * (1 / weights.sum(-1, keepdims=True)) @ p["o"]
+
+
+def linear(p, x):
+    q, k = (jax.nn.elu(x @ p[name]) + 1 for name in "qk")
+    total = jnp.einsum("btd,bd->bt", q, k.sum(1))
+    return q @ (k.mT @ (x @ p["v"])) / (total[..., None] + 1e-6) @ p["o"]
+
+
+@pytest.mark.parametrize("apply", [in_blocks, divided_at_last, linear])
+def test_an_average_has_the_moments_of_what_it_averages(apply):
+    shapes = dict.fromkeys("qkvo", array(WIDTH, WIDTH))
+    found = jaxinit.roles(apply, shapes, X)
+    expected = jaxinit.roles(at_once, shapes, X)
+    parts = {name: expected[name].part for name in "qkvo"}
+    if apply is not linear:
+        assert {name: found[name].part for name in "qkvo"} == parts
+    for name in "vo":
+        assert found[name].variance == pytest.approx(expected[name].variance)
+        assert found[name].doubt == ""
+
+
+def test_no_average_is_one_of_other_weights():
+    def apply(p, x):
+        a, b = jnp.exp(x @ p["a"]), jnp.exp(x @ p["b"])
+        return (a @ (x @ p["v"])) / b.sum(-1, keepdims=True) @ p["o"]
+
+    shapes = {**kernels(a=(WIDTH, LENGTH), b=(WIDTH, LENGTH))}
+    shapes |= dict.fromkeys("vo", array(WIDTH, WIDTH))
+    assert jaxinit.roles(apply, shapes, X)["o"].entering != pytest.approx(1)
+
+
+# Heads that are summed.
+
+
+def mapped(p, x):
+    return jax.vmap(jnp.matmul, (1, 0))(x, p["o"]).sum(0)
+
+
+def by_einsum(p, x):
+    return jnp.einsum("bhd,hdm->bhm", x, p["o"]).sum(1)
+
+
+def one_by_one(p, x):
+    return sum(x[:, i] @ p["o"][i] for i in range(HEADS))
+
+
+def in_a_loop(p, x):
+    def step(y, head):
+        x, w = head
+        return y + x @ w, None
+
+    zero = jnp.zeros((x.shape[0], WIDTH))
+    return jax.lax.scan(step, zero, (x.swapaxes(0, 1), p["o"]))[0]
+
+
+def at_once_of_heads(p, x):
+    return jnp.einsum("bhd,hdm->bm", x, p["o"])
+
+
+@pytest.mark.parametrize("apply", [mapped, by_einsum, one_by_one, in_a_loop])
+def test_heads_that_are_summed_are_inputs_of_one_kernel(apply):
+    shapes, x = kernels(o=(HEADS, SIZE, WIDTH)), array(5, HEADS, SIZE)
+    expected = jaxinit.roles(at_once_of_heads, shapes, x)["o"]
+    for use in jaxinit.roles(apply, shapes, x)["o"].uses:
+        assert (use.in_axis, use.out_axis, use.fan_in) == ((0, 1), (2,), HEADS * SIZE)
+        assert use.batch_axis == use.stack_axis == ()
+        assert use.variance == pytest.approx(expected.variance)
+
+
+def added_one_by_one(p, x):
+    for w in (p["a"], p["b"]):
+        x = x + sum(jnp.tanh(x) @ w[i] for i in range(HEADS))
+    return x
+
+
+def test_heads_of_a_residual_stream_share_the_part_of_one_writer():
+    shapes = dict.fromkeys("ab", array(HEADS, WIDTH, WIDTH))
+    role = jaxinit.roles(added_one_by_one, shapes, array(5, WIDTH))["a"]
+    second = HEADS * WIDTH * role.uses[0].entering
+    assert role.uses[0].variance == pytest.approx(1 / (2 * second))
+
+
+def test_networks_that_are_summed_remain_batches_that_share_the_sum():
+    def apply(p, x):
+        def net(q, x):
+            return jnp.tanh(x @ q["a"]) @ q["b"]
+
+        return jax.vmap(net, (0, None))(p, x).sum(0)
+
+    shapes = kernels(a=(HEADS, SIZE, WIDTH), b=(HEADS, WIDTH, SIZE))
+    use = jaxinit.roles(apply, shapes, array(5, SIZE))["b"].uses[0]
+    assert (use.batch_axis, use.fan_in) == ((0,), WIDTH)
+    assert HEADS * WIDTH * use.variance == pytest.approx(1 / 0.3943, rel=1e-3)
+
+
+def test_members_of_an_ensemble_have_fans_of_their_own():
+    def mean(p, x):
+        return jax.vmap(jnp.matmul, (None, 0))(x, p["o"]).mean(0)
+
+    def mean_one_by_one(p, x):
+        return sum(x @ p["o"][i] for i in range(HEADS)) / HEADS
+
+    for apply in (mean, mean_one_by_one):
+        role = jaxinit.roles(apply, kernels(o=(HEADS, SIZE, WIDTH)), array(5, SIZE))
+        assert {use.fan_in for use in role["o"].uses} == {SIZE}
+
+
+@pytest.mark.parametrize("apply", [mapped, one_by_one, in_a_loop])
+def test_summed_heads_give_outputs_of_variance_one(apply, key):
+    x = X[0].reshape(LENGTH, HEADS, SIZE)
+    made = outputs(apply, kernels(o=(HEADS, SIZE, WIDTH)), x, key)
+    assert np.std(made) == pytest.approx(1, abs=0.15)
+
+
+# Loops.
+
+
+@pytest.mark.parametrize("rounds", [3, 200])
+@pytest.mark.parametrize("keep", [0.9, 1.0])
+def test_moments_of_a_loop_over_time(keep, rounds):
+    """A geometric series of variances, or as many as there are rounds."""
+
+    def apply(p, x):
+        def step(s, x):
+            return keep * s + x @ p["a"], None
+
+        zero = jnp.zeros((x.shape[1], WIDTH))
+        return jax.lax.scan(step, zero, x)[0] @ p["b"]
+
+    shapes = dict.fromkeys("ab", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(rounds, 2, WIDTH))["b"].uses[0]
+    expected = sum(keep ** (2 * i) for i in range(rounds))
+    assert use.entering == pytest.approx(expected, rel=0.02)
+    assert use.doubt == ""
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_loops_that_do_not_settle_are_doubted(layers):
+    def apply(p, x, steps):
+        def step(s, w):
+            return 1.5 * s * s + x @ w, None
+
+        def again(_, s):
+            return step(s, p["a"][0])[0]
+
+        if layers:
+            return jax.lax.scan(step, x, p["a"])[0] @ p["b"]
+        return jax.lax.fori_loop(0, steps, again, x) @ p["b"]
+
+    shapes = kernels(a=(9, WIDTH, WIDTH), b=(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(4, WIDTH), array(dtype=jnp.int32))["b"]
+    assert (use.entering, use.variance) == (1.0, 1 / WIDTH)
+    assert use.doubt
+
+
+# Doubts.
+
+
+def behind_a_leaf(p, x):
+    return jnp.exp(3 * x * jnp.exp(p["rate"])) @ p["o"]
+
+
+def behind_a_callback(p, x):
+    return jax.pure_callback(np.sin, array(*x.shape), x) @ p["o"]
+
+
+def behind_a_division(p, x):
+    return x / (x @ p["a"]) @ p["o"]
+
+
+def behind_an_overflow(p, x):
+    return (x @ p["a"]) ** 8 @ p["o"]
+
+
+def behind_infinity(p, x):
+    return jnp.exp(jnp.exp(x @ p["a"])) @ p["o"]
+
+
+def behind_an_underflow(p, x):
+    return 1e-6 * (x @ p["a"]) @ p["o"]
+
+
+def behind_a_product_of_places(p, x):
+    return jnp.cumprod(x @ p["a"], axis=1) @ p["o"]
+
+
+def behind_weights_of_a_leaf(p, x):
+    return jnp.tanh(x @ (p["a"] * jnp.exp(p["rate"]))) @ p["o"]
+
+
+@pytest.mark.parametrize(
+    ("apply", "why"),
+    [
+        (behind_a_leaf, "behind `rate`"),
+        (behind_a_callback, "`pure_callback` is not followed"),
+        (behind_a_division, "`div` is of unknown moments"),
+        (behind_an_overflow, "is not believed"),
+        (behind_infinity, "are not finite"),
+        (behind_an_underflow, "is not believed"),
+        (behind_a_product_of_places, "`cumprod` is of unknown moments"),
+        (behind_weights_of_a_leaf, "behind `"),
+    ],
+)
+def test_a_kernel_says_that_what_enters_is_not_known(apply, why):
+    shapes = {"rate": array(WIDTH), **kernels(a=(WIDTH, WIDTH), o=(WIDTH, 8))}
+    roles = jaxinit.roles(apply, shapes, X)
+    use = roles["o"].uses[0]
+    assert (use.entering, use.variance) == (1.0, 1 / WIDTH)
+    assert why in use.doubt
+    assert "what enters is not known" in use.reason
+    assert "taken as variance one" in str(model_plan(shapes, schemes.auto(), roles))
+
+
+def test_norms_kernels_and_averages_end_a_doubt():
+    def apply(p, x):
+        x = x * jnp.exp(p["rate"])
+        normed = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6) @ p["a"]
+        weights = jax.nn.softmax(x @ x.mT)
+        return (normed @ p["b"] + weights @ (normed @ p["c"])) @ p["o"]
+
+    shapes = {"rate": array(WIDTH), **dict.fromkeys("abco", array(WIDTH, WIDTH))}
+    roles = jaxinit.roles(apply, shapes, X)
+    assert {roles[name].doubt for name in "abco"} == {""}
+
+
+def test_positions_say_so_too():
+    def apply(p, x):
+        return (x * jnp.exp(p["rate"]) + p["place"]) @ p["o"]
+
+    shapes = {"rate": array(WIDTH), "place": array(LENGTH, WIDTH)}
+    role = jaxinit.roles(apply, {**shapes, **kernels(o=(WIDTH, 8))}, X)["place"]
+    assert (role.kind, role.variance) == ("position", 0.25)
+    assert "what it is added to is not known (behind `rate`)" in role.reason
+
+
+def selective(p, x):
+    """The scan of Mamba: decays that a leaf and the input decide on."""
+    u, gate = jnp.split(x @ p["in"], 2, -1)
+    dt = jax.nn.softplus(u @ p["dt"])
+    b, c = jnp.split(u @ p["bc"], 2, -1)
+    decay = jnp.exp(jnp.einsum("btd,dn->btdn", dt, -jnp.exp(p["A_log"])))
+    driven = jnp.einsum("btd,btn,btd->btdn", dt, b, u)
+
+    def step(h, now):
+        decay, driven, c = now
+        h = decay * h + driven
+        return h, jnp.einsum("bdn,bn->bd", h, c)
+
+    now = jax.tree.map(lambda x: x.swapaxes(0, 1), (decay, driven, c))
+    y = jax.lax.scan(step, jnp.zeros((8, WIDTH, 4)), now)[1].swapaxes(0, 1)
+    return (y + u * p["D"]) * jax.nn.silu(gate) @ p["o"]
+
+
+def test_behind_a_selective_scan_a_kernel_is_of_plain_size():
+    shapes = kernels(dt=(WIDTH, WIDTH), bc=(WIDTH, 8), A_log=(WIDTH, 4), D=(WIDTH,))
+    shapes |= {"in": array(WIDTH, 2 * WIDTH), "o": array(WIDTH, WIDTH)}
+    role = jaxinit.roles(selective, shapes, X)["o"]
+    assert role.variance == 1 / WIDTH
+    assert "behind `A_log`" in role.doubt
+
+
+# Leaves that mix, and gates of trees.
+
+
+def shifted(p, x):
+    before = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    return (x * p["mu"] + before * (1 - p["mu"])) @ p["o"]
+
+
+def by_difference(p, x):
+    before = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    return (x + p["mu"] * (before - x)) @ p["o"]
+
+
+def with_slope(p, x):
+    h = x @ p["a"]
+    return jnp.where(h >= 0, h, p["mu"] * h) @ p["o"]
+
+
+def with_slope_by_sum(p, x):
+    h = x @ p["a"]
+    return (jax.nn.relu(h) + p["mu"] * jnp.minimum(h, 0)) @ p["o"]
+
+
+@pytest.mark.parametrize(
+    ("apply", "why"),
+    [
+        (shifted, "mixes two activations"),
+        (by_difference, "mixes two activations"),
+        (with_slope, "slope"),
+        (with_slope_by_sum, "slope"),
+    ],
+)
+def test_a_leaf_that_interpolates_is_no_scale(apply, why):
+    shapes = {"mu": array(WIDTH), **dict.fromkeys("ao", array(WIDTH, WIDTH))}
+    roles = jaxinit.roles(apply, shapes, X)
+    assert roles["mu"].kind == "unknown"
+    assert why in roles["mu"].reason
+    assert roles["o"].doubt == "behind `mu`"
+
+
+def test_two_scales_of_a_sum_are_scales():
+    def apply(p, x):
+        return (x * p["a"] + jnp.tanh(x) * p["b"]) @ p["o"]
+
+    shapes = {"a": array(WIDTH), "b": array(WIDTH), "o": array(WIDTH, 4)}
+    roles = jaxinit.roles(apply, shapes, X)
+    assert (roles["a"].kind, roles["b"].kind) == ("scale", "scale")
+
+
+GATES = {"i": "input gate", "f": "forget gate", "u": "cell", "o": "output gate"}
+
+
+def node_of_tree(p, x, children):
+    """A child-sum tree LSTM."""
+    h = sum(h for h, _ in children) if children else jnp.zeros((2, WIDTH))
+    i, o, u = (x @ p[f"w{name}"] + h @ p[f"u{name}"] for name in "iou")
+    c = jax.nn.sigmoid(i) * jnp.tanh(u)
+    for h, old in children:
+        c = c + jax.nn.sigmoid(x @ p["wf"] + h @ p["uf"]) * old
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def stacked_children(p, x, children):
+    if not children:
+        return node_of_tree(p, x, children)
+    hs, cs = (jnp.stack(values) for values in zip(*children, strict=True))
+    h = hs.sum(0)
+    i, o, u = (x @ p[f"w{name}"] + h @ p[f"u{name}"] for name in "iou")
+    f = jax.nn.sigmoid((x @ p["wf"])[None] + hs @ p["uf"])
+    c = jax.nn.sigmoid(i) * jnp.tanh(u) + (f * cs).sum(0)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+@pytest.mark.parametrize("node", [node_of_tree, stacked_children])
+def test_gates_of_a_tree(node):
+    def apply(p, x):
+        leaves = [node(p, x[i], []) for i in range(3)]
+        inner = node(p, x[3], leaves[:2])
+        return node(p, x[4], [inner, leaves[2]])[0] @ p["head"]
+
+    names = [f"{side}{gate}" for side in "wu" for gate in GATES]
+    shapes = dict.fromkeys([*names, "head"], array(WIDTH, WIDTH))
+    roles = jaxinit.roles(apply, shapes, array(5, 2, WIDTH))
+    parts = {name: {use.part for use in roles[name].uses} for name in names}
+    assert parts == {name: {GATES[name[1]]} for name in names}
+
+
+# Moments of more operations.
+
+
+def test_weights_of_a_softmax_are_shares_of_one():
+    """Outputs of experts that a router mixes, and of a chosen few of them."""
+
+    def mixed(p, x):
+        weights = jax.nn.softmax(x @ p["router"])
+        return jnp.einsum("bte,btef->btf", weights, experts(p, x)) @ p["o"]
+
+    def chosen(p, x):
+        weights, which = jax.lax.top_k(jax.nn.softmax(x @ p["router"]), 2)
+        weights = weights / weights.sum(-1, keepdims=True)
+        out = jnp.take_along_axis(experts(p, x), which[..., None], -2)
+        return jnp.einsum("bte,btef->btf", weights, out) @ p["o"]
+
+    def experts(p, x):
+        return jnp.einsum("btd,edf->btef", x, p["experts"])
+
+    shapes = kernels(router=(WIDTH, 8), experts=(8, WIDTH, SIZE), o=(SIZE, SIZE))
+    for apply, low, high in ((mixed, 1 / 8, 0.5), (chosen, 0.5, 1.0)):
+        use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+        assert low < use.entering < high
+        assert use.doubt == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (jnp.maximum, 1.0),  # E[max(a, b)**2]
+        (lambda a, b: jnp.fft.fft(a, axis=-1, norm="ortho").real, 0.5),
+        (lambda a, b: jnp.fft.irfft(jnp.fft.rfft(a), WIDTH), 1.0),
+        (lambda a, b: jnp.sort(a, -1), 1.0),
+        (lambda a, b: jnp.minimum(a, 0.0) * b, 0.5),
+        (lambda a, b: a @ jnp.eye(WIDTH), 1.0),
+        (lambda a, b: a @ jnp.asarray(np.full((WIDTH, WIDTH), 0.5)), WIDTH / 4),
+        (lambda a, b: a + jnp.sin(jnp.arange(float(WIDTH))), 1.5),
+    ],
+)
+def test_second_moments(function, expected):
+    def apply(p, x):
+        return function(x @ p["a"], x @ p["b"]) @ p["o"]
+
+    shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    assert use.entering == pytest.approx(expected, rel=0.01)
+    assert use.doubt == ""
+    assert math.isfinite(use.variance)
