@@ -100,7 +100,8 @@ def stems_of_songs() -> Model:
         "enc/rewrite/bias": bias("enc/rewrite/weight", sections=offsets),
         "lstm/w_ih": kernel(c, 4 * H, 1, 0, **gates),
         "lstm/w_hh": kernel(H, 4 * H, 1, 0, recurrent=True, **gates),
-        "lstm/b_ih": bias(both, sections=bias_cut(H, LSTM)),
+        # It is added before the recurrent product is.
+        "lstm/b_ih": bias("lstm/w_ih", sections=bias_cut(H, LSTM)),
         "lstm/b_hh": bias(both, sections=bias_cut(H, LSTM)),
         # Debatable: a skip is a stream.
         **dense("linear", H, c, residual=ANY),
