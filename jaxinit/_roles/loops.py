@@ -45,7 +45,10 @@ class Loops:
         self._carry_bits = _bits(node.index for node in self.carries)
         self._from_carries = self._gathered(self._carry_bits)
         self._from_kernels = self._gathered(self._own)
-        self._over_time = {*over_time, *self._loops_over_time()}
+        own = (
+            x for x in self._loops_over_time() if not self._is_over_layers(x, kernels)
+        )
+        self._over_time = {*over_time, *own}
         self._sliced = set(self._loops_that_slice())
         self._reaches: dict[Loop, dict[int, int]] = {}
         self._apart = set(self._loops_apart(kernels))
@@ -71,6 +74,17 @@ class Loops:
                 yield node.loops[-1]
             elif node.op in _INDEXED and self._is_counted(node):
                 yield from node.loops
+
+    def _is_over_layers(self, loop: Loop, kernels: set[int]) -> bool:
+        """Whether each round takes kernels of its own, and data such as a cache."""
+        nodes = (self._flow.graph.nodes[index] for index in kernels)
+        weights = (
+            list(filter(self._flow.from_leaves, node.inputs[:2]))
+            for node in nodes
+            if loop in node.loops
+        )
+        sliced = [any(self._is_sliced(v, loop) for v in values) for values in weights]
+        return bool(sliced) and all(sliced)
 
     def _loops_that_slice(self) -> Iterator[Loop]:
         for node in self._flow.graph.nodes:
