@@ -105,3 +105,16 @@ def test_operations_that_are_made_of_others_are_opened():
     found = roles(apply, w=(WIDTH, 1), table=(7, 3))
     assert found["w"].function == "identity"
     assert found["table"].kind == "embedding"
+
+
+def test_a_norm_over_places_of_a_value_is_no_partner_of_its_gate():
+    def normed(p, x):
+        h = jax.nn.gelu(x @ p["u"])
+        length = jnp.sqrt(jnp.square(h).sum(1, keepdims=True))
+        return (h * length / length.mean(-1, keepdims=True)) @ p["d"]
+
+    def gated(p, x):
+        return (jax.nn.gelu(x @ p["u"]) * x) @ p["d"]
+
+    assert roles(normed, u=SQUARE, d=SQUARE)["u"].part is None
+    assert roles(gated, u=SQUARE, d=SQUARE)["u"].part == "gate"

@@ -93,6 +93,8 @@ def _factor(structure: Structure, endings: Endings, end: End) -> str | None:
             continue
         if is_inner_product(structure.flow, node):
             continue
+        if _is_made_of(structure, others[0], end):  # a norm of it, over places
+            continue
         theirs = _curved(endings, others[0])
         if not end.function.is_linear:
             wins = end.function.is_gate and not any(f.is_gate for f in theirs)
@@ -100,6 +102,18 @@ def _factor(structure: Structure, endings: Endings, end: End) -> str | None:
         if theirs:
             return "up"
     return None
+
+
+def _is_made_of(structure: Structure, value: Value, end: End) -> bool:
+    """Whether a value is made of the root of an end, with no kernel between."""
+
+    def before(value: Value) -> list[Value]:
+        node = value.node
+        if node is None or node.index in structure.kernels or node.op == "carry":
+            return []
+        return structure.flow.data_of(node)
+
+    return any(found is end.root for found in reached([value], before))
 
 
 def _curved(endings: Endings, value: Value) -> list[Function]:
