@@ -118,3 +118,13 @@ def test_a_norm_over_places_of_a_value_is_no_partner_of_its_gate():
 
     assert roles(normed, u=SQUARE, d=SQUARE)["u"].part is None
     assert roles(gated, u=SQUARE, d=SQUARE)["u"].part == "gate"
+
+
+@pytest.mark.parametrize(("features", "part"), [(1, None), (WIDTH, "up")])
+def test_a_number_for_each_place_makes_no_gated_unit(features, part):
+    def apply(p, x):
+        branch = jax.nn.gelu(x @ p["u"]) @ p["d"]
+        return x + branch * jax.nn.sigmoid(x @ p["g"])
+
+    found = roles(apply, u=SQUARE, d=SQUARE, g=(WIDTH, features))
+    assert (found["d"].part, found["g"].part) == (part, "gate")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from jaxinit._roles.atoms import groups
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import COPIES, ELEMENTWISE, REDUCTIONS, SCATTERS
+from jaxinit._roles.walks import reached
 
 Place = tuple[Value, int]  # a value, and one of its axes
 
@@ -118,6 +119,31 @@ def axis_before(node: Node, value: Value, axis: int) -> list[Place]:
     else:
         rule = _BEFORE.get(node.op)
     return rule(node, value, axis) if rule is not None else []
+
+
+def is_repeated(value: Value, axis: int) -> bool:
+    """Whether all entries of a value along an axis are one that is repeated."""
+
+    def before(place: Place) -> list[Place]:
+        node = place[0].node
+        return [] if node is None or is_one(place) else axis_before(node, *place)
+
+    def is_one(place: Place) -> bool:
+        value, axis = place
+        return value.shape[axis] == 1 or _repeats(value.node, axis)
+
+    places = list(reached([(value, axis)], before))
+    return all(is_one(place) or before(place) for place in places)
+
+
+def _repeats(node: Node | None, axis: int) -> bool:
+    """Whether a node repeats its input along an axis of its output."""
+    if node is None or node.op != "broadcast_in_dim":
+        return False
+    dimensions = [int(i) for i in node.params["broadcast_dimensions"]]
+    return axis not in dimensions or (
+        node.inputs[0].shape[dimensions.index(axis)] < node.output.shape[axis]
+    )
 
 
 def _before_elementwise(node: Node, value: Value, axis: int) -> list[Place]:

@@ -9,7 +9,7 @@ with the values, and by no name.
 
 from collections.abc import Iterator
 
-from jaxinit._roles.axes import is_factor, unreduced_axes
+from jaxinit._roles.axes import is_factor, is_repeated, unreduced_axes
 from jaxinit._roles.cells import Cells
 from jaxinit._roles.choices import deciding_nodes
 from jaxinit._roles.endings import Endings
@@ -40,7 +40,7 @@ def find_parts(structure: Structure, endings: Endings) -> dict[End, str]:
     for node, end in endings.all():
         if end not in parts:
             decides = any(taker.index in deciding for taker in end.takers)
-            part = "router" if decides else _factor(structure, endings, end)
+            part = "router" if decides else _factor(structure, endings, node, end)
             if part is None and _takes_attention(structure, node):
                 part = "attention output"
             if part is None and _is_router(structure, end):
@@ -81,7 +81,9 @@ def _takes_attention(structure: Structure, node: Node) -> bool:
     return any(map(structure.is_attention_output, data))
 
 
-def _factor(structure: Structure, endings: Endings, end: End) -> str | None:
+def _factor(
+    structure: Structure, endings: Endings, kernel: Node, end: End
+) -> str | None:
     """A "gate" for a factor behind a nonlinear function, "up" for the other."""
     for node in end.takers:
         if not is_factor(node, end.value) or end.function is None:
@@ -99,7 +101,7 @@ def _factor(structure: Structure, endings: Endings, end: End) -> str | None:
         if not end.function.is_linear:
             wins = end.function.is_gate and not any(f.is_gate for f in theirs)
             return "gate" if wins or not theirs else None
-        if theirs:
+        if theirs and not _is_for_all_features(structure, kernel, end, others[0]):
             return "up"
     return None
 
@@ -114,6 +116,21 @@ def _is_made_of(structure: Structure, value: Value, end: End) -> bool:
         return structure.flow.data_of(node)
 
     return any(found is end.root for found in reached([value], before))
+
+
+def _is_for_all_features(
+    structure: Structure, kernel: Node, end: End, value: Value
+) -> bool:
+    """Whether a factor is the same for all features that a kernel gives an end."""
+    leaves = structure.flow.leaves_of(kernel)
+    features = [
+        i
+        for i, axis in enumerate(structure.flow.fact(end.value).axes)
+        if any(atom.leaf in leaves and atom.size > 1 for atom in axis)
+    ]
+    same_rank = len(value.shape) == len(end.value.shape)
+    repeated = (same_rank and is_repeated(value, i) for i in features)
+    return bool(features) and all(repeated)
 
 
 def _curved(endings: Endings, value: Value) -> list[Function]:
