@@ -1,5 +1,7 @@
 """Small models of faults that were found in large ones."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -128,3 +130,25 @@ def test_a_number_for_each_place_makes_no_gated_unit(features, part):
 
     found = roles(apply, u=SQUARE, d=SQUARE, g=(WIDTH, features))
     assert (found["d"].part, found["g"].part) == (part, "gate")
+
+
+def test_a_gru_whose_state_decays_before_its_step():
+    def apply(mixed, p, x):
+        def step(h, x):
+            h = h * jnp.exp(-jax.nn.relu(x @ p["decay"]))
+            z, r = (jax.nn.sigmoid(x @ p[f"w{i}"] + h @ p[f"u{i}"]) for i in "zr")
+            n = jnp.tanh(x @ p["wn"] + (r * h) @ p["un"])
+            return mixed(h, n, z), None
+
+        return jax.lax.scan(step, jnp.zeros((3, WIDTH)), x.swapaxes(0, 1))[0]
+
+    names = "decay", *(f"{kind}{gate}" for kind in "wu" for gate in "zrn")
+    for mixed in (
+        lambda h, n, z: (1 - z) * n + z * h,
+        lambda h, n, z: h + z * (n - h),
+    ):
+        found = roles(functools.partial(apply, mixed), **dict.fromkeys(names, SQUARE))
+        parts = {name: role.part for name, role in found.items()}
+        assert parts.pop("decay") not in GATES
+        assert tuple(parts[name] for name in ("wz", "wr", "wn")) == GATES
+        assert tuple(parts[name] for name in ("uz", "ur", "un")) == GATES

@@ -4,13 +4,17 @@ Take `c = f * where(reset, 0, c) + i * g`. The next `c` is handed on by the addi
 the first of its products has the carried `c` as a factor, behind a mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import ADDITIONS
+from jaxinit._roles.loops import Loops
+from jaxinit._roles.primitives import ADDITIONS, CONTRACTIONS, COPIES, RELOCATIONS
 from jaxinit._roles.values import is_filling, is_flag, maker, stripped
+from jaxinit._roles.walks import reached
 
 Pair = Sequence[Value]  # the two factors of a product
+
+_KEPT = COPIES | RELOCATIONS | {"concatenate", "select_n"}
 
 
 def handed_on(carry: Node) -> Node | None:
@@ -47,15 +51,48 @@ def factors(value: Value) -> Pair | None:
     return node.inputs if node is not None and node.op == "mul" else None
 
 
-def has_carry(values: Sequence[Value], carry: Node) -> bool:
-    """Whether one of some values is what a loop carries, masked at most."""
-    return any(unmasked(value) is carry.output for value in values)
+def old_states(carry: Node, addition: Node, loops: Loops) -> set[Value]:
+    """What a loop carries, and what it is once scaled, where all of a cell takes that.
+
+    As in `h = decay * h`, before a GRU takes `h`. `decay` is not computed from `h`, and
+    kernels take the product as well as the addition that makes the next state.
+    """
+    kept = {stripped(v) for value in addition.inputs for v in (value, *_factors(value))}
+    old = {carry.output}
+    for node in _takers(carry.output):
+        if node.op != "mul" or node.output not in kept:
+            continue
+        others = [v for v in node.inputs if unmasked(v) is not carry.output]
+        is_apart = len(others) == 1 and not loops.carries_into(carry, others[0])
+        if is_apart and any(x.op in CONTRACTIONS for x in _takers(node.output)):
+            old.add(node.output)
+    return old
 
 
-def is_difference_with(value: Value, carry: Node) -> bool:
-    """Whether what a loop carries is one side of a difference."""
+def _factors(value: Value) -> Pair:
+    return factors(value) or ()
+
+
+def _takers(value: Value) -> Iterator[Node]:
+    """What takes a value, masked, copied or beside others at most."""
+
+    def after(value: Value) -> list[Value]:
+        kept = (x for x in value.users if x.op in _KEPT)
+        return [output for node in kept for output in node.outputs]
+
+    for each in reached([value], after):
+        yield from (node for node in each.users if node.op not in _KEPT)
+
+
+def has_state(values: Sequence[Value], old: Collection[Value]) -> bool:
+    """Whether one of some values is an old state, masked at most."""
+    return any(stripped(value) in old or unmasked(value) in old for value in values)
+
+
+def is_difference_with(value: Value, old: Collection[Value]) -> bool:
+    """Whether an old state is one side of a difference."""
     node = maker(value)
-    return node is not None and node.op == "sub" and has_carry(node.inputs, carry)
+    return node is not None and node.op == "sub" and has_state(node.inputs, old)
 
 
 def unmasked(value: Value) -> Value:

@@ -6,14 +6,15 @@ gates themselves are computed from is the state of a GRU: `h = (1 - z) * n + z *
 with update gate `z` and candidate `n`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from jaxinit._roles.carried import (
     Pair,
     factors,
     handed_on,
-    has_carry,
+    has_state,
     is_difference_with,
+    old_states,
 )
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
@@ -82,16 +83,18 @@ class Cells:
 
     def _of_state(self, carry: Node, addition: Node) -> Iterator[tuple[End, str]]:
         """The gates that make the next of what is carried by an addition."""
-        pairs = [pair for value in addition.inputs if (pair := factors(value))]
-        kept = [pair for pair in pairs if has_carry(pair, carry)]
+        old = old_states(carry, addition, self._loops)
+        terms = [value for value in addition.inputs if stripped(value) not in old]
+        pairs = [pair for value in terms if (pair := factors(value))]
+        kept = [pair for pair in pairs if has_state(pair, old)]
         gates = [found for pair in kept for found in self._owned(pair, gate=True)]
         fed_back = any(
             self._loops.carries_into(carry, data)
             for node, _ in gates
             for data in node.inputs[:2]
         )
-        if fed_back or (not kept and self._is_update(pairs, carry)):
-            yield from self._of_gru(carry, addition, pairs)
+        if fed_back or (not kept and self._is_update(pairs, old)):
+            yield from self._of_gru(carry, addition, pairs, old)
         elif gates:
             yield from ((end, "forget gate") for _, end in gates)
             others = [pair for pair in pairs if pair not in kept]
@@ -112,16 +115,20 @@ class Cells:
                 for _, end in self._owned(node.inputs, gate=True):
                     yield end, "output gate"
 
-    def _is_update(self, pairs: Sequence[Pair], carry: Node) -> bool:
+    def _is_update(self, pairs: Sequence[Pair], old: Set[Value]) -> bool:
         """Whether it is `n + z * (h - n)`."""
         return any(
             self._owned(pair, gate=True)
-            and any(is_difference_with(value, carry) for value in _multiplied(pair))
+            and any(is_difference_with(value, old) for value in _multiplied(pair, old))
             for pair in pairs
         )
 
     def _of_gru(
-        self, carry: Node, addition: Node, pairs: Sequence[Pair]
+        self,
+        carry: Node,
+        addition: Node,
+        pairs: Sequence[Pair],
+        old: Set[Value],
     ) -> Iterator[tuple[End, str]]:
         """The gates of `h = (1 - z) * n + z * h`, or of `n + z * (h - n)`."""
         update = [end for pair in pairs for _, end in self._owned(pair, gate=True)]
@@ -132,8 +139,9 @@ class Cells:
             for node, end in self._by_loop.get(carry.loops[-1], ())
             if self._loops.flows_into(node, addition.output)
             and end.root.index not in updated
+            and old.isdisjoint(v for taker in end.takers for v in taker.outputs)
         ]
-        new = _terms(addition, pairs, carry)
+        new = _terms(addition, pairs, old)
         made = set(new)
         for node, end in others:
             if not end.is_gate and _leads(end.value, new):
@@ -141,7 +149,7 @@ class Cells:
                 made |= {end.root.index, node.output.index}
         for _, end in others:
             on_state = any(
-                taker.op == "mul" and has_carry(taker.inputs, carry)
+                taker.op == "mul" and has_state(taker.inputs, old)
                 for taker in end.takers
             )
             if end.is_gate and _leads(end.value, made, across=on_state):
@@ -171,10 +179,11 @@ def _scaled(value: Value) -> Sequence[Value]:
     return factors(value) or ()
 
 
-def _multiplied(pair: Pair) -> Iterator[Value]:
-    """The factors of a product, and theirs."""
+def _multiplied(pair: Pair, old: Set[Value]) -> Iterator[Value]:
+    """The factors of a product, and theirs, without an old state."""
     for value in pair:
-        yield from (value, *(factors(value) or ()))
+        if stripped(value) not in old:
+            yield from (value, *(factors(value) or ()))
 
 
 def _around(end: End) -> Iterator[Loop]:
@@ -183,15 +192,15 @@ def _around(end: End) -> Iterator[Loop]:
     yield from loops[-1:]
 
 
-def _terms(addition: Node, pairs: Sequence[Pair], carry: Node) -> set[int]:
+def _terms(addition: Node, pairs: Sequence[Pair], old: Set[Value]) -> set[int]:
     """Indices of what a new state is made of, without the old one."""
-    multiplied = [value for pair in pairs for value in _multiplied(pair)]
+    multiplied = [value for pair in pairs for value in _multiplied(pair, old)]
     found = {stripped(value).index for value in (*addition.inputs, *multiplied)}
     for value in multiplied:
         node = maker(value)
-        if node is not None and is_difference_with(value, carry):
+        if node is not None and is_difference_with(value, old):
             found |= {stripped(v).index for v in node.inputs}
-    return found - {carry.output.index}
+    return found - {value.index for value in old}
 
 
 def _leads(value: Value, targets: set[int], across: bool = False) -> bool:
