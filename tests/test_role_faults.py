@@ -152,3 +152,35 @@ def test_a_gru_whose_state_decays_before_its_step():
         assert parts.pop("decay") not in GATES
         assert tuple(parts[name] for name in ("wz", "wr", "wn")) == GATES
         assert tuple(parts[name] for name in ("uz", "ur", "un")) == GATES
+
+
+def test_a_gru_that_attention_alone_updates():
+    """Without a reset gate, or with one inside the candidate, nothing is sure."""
+
+    def apply(new, p, x):
+        def step(h, now):
+            x, weight = now
+            return (1 - weight) * h + weight * new(p, x, h), None
+
+        weight = jax.nn.softmax(x.mean(-1, keepdims=True), axis=1)
+        past = jnp.zeros((3, WIDTH))
+        return jax.lax.scan(step, past, (x.swapaxes(0, 1), weight.swapaxes(0, 1)))[0]
+
+    def reset(p, x, h):
+        r = jax.nn.sigmoid(x @ p["wr"] + h @ p["ur"])
+        return jnp.tanh(x @ p["wn"] + r * (h @ p["un"]))
+
+    def leaky(p, x, h):
+        return jnp.tanh(x @ p["wn"] + h @ p["un"])
+
+    def gated(p, x, h):
+        return jnp.tanh(x @ p["wn"]) * jax.nn.sigmoid(x @ p["wr"] + h @ p["ur"])
+
+    shapes = dict.fromkeys(("wr", "ur", "wn", "un"), SQUARE)
+    found = roles(functools.partial(apply, reset), **shapes)
+    parts = tuple(found[name].part for name in shapes)
+    assert parts == ("reset gate", "reset gate", "candidate", "candidate")
+    for new in (leaky, gated):
+        found = roles(functools.partial(apply, new), **shapes)
+        used = [role for role in found.values() if role.uses]
+        assert not {role.part for role in used} & set(GATES)

@@ -6,6 +6,7 @@ gates themselves are computed from is the state of a GRU: `h = (1 - z) * n + z *
 with update gate `z` and candidate `n`.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from jaxinit._roles.carried import (
@@ -99,6 +100,25 @@ class Cells:
             yield from ((end, "forget gate") for _, end in gates)
             others = [pair for pair in pairs if pair not in kept]
             yield from self._of_lstm(addition.output, others)
+        elif _is_mixed(addition, pairs, old):
+            found = list(self._of_gru(carry, addition, pairs, old))
+            resets = [end for end, name in found if name == "reset gate"]
+            new = _terms(addition, pairs, old)
+            if resets and all(self._resets(end, carry, new) for end in resets):
+                yield from found
+
+    def _resets(self, end: End, carry: Node, new: set[int]) -> bool:
+        """Whether an end scales something of the past before a new state is made."""
+        return any(
+            taker.op == "mul"
+            and taker.output.index not in new
+            and any(
+                self._loops.carries_into(carry, value)
+                for value in taker.inputs
+                if value is not end.value
+            )
+            for taker in end.takers
+        )
 
     def _of_lstm(
         self, state: Value, added: Sequence[Pair]
@@ -184,6 +204,27 @@ def _multiplied(pair: Pair, old: Set[Value]) -> Iterator[Value]:
     for value in pair:
         if stripped(value) not in old:
             yield from (value, *(factors(value) or ()))
+
+
+def _is_mixed(addition: Node, pairs: Sequence[Pair], old: Set[Value]) -> bool:
+    """Whether it is `(1 - a) * h + a * n`, or `h + a * (n - h)`, of any weight `a`."""
+    if has_state(addition.inputs, old):
+        factors_of = (value for pair in pairs for value in _multiplied(pair, old))
+        return any(is_difference_with(value, old) for value in factors_of)
+    if len(pairs) != 2 or not any(has_state(pair, old) for pair in pairs):
+        return False
+    return any(_are_complements(a, b) for a, b in itertools.product(*pairs))
+
+
+def _are_complements(a: Value, b: Value) -> bool:
+    """Whether one of two weights is one less the other."""
+    return any(
+        (node := maker(first)) is not None
+        and node.op == "sub"
+        and is_filling(node.inputs[0])
+        and stripped(node.inputs[1]) is stripped(second)
+        for first, second in ((a, b), (b, a))
+    )
 
 
 def _around(end: End) -> Iterator[Loop]:
