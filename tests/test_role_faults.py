@@ -184,3 +184,17 @@ def test_a_gru_that_attention_alone_updates():
         found = roles(functools.partial(apply, new), **shapes)
         used = [role for role in found.values() if role.uses]
         assert not {role.part for role in used} & set(GATES)
+
+
+def test_what_writes_to_a_residual_stream_is_no_head():
+    """Its stream may go on in another model; zeros there would switch a layer off."""
+
+    def written(p, x):
+        return x + jax.nn.relu(x @ p["a"]) @ p["b"]
+
+    def replaced(p, x):
+        return jax.nn.relu(x @ p["a"]) @ p["b"]
+
+    shapes = {"a": SQUARE, "b": SQUARE}
+    found = [roles(apply, **shapes)["b"] for apply in (written, replaced)]
+    assert [(x.residual, x.head) for x in found] == [((0, 1), False), (None, True)]

@@ -2,7 +2,8 @@
 
 Take `gelu(x @ up + b) @ down`, added to `x`. A draft of `up` has axes and fans; here it
 gets that gelu follows, and `b` gets the same parts as `up`. `down` writes to the
-residual stream as number 0 of 1, and as no contraction follows, it is the head.
+residual stream as number 0 of 1. Without that stream it would be the head, as no
+contraction follows.
 """
 
 import math

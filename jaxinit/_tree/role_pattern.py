@@ -22,7 +22,8 @@ class role:  # noqa: N801 - used, and therefore spelled, as a function
         part: "query", "attention output" or another of `jaxinit.roles`.
         residual: whether it writes to a residual stream.
         recurrent: whether it is its own ancestor through a loop over time.
-        head: whether no contraction follows.
+        head: whether no contraction follows, and it is neither recurrent nor writes to a
+            residual stream.
         function: name of the function that follows, such as "gelu".
 
     Raises:

@@ -165,8 +165,8 @@ def gates_without_functions() -> Model:
         **block("middle", 2 * c, 0),
         "up/kernel": convolution(2 * c, 4 * c, residual=ANY),
         **block("decoder", c, None),
-        # Debatable: the image itself is the stream.
-        **window("ending", 9 * c, 27, head=True, residual=ANY),
+        # Debatable: the image itself is the stream; what writes to one is no head.
+        **window("ending", 9 * c, 27, head=ANY, residual=ANY),
     }
     return of_nnx(Net, [floats(B, 8, 8, 3)], truth)
 
