@@ -36,7 +36,7 @@ from jaxinit._roles.role import Use
 from jaxinit._roles.rounds import settle
 from jaxinit._roles.spreads import Spread
 from jaxinit._roles.structure import Structure
-from jaxinit._roles.values import is_one_hot
+from jaxinit._roles.values import is_one_hot, stripped
 
 _LEAST, _MOST = 1e-4, 1e3  # second moments beyond these come of what is misunderstood
 
@@ -156,12 +156,14 @@ class Moments:
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
         stream = 1.0
-        found = None if begin is None else self._found.spread(begin)
-        if found is not None and found.second:  # else it begins with zeros
-            doubt = found.doubt or _implausible(found.second)
+        first = (
+            0.0 if begin is None else self._found.spread(_before_loops(begin)).second
+        )
+        if begin is not None and first:  # else it begins with zeros
+            doubt = self._found.spread(begin).doubt or _implausible(first)
             if doubt:
                 self.doubts.setdefault(node.index, doubt)
-            stream = 1.0 if doubt else found.second
+            stream = 1.0 if doubt else first
         heads = self._sums.get(node.index)
         if heads and node.index in self._places:  # each of them counts as a writer
             stream *= heads.nodes
@@ -186,6 +188,13 @@ def _implausible(second: float) -> str:
     if _LEAST < second < _MOST:
         return ""
     return f"a second moment of {second:.1g} is not believed"
+
+
+def _before_loops(value: Value) -> Value:
+    """What a value is in the first round of the loops that hand it on."""
+    while (node := stripped(value).node) is not None and node.op == "carry":
+        (value,) = node.inputs
+    return value
 
 
 def _begins(residuals: Residuals) -> dict[int, Value]:
