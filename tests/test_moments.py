@@ -465,3 +465,37 @@ def test_second_moments(function, expected):
     assert use.entering == pytest.approx(expected, rel=0.01)
     assert use.doubt == ""
     assert math.isfinite(use.variance)
+
+
+KEY = jax.eval_shape(jax.random.key, 0)
+
+
+def selected(x, key):
+    return jnp.where(jax.random.bernoulli(key, 0.8, x.shape), x / 0.8, 0)
+
+
+def multiplied(x, key):
+    return x * (jax.random.uniform(key, x.shape) > 0.2) / 0.8
+
+
+@pytest.mark.parametrize("drop", [selected, multiplied])
+def test_a_dropout_keeps_a_share_of_the_second_moment(drop):
+    def apply(params, x, key):
+        h = drop(jax.nn.relu(drop(x @ params["a"], key)), key)
+        return x + drop(h @ params["b"], key)
+
+    shapes = dict.fromkeys("ab", jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32))
+    roles = jaxinit.roles(apply, shapes, X, KEY)
+    a, b = (roles[name].uses[0] for name in "ab")
+    assert a.variance * WIDTH == pytest.approx(0.8)
+    assert b.entering == pytest.approx(0.5 / 0.8)
+    assert b.variance * WIDTH * b.entering == pytest.approx(0.8)
+
+
+def test_what_data_chooses_is_no_dropout():
+    def apply(params, x):
+        h = x @ params["a"]
+        return jnp.where(h > 0.5, 0, x / 0.8) @ params["b"]
+
+    shapes = dict.fromkeys("ab", jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32))
+    assert jaxinit.roles(apply, shapes, X)["b"].uses[0].entering == pytest.approx(1)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import contracted_axes
 from jaxinit._roles.constants import constant_moments
+from jaxinit._roles.dropouts import dropped
 from jaxinit._roles.extents import (
     inputs_of_one,
     is_integer,
@@ -276,7 +277,18 @@ class Activations:
             return [self.normal(mean, max(second - mean * mean, 0.0))]
         return self._doubtful(node)
 
+    def _thinned(self, value: Value, share: float) -> Spread:
+        """What a dropout keeps of a value: a share of its second moment."""
+        spread = self.spread(value)
+        if spread.root in self.inputs:
+            return spread
+        made = ("mul", (), spread.expression, math.sqrt(share))
+        return Spread(spread.root, made, spread.size + 1)
+
     def _elementwise(self, node: Node) -> Spread:
+        found = dropped(self._flow, node)
+        if found and self._flow.data(found[0]):
+            return self._thinned(*found)
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
         if is_linear and self.spread(data[0]).root in self.inputs:
