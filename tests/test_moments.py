@@ -499,3 +499,30 @@ def test_what_data_chooses_is_no_dropout():
 
     shapes = dict.fromkeys("ab", jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32))
     assert jaxinit.roles(apply, shapes, X)["b"].uses[0].entering == pytest.approx(1)
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_each_slot_of_an_expert_gets_one_token(choices):
+    tokens, experts = 16, 4
+    capacity = tokens * choices // experts
+
+    def apply(p, x):
+        _, chosen = jax.lax.top_k(x @ p["router"], choices)
+        expert = jax.nn.one_hot(chosen, experts)
+        place = (jnp.cumsum(expert, 0) * expert).sum(-1).astype(int) - 1
+        slots = jax.nn.one_hot(place, capacity)[:, :, None] * expert[..., None]
+        inputs = jnp.einsum("td,tkec->ecd", x, slots)
+        return jnp.einsum("ecd,edf->ecf", inputs, p["w"])
+
+    shapes = {"router": array(WIDTH, experts), "w": array(experts, WIDTH, WIDTH)}
+    use = jaxinit.roles(apply, shapes, array(tokens, WIDTH))["w"].uses[0]
+    assert (use.entering, use.doubt) == (pytest.approx(1.0), "")
+
+
+def test_a_bag_of_tokens_is_as_large_as_it_has_tokens():
+    def apply(p, x, bags):
+        return jax.nn.one_hot(bags, 4).T @ x @ p["w"]
+
+    shapes, bags = {"w": array(WIDTH, WIDTH)}, array(32, dtype=jnp.int32)
+    use = jaxinit.roles(apply, shapes, array(32, WIDTH), bags)["w"].uses[0]
+    assert use.entering == pytest.approx(32 / 4)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import contracted_axes
 from jaxinit._roles.constants import constant_moments
+from jaxinit._roles.dispatches import tokens_for_one
 from jaxinit._roles.dropouts import dropped
 from jaxinit._roles.extents import (
     inputs_of_one,
@@ -203,6 +204,9 @@ class Activations:
         for one_hot, other in (node.inputs[:2], node.inputs[1::-1]):
             if not self._flow.data(one_hot) and is_one_hot(one_hot):
                 return self.spread(other)
+        dispatched = self._dispatched(node)
+        if dispatched is not None:
+            return dispatched
         left, right = map(self._known, node.inputs[:2])
         if node.op == "conv_general_dilated":
             terms = inputs_of_one(node)
@@ -212,6 +216,19 @@ class Activations:
         mean = left.mean * right.mean
         variance = left.second * right.second - mean * mean
         return self.normal(terms * mean, terms * max(variance, 0.0))
+
+    def _dispatched(self, node: Node) -> Spread | None:
+        """Tokens in the slots that they are handed to; None if it is nothing such."""
+        for i, value in enumerate(node.inputs[:2]):
+            other = node.inputs[1 - i]
+            if node.op != "dot_general" or not self._flow.data(other):
+                continue
+            count = tokens_for_one(value, tuple(contracted_axes(node, i)))
+            if count is not None:
+                spread = self.spread(other)
+                together = (count * spread.mean, count * spread.variance)
+                return spread if count == 1 else self.normal(*together)
+        return None
 
     def _known(self, value: Value) -> Spread:
         """The spread of a value, or of the entries of a constant array."""

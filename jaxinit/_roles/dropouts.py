@@ -1,7 +1,7 @@
 """Dropouts: what they take, and the share of it that they keep.
 
 Take `where(uniform(key, x.shape) < 0.9, x / 0.9, 0)`. A tenth of `x` becomes zero, so
-that the mean square of all is 0.9 times as large; the division by 0.9 makes it `1 / 0.81`
+the mean square of all is 0.9 times as large. The division by 0.9 makes it `1 / 0.81`
 times as large: together `1 / 0.9`.
 """
 
