@@ -526,3 +526,41 @@ def test_a_bag_of_tokens_is_as_large_as_it_has_tokens():
     shapes, bags = {"w": array(WIDTH, WIDTH)}, array(32, dtype=jnp.int32)
     use = jaxinit.roles(apply, shapes, array(32, WIDTH), bags)["w"].uses[0]
     assert use.entering == pytest.approx(32 / 4)
+
+
+HALVES = {
+    "slices": lambda h: h[..., :WIDTH] * jax.nn.gelu(h[..., WIDTH:]),
+    "split": lambda h: math.prod(jnp.split(jax.nn.gelu(h), [WIDTH], -1)),
+    "every other": lambda h: h[..., ::2] * jax.nn.gelu(h[..., 1::2]),
+    "rows": lambda h: math.prod(h.reshape(8, -1, 2, WIDTH)[:, :, i] for i in (0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_halves_of_one_output_are_independent(name, key):
+    """The kernel behind them gives outputs of variance one, by drawing it."""
+
+    def apply(p, x):
+        return HALVES[name](x @ p["a"]) @ p["o"]
+
+    shapes = kernels(a=(WIDTH, 2 * WIDTH), o=(WIDTH, WIDTH))
+    assert 0.7 < float(jnp.var(outputs(apply, shapes, X, key))) < 1.4
+
+
+def test_one_slice_twice_is_the_same():
+    def apply(p, x):
+        h = x @ p["a"]
+        return h[..., :WIDTH] * h[..., :WIDTH] @ p["o"]
+
+    shapes = kernels(a=(WIDTH, 2 * WIDTH), o=(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(4, WIDTH))["o"].uses[0]
+    assert use.entering == pytest.approx(3.0, rel=0.01)  # E[z**4]
+
+
+def test_what_data_chooses_from_is_either_as_often():
+    def apply(p, x):
+        return jnp.where(x > 0, x @ p["a"], 3 * jnp.tanh(x @ p["b"])) @ p["o"]
+
+    shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    assert use.entering == pytest.approx((1 + 9 * 0.394) / 2, rel=0.01)

@@ -28,18 +28,20 @@ from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, plain_params
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.normalization import is_deviation
+from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
     CONTRACTIONS,
     COPIES,
     ELEMENTWISE,
     LISTED,
     MOVES,
+    PARTS,
     PRODUCTS,
     REDUCTIONS,
     SCATTERS,
     SUMS,
 )
-from jaxinit._roles.spreads import Expression, Spread, of_two
+from jaxinit._roles.spreads import Expression, Spread, of_two, one_of
 from jaxinit._roles.values import is_mask, is_one_hot
 from jaxinit._roles.walks import is_inexact
 
@@ -54,6 +56,7 @@ class Activations:
     Attributes:
         inputs: roots of what is known only to be as a norm would make it.
         rows: roots of rows of embeddings.
+        pieces: which roots are parts of others.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Activations:
         self._averages, self._unknown = averages, unknown
         self._roots = 0
         self.inputs, self.rows = set[int](), set[int]()
+        self.pieces = Pieces(self.inputs, self.rows)
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -185,7 +189,10 @@ class Activations:
             data = [v for v in node.inputs if self._flow.data(v) and is_inexact(v)]
             written = node.op in ("dynamic_update_slice", "scatter")
             known = self.spread(data[-1 if written else 0]) if data else self.normal()
-            return [known] * len(node.outputs)
+            if node.op not in PARTS:
+                return [known] * len(node.outputs)
+            made, self._roots = self.pieces.of(node, known, self._roots)
+            return made
         if node.op == "top_k":
             share = node.outputs[0].shape[-1] / node.inputs[0].shape[-1]
             chosen = self.normal(*self.spread(node.inputs[0]).top(share))
@@ -219,13 +226,10 @@ class Activations:
 
     def _dispatched(self, node: Node) -> Spread | None:
         """Tokens in the slots that they are handed to; None if it is nothing such."""
-        for i, value in enumerate(node.inputs[:2]):
-            other = node.inputs[1 - i]
-            if node.op != "dot_general" or not self._flow.data(other):
-                continue
-            count = tokens_for_one(value, tuple(contracted_axes(node, i)))
-            if count is not None:
-                spread = self.spread(other)
+        for i in range(2):
+            count = tokens_for_one(node, i)
+            if count is not None and self._flow.data(node.inputs[1 - i]):
+                spread = self.spread(node.inputs[1 - i])
                 together = (count * spread.mean, count * spread.variance)
                 return spread if count == 1 else self.normal(*together)
         return None
@@ -255,11 +259,7 @@ class Activations:
         if len(spreads) == 1:
             return spreads[0]
         sizes = [math.prod(v.shape) or 1 for v in values]
-        shares = [size / sum(sizes) for size in sizes]
-        pairs = list(zip(shares, spreads, strict=True))
-        mean = sum(share * x.mean for share, x in pairs)
-        second = sum(share * x.second for share, x in pairs)
-        return self.normal(mean, max(second - mean * mean, 0.0))
+        return self.normal(*one_of(spreads, [size / sum(sizes) for size in sizes]))
 
     def _accumulated(self, node: Node) -> Spread:
         """Sums of as many values as there are for one place, on average."""
@@ -304,7 +304,7 @@ class Activations:
 
     def _elementwise(self, node: Node) -> Spread:
         found = dropped(self._flow, node)
-        if found and self._flow.data(found[0]):
+        if found:
             return self._thinned(*found)
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
@@ -368,6 +368,8 @@ class Activations:
             size = 1 + sum(x.size for x in operands if isinstance(x, Spread))
             return Spread(roots.pop(), ("select_n", (), *parts), size)
         spreads = [x for x in cases if isinstance(x, Spread)]
+        if len({x.root for x in spreads}) > 1:  # either, as often as the other
+            return self.normal(*one_of(spreads, [1 / len(spreads)] * len(spreads)))
         return spreads[-1] if spreads else self.normal()
 
     def _of_several(self, node: Node, operands: Sequence[float | Spread]) -> Spread:

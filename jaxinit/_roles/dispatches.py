@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from jaxinit._roles.axes import contracted_axes
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import ADDITIONS, COPIES
 from jaxinit._roles.values import behind, is_mask
@@ -19,20 +20,21 @@ _TOTALS = ("reduce_sum", "reduce_max", "reduce_or")
 _DEEPEST = 12  # operations that make one dispatch
 
 
-def tokens_for_one(dispatch: Value, contracted: tuple[int, ...]) -> float | None:
+def tokens_for_one(node: Node, side: int) -> float | None:
     """How many tokens one output of a contraction with a dispatch gets, at least one.
 
     Args:
-        dispatch: the tensor of zeros and ones.
-        contracted: its axes that are summed over.
+        node: the contraction.
+        side: which operand may be the tensor of zeros and ones.
 
     Returns:
-        The number on average; None if the value is no dispatch.
+        The number on average; None if the operand is no dispatch.
     """
-    share = _share(dispatch, _DEEPEST)
+    dispatch = node.inputs[side]
+    share = _share(dispatch, _DEEPEST) if node.op == "dot_general" else None
     if share is None:
         return None
-    terms = math.prod(dispatch.shape[axis] for axis in contracted)
+    terms = math.prod(dispatch.shape[axis] for axis in contracted_axes(node, side))
     return max(1.0, share * terms)
 
 

@@ -19,7 +19,13 @@ _TO_UNIFORM = {"max": 0.0, "add": 0.0, "mul": 1.0, "sub": 1.0}
 
 
 def dropped(flow: Flow, node: Node) -> tuple[Value, float] | None:
-    """What a node takes if it is a dropout, and the share that it keeps."""
+    """The activations that a node takes if it is a dropout, and the share it keeps."""
+    found = _dropped(flow, node)
+    return found if found and flow.data(found[0]) else None
+
+
+def _dropped(flow: Flow, node: Node) -> tuple[Value, float] | None:
+    """The same of any value."""
     if node.op == "select_n" and len(node.inputs) == 3:
         which, off, on = node.inputs
         share = _share(flow, which)
