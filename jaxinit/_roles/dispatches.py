@@ -70,6 +70,7 @@ def _classes(value: Value) -> int:
     if value.node is not None:
         is_count = value.node.op == "iota"
         return value.shape[value.node.params["dimension"]] if is_count else 0
-    size = 0 if value.constant is None else np.size(value.constant)
-    counted = size and np.array_equal(np.ravel(value.constant), np.arange(size))
-    return size if counted else 0
+    if value.constant is None:
+        return 0
+    entries = np.ravel(value.constant)
+    return entries.size if np.array_equal(entries, np.arange(entries.size)) else 0

@@ -34,10 +34,10 @@ def _dropped(flow: Flow, node: Node) -> tuple[Value, float] | None:
         if share is not None and flow.number(on) == 0:
             return off, 1 - share
     if node.op == "mul":
-        for mask, value in (node.inputs, node.inputs[::-1]):
-            share = _share(flow, mask)
+        for i in range(2):
+            share = _share(flow, node.inputs[i])
             if share is not None:
-                return value, share
+                return node.inputs[1 - i], share
     return None
 
 
