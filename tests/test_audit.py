@@ -90,6 +90,7 @@ def assert_named(name: str, row: AuditRow) -> None:
     assert row.sure == (row.odds >= 1e4)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", DRAWN)
 def test_drawn_arrays_are_named(name):
     assert_named(name, rows()[name])
@@ -132,6 +133,7 @@ def test_what_is_cut_on_one_side_is_no_whole_law():
     assert row.note == "no known law; the nearest is normal(stddev=0.01)"
 
 
+@pytest.mark.exhaustive
 def test_sparse_arrays_have_the_zeros_that_are_named():
     """Of 12 inputs 11 are zero; of 0.916667 times 12, rounded up, all would be."""
     x = jaxinit.sparse(0.9, 1.0)(KEY, (96, 12, 64))

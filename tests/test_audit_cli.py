@@ -252,6 +252,7 @@ def test_npz(tmp_path, write):
         assert is_mapped(tree["F"])
 
 
+@pytest.mark.exhaustive
 def test_orbax(tmp_path, capsys):
     import orbax.checkpoint as ocp
 

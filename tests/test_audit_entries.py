@@ -501,6 +501,7 @@ def silent_on(names, dtype, seed: int) -> None:
         assert entries(pair_of_draws, TABLE[name][0]) == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dtype", SOME)
 def test_right_draws_are_silent(dtype):
     silent_on(SOME[dtype], dtype, 0)

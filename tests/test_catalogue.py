@@ -119,6 +119,7 @@ def test_bfloat16_is_float32_rounded_once(name):
     assert_same_bits(found, drawn(name).astype(jnp.bfloat16))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", sampled(BITS, BEYOND))
 def test_eight_devices_have_the_bits_of_one(name):
     sharded = of_sample("sharded", name)

@@ -110,6 +110,7 @@ def test_no_line_wraps_in_a_narrow_terminal(folder, capsys, monkeypatch):
     assert capsys.readouterr().out == piped
 
 
+@pytest.mark.exhaustive
 def test_pictures_that_cannot_be_written(folder, capsys, monkeypatch):
     def full(self, **settings):
         raise OSError(28, "No space left on device")

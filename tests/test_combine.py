@@ -67,6 +67,7 @@ def errors(x, expected):
     return max(of_mean, abs(measured / expected.variance - 1) / spread)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name", sampled(CASES, BEYOND | {"grouped", "scaled, complex"})
 )

@@ -75,6 +75,7 @@ def test_names_are_those_of_the_source(tmp_path, monkeypatch):
     assert targets("broken:") == targets("none:") == targets("none.") == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.name != "posix", reason="a shell's file descriptors")
 def test_the_shell_is_answered(tmp_path):
     """As the lines do that `register-python-argcomplete jaxinit` gives to bash."""

@@ -116,6 +116,7 @@ def corrected(kind, depth=DEPTH):
     return weights, [layer.kernel.get_value() for layer in model.layers], log
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("kind", "depth"),
     [

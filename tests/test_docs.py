@@ -24,9 +24,12 @@ pytestmark = pytest.mark.unoptimized
 
 EXHAUSTIVE = {
     "tutorial.md",
+    "guides/auditing.md",
+    "guides/checking.md",
     "guides/debugging.md",
     "guides/devices.md",
     "guides/ensembles.md",
+    "guides/finetuning.md",
     "guides/keras.md",
     "guides/testing.md",
 }

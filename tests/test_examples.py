@@ -152,6 +152,7 @@ def test_gpt2_initialisation():
     assert all((x == 1).all() for path, x in leaves if path[-1].key == "scale")
 
 
+@pytest.mark.exhaustive
 def test_resnet_initialisation():
     params = jax.device_get(resnet_variables()["params"])
     assert set(params) == {"conv1", "bn1", "layer1_0", "layer2_0", "layer2_1", "fc"}
@@ -164,6 +165,7 @@ def test_resnet_initialisation():
     assert np.abs(kernel).max() > 2.5 * kernel.std()  # not truncated at two
 
 
+@pytest.mark.exhaustive
 def test_resnet_forward_and_running_moments():
     variables = resnet_variables()
     images = inputs(2, 32, 32, 3)

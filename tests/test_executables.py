@@ -350,6 +350,7 @@ def layers(*shapes):
     return init
 
 
+@pytest.mark.exhaustive
 def test_equal_programs_that_reduce_are_compiled_once():
     init = layers(*[(16, 8)] * 4)
     (program,) = jaxinit.jit(init).programs(KEY)

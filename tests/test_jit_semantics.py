@@ -385,7 +385,7 @@ BEYOND = (
 )
 
 
-@pytest.mark.sample(17)
+@pytest.mark.sample(28)
 @pytest.mark.parametrize("name", sampled(CASES, BEYOND))
 def test_is_jax_jit(name):
     want, got = (CASES[name].outcome(jit) for jit in (jax.jit, jaxinit.jit))

@@ -110,6 +110,7 @@ def small():
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", sampled(OPTIMIZERS, ["adam", "sgd"]))
 def test_at_the_base_width_it_is_the_standard_parametrization(name):
     """Bit for bit: the laws, and the parameters after three steps."""

@@ -143,6 +143,7 @@ BEYOND = ["attention", "convolution", "dropout", "lstm", "nested", "vmapped"]
 BEYOND += ["vmapped over split", "scanned", "tied"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", sampled(MODULES, BEYOND))
 def test_modules_equal_those_of_nnx(name):
     fun = functools.partial(Layers, MODULES[name])

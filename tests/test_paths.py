@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.tree_util import GetAttrKey
 
@@ -233,6 +233,7 @@ GOLDEN = {
 segments = st.lists(st.text(max_size=4), max_size=4).map(tuple)
 
 
+@settings(max_examples=30)
 @given(segments, segments)
 def test_only_equal_paths_have_equal_words(first, second):
     # Two random 64-bit hashes are equal once in 2**64 pairs.

@@ -42,6 +42,7 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
+@pytest.mark.exhaustive
 def test_depth_shows_what_was_measured_and_predicted():
     measured = found()
     figure = plots.depth({"he": measured}, {"he": predicted()})

@@ -334,6 +334,51 @@ def test_a_kernel_of_several_layers_is_refused():
     )
 
 
+def test_a_loop_around_a_model_adds_no_layers():
+    """As of a sampler, each round of which begins the stream of the model anew."""
+
+    def apply(params, x):
+        def step(i, x):
+            return x + 0.1 * scan(params["layers"], x @ params["in"]) @ params["out"]
+
+        return jax.lax.fori_loop(0, 9, step, x)
+
+    shapes = {"layers": {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}}
+    shapes |= {"in": leaf(6, 6), "out": leaf(6, 6)}
+    roles = jaxinit.roles(apply, shapes, X)
+    assert roles["layers/down"].residual == (1, 8)
+    assert roles["layers/down"].layers == (0, 1, 2, 3)
+    assert roles["out"].residual == (0, 9)
+
+
+def test_a_loop_whose_layers_take_data_of_their_own_is_no_loop_over_time():
+    """As one with caches, or numbers that say which layers are dropped."""
+
+    def apply(params, x, caches, kept):
+        def step(x, layer):
+            p, cache, is_kept = layer
+            memory = jnp.concatenate([cache, x], 1)
+            attending = x + attended(x, p, memory)
+            return x + is_kept * (attending + fed(attending, p) - x), None
+
+        return jax.lax.scan(step, x, (params, caches, kept))[0]
+
+    def dropped(params, x, caches, kept):
+        def step(x, layer):
+            p, is_kept = layer
+            return jax.lax.cond(is_kept > 0, lambda: block(x, p), lambda: x), None
+
+        return jax.lax.scan(step, x, (params, kept))[0]
+
+    shapes = {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}
+    inputs = X, leaf(LAYERS, *X.shape), leaf(LAYERS)
+    for function in (apply, dropped):
+        roles = jaxinit.roles(function, shapes, *inputs)
+        assert roles["down"].residual == (1, 8), function
+        assert roles["down"].layers == (0, 1, 2, 3)
+        assert not roles["down"].recurrent
+
+
 def decoder(params, x, memory):
     for p in params:
         x = block(x, p, memory)
@@ -477,6 +522,7 @@ def test_parts_that_differ_by_a_factor_are_drawn_together():
 
 
 def translator(params, tokens, x):
+    x = params["table"][x]
     for p in params["first"]:
         tokens = block(tokens, p)
     for p in params["second"]:
@@ -485,6 +531,7 @@ def translator(params, tokens, x):
 
 
 CODERS = {
+    "table": leaf(11, WIDTH),
     "first": [{k: leaf(*shape) for k, shape in BLOCK.items()}] * 3,
     "second": [{k: leaf(*shape) for k, shape in CROSS.items()}] * 2,
 }
@@ -500,7 +547,9 @@ FACTORS = {
 
 def test_encoder_and_decoder_are_told_by_what_they_compute():
     """No path has one of the words; the decoder has keys from the other stream."""
-    roles = jaxinit.roles(translator, CODERS, X, X)
+    roles = jaxinit.roles(
+        translator, CODERS, X, jax.ShapeDtypeStruct((2, 5), jnp.int32)
+    )
     assert (roles["second/0/o"].memory, roles["second/1/v2"].layers) == (0, (1,))
     for name, factors in FACTORS.items():
         scheme = getattr(schemes, name)
@@ -511,8 +560,8 @@ def test_encoder_and_decoder_are_told_by_what_they_compute():
                 std = plan[f"{stack}/1/{path}"].std
                 assert std == pytest.approx(factor * WIDTH**-0.5)
             assert plan[f"{stack}/1/q"].std == pytest.approx(WIDTH**-0.5)
-        if name != "t_fixup":
-            assert planned(scheme(), CODERS, roles) == plan
+        less = scheme(3) if name == "t_fixup" else scheme()
+        assert planned(less, CODERS, roles) == plan
         with pytest.raises(jaxinit.PlanError, match=r"layers=4 was given.* has 2"):
             planned(scheme(3, 4), CODERS, roles)
 

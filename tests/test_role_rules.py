@@ -508,6 +508,28 @@ def looked_up(p, t):
     return jax.nn.relu(p["table"][t].reshape(5, 8) @ p["a"]) @ p["b"]
 
 
+def normed_behind(p, t):
+    x = p["table"][t]
+    for i in range(2):
+        y = x + jax.nn.relu(x @ p["up"][i]) @ p["down"][i]
+        x = y * jax.lax.rsqrt(jnp.mean(y**2, axis=-1, keepdims=True) + 1e-6)
+    return x @ p["head"]
+
+
+def with_sines(p, t):
+    angles = jnp.arange(5.0)[:, None] * jnp.arange(1.0, 5.0)
+    even = jnp.zeros((5, 8)).at[:, ::2].set(jnp.sin(angles))
+    x = p["table"][t] + even.at[:, 1::2].set(jnp.cos(angles))
+    return x @ p["a"], (x + jnp.tanh(x @ p["up"]) @ p["down"]) @ p["a"]
+
+
+def halves(p, x):
+    gate, up = jnp.split(x @ p["both"], 2, axis=-1)
+    even, odd = gate[:, ::2], gate[:, 1::2]
+    squares = even * even
+    return (jax.nn.silu(gate) * up) @ p["down"], (even * odd) @ p["a"], squares @ p["b"]
+
+
 SILU = 0.355779
 RECTIFIED = 0.5  # and so of a mean over places that are alike
 MAXIMUM = 1.54387  # second moment of the largest of four rectified normal numbers
@@ -559,6 +581,46 @@ WANTED = {
         {"table": array(9, 4), "a": array(4, 3)},
         (array(5, dtype=jnp.int32),),
         {"a": 1.0},
+    ),
+    "a norm on the stream, behind which it is of size one": (
+        normed_behind,
+        {
+            "table": array(9, 8),
+            "up": [array(8, 24)] * 2,
+            "down": [array(24, 8)] * 2,
+            "head": array(8, 3),
+        },
+        (array(5, dtype=jnp.int32),),
+        {
+            "down/0": 1 / (2 * 8 * 24 * RECTIFIED),  # rows have the size 1 / 8
+            "down/1": 1 / (2 * 24 * RECTIFIED),
+            "up/1": 1 / 8,
+            "head": 1 / 8,
+        },
+    ),
+    "halves of one output": (
+        halves,
+        {
+            "both": array(6, 16),
+            "down": array(8, 3),
+            "a": array(4, 3),
+            "b": array(4, 3),
+        },
+        (ROWS,),
+        # what is multiplied is independent, unless it is the same half
+        {"down": 1 / (8 * SILU), "a": 1 / 4, "b": 1 / (4 * 3)},
+    ),
+    "sines beside rows": (
+        with_sines,
+        {
+            "table": array(9, 8),
+            "a": array(8, 3),
+            "up": array(8, 24),
+            "down": array(24, 8),
+        },
+        (array(5, dtype=jnp.int32),),
+        # rows of size 1 / 8, sines of 1 / 2; tanh of a unit normal has 0.394
+        {"up": 1 / (8 * 0.625), "down": 0.625 / (24 * 0.394294)},
     ),
     "running sum": (
         running,

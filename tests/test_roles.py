@@ -69,7 +69,9 @@ FAULTS = {
     "plain_habits.two_biases",
     "published_nets.quantized_speech",
     "published_others.class_attention",
+    "ranked_items.interests_that_evolve",
     "spellings.experts_one_by_one",
+    "words_of_today.sinks_and_gathered_experts",
 }
 BEYOND = {
     name
@@ -206,8 +208,9 @@ def deviations(name, factor=1.0):
     }
 
 
-# One without a kernel, those whose kernels have different fans in their uses, and a
-# window of 3 at a stride of 2, of whose outputs here one phase has more than the other.
+# One without a kernel, those whose kernels have different fans in their uses, a window
+# of 3 at a stride of 2, of whose outputs here one phase has more than the other, and
+# heads that are summed behind their contraction.
 NO_FANS = {
     "coders.tied_halves",
     "derivatives.energy_and_forces",
@@ -216,6 +219,7 @@ NO_FANS = {
     "drawn_images.translated_photos",
     "fields.field_aware_machine",
     "plain_habits.sliced_rows",
+    "spellings.heads_by_vmap",
 }
 OF_FANS = sorted(set(MODELS) - NO_FANS)
 

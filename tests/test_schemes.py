@@ -363,6 +363,7 @@ CELLS = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("library", CELLS)
 def test_gates_of_a_fused_recurrent_kernel_are_each_orthogonal(library, key):
     plan = jaxinit.plan({"cell": CELLS[library]}, schemes.recurrent())

@@ -231,6 +231,7 @@ WRONG = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("case", WRONG)
 def test_other_laws_are_told_apart(case):
     framework, layer, rules, path = WRONG[case]

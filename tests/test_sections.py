@@ -52,7 +52,6 @@ def planned(rules, roles, shapes=SHAPES):
     return {x.path: x.initializer for x in plan}
 
 
-@pytest.mark.sample(1)
 def test_a_pattern_may_match_a_section(roles, key):
     rules = {
         role(part="query"): jaxinit.zeros,

@@ -128,6 +128,7 @@ def test_float64_without_x64_is_warned_of_as_in_jax(key):
         assert jaxinit.normal()(key, (3,), float).dtype == jnp.float32
 
 
+@pytest.mark.exhaustive
 def test_disabled_jit(key):
     # op by op the last bits differ, as those of jax do
     with jax.disable_jit():

@@ -7,6 +7,7 @@ the first of its products has the carried `c` as a factor, behind a mask.
 from collections.abc import Sequence
 
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import ADDITIONS
 from jaxinit._roles.values import is_filling, is_flag, maker, stripped
 
 Pair = Sequence[Value]  # the two factors of a product
@@ -17,11 +18,27 @@ def handed_on(carry: Node) -> Node | None:
     value = carry.back
     while value is not None:
         node = maker(value)
-        if node is None or node.op != "select_n":
+        if node is None or node.op not in ADDITIONS | {"select_n"}:
             return node
-        new = [v for v in node.inputs[1:] if stripped(v) is not carry.output]
+        if node.op == "select_n":
+            new = [v for v in node.inputs[1:] if stripped(v) is not carry.output]
+        else:
+            new = _let_through(node, carry)
+            if not new:
+                return node
         value = new[0] if len(new) == 1 else None
     return None
+
+
+def _let_through(node: Node, carry: Node) -> list[Value]:
+    """What `mask * new + (1 - mask) * old` takes of a value that is not the old one."""
+    pairs = [pair for value in node.inputs if (pair := factors(value))]
+    kept = [[v for v in pair if not is_flag(v)] for pair in pairs]
+    if len(kept) < 2 or any(len(values) != 1 for values in kept):
+        return []
+    (first,), (second,) = kept
+    new = [v for v in (first, second) if stripped(v) is not carry.output]
+    return new if len(new) == 1 else []
 
 
 def factors(value: Value) -> Pair | None:

@@ -116,7 +116,7 @@ class Cells:
         """Whether it is `n + z * (h - n)`."""
         return any(
             self._owned(pair, gate=True)
-            and any(is_difference_with(value, carry) for value in pair)
+            and any(is_difference_with(value, carry) for value in _multiplied(pair))
             for pair in pairs
         )
 
@@ -171,6 +171,12 @@ def _scaled(value: Value) -> Sequence[Value]:
     return factors(value) or ()
 
 
+def _multiplied(pair: Pair) -> Iterator[Value]:
+    """The factors of a product, and theirs."""
+    for value in pair:
+        yield from (value, *(factors(value) or ()))
+
+
 def _around(end: End) -> Iterator[Loop]:
     """The innermost loop in which an end is taken."""
     loops = max((node.loops for node in end.takers), key=len, default=())
@@ -179,7 +185,7 @@ def _around(end: End) -> Iterator[Loop]:
 
 def _terms(addition: Node, pairs: Sequence[Pair], carry: Node) -> set[int]:
     """Indices of what a new state is made of, without the old one."""
-    multiplied = [value for pair in pairs for value in pair]
+    multiplied = [value for pair in pairs for value in _multiplied(pair)]
     found = {stripped(value).index for value in (*addition.inputs, *multiplied)}
     for value in multiplied:
         node = maker(value)

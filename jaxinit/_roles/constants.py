@@ -1,24 +1,50 @@
 """The entries of constant arrays, where they are known.
 
-Take `sin(positions * rates)` that is added to activations. What the angles are is not
-known, but the mean square of many sines is one half.
+Take `0.5 * sin(positions * rates)` that is added to activations. What the angles are is
+not known, but the mean square of many sines is one half, and so theirs is one eighth.
 """
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from jaxinit._roles.graph import Value
-from jaxinit._roles.primitives import COPIES, RELOCATIONS
-from jaxinit._roles.values import behind
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import COPIES, PARTS, RELOCATIONS, SUMS
 
-_MOVED = COPIES | RELOCATIONS | {"concatenate", "stack", "slice", "each"}
+_MOVED = (COPIES | RELOCATIONS | PARTS | {"each"}) - {"pad"}
 _LARGEST = 100.0  # of entries that are no fillings of a mask
+_MOST_STEPS = 32  # from a constant to where it is used
+
+Moments = tuple[float, float]  # mean and variance
+_SINES: Moments = (0.0, 0.5)
 
 
-def constant_moments(value: Value) -> tuple[float, float] | None:
+def constant_moments(value: Value) -> Moments | None:
     """Mean and variance of the entries of a constant array; None if not known."""
-    value = behind(value, _MOVED)
-    if value.node is not None:
-        return (0.0, 0.5) if value.node.op in ("sin", "cos") else None
+    return _moments(value, _MOST_STEPS)
+
+
+def _moments(value: Value, steps: int) -> Moments | None:
+    node = value.node
+    if node is None:
+        return _measured(value)
+    if not steps:
+        return None
+    if node.op in ("sin", "cos"):
+        return _SINES
+    if node.op in _MOVED:
+        return _moments(node.inputs[0], steps - 1)
+    if node.op in (*SUMS, "mul", "div", "neg"):
+        return _scaled(node, [_moments(x, steps - 1) for x in node.inputs])
+    parts = _written(node) if node.op in _WRITING else _PARTS.get(node.op, _none)(node)
+    found = [_moments(part, steps - 1) for part, _ in parts]
+    if node.op == "select_n":  # how often each is chosen is not known
+        return found[0] if len(set(found)) == 1 else None
+    return _mixed(found, [size for _, size in parts])
+
+
+def _measured(value: Value) -> Moments | None:
     if value.constant is None or np.iscomplexobj(value.constant):
         return None
     entries = np.asarray(value.constant)
@@ -28,3 +54,86 @@ def constant_moments(value: Value) -> tuple[float, float] | None:
     if not np.all(np.abs(entries) <= _LARGEST):
         return None
     return float(entries.mean()), float(entries.var())
+
+
+def _scaled(node: Node, operands: Sequence[Moments | None]) -> Moments | None:
+    """What one number, at least, scales or shifts."""
+    if node.op == "neg":
+        return _affine(operands[0], -1.0, 0.0)
+    first, second = operands
+    if first is None or second is None:
+        return None
+    if not second[1]:
+        by = second[0]
+        if node.op == "div":
+            return _affine(first, 1 / by, 0.0) if by else None
+        if node.op == "mul":
+            return _affine(first, by, 0.0)
+        return _affine(first, 1.0, -by if node.op == "sub" else by)
+    if first[1] or node.op == "div":
+        return None
+    if node.op == "mul":
+        return _affine(second, first[0], 0.0)
+    return _affine(second, -1.0 if node.op == "sub" else 1.0, first[0])
+
+
+def _affine(moments: Moments | None, factor: float, shift: float) -> Moments | None:
+    if moments is None:
+        return None
+    mean, variance = moments
+    return factor * mean + shift, factor**2 * variance
+
+
+Parts = list[tuple[Value, float]]  # values, and how many entries are theirs
+
+
+def _none(node: Node) -> Parts:
+    return []
+
+
+def _joined(node: Node) -> Parts:
+    return [(value, math.prod(value.shape)) for value in node.inputs]
+
+
+def _cases(node: Node) -> Parts:
+    return [(value, 1.0) for value in node.inputs[1:]]
+
+
+def _padded(node: Node) -> Parts:
+    inside = math.prod(node.inputs[0].shape)
+    around = math.prod(node.output.shape) - inside
+    return [(node.inputs[0], inside), (node.inputs[1], around)]
+
+
+_PARTS = {
+    "concatenate": _joined,
+    "stack": _joined,
+    "pad": _padded,
+    "select_n": _cases,
+}
+_WRITING = {"scatter": 2, "dynamic_update_slice": 1}  # which input is written
+
+
+def _written(node: Node) -> Parts:
+    """What is written, by one node after another, and what is left of the first."""
+    size = math.prod(node.output.shape)
+    parts: Parts = []
+    value = node.output
+    while value.node is not None and value.node.op in _WRITING:
+        update = value.node.inputs[_WRITING[value.node.op]]
+        parts.append((update, math.prod(update.shape)))
+        value = value.node.inputs[0]
+    left = size - sum(entries for _, entries in parts)
+    return [*parts, (value, left)] if left >= 0 else []
+
+
+def _mixed(found: Sequence[Moments | None], sizes: Sequence[float]) -> Moments | None:
+    """The moments of several arrays as one."""
+    pairs = [(x, size) for x, size in zip(found, sizes, strict=True) if size]
+    total = sum(size for _, size in pairs)
+    if not total or any(x is None for x, _ in pairs):
+        return None
+    known = [(x, size / total) for x, size in pairs if x is not None]
+    mean = sum(share * m for (m, _), share in known)
+    second = sum(share * (m * m + v) for (m, v), share in known)
+    return mean, max(second - mean * mean, 0.0)

@@ -178,6 +178,10 @@ class Graph:
             )
             if len(body.invars) == len(inputs):
                 return self._body(body, consts, inputs, loops)
+        if name == "call_hi_primitive":
+            expanded = _expanded(eqn)
+            if expanded is not None:
+                return self._body(expanded.jaxpr, expanded.consts, inputs, loops)
         if name == "scan":
             return self._scan(eqn, inputs, loops)
         if name == "while":
@@ -276,6 +280,19 @@ class Graph:
         self.nodes = [node for node in self.nodes if node.index in live]
         for i, node in enumerate(self.nodes):
             node.index = i
+
+
+def _expanded(eqn: Any) -> core.ClosedJaxpr | None:
+    """What an operation of jax does that is made of others, as `searchsorted`."""
+    operation = eqn.params.get("_prim")
+    if not (hasattr(operation, "expand") and hasattr(operation, "in_tree")):
+        return None
+
+    def call(*flat: Any) -> list[Any]:
+        return jax.tree.leaves(operation.expand(*operation.in_tree.unflatten(flat)))
+
+    shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in eqn.invars]
+    return jax.make_jaxpr(call)(*shapes)
 
 
 def _opened(body: Any) -> tuple[core.Jaxpr, Sequence[Any]]:

@@ -45,9 +45,11 @@ class Loops:
         self._carry_bits = _bits(node.index for node in self.carries)
         self._from_carries = self._gathered(self._carry_bits)
         self._from_kernels = self._gathered(self._own)
+        own = (
+            x for x in self._loops_over_time() if not self._is_over_layers(x, kernels)
+        )
+        self._over_time = {*over_time, *own}
         self._sliced = set(self._loops_that_slice())
-        of_data = set(self._loops_over_time())
-        self._over_time = {*over_time, *of_data.difference(self._over_layers(kernels))}
         self._reaches: dict[Loop, dict[int, int]] = {}
         self._apart = set(self._loops_apart(kernels))
         self.batches = set(self._axes_apart())
@@ -64,10 +66,7 @@ class Loops:
         return found
 
     def _loops_over_time(self) -> Iterator[Loop]:
-        """Loops of which each round takes data of its own.
-
-        Some are over layers for all that, as of a cache of keys for each.
-        """
+        """Loops of which each round takes data of its own."""
         for node in self._flow.graph.nodes:
             if not node.inputs or not self._flow.data(node.inputs[0]):
                 continue
@@ -76,42 +75,32 @@ class Loops:
             elif node.op in _INDEXED and self._is_counted(node):
                 yield from node.loops
 
+    def _is_over_layers(self, loop: Loop, kernels: set[int]) -> bool:
+        """Whether each round takes kernels of its own, and data such as a cache."""
+        nodes = (self._flow.graph.nodes[index] for index in kernels)
+        weights = (
+            list(filter(self._flow.from_leaves, node.inputs[:2]))
+            for node in nodes
+            if loop in node.loops
+        )
+        sliced = [any(self._is_sliced(v, loop) for v in values) for values in weights]
+        return bool(sliced) and all(sliced)
+
     def _loops_that_slice(self) -> Iterator[Loop]:
         for node in self._flow.graph.nodes:
             takes = node.op == "each" or node.op in _INDEXED
             if takes and self._flow.from_leaves(node.inputs[0]):
                 yield from node.loops[-1:]
 
-    def _over_layers(self, kernels: set[int]) -> Iterator[Loop]:
-        """Loops whose kernels are of one round each, as far as they take a state."""
-        for loop in self._sliced:
-            _, takers = self._takers(loop, kernels)
-            weights = [v for node in takers for v in self._weights(node)]
-            if weights and all(self._is_sliced(value, loop) for value in weights):
-                yield loop
-
     def _loops_apart(self, kernels: set[int]) -> Iterator[Loop]:
         """Loops that take leaves, none of whose kernels takes what they hand on."""
+        nodes = [self._flow.graph.nodes[index] for index in kernels]
         for loop in self._sliced:
-            inside, takers = self._takers(loop, kernels)
-            if inside and not takers:
+            bits = self._handed_on(loop)
+            takers = [node for node in nodes if loop in node.loops]
+            taken = (v for node in takers for v in filter(self._flow.data, node.inputs))
+            if takers and not any(self._from_carries[v.index] & bits for v in taken):
                 yield loop
-
-    def _takers(self, loop: Loop, kernels: set[int]) -> tuple[list[Node], list[Node]]:
-        """The kernels in a loop, and those of them that take what it hands on."""
-        bits = self._handed_on(loop)
-        nodes = (self._flow.graph.nodes[index] for index in kernels)
-        inside = [node for node in nodes if loop in node.loops]
-        takers = (
-            node
-            for node in inside
-            for value in filter(self._flow.data, node.inputs)
-            if self._from_carries[value.index] & bits
-        )
-        return inside, list(takers)
-
-    def _weights(self, node: Node) -> list[Value]:
-        return [v for v in node.inputs[:2] if self._flow.from_leaves(v)]
 
     def _handed_on(self, loop: Loop) -> int:
         """The bits of what a loop carries, and of loops inside that begin with it."""

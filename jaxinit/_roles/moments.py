@@ -12,9 +12,9 @@ the variance `1 / (0.5 fan_in)`: He's rule, without asking for ReLU.
 What holds:
 - Expressions in one `z` are exact, whatever they are called: `silu(z)` knows that both
   factors are of the same `z`.
-- What is made of several values takes them to be independent. Sums of `n` values have
-  the mean `n m` and the variance `n v`; a mean over many is close to constant, and so a
-  norm gives one.
+- What is made of several values, or of parts of one, takes them to be independent.
+  Sums of `n` values have the mean `n m` and the variance `n v`; a mean over many is
+  close to constant, and so a norm gives one.
 - What an attention, or a mean over positions, averages keeps its second moment, as if
   all positions were alike: an upper bound, which tokens reach that do not differ.
 - A loop over time is followed until its moments settle, or for as many rounds as it
@@ -24,19 +24,20 @@ What holds:
 - Where gradients would grow or vanish with depth, `critical` says what to do instead.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 from jaxinit._roles.activations import Activations
 from jaxinit._roles.critical import Critical, critical
 from jaxinit._roles.extents import has_even_inputs
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.normalization import is_normalized
 from jaxinit._roles.primitives import COPIES, RELOCATIONS, SUMS
-from jaxinit._roles.residual import Residuals
+from jaxinit._roles.residual import Addition
 from jaxinit._roles.role import Use
 from jaxinit._roles.rounds import settle
 from jaxinit._roles.spreads import Spread
 from jaxinit._roles.structure import Structure
-from jaxinit._roles.values import is_one_hot, stripped
+from jaxinit._roles.values import is_one_hot, maker, stripped
 
 _LEAST, _MOST = 1e-4, 1e3  # second moments beyond these come of what is misunderstood
 
@@ -48,8 +49,9 @@ class Moments:
         entering: for the index of each contraction with leaves, the second moment of
             what enters it.
         wanted: for the index of each, the variance that its output should have: one, or
-            its share of the residual stream that it writes to, as large as that begins;
-            divided by the square of a number that multiplies it before a function.
+            its share of the residual stream that it writes to, as large as that begins,
+            or comes out of the last norm or kernel that it went through; divided by the
+            square of a number that multiplies it before a function.
         added: for the index of each sum with leaves, the second moment of the other
             side, such as what positions are added to.
         doubts: for the indices of those whose moments are not known, and taken as one,
@@ -90,7 +92,7 @@ class Moments:
         self.doubts: dict[int, str] = {}
         self.critical: dict[int, Critical] = {}
         self.of_rows: set[int] = set()
-        self._begins = _begins(structure.residuals)
+        self._begins = _begins(structure)
         for _ in range(2):  # once more with what loops hand on
             for node in flow.graph.nodes:
                 self._follow(node)
@@ -144,8 +146,9 @@ class Moments:
         if not is_writer:
             self._outputs.add(made.root)
         self.critical.pop(node.index, None)
-        is_of_kernel = self._found.pieces.whole(spread.root) in self._outputs
-        if is_of_kernel and not (is_writer or spread.doubt):
+        if self._found.origin(spread.root) in self._outputs and not (
+            is_writer or spread.doubt
+        ):
             has_bias = is_inner and self._has_bias(node.output)
             known = critical(spread, has_bias, has_even_inputs(node, data))
             if known:
@@ -198,15 +201,34 @@ def _before_loops(value: Value) -> Value:
     return value
 
 
-def _begins(residuals: Residuals) -> dict[int, Value]:
-    """For the index of each writer, what its stream is before anything is added."""
-    return dict(_first_skips(residuals))
+def _begins(structure: Structure) -> dict[int, Value]:
+    """For the index of each writer, what its stream begins with.
 
-
-def _first_skips(residuals: Residuals) -> Iterator[tuple[int, Value]]:
+    Where the stream itself goes through a norm or a kernel, it begins anew.
+    """
+    found: dict[int, Value] = {}
     first: dict[int, Value] = {}
-    for addition in residuals.additions.values():
-        first.setdefault(addition.stream, addition.skip)
-    for addition in residuals.additions.values():
-        for writer in addition.writers:
-            yield writer.index, first[addition.stream]
+    begins: dict[Addition, Value] = {}
+    for addition in structure.residuals.additions.values():
+        skip = addition.skip
+        begin = first.setdefault(addition.stream, skip)
+        if _is_anew(structure, skip):
+            begin = skip
+        elif addition.above is not None:
+            begin = begins.get(addition.above, begin)
+        begins[addition] = begin
+        found |= {writer.index: begin for writer in addition.writers}
+    return found
+
+
+def _is_anew(structure: Structure, value: Value) -> bool:
+    """Whether a stream comes out of a norm or a kernel, or a loop hands that on."""
+    node = maker(value)
+    if node is not None and node.op == "carry" and node.back is not None:
+        value, node = node.back, maker(node.back)
+    if is_normalized(structure.flow, value):
+        return True
+    while node is not None and node.op in SUMS:  # a bias is added
+        data = structure.flow.data_of(node)
+        node = maker(data[0]) if len(data) == 1 else None
+    return node is not None and node.index in structure.kernels

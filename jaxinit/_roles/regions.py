@@ -5,8 +5,9 @@ two roots. From the first, `logistic` and `mul` make one function, and the produ
 what comes from the other root is an end: `silu`, taken by a product. From the second,
 the product is an end at once: the identity.
 
-On the way biases are zero, scales one, and the other terms of a sum are left out, as
-they are added to the same input of the function.
+On the way biases and constants that are added are zero, scales one, and the other terms
+of a sum are left out, as they are added to the same input of the function. A function
+goes on behind `concatenate`, where it takes other values too.
 """
 
 import heapq
@@ -29,10 +30,10 @@ from jaxinit._roles.primitives import (
     SCATTERS,
     SUMS,
 )
-from jaxinit._roles.values import is_filling, is_mask
+from jaxinit._roles.values import is_mask
 from jaxinit._roles.walks import ancestor, reached
 
-_WHOLE = COPIES | RELOCATIONS | {"branches", "each", "stacked"}
+_WHOLE = COPIES | RELOCATIONS | {"branches", "concatenate", "each", "stacked"}
 
 # An operation, its parameters, and its operands: numbers, or positions of results, of
 # which 0 is the root and `n` what step `n - 1` gives.
@@ -218,7 +219,8 @@ class _Region:
         if node.op not in SUMS:
             return None
         if not self._flow.data(value):
-            return 0.0 if is_mask(value) or is_filling(value) else None
+            is_shift = not self._steps  # before the function
+            return 0.0 if is_mask(value) or is_shift else None
         apart = not self._steps and not ancestor(self._root, value)
         return 0.0 if apart else None
 

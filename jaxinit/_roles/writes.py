@@ -26,6 +26,7 @@ _MOST = 1 << 14  # writes to one stream that are told apart
 _PLAIN = COPIES | RELOCATIONS - {"transpose"}  # that a first layer may lack
 
 Numbers = tuple[int | None, ...]
+Write = tuple[int, Addition, Mapping[Loop, int]]  # a writer, and the round of each loop
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class _Stream:
     memory: int | None
 
     @property
+    def total(self) -> int:
+        """Number of all writes that are known."""
+        return sum(map(len, self.rounds.values()))
+
+    @property
     def depth(self) -> int | None:
         """Number of layers."""
         return None if self.layers is None else max(self.layers) + 1
@@ -108,14 +114,25 @@ class Writes:
                 self._writers[index] = index, stream
                 self._ends.setdefault(addition.node.index, (index, stream))
 
+    def places(self) -> dict[int, tuple[int, int]]:
+        """For the index of each writer, its first write, and their total, where known.
+
+        In loops that begin the stream anew in each round, as those of a sampler around
+        a model, a writer counts once.
+        """
+        return {
+            index: (stream.rounds[index][0][0], stream.total)
+            for index, (_, stream) in self._writers.items()
+            if stream.rounds
+        }
+
     def _put_operands_in_branch(self, attention: Attention) -> None:
         """Counts the kernels of keys and values from elsewhere to their branch."""
         structure, branch = self._structure, self._innermost.get(attention.output.index)
         if branch is None:
             return
-        for index in structure.made_of(attention.key) | structure.made_of(
-            attention.value
-        ):
+        operands = attention.key, attention.value
+        for index in set[int]().union(*map(structure.made_of, operands)):
             node = structure.flow.graph.values[index].node
             if node is not None and node.index in structure.kernels:
                 self._innermost.setdefault(node.index, branch)
@@ -174,23 +191,22 @@ class Writes:
         total = sum(map(math.prod, lengths))
         if total > _MOST or not all(map(all, lengths)):
             return _Stream(number, {}, None, memory)
-        pairs = list(writers.items())
-        kinds = {index: self._kind(index, addition) for index, addition in pairs}
+        writes = list(_writes(list(writers.items()), loops, {}))
         rounds: dict[int, list[tuple[int, Mapping[Loop, int]]]] = {}
-        steps, sizes = [], []
-        writes = list(_writes(pairs, loops, {}))
-        for _, together in itertools.groupby(enumerate(writes), _side_by_side):
-            step = [(i, index, here) for i, (index, _, here) in together]
-            for i, index, here in step:
-                rounds.setdefault(index, []).append((i, here))
-            steps.append(tuple(kinds[index] for _, index, _ in step))
-            sizes.append(len(step))
-        found = layers_of(steps)
-        repeated = found and itertools.chain.from_iterable(
-            itertools.repeat(layer, size)
-            for layer, size in zip(found, sizes, strict=True)
-        )
-        return _Stream(number, rounds, list(repeated) if repeated else None, memory)
+        for i, (index, _, here) in enumerate(writes):
+            rounds.setdefault(index, []).append((i, here))
+        return _Stream(number, rounds, self._layers(writes), memory)
+
+    def _layers(self, writes: Sequence[Write]) -> list[int] | None:
+        """The layer of each write to a stream; None if that is not told."""
+        ends = {index: addition for index, addition, _ in writes}
+        kinds = {index: self._kind(index, addition) for index, addition in ends.items()}
+        steps = [list(step) for _, step in itertools.groupby(writes, _side_by_side)]
+        found = layers_of([tuple(kinds[i] for i, _, _ in step) for step in steps])
+        if found is None:
+            return None
+        pairs = zip(found, steps, strict=True)
+        return [layer for layer, step in pairs for _ in step]
 
     def _kind(self, index: int, addition: Addition) -> Kind:
         """What a writer writes, as far as it tells layers apart."""
@@ -278,9 +294,9 @@ class Writes:
         return reached([value], before)
 
 
-def _side_by_side(write: tuple[int, tuple[int, Addition, Mapping[Loop, int]]]):
+def _side_by_side(write: Write) -> tuple[int, tuple[int, ...]]:
     """What branches have in common that are computed side by side."""
-    _, (_, addition, here) = write
+    _, addition, here = write
     return addition.root.index, tuple(here.values())
 
 
@@ -288,8 +304,8 @@ def _writes(
     pairs: Sequence[tuple[int, Addition]],
     loops: Mapping[Addition, Sequence[Loop]],
     here: Mapping[Loop, int],
-) -> Iterator[tuple[int, Addition, Mapping[Loop, int]]]:
-    """All writes in their order: the writer, its addition, the round of each loop."""
+) -> Iterator[Write]:
+    """All writes in their order."""
 
     def next_loop(pair: tuple[int, Addition]) -> Loop | None:
         return next((loop for loop in loops[pair[1]] if loop not in here), None)

@@ -29,8 +29,9 @@ def auto() -> Rules:
       that multiplies it at run time; normal, cut at two sigmas and widened again, as in
       `lecun_normal`
     - the `N` kernels that write to a residual stream: the same, times `s / N`, where
-      `s` is the second moment with which the stream begins, so that all branches
-      together are as large as what they are added to
+      `s` is the second moment with which the stream begins, or comes out of a norm or a
+      kernel that it goes through, so that all branches together are as large as what
+      they are added to
     - kernel between two functions of a plain net, without norm or residual stream, if
       gradients would grow or vanish with depth, or the signal drift: variance
       `1 / (fan_in E[y'**2])`, `y'` the slope of the function before it, and a normal

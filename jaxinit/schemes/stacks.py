@@ -37,6 +37,8 @@ from jaxinit.schemes.parts import (
     stack,
 )
 
+_BY_WIDTH = by_width()
+
 
 @scheme
 def deepnorm(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) -> Rules:
@@ -157,8 +159,23 @@ def t_fixup(encoder_layers: CountOrNone = 0, decoder_layers: CountOrNone = 0) ->
     one = _fixed_up_encoder if n else _fixed_up_decoder
     factor = _by_layers(n or None, m or None, one, _fixed_up)
     no_norm = refuse("it is the scale of a norm: T-Fixup is for models without norms")
-    embedding_factor = (9 * (m or n)) ** -0.25
-    return _rescaled(factor, "uniform", {SCALE: no_norm}, embedding_factor)
+    embedding = _fixed_up_embedding(n or None, m or None)
+    return _rescaled(factor, "uniform", {SCALE: no_norm}, embedding)
+
+
+@dataclass(frozen=True)
+class _fixed_up_embedding:  # noqa: N801 - used, and therefore spelled, as a function
+    """Embeddings by the number of layers of the decoder, else of the encoder."""
+
+    encoder: int | None
+    decoder: int | None
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        found, layers = coders(leaf), self.decoder or self.encoder
+        if found is not None:
+            layers = _known("decoder_layers", found[1], self.decoder)
+        assert layers is not None
+        return by_width(_fixed_up_decoder(layers))(leaf)
 
 
 def _fixed_up_encoder(layers: int) -> float:
@@ -250,12 +267,11 @@ def _rescaled(
     factor: Factor,
     law: Distribution = "normal",
     others: Mapping[Part, Rule] | None = None,
-    embedding_factor: float = 1.0,
+    embedding: Rule = _BY_WIDTH,
 ) -> Rules:
     """Glorot, times a factor in values and in kernels that write to the stream."""
     glorot = by_fan(1.0, "fan_avg", law)
     changed = times(glorot, factor)
-    embedding = by_width(embedding_factor)
     rules = {
         VALUE: changed,
         FUSED: _fused(law, factor),

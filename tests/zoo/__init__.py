@@ -11,11 +11,13 @@ from zoo import borrowed_blocks as borrowed_blocks
 from zoo import cells as cells
 from zoo import coders as coders
 from zoo import control_flow as control_flow
+from zoo import crowds as crowds
 from zoo import decoders as decoders
 from zoo import densities as densities
 from zoo import depth as depth
 from zoo import derivatives as derivatives
 from zoo import drawn_images as drawn_images
+from zoo import drawn_today as drawn_today
 from zoo import edges as edges
 from zoo import equinox_foreign as equinox_foreign
 from zoo import equinox_models as equinox_models
@@ -26,6 +28,7 @@ from zoo import from_papers as from_papers
 from zoo import fused as fused
 from zoo import haiku_foreign as haiku_foreign
 from zoo import haiku_models as haiku_models
+from zoo import heard_today as heard_today
 from zoo import image_blocks as image_blocks
 from zoo import image_models as image_models
 from zoo import language as language
@@ -42,6 +45,7 @@ from zoo import long_sequences as long_sequences
 from zoo import loops as loops
 from zoo import machines as machines
 from zoo import made_weights as made_weights
+from zoo import masks_and_frames as masks_and_frames
 from zoo import memories as memories
 from zoo import mixers as mixers
 from zoo import mixing as mixing
@@ -71,8 +75,10 @@ from zoo import shaped as shaped
 from zoo import spellings as spellings
 from zoo import states as states
 from zoo import tables as tables
+from zoo import texts as texts
 from zoo import third_parties as third_parties
 from zoo import time_and_thought as time_and_thought
+from zoo import tongues as tongues
 from zoo import training as training
 from zoo import voices as voices
 from zoo import weights as weights

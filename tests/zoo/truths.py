@@ -40,7 +40,7 @@ UNNAMED = _Open("UNNAMED", lambda name: isinstance(name, str) and name not in NA
 WRITES = _Open("WRITES", lambda residual: residual is not None)
 
 
-def one_of(*allowed: str | float | None) -> _Open:
+def one_of(*allowed: str | float | tuple | None) -> _Open:
     """Equal to each of `allowed`: what the terms leave open between them."""
     return _Open(" or ".join(map(str, allowed)), lambda given: given in allowed)
 
