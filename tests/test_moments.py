@@ -536,6 +536,7 @@ HALVES = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", HALVES)
 def test_halves_of_one_output_are_independent(name, key):
     """The kernel behind them gives outputs of variance one, by drawing it."""

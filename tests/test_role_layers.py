@@ -201,6 +201,7 @@ def test_layers_with_a_leaf_each_differ():
     np.testing.assert_allclose(found, found[0] / np.sqrt([1, 2, 3, 4]), rtol=1e-6)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", LOOPS)
 def test_layers_in_one_array_are_those_with_a_leaf_each(name):
     """Each has the standard deviation of its layer, in whatever order it is taken."""
