@@ -7,7 +7,7 @@ doubt: nobody knows what `p` is.
 """
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import contracted_axes
@@ -28,6 +28,7 @@ from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, plain_params
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.normalization import is_deviation
+from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
     CONTRACTIONS,
     COPIES,
@@ -46,11 +47,6 @@ from jaxinit._roles.walks import is_inexact
 
 _LARGEST = 40  # operations in one expression
 _SAME = COPIES | MOVES | {"dynamic_update_slice", "scatter", "sort"}
-# Parameters that say which entries are taken of a value.
-_PLACES = (
-    *("start_indices", "limit_indices", "strides", "sizes", "axis", "slice_sizes"),
-    "dimension_numbers",
-)
 _NOISE = ("erf_inv", "random", "rng", "threefry")  # how names of random numbers begin
 
 
@@ -60,6 +56,7 @@ class Activations:
     Attributes:
         inputs: roots of what is known only to be as a norm would make it.
         rows: roots of rows of embeddings.
+        pieces: which roots are parts of others.
     """
 
     def __init__(
@@ -81,8 +78,7 @@ class Activations:
         self._averages, self._unknown = averages, unknown
         self._roots = 0
         self.inputs, self.rows = set[int](), set[int]()
-        self._parts: dict[Hashable, int] = {}
-        self._origins: dict[int, int] = {}
+        self.pieces = Pieces(flow, self.inputs, self.rows)
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -198,7 +194,8 @@ class Activations:
             known = self.spread(data[-1 if written else 0]) if data else self.normal()
             if node.op not in PARTS:
                 return [known] * len(node.outputs)
-            return [self._part(node, i, known) for i, _ in enumerate(node.outputs)]
+            made, self._roots = self.pieces.of(node, known, self._roots)
+            return made
         if node.op == "top_k":
             share = node.outputs[0].shape[-1] / node.inputs[0].shape[-1]
             chosen = self.normal(*self.spread(node.inputs[0]).top(share))
@@ -211,24 +208,6 @@ class Activations:
         if node.op == "cumsum" or node.op in SCATTERS:
             return [self._accumulated(node)]
         return self._doubtful(node)
-
-    def _part(self, node: Node, position: int, whole: Spread) -> Spread:
-        """Some entries of a value: of a variable of their own, the same every time."""
-        numbers = [(self._flow.number(v), v.index) for v in node.inputs[1:]]
-        starts = tuple(i if number is None else number for number, i in numbers)
-        places = tuple(str(node.params.get(name)) for name in _PLACES)
-        key = whole.root, node.inputs[0].shape, starts, places, position
-        if key not in self._parts:
-            self._roots += 1
-            self._parts[key] = self._roots
-            for known in (self.inputs, self.rows):
-                known |= {self._roots} if whole.root in known else set()
-            self._origins[self._roots] = self.origin(whole.root)
-        return Spread(self._parts[key], whole.expression, whole.size, whole.doubt)
-
-    def origin(self, root: int) -> int:
-        """The variable of all entries, of which a variable has some."""
-        return self._origins.get(root, root)
 
     def _contracted(self, node: Node) -> Spread:
         """A contraction of activations, or with a constant array."""
@@ -250,10 +229,9 @@ class Activations:
 
     def _dispatched(self, node: Node) -> Spread | None:
         """Tokens in the slots that they are handed to; None if it is nothing such."""
-        for i in range(2):
-            count = tokens_for_one(node, i)
-            if count is not None and self._flow.data(node.inputs[1 - i]):
-                spread = self.spread(node.inputs[1 - i])
+        for i, other in enumerate(node.inputs[1::-1]):
+            count, spread = tokens_for_one(node, i), self.spread(other)
+            if count is not None and self._flow.data(other):
                 together = (count * spread.mean, count * spread.variance)
                 return spread if count == 1 else self.normal(*together)
         return None
@@ -327,8 +305,7 @@ class Activations:
         return Spread(spread.root, made, spread.size + 1)
 
     def _elementwise(self, node: Node) -> Spread:
-        found = dropped(self._flow, node)
-        if found:
+        if (found := dropped(self._flow, node)) is not None:
             return self._thinned(*found)
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1

@@ -146,9 +146,8 @@ class Moments:
         if not is_writer:
             self._outputs.add(made.root)
         self.critical.pop(node.index, None)
-        if self._found.origin(spread.root) in self._outputs and not (
-            is_writer or spread.doubt
-        ):
+        is_of_kernel = self._found.pieces.whole(spread.root) in self._outputs
+        if is_of_kernel and not (is_writer or spread.doubt):
             has_bias = is_inner and self._has_bias(node.output)
             known = critical(spread, has_bias, has_even_inputs(node, data))
             if known:
