@@ -56,6 +56,8 @@ FAULTS = {
     "coders.critic_of_classes",
     "coders.nearest_codes",
     "derivatives.fast_weights_of_a_task",
+    "drawn_today.responses_normed",
+    "heard_today.missing_values",
     "image_blocks.chosen_kernels",
     "image_blocks.pooled_mixing",
     "image_blocks.selective_kernels",
@@ -71,6 +73,7 @@ FAULTS = {
     "published_others.class_attention",
     "ranked_items.interests_that_evolve",
     "spellings.experts_one_by_one",
+    "tongues.gated_heads",
     "words_of_today.sinks_and_gathered_experts",
 }
 BEYOND = {

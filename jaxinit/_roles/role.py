@@ -115,8 +115,8 @@ class Use:
             kernel.
         recurrent: whether it is its own ancestor through a loop over time.
         first: whether no contraction precedes.
-        head: whether no contraction follows, and it is neither recurrent nor writes to a
-            residual stream, whose end may be what another model takes.
+        head: whether no contraction follows, and it is neither recurrent nor writes to
+            a residual stream, whose end may be what another model takes.
         part: what it is in its model, one of `PARTS`, or several, joined by commas;
             None if that is not known, or differs along an axis.
         sections: parts that differ along an axis.
