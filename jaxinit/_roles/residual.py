@@ -8,7 +8,8 @@ behind the second.
 
 What holds:
 - In a loop, an addition counts once a round.
-- Rows that are added at some places of `x`, by a scatter, are a branch too.
+- Rows that are added at some places of `x`, by a scatter, are a branch too, and so is
+  what is the same for all places.
 - A sum of branches, `x + (f(x) + g(x))` or `(x + f(x)) + g(x)`, has two writers.
 - A contraction on the shortcut itself, beside a longer branch, is no writer, and its
   addition counts only in a stream that has a plain addition too.
@@ -120,7 +121,7 @@ class Residuals:
             return True
         makers = nodes_of(_unscaled(self._flow, value) for value in node.inputs)
         of_scores = any(maker.index in self._scores for maker in makers)
-        return a is not b and a.shape == b.shape and not of_scores
+        return a is not b and node.output.shape in (a.shape, b.shape) and not of_scores
 
     def _possible_roots(self, candidates: Iterable[Node]) -> Iterator[Value]:
         """What a branch may be computed from."""
@@ -135,11 +136,13 @@ class Residuals:
         a, b = node.inputs[0], node.inputs[-1]
         if node.op in SCATTERS:  # rows of a branch, added at some places of a stream
             return self._plain(node, a, b)
-        for skip, branch in ((a, b), (b, a)):
+        sides = ((a, b), (b, a))
+        sides = [(x, y) for x, y in sides if x.shape == node.output.shape]
+        for skip, branch in sides:
             found = self._plain(node, skip, branch)
             if found:
                 return found
-        for skip, branch in ((a, b), (b, a)):
+        for skip, branch in sides:
             root = self._behind_shortcut(skip, branch)
             if root is not None and self._depths.at_least(2, root, branch):
                 return Addition(node, skip, branch, root, True)
