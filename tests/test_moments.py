@@ -465,3 +465,64 @@ def test_second_moments(function, expected):
     assert use.entering == pytest.approx(expected, rel=0.01)
     assert use.doubt == ""
     assert math.isfinite(use.variance)
+
+
+# Legs of sums that numbers make smaller.
+
+
+def main_path(p, x):
+    """APPNP: a little of the first features is added to what each kernel gives."""
+    h = first = jax.nn.relu(x @ p["i"])
+    for name in "ab":
+        h = jax.nn.relu(h @ p[name] + 0.1 * first)
+    return h @ p["o"]
+
+
+def main_path_shared(p, x):
+    h = jax.nn.relu(x @ p["i"])
+    little = h / 10
+    for name in "ab":
+        h = jax.nn.relu(h @ p[name] + little)
+    return h @ p["o"]
+
+
+def weighed_stream(p, x):
+    """GCNII without its graph: the stream itself is a weighed sum."""
+    h = first = x @ p["i"]
+    for name in "ab":
+        s = 0.9 * h + 0.1 * first
+        h = 0.6 * s + 0.4 * jnp.tanh(s @ p[name])
+    return h @ p["o"]
+
+
+def small_stream(p, x):
+    h = 0.1 * (x @ p["i"])
+    for name in "ab":
+        h = h + jnp.tanh(h) @ p[name]
+    return h @ p["o"]
+
+
+def large_branch(p, x):
+    h = x @ p["i"]
+    for name in "ab":
+        h = h + 3 * (jnp.tanh(h) @ p[name])
+    return h @ p["o"]
+
+
+@pytest.mark.parametrize(
+    ("apply", "residual", "wanted"),
+    [
+        (main_path, None, 1),
+        (main_path_shared, None, 1),
+        (weighed_stream, (0, 2), 1 / 2),
+        (small_stream, (0, 2), 0.01 / 2),
+        (large_branch, (0, 2), 1 / 2 / 9),
+    ],
+)
+def test_a_stream_is_as_large_as_the_sum_that_it_begins_with(apply, residual, wanted):
+    shapes = dict.fromkeys("iabo", array(WIDTH, WIDTH))
+    role = jaxinit.roles(apply, shapes, array(5, WIDTH))["a"]
+    assert role.residual == residual
+    (use,) = role.uses
+    assert use.variance * use.entering * WIDTH == pytest.approx(wanted, rel=0.05)
+    assert use.doubt == ""
