@@ -526,3 +526,48 @@ def test_a_stream_is_as_large_as_the_sum_that_it_begins_with(apply, residual, wa
     (use,) = role.uses
     assert use.variance * use.entering * WIDTH == pytest.approx(wanted, rel=0.05)
     assert use.doubt == ""
+
+
+# Steps.
+
+
+def held(value):
+    return jax.lax.stop_gradient(value)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda a, b: (a > 0).astype(jnp.float32), 0.5),
+        (lambda a, b: (a > 1).astype(int).astype(jnp.float32), 0.1587),
+        (lambda a, b: ((a > 0) & ~(b > 0)).astype(jnp.float32), 0.25),
+        (lambda a, b: a * (a > 0), 0.5),
+        (lambda a, b: a * (b[:, :1] > 0), 0.5),
+        (lambda a, b: jnp.where(b > 0, a, 3.0), (1 + 9) / 2),
+        (lambda a, b: a + held((a > 0) - a), 0.5),
+        (lambda a, b: jax.nn.sigmoid(a) + held((a > 0) - jax.nn.sigmoid(a)), 0.5),
+        (lambda a, b: jnp.where(np.tri(LENGTH, WIDTH) > 0, jax.nn.relu(a), 0.0), 0.5),
+    ],
+)
+def test_second_moments_of_steps(function, expected):
+    test_second_moments(function, expected)
+
+
+def test_masks_of_inputs_and_noise_leave_moments_as_they_are():
+    def apply(p, x, length, key):
+        h = jax.nn.relu(x @ p["a"])
+        h = h * (jnp.arange(LENGTH) < length)[:, None]
+        return jnp.where(jax.random.bernoulli(key, 0.9, h.shape), h, 0.0) @ p["o"]
+
+    shapes = dict.fromkeys("ao", array(WIDTH, WIDTH))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    role = jaxinit.roles(apply, shapes, X, array(dtype=jnp.int32), key)["o"]
+    assert (role.entering, role.doubt) == (pytest.approx(0.5), "")
+
+
+def test_steps_of_what_is_not_known_are_doubted():
+    def apply(p, x):
+        return (x * jnp.exp(p["rate"]) > 1).astype(jnp.float32) @ p["o"]
+
+    shapes = {"rate": array(WIDTH), "o": array(WIDTH, WIDTH)}
+    assert jaxinit.roles(apply, shapes, X)["o"].doubt == "behind `rate`"
