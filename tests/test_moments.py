@@ -543,6 +543,7 @@ def held(value):
         (lambda a, b: ((a > 0) & ~(b > 0)).astype(jnp.float32), 0.25),
         (lambda a, b: a * (a > 0), 0.5),
         (lambda a, b: a * (b[:, :1] > 0), 0.5),
+        (lambda a, b: ((a > 0) * a) * b, 0.5),
         (lambda a, b: jnp.where(b > 0, a, 3.0), (1 + 9) / 2),
         (lambda a, b: a + held((a > 0) - a), 0.5),
         (lambda a, b: jax.nn.sigmoid(a) + held((a > 0) - jax.nn.sigmoid(a)), 0.5),

@@ -40,8 +40,8 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.spreads import Expression, Spread, of_two
-from jaxinit._roles.steps import counts, is_step
-from jaxinit._roles.values import is_mask, is_one_hot
+from jaxinit._roles.steps import counts, is_masks, is_step
+from jaxinit._roles.values import is_one_hot
 from jaxinit._roles.walks import is_inexact
 
 _LARGEST = 40  # operations in one expression
@@ -349,7 +349,7 @@ class Activations:
         if number is not None:
             return float(number)
         if self._flow.data(value):
-            is_neutral = node.op in PRODUCTS and is_mask(value)
+            is_neutral = node.op in PRODUCTS and is_masks(self._flow, value)
             if is_neutral and not self._counts(node, value):
                 return 1.0
             return self.spread(value)

@@ -11,7 +11,7 @@ from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Value
 from jaxinit._roles.primitives import COPIES, MOVES, PRODUCTS
 from jaxinit._roles.spreads import Spread
-from jaxinit._roles.values import is_filling
+from jaxinit._roles.values import is_filling, is_mask, maker
 from jaxinit._roles.walks import is_inexact, reached
 
 _COMPARISONS = frozenset({"eq", "ge", "gt", "is_finite", "le", "lt", "ne"})
@@ -41,6 +41,16 @@ def is_step(flow: Flow, value: Value) -> bool:
         if not all(found):
             return False
     return flow.data(value)
+
+
+def is_masks(flow: Flow, value: Value) -> bool:
+    """Whether a value is a mask, or a product of masks, and not what one lets through.
+
+    `(y > 0) * y` is none.
+    """
+    node = maker(value)
+    factors = flow.data_of(node) if node is not None and node.op == "mul" else ()
+    return is_mask(value) and all(map(is_mask, factors))
 
 
 def counts(spread: Spread, others: Sequence[Spread], inputs: Collection[int]) -> bool:
