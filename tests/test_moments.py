@@ -9,6 +9,8 @@ import pytest
 
 import jaxinit
 from jaxinit import schemes
+from jaxinit._roles.combined import let_through
+from jaxinit._roles.spreads import Spread
 from jaxinit._tree.plan import model_plan
 
 pytestmark = pytest.mark.unoptimized
@@ -564,6 +566,23 @@ def test_masks_of_inputs_and_noise_leave_moments_as_they_are():
     key = jax.eval_shape(lambda: jax.random.key(0))
     role = jaxinit.roles(apply, shapes, X, array(dtype=jnp.int32), key)["o"]
     assert (role.entering, role.doubt) == (pytest.approx(0.5), "")
+
+
+def test_a_mask_of_the_chosen_expert_leaves_its_share_as_it_is():
+    def apply(p, x):
+        shares = jax.nn.softmax(x @ p["router"])
+        chosen = jax.nn.one_hot(jnp.argmax(shares, -1), 4)
+        return (shares * chosen) @ p["o"], shares @ p["q"]
+
+    shapes = kernels(router=(WIDTH, 4), o=(4, WIDTH), q=(4, WIDTH))
+    roles = jaxinit.roles(apply, shapes, X)
+    assert roles["o"].entering == pytest.approx(roles["q"].entering)
+
+
+def test_a_condition_that_all_but_never_holds_is_not_believed():
+    half, never = (Spread(1, ("gt", (), "z", above), 1) for above in (0.0, 5.0))
+    assert let_through(half, [1.0, 2.0]) == pytest.approx((1.5, 0.25), rel=0.01)
+    assert let_through(never, [1.0, 2.0]) is None
 
 
 def test_steps_of_what_is_not_known_are_doubted():

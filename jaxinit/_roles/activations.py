@@ -377,8 +377,10 @@ class Activations:
         spreads = [x for x in cases if isinstance(x, Spread)]
         if isinstance(which, Spread) and len(cases) == 2:
             is_known = is_step(self._flow, node.inputs[0])
-            if is_known and counts(which, spreads, self.inputs):
-                return self.normal(*let_through(which, cases))
+            is_known = is_known and counts(which, spreads, self.inputs)
+            found = let_through(which, cases) if is_known else None
+            if found is not None:
+                return self.normal(*found)
         return spreads[-1] if spreads else self.normal()
 
     def _of_several(self, node: Node, operands: Sequence[float | Spread]) -> Spread:

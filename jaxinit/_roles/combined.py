@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from jaxinit._roles.spreads import Spread
 
 Moments = tuple[float, float]  # mean and variance
+_RARE = 1e-3
 
 
 def mixed(spreads: Sequence[Spread], sizes: Sequence[int]) -> Moments:
@@ -29,15 +30,20 @@ def share(part: Spread, count: float | None) -> Moments | None:
     return 1 / count, max(second - 1 / count**2, 0.0)
 
 
-def let_through(which: float | Spread, cases: Sequence[float | Spread]) -> Moments:
-    """Of what an independent condition chooses from two cases."""
-    share = which.mean if isinstance(which, Spread) else which
+def let_through(which: Spread, cases: Sequence[float | Spread]) -> Moments | None:
+    """Of what an independent condition chooses from two cases.
+
+    None if it all but always chooses the same, as then it is misunderstood.
+    """
+    chosen = which.mean
+    if not _RARE < chosen < 1 - _RARE:
+        return None
     moments = [
         (x.mean, x.second) if isinstance(x, Spread) else (x, x * x) for x in cases
     ]
     (a, aa), (b, bb) = moments
-    mean = (1 - share) * a + share * b
-    return mean, max((1 - share) * aa + share * bb - mean * mean, 0.0)
+    mean = (1 - chosen) * a + chosen * b
+    return mean, max((1 - chosen) * aa + chosen * bb - mean * mean, 0.0)
 
 
 def of_independent(op: str, operands: Sequence[float | Spread]) -> Moments | None:

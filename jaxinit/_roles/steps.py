@@ -40,7 +40,7 @@ def is_step(flow: Flow, value: Value) -> bool:
     for _ in reached([value], before):
         if not all(found):
             return False
-    return flow.data(value)
+    return flow.data(value) and all(found)
 
 
 def is_masks(flow: Flow, value: Value) -> bool:
