@@ -251,6 +251,8 @@ def _taken(apply, shapes, inputs, draw, targets, rounds, high) -> list[dict]:
 def _input(key: jax.Array, high: int, shape: Any) -> jax.Array:
     if jnp.issubdtype(shape.dtype, jnp.integer):
         return jax.random.randint(key, shape.shape, 0, high, shape.dtype)
+    if shape.dtype == bool:
+        return jax.random.bernoulli(key, shape=shape.shape)
     return jax.random.normal(key, shape.shape, shape.dtype)
 
 

@@ -225,7 +225,6 @@ def test_random_arrays_have_the_law(name):
     np.testing.assert_allclose(law.cdf(some), below(law, some), atol=2e-5)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name", sampled(["orthogonal", "looks_linear", "split"], ["split"])
 )

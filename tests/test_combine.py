@@ -199,7 +199,6 @@ def test_the_centre_of_an_even_window_is_that_of_same_padding(shape):
     assert x.sum() == 6
 
 
-@pytest.mark.sample(1)
 @pytest.mark.parametrize("init", [ORTHOGONAL, jaxinit.orthogonal(batch_axis=0)])
 def test_what_orthogonality_allows_is_near_what_rounding_does(init):
     shape = (64, 64) if init is ORTHOGONAL else (2, 64, 64)

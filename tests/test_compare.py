@@ -378,6 +378,7 @@ def test_runs_that_diverge_are_said_and_the_others_go_on():
     assert huge.rows[0]["loss"] == {"median": None, "low": None, "high": None}
 
 
+@pytest.mark.exhaustive
 def test_a_loss_and_batches_of_ones_own():
     def batch(key):
         x = jax.random.normal(key, (BATCH, 1))

@@ -233,6 +233,7 @@ def test_what_cannot_be_reached_is_said():
     assert "not reached" in str(log)
 
 
+@pytest.mark.exhaustive
 def test_narrow_dtypes_and_huge_weights():
     new, log = lsuv(TWO, two(dtype=jnp.bfloat16), batch().astype(jnp.bfloat16))
     assert {x.dtype for x in jax.tree.leaves(new)} == {jnp.dtype(jnp.bfloat16)}
@@ -368,6 +369,7 @@ def nnx_kernel(run, weight):
     return new["kernel"].get_value()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kernel_of", sampled([linen_kernel, nnx_kernel], [nnx_kernel]))
 def test_metainit_does_the_same_to_modules(kernel_of):
     (weight,) = narrow()

@@ -31,6 +31,7 @@ EXHAUSTIVE = {
     "guides/ensembles.md",
     "guides/finetuning.md",
     "guides/keras.md",
+    "guides/nnx.md",
     "guides/testing.md",
 }
 CATALOGUE = PAGES["reference/catalogue.md"]

@@ -203,6 +203,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", sampled(SCRIPTS, ["gpt2_nnx"]))
 def test_example_prints_what_it_made(name, monkeypatch, capsys):
     module, tiny = SCRIPTS[name]

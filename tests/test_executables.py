@@ -137,7 +137,6 @@ SETTINGS = {
 }
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_have_programs_of_their_own(name):
     """By `jax.jit`'s values, types and places under each, whatever was made before."""
@@ -204,7 +203,6 @@ def test_literals_that_python_takes_for_equal():
     assert [x.dtype.name for x in found] == ["float32", "int8", "uint8", "bool"]
 
 
-@pytest.mark.exhaustive
 def test_loops_hold_a_small_share_of_memory():
     """Under a trace: one loop after the other, none over more than an eighth."""
 
@@ -366,7 +364,6 @@ def test_different_programs_that_reduce_are_the_function():
     assert equal(jaxinit.jit(init)(KEY), jax.jit(init)(KEY))
 
 
-@pytest.mark.exhaustive
 def test_a_draw_beside_programs_that_reduce_stays_apart():
     init = layers((16, 8), (8, 4))
     programs = jaxinit.jit(lambda k: [*init(k), jax.random.normal(k, (9,))]).programs(
@@ -402,7 +399,6 @@ def test_equal_leaves_of_a_loop_are_one_program():
     assert equal(found, wanted)
 
 
-@pytest.mark.exhaustive
 def test_loops_that_derive_many_keys_keep_them():
     """No more names than are followed outside of loops."""
 

@@ -64,6 +64,7 @@ def test_dirac_passes_channels_through_a_convolution():
     np.testing.assert_allclose(convolve(kernel, 2), x, rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_delta_orthogonal_keeps_lengths_in_windows_of_any_number_of_axes():
     for window in [(), (2, 3, 1, 2)]:
         x = draw(jaxinit.delta_orthogonal(2.0), *window, 3, 5)
@@ -74,6 +75,7 @@ def test_delta_orthogonal_keeps_lengths_in_windows_of_any_number_of_axes():
     np.testing.assert_allclose(narrowing.T @ narrowing, np.eye(2), atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_a_network_that_looks_linear_is():
     x = RNG.normal(size=(5, 8))
     first = draw(jaxinit.mirrored(jaxinit.orthogonal()), 8, 16)

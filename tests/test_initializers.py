@@ -253,6 +253,7 @@ def test_empty_shapes(key, name, dtype):
     assert jaxinit.delta_orthogonal()(key, (3, 0, 4)).shape == (3, 0, 4)
 
 
+@pytest.mark.exhaustive
 def test_zero_scale_gives_zeros(key):
     for init in (
         jaxinit.normal(0.0),

@@ -247,7 +247,6 @@ BEYOND = [
 ]
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize("case", sampled(DRAWN, BEYOND), ids=", ".join)
 def test_draws_between_bounds_have_the_law(case):
     """One false alarm in 1e9; the independent law counts no rounding to few numbers."""

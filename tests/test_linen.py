@@ -199,6 +199,7 @@ def test_box_keeps_to_its_own_mesh_and_rules():
         assert kernel.sharding == NamedSharding(other, P("y", None))
 
 
+@pytest.mark.exhaustive
 def test_scanned_layers():
     class Stack(nn.Module):
         @nn.compact

@@ -556,7 +556,7 @@ def test_second_moments_of_steps(function, expected):
     test_second_moments(function, expected)
 
 
-def test_masks_of_inputs_and_noise_leave_moments_as_they_are():
+def test_masks_of_inputs_leave_moments_as_they_are_and_noise_its_share():
     def apply(p, x, length, key):
         h = jax.nn.relu(x @ p["a"])
         h = h * (jnp.arange(LENGTH) < length)[:, None]
@@ -565,7 +565,7 @@ def test_masks_of_inputs_and_noise_leave_moments_as_they_are():
     shapes = dict.fromkeys("ao", array(WIDTH, WIDTH))
     key = jax.eval_shape(lambda: jax.random.key(0))
     role = jaxinit.roles(apply, shapes, X, array(dtype=jnp.int32), key)["o"]
-    assert (role.entering, role.doubt) == (pytest.approx(0.5), "")
+    assert (role.entering, role.doubt) == (pytest.approx(0.45), "")
 
 
 def test_a_mask_of_the_chosen_expert_leaves_its_share_as_it_is():
@@ -591,3 +591,104 @@ def test_steps_of_what_is_not_known_are_doubted():
 
     shapes = {"rate": array(WIDTH), "o": array(WIDTH, WIDTH)}
     assert jaxinit.roles(apply, shapes, X)["o"].doubt == "behind `rate`"
+
+
+KEY = jax.eval_shape(jax.random.key, 0)
+
+
+def selected(x, key):
+    return jnp.where(jax.random.bernoulli(key, 0.8, x.shape), x / 0.8, 0)
+
+
+def multiplied(x, key):
+    return x * (jax.random.uniform(key, x.shape) > 0.2) / 0.8
+
+
+@pytest.mark.parametrize("drop", [selected, multiplied])
+def test_a_dropout_keeps_a_share_of_the_second_moment(drop):
+    def apply(params, x, key):
+        h = drop(jax.nn.relu(drop(x @ params["a"], key)), key)
+        return x + drop(h @ params["b"], key)
+
+    shapes = dict.fromkeys("ab", jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32))
+    roles = jaxinit.roles(apply, shapes, X, KEY)
+    a, b = (roles[name].uses[0] for name in "ab")
+    assert a.variance * WIDTH == pytest.approx(0.8)
+    assert b.entering == pytest.approx(0.5 / 0.8)
+    assert b.variance * WIDTH * b.entering == pytest.approx(0.8)
+
+
+def test_what_data_chooses_is_no_dropout():
+    def apply(params, x):
+        h = x @ params["a"]
+        return jnp.where(h > 0.5, 0, x / 0.8) @ params["b"]
+
+    shapes = dict.fromkeys("ab", jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32))
+    use = jaxinit.roles(apply, shapes, X)["b"].uses[0]
+    assert use.entering == pytest.approx(0.6915, rel=0.01)  # P(z < 0.5)
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_each_slot_of_an_expert_gets_one_token(choices):
+    tokens, experts = 16, 4
+    capacity = tokens * choices // experts
+
+    def apply(p, x):
+        _, chosen = jax.lax.top_k(x @ p["router"], choices)
+        expert = jax.nn.one_hot(chosen, experts)
+        place = (jnp.cumsum(expert, 0) * expert).sum(-1).astype(int) - 1
+        slots = jax.nn.one_hot(place, capacity)[:, :, None] * expert[..., None]
+        inputs = jnp.einsum("td,tkec->ecd", x, slots)
+        return jnp.einsum("ecd,edf->ecf", inputs, p["w"])
+
+    shapes = {"router": array(WIDTH, experts), "w": array(experts, WIDTH, WIDTH)}
+    use = jaxinit.roles(apply, shapes, array(tokens, WIDTH))["w"].uses[0]
+    assert (use.entering, use.doubt) == (pytest.approx(1.0), "")
+
+
+def test_a_bag_of_tokens_is_as_large_as_it_has_tokens():
+    def apply(p, x, bags):
+        return jax.nn.one_hot(bags, 4).T @ x @ p["w"]
+
+    shapes, bags = {"w": array(WIDTH, WIDTH)}, array(32, dtype=jnp.int32)
+    use = jaxinit.roles(apply, shapes, array(32, WIDTH), bags)["w"].uses[0]
+    assert use.entering == pytest.approx(32 / 4)
+
+
+HALVES = {
+    "slices": lambda h: h[..., :WIDTH] * jax.nn.gelu(h[..., WIDTH:]),
+    "split": lambda h: math.prod(jnp.split(jax.nn.gelu(h), [WIDTH], -1)),
+    "every other": lambda h: h[..., ::2] * jax.nn.gelu(h[..., 1::2]),
+    "rows": lambda h: math.prod(h.reshape(8, -1, 2, WIDTH)[:, :, i] for i in (0, 1)),
+}
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("name", HALVES)
+def test_halves_of_one_output_are_independent(name, key):
+    """The kernel behind them gives outputs of variance one, by drawing it."""
+
+    def apply(p, x):
+        return HALVES[name](x @ p["a"]) @ p["o"]
+
+    shapes = kernels(a=(WIDTH, 2 * WIDTH), o=(WIDTH, WIDTH))
+    assert 0.7 < float(jnp.var(outputs(apply, shapes, X, key))) < 1.4
+
+
+def test_one_slice_twice_is_the_same():
+    def apply(p, x):
+        h = x @ p["a"]
+        return h[..., :WIDTH] * h[..., :WIDTH] @ p["o"]
+
+    shapes = kernels(a=(WIDTH, 2 * WIDTH), o=(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(4, WIDTH))["o"].uses[0]
+    assert use.entering == pytest.approx(3.0, rel=0.01)  # E[z**4]
+
+
+def test_what_data_chooses_from_is_either_as_often():
+    def apply(p, x):
+        return jnp.where(x > 0, x @ p["a"], 3 * jnp.tanh(x @ p["b"])) @ p["o"]
+
+    shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    assert use.entering == pytest.approx((1 + 9 * 0.394) / 2, rel=0.01)

@@ -170,6 +170,7 @@ def test_comparison_sees_another_key_and_another_count():
         assert_equal(nnx.split(model), expected)
 
 
+@pytest.mark.exhaustive
 def test_model_works_and_its_streams_are_plain_ones():
     model = door.create(KeepsRngs, 0, dropout=1)
     assert type(model.rngs) is nnx.Rngs
@@ -311,6 +312,7 @@ def expected_of_cut():
         return graph, reference(Cut, 0)[1]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "kind", sampled([AxisType.Auto, AxisType.Explicit], [AxisType.Auto])
 )

@@ -465,6 +465,7 @@ def test_different_kernels_are_counted():
     assert different_kernels(many) > different_kernels(few)
 
 
+@pytest.mark.exhaustive
 def test_ensembles():
     made = plan(blocks(1), RULES)
     keys = jax.random.split(KEY, 3)

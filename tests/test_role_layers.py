@@ -188,11 +188,12 @@ def apart(name):
         return x
 
     shapes = [{k: leaf(*shape) for k, shape in BLOCK.items()}] * LAYERS
-    plan = planned(SCHEMES[name](), shapes, jaxinit.roles(apply, shapes, X))
+    plan = planned(ALL[name](), shapes, jaxinit.roles(apply, shapes, X))
     return {k: [plan[f"{i}/{k}"].std for i in range(LAYERS)] for k in ("o", "down")}
 
 
 SCHEMES = {"vit": schemes.vit, "mitchell": schemes.mitchell}
+ALL = SCHEMES | {"auto": schemes.auto}
 
 
 def test_layers_with_a_leaf_each_differ():
@@ -200,6 +201,7 @@ def test_layers_with_a_leaf_each_differ():
     np.testing.assert_allclose(found, found[0] / np.sqrt([1, 2, 3, 4]), rtol=1e-6)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", LOOPS)
 def test_layers_in_one_array_are_those_with_a_leaf_each(name):
     """Each has the standard deviation of its layer, in whatever order it is taken."""
@@ -240,6 +242,46 @@ def test_a_scan_of_separate_leaves_tells_the_layer_of_each():
         plan = planned(schemes.mitchell(), shapes, roles)
         found = [plan[f"{i}/o"].std for i in reversed(range(LAYERS))]
         np.testing.assert_allclose(found, apart("mitchell")["o"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["forward", "indexed", "groups"])
+def test_auto_takes_the_stream_of_a_loop_as_it_begins(name):
+    apply, front, _ = LOOPS[name]
+    shapes = {k: leaf(*front, *shape) for k, shape in BLOCK.items()}
+    plan = planned(schemes.auto(), shapes, jaxinit.roles(apply, shapes, X))
+    found = [plan[path].std for path in ("o", "down")]
+    np.testing.assert_allclose(found, [x[0] for x in apart("auto").values()], 1e-6)
+
+
+def cached(params, x, keys):
+    """Each layer attends to keys of its own, beside those of its input."""
+
+    def step(x, now):
+        p, before = now
+        return block(x + attended(x, p, before), p), None
+
+    return jax.lax.scan(step, x, (params, keys))[0]
+
+
+def weighted(params, x, rates):
+    def step(x, now):
+        p, rate = now
+        return x + rate * fed(x, p), None
+
+    return jax.lax.scan(step, x, (params, rates))[0]
+
+
+@pytest.mark.parametrize(
+    ("apply", "given", "writers"),
+    [(cached, leaf(LAYERS, *X.shape), 3 * LAYERS), (weighted, leaf(LAYERS), LAYERS)],
+)
+def test_a_loop_of_kernels_and_data_for_each_round_is_over_layers(
+    apply, given, writers
+):
+    shapes = {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}
+    use = jaxinit.roles(apply, shapes, X, given)["down"].uses[0]
+    assert use.residual == (writers // LAYERS - 1, writers)
+    assert (use.layers, use.recurrent) == ((0, 1, 2, 3), False)
 
 
 def test_orders_and_layers_are_in_roles():

@@ -302,6 +302,7 @@ def test_linen_parameters_without_their_collection():
     assert [layer.name for layer in found.layers] == ["Dense"]
 
 
+@pytest.mark.exhaustive
 def test_nnx_layers_and_parameters():
     x, model = batch(), NNXNet(nnx.Rngs(0))
     found = signal.propagate(model, None, x, probe)

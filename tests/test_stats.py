@@ -243,7 +243,6 @@ BEYOND = [
 ]
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", sampled(FITTED, BEYOND), ids=", ".join)
 def test_fits(case, key):
     name, dtype = case
@@ -322,7 +321,6 @@ def miscalibrated(rows):
 SAMPLE = ("truncated at -0.5, 3", "uniform, float8")
 
 
-@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "law", sampled(calibration.LAWS, [x for x in calibration.LAWS if x not in SAMPLE])
 )

@@ -176,7 +176,6 @@ BEYOND = [
 ]
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize("case", sampled(ORTHOGONAL_DTYPES, BEYOND), ids=", ".join)
 def test_orthogonal(case):
     name, dtype = case

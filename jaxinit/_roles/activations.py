@@ -7,15 +7,16 @@ doubt: nobody knows what `p` is.
 """
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import contracted_axes
-from jaxinit._roles.combined import let_through, mixed, of_independent, share
+from jaxinit._roles.combined import let_through, of_independent, share
 from jaxinit._roles.constants import constant_moments
+from jaxinit._roles.dispatches import tokens_for_one
+from jaxinit._roles.dropouts import dropped
 from jaxinit._roles.extents import (
     inputs_of_one,
-    is_integer,
     is_mean_of_places,
     leads_to_root,
     number_of_shares,
@@ -27,6 +28,7 @@ from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, plain_params
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.normalization import is_deviation
+from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
     CONTRACTIONS,
     COPIES,
@@ -39,18 +41,13 @@ from jaxinit._roles.primitives import (
     SCATTERS,
     SUMS,
 )
-from jaxinit._roles.spreads import Expression, Spread, of_two
-from jaxinit._roles.steps import counts, is_masks, is_step
+from jaxinit._roles.spreads import Expression, Spread, of_two, one_of
+from jaxinit._roles.steps import counts, is_count, is_masks, is_number, is_step
 from jaxinit._roles.values import is_one_hot
 from jaxinit._roles.walks import is_inexact
 
 _LARGEST = 40  # operations in one expression
 _SAME = COPIES | MOVES | {"dynamic_update_slice", "scatter", "sort"}
-# Parameters that say which entries are taken of a value.
-_PLACES = (
-    *("start_indices", "limit_indices", "strides", "sizes", "axis", "slice_sizes"),
-    "dimension_numbers",
-)
 _CONVERSIONS = ("bitcast_convert_type", "convert_element_type")
 _NOISE = ("erf_inv", "random", "rng", "threefry")  # how names of random numbers begin
 
@@ -61,6 +58,7 @@ class Activations:
     Attributes:
         inputs: roots of what is known only to be as a norm would make it.
         rows: roots of rows of embeddings.
+        pieces: which roots are parts of others.
     """
 
     def __init__(
@@ -82,8 +80,7 @@ class Activations:
         self._averages, self._unknown = averages, unknown
         self._roots = 0
         self.inputs, self.rows = set[int](), set[int]()
-        self._parts: dict[Hashable, int] = {}
-        self._origins: dict[int, int] = {}
+        self.pieces = Pieces(flow, self.inputs, self.rows)
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -192,15 +189,16 @@ class Activations:
             return [self._carried(node)]
         if node.op in ("concatenate", "stack", "branches"):
             return [self._mixed(self._flow.data_of(node))]
-        if node.op in _CONVERSIONS and self._is_count(node.inputs[0]):
+        if node.op in _CONVERSIONS and is_count(self._flow, node.inputs[0]):
             return [self._unit()]
         if node.op in _SAME:
-            data = [v for v in self._flow.data_of(node) if self._is_number(v)]
+            data = [v for v in self._flow.data_of(node) if is_number(self._flow, v)]
             written = node.op in ("dynamic_update_slice", "scatter")
             known = self.spread(data[-1 if written else 0]) if data else self.normal()
             if node.op not in PARTS:
                 return [known] * len(node.outputs)
-            return [self._part(node, i, known) for i, _ in enumerate(node.outputs)]
+            made, self._roots = self.pieces.of(node, known, self._roots)
+            return made
         if node.op == "top_k":
             share = node.outputs[0].shape[-1] / node.inputs[0].shape[-1]
             chosen = self.normal(*self.spread(node.inputs[0]).top(share))
@@ -214,35 +212,14 @@ class Activations:
             return [self._accumulated(node)]
         return self._doubtful(node)
 
-    def _is_number(self, value: Value) -> bool:
-        return is_inexact(value) or is_step(self._flow, value)
-
-    def _is_count(self, value: Value) -> bool:
-        return is_integer(value) and not is_step(self._flow, value)
-
-    def _part(self, node: Node, position: int, whole: Spread) -> Spread:
-        """Some entries of a value: of a variable of their own, the same every time."""
-        numbers = [(self._flow.number(v), v.index) for v in node.inputs[1:]]
-        starts = tuple(i if number is None else number for number, i in numbers)
-        places = tuple(str(node.params.get(name)) for name in _PLACES)
-        key = whole.root, node.inputs[0].shape, starts, places, position
-        if key not in self._parts:
-            self._roots += 1
-            self._parts[key] = self._roots
-            for known in (self.inputs, self.rows):
-                known |= {self._roots} if whole.root in known else set()
-            self._origins[self._roots] = self.origin(whole.root)
-        return Spread(self._parts[key], whole.expression, whole.size, whole.doubt)
-
-    def origin(self, root: int) -> int:
-        """The variable of all entries, of which a variable has some."""
-        return self._origins.get(root, root)
-
     def _contracted(self, node: Node) -> Spread:
         """A contraction of activations, or with a constant array."""
         for one_hot, other in (node.inputs[:2], node.inputs[1::-1]):
             if not self._flow.data(one_hot) and is_one_hot(one_hot):
                 return self.spread(other)
+        dispatched = self._dispatched(node)
+        if dispatched is not None:
+            return dispatched
         left, right = map(self._known, node.inputs[:2])
         if node.op == "conv_general_dilated":
             terms = inputs_of_one(node)
@@ -252,6 +229,15 @@ class Activations:
         mean = left.mean * right.mean
         variance = left.second * right.second - mean * mean
         return self.normal(terms * mean, terms * max(variance, 0.0))
+
+    def _dispatched(self, node: Node) -> Spread | None:
+        """Tokens in the slots that they are handed to; None if it is nothing such."""
+        for i, other in enumerate(node.inputs[1::-1]):
+            count, spread = tokens_for_one(node, i), self.spread(other)
+            if count is not None and self._flow.data(other):
+                together = (count * spread.mean, count * spread.variance)
+                return spread if count == 1 else self.normal(*together)
+        return None
 
     def _known(self, value: Value) -> Spread:
         """The spread of a value, or of the entries of a constant array."""
@@ -278,7 +264,7 @@ class Activations:
         if len(spreads) == 1:
             return spreads[0]
         sizes = [math.prod(v.shape) or 1 for v in values]
-        return self.normal(*mixed(spreads, sizes))
+        return self.normal(*one_of(spreads, [size / sum(sizes) for size in sizes]))
 
     def _accumulated(self, node: Node) -> Spread:
         """Sums of as many values as there are for one place, on average."""
@@ -313,7 +299,17 @@ class Activations:
             return [self.normal(mean, max(second - mean * mean, 0.0))]
         return self._doubtful(node)
 
+    def _thinned(self, value: Value, share: float) -> Spread:
+        """What a dropout keeps of a value: a share of its second moment."""
+        spread = self.spread(value)
+        if spread.root in self.inputs:
+            return spread
+        made = ("mul", (), spread.expression, math.sqrt(share))
+        return Spread(spread.root, made, spread.size + 1)
+
     def _elementwise(self, node: Node) -> Spread:
+        if (found := dropped(self._flow, node)) is not None:
+            return self._thinned(*found)
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
         if is_linear and self.spread(data[0]).root in self.inputs:
@@ -381,6 +377,8 @@ class Activations:
             found = let_through(which, cases) if is_known else None
             if found is not None:
                 return self.normal(*found)
+        if len({x.root for x in spreads}) > 1:  # either, as often as the other
+            return self.normal(*one_of(spreads, [1 / len(spreads)] * len(spreads)))
         return spreads[-1] if spreads else self.normal()
 
     def _of_several(self, node: Node, operands: Sequence[float | Spread]) -> Spread:

@@ -13,14 +13,6 @@ Moments = tuple[float, float]  # mean and variance
 _RARE = 1e-3
 
 
-def mixed(spreads: Sequence[Spread], sizes: Sequence[int]) -> Moments:
-    """Of one of several values, each as often as it has entries."""
-    pairs = [(n / sum(sizes), x) for n, x in zip(sizes, spreads, strict=True)]
-    mean = sum(share * x.mean for share, x in pairs)
-    second = sum(share * x.second for share, x in pairs)
-    return mean, max(second - mean * mean, 0.0)
-
-
 def share(part: Spread, count: float | None) -> Moments | None:
     """Of positive values over the sum of a number of them, as of a softmax."""
     if count is None or not (part.is_positive and part.mean):

@@ -37,7 +37,7 @@ from jaxinit._roles.role import Use
 from jaxinit._roles.rounds import settle
 from jaxinit._roles.spreads import Spread
 from jaxinit._roles.structure import Structure
-from jaxinit._roles.values import is_one_hot, maker
+from jaxinit._roles.values import is_one_hot, maker, stripped
 from jaxinit._roles.weighed import apart
 
 _LEAST, _MOST = 1e-4, 1e3  # second moments beyond these come of what is misunderstood
@@ -147,9 +147,8 @@ class Moments:
         if not is_writer:
             self._outputs.add(made.root)
         self.critical.pop(node.index, None)
-        if self._found.origin(spread.root) in self._outputs and not (
-            is_writer or spread.doubt
-        ):
+        is_of_kernel = self._found.pieces.whole(spread.root) in self._outputs
+        if is_of_kernel and not (is_writer or spread.doubt):
             has_bias = is_inner and self._has_bias(node.output)
             known = critical(spread, has_bias, has_even_inputs(node, data))
             if known:
@@ -161,12 +160,14 @@ class Moments:
         _, total = self._places.get(node.index, (0, 1))
         begin = self._begins.get(node.index)
         stream = 1.0
-        found = None if begin is None else self._found.spread(begin)
-        if found is not None and found.second:  # else it begins with zeros
-            doubt = found.doubt or _implausible(found.second)
+        first = (
+            0.0 if begin is None else self._found.spread(_before_loops(begin)).second
+        )
+        if begin is not None and first:  # else it begins with zeros
+            doubt = self._found.spread(begin).doubt or _implausible(first)
             if doubt:
                 self.doubts.setdefault(node.index, doubt)
-            stream = 1.0 if doubt else found.second
+            stream = 1.0 if doubt else first
         heads = self._sums.get(node.index)
         if heads and node.index in self._places:  # each of them counts as a writer
             stream *= heads.nodes
@@ -191,6 +192,13 @@ def _implausible(second: float) -> str:
     if _LEAST < second < _MOST:
         return ""
     return f"a second moment of {second:.1g} is not believed"
+
+
+def _before_loops(value: Value) -> Value:
+    """What a value is in the first round of the loops that hand it on."""
+    while (node := stripped(value).node) is not None and node.op == "carry":
+        (value,) = node.inputs
+    return value
 
 
 def _begins(structure: Structure) -> dict[int, Value]:

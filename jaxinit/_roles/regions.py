@@ -11,9 +11,11 @@ goes on behind `concatenate`, where it takes other values too.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from jaxinit._roles.dropouts import dropped
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, Function, plain_params, replayed
 from jaxinit._roles.graph import Node, Value
@@ -274,6 +276,9 @@ def _after_scale(
     """The value behind one number, and the product; None if it is something else."""
     if node.op in COPIES or node.op in RELOCATIONS:
         return node.outputs[0], factor
+    kept = dropped(flow, node)
+    if kept and kept[0] is value:  # by what its second moment is multiplied
+        return node.output, factor * math.sqrt(kept[1])
     others = [v for v in node.inputs if v is not value]
     if len(others) != 1:
         return None

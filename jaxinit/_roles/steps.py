@@ -7,6 +7,7 @@ an input, which says what counts: what it lets through is as large as `y`.
 
 from collections.abc import Collection, Sequence
 
+from jaxinit._roles.extents import is_integer
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Value
 from jaxinit._roles.primitives import COPIES, MOVES, PRODUCTS
@@ -41,6 +42,16 @@ def is_step(flow: Flow, value: Value) -> bool:
         if not all(found):
             return False
     return flow.data(value) and all(found)
+
+
+def is_number(flow: Flow, value: Value) -> bool:
+    """Whether a value has floats, or is a step, whose moments are followed."""
+    return is_inexact(value) or is_step(flow, value)
+
+
+def is_count(flow: Flow, value: Value) -> bool:
+    """Whether a value has integers of which nothing is known."""
+    return is_integer(value) and not is_step(flow, value)
 
 
 def is_masks(flow: Flow, value: Value) -> bool:

@@ -1,0 +1,76 @@
+"""Tensors that hand tokens to slots, and how many tokens each slot gets.
+
+Take `one_hot(expert, 4)[:, :, None] * one_hot(place, 2)[:, None, :]` of 8 tokens, of
+shape (8, 4, 2). Each token is in one of 8 slots, so 8 of its 64 entries are one. Summed
+over tokens, each slot gets one token.
+"""
+
+import math
+
+import numpy as np
+
+from jaxinit._roles.axes import contracted_axes
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import ADDITIONS, COPIES
+from jaxinit._roles.values import behind, is_mask
+
+_MOVED = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
+_JOINS = ADDITIONS | {"or", "max"}
+_TOTALS = ("reduce_sum", "reduce_max", "reduce_or")
+_DEEPEST = 12  # operations that make one dispatch
+
+
+def tokens_for_one(node: Node, side: int) -> float | None:
+    """How many tokens one output of a contraction with a dispatch gets, at least one.
+
+    Args:
+        node: the contraction.
+        side: which operand may be the tensor of zeros and ones.
+
+    Returns:
+        The number on average; None if the operand is no dispatch.
+    """
+    dispatch = node.inputs[side]
+    share = _share(dispatch, _DEEPEST) if node.op == "dot_general" else None
+    if share is None:
+        return None
+    terms = math.prod(dispatch.shape[axis] for axis in contracted_axes(node, side))
+    return max(1.0, share * terms)
+
+
+def _share(value: Value, depth: int) -> float | None:
+    """The share of ones among zeros; None if a value is not made of one-hots."""
+    node = behind(value, _MOVED).node
+    if node is None or not depth:
+        return None
+    if node.op == "eq":
+        classes = max(map(_classes, node.inputs))
+        return 1 / classes if classes else None
+    if node.op in ("mul", "and"):
+        shares = [_share(x, depth - 1) for x in node.inputs]
+        others = [x for x, s in zip(node.inputs, shares, strict=True) if s is None]
+        known = [share for share in shares if share is not None]
+        return math.prod(known) if known and all(map(is_mask, others)) else None
+    if node.op in _JOINS:
+        shares = [_share(x, depth - 1) for x in node.inputs]
+        return None if None in shares else sum(filter(None, shares))
+    if node.op in _TOTALS:
+        share = _share(node.inputs[0], depth - 1)
+        return None if share is None else share * _summed(node)
+    return None
+
+
+def _summed(node: Node) -> int:
+    return math.prod(node.inputs[0].shape[axis] for axis in node.params["axes"])
+
+
+def _classes(value: Value) -> int:
+    """How far a value counts from 0 along an axis; 0 if it does not."""
+    value = behind(value, _MOVED)
+    if value.node is not None:
+        is_count = value.node.op == "iota"
+        return value.shape[value.node.params["dimension"]] if is_count else 0
+    if value.constant is None:
+        return 0
+    entries = np.ravel(value.constant)
+    return entries.size if np.array_equal(entries, np.arange(entries.size)) else 0
