@@ -9,6 +9,8 @@ import pytest
 
 import jaxinit
 from jaxinit import schemes
+from jaxinit._roles.combined import let_through
+from jaxinit._roles.spreads import Spread
 from jaxinit._tree.plan import model_plan
 
 pytestmark = pytest.mark.unoptimized
@@ -467,6 +469,130 @@ def test_second_moments(function, expected):
     assert math.isfinite(use.variance)
 
 
+# Legs of sums that numbers make smaller.
+
+
+def main_path(p, x):
+    """APPNP: a little of the first features is added to what each kernel gives."""
+    h = first = jax.nn.relu(x @ p["i"])
+    for name in "ab":
+        h = jax.nn.relu(h @ p[name] + 0.1 * first)
+    return h @ p["o"]
+
+
+def main_path_shared(p, x):
+    h = jax.nn.relu(x @ p["i"])
+    little = h / 10
+    for name in "ab":
+        h = jax.nn.relu(h @ p[name] + little)
+    return h @ p["o"]
+
+
+def weighed_stream(p, x):
+    """GCNII without its graph: the stream itself is a weighed sum."""
+    h = first = x @ p["i"]
+    for name in "ab":
+        s = 0.9 * h + 0.1 * first
+        h = 0.6 * s + 0.4 * jnp.tanh(s @ p[name])
+    return h @ p["o"]
+
+
+def small_stream(p, x):
+    h = 0.1 * (x @ p["i"])
+    for name in "ab":
+        h = h + jnp.tanh(h) @ p[name]
+    return h @ p["o"]
+
+
+def large_branch(p, x):
+    h = x @ p["i"]
+    for name in "ab":
+        h = h + 3 * (jnp.tanh(h) @ p[name])
+    return h @ p["o"]
+
+
+@pytest.mark.parametrize(
+    ("apply", "residual", "wanted"),
+    [
+        (main_path, None, 1),
+        (main_path_shared, None, 1),
+        (weighed_stream, (0, 2), 1 / 2),
+        (small_stream, (0, 2), 0.01 / 2),
+        (large_branch, (0, 2), 1 / 2 / 9),
+    ],
+)
+def test_a_stream_is_as_large_as_the_sum_that_it_begins_with(apply, residual, wanted):
+    shapes = dict.fromkeys("iabo", array(WIDTH, WIDTH))
+    role = jaxinit.roles(apply, shapes, array(5, WIDTH))["a"]
+    assert role.residual == residual
+    (use,) = role.uses
+    assert use.variance * use.entering * WIDTH == pytest.approx(wanted, rel=0.05)
+    assert use.doubt == ""
+
+
+# Steps.
+
+
+def held(value):
+    return jax.lax.stop_gradient(value)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda a, b: (a > 0).astype(jnp.float32), 0.5),
+        (lambda a, b: (a > 1).astype(int).astype(jnp.float32), 0.1587),
+        (lambda a, b: ((a > 0) & ~(b > 0)).astype(jnp.float32), 0.25),
+        (lambda a, b: a * (a > 0), 0.5),
+        (lambda a, b: a * (b[:, :1] > 0), 0.5),
+        (lambda a, b: ((a > 0) * a) * b, 0.5),
+        (lambda a, b: jnp.where(b > 0, a, 3.0), (1 + 9) / 2),
+        (lambda a, b: a + held((a > 0) - a), 0.5),
+        (lambda a, b: jax.nn.sigmoid(a) + held((a > 0) - jax.nn.sigmoid(a)), 0.5),
+        (lambda a, b: jnp.where(np.tri(LENGTH, WIDTH) > 0, jax.nn.relu(a), 0.0), 0.5),
+    ],
+)
+def test_second_moments_of_steps(function, expected):
+    test_second_moments(function, expected)
+
+
+def test_masks_of_inputs_leave_moments_as_they_are_and_noise_its_share():
+    def apply(p, x, length, key):
+        h = jax.nn.relu(x @ p["a"])
+        h = h * (jnp.arange(LENGTH) < length)[:, None]
+        return jnp.where(jax.random.bernoulli(key, 0.9, h.shape), h, 0.0) @ p["o"]
+
+    shapes = dict.fromkeys("ao", array(WIDTH, WIDTH))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    role = jaxinit.roles(apply, shapes, X, array(dtype=jnp.int32), key)["o"]
+    assert (role.entering, role.doubt) == (pytest.approx(0.45), "")
+
+
+def test_a_mask_of_the_chosen_expert_leaves_its_share_as_it_is():
+    def apply(p, x):
+        shares = jax.nn.softmax(x @ p["router"])
+        chosen = jax.nn.one_hot(jnp.argmax(shares, -1), 4)
+        return (shares * chosen) @ p["o"], shares @ p["q"]
+
+    shapes = kernels(router=(WIDTH, 4), o=(4, WIDTH), q=(4, WIDTH))
+    roles = jaxinit.roles(apply, shapes, X)
+    assert roles["o"].entering == pytest.approx(roles["q"].entering)
+
+
+def test_a_condition_that_all_but_never_holds_is_not_believed():
+    half, never = (Spread(1, ("gt", (), "z", above), 1) for above in (0.0, 5.0))
+    assert let_through(half, [1.0, 2.0]) == pytest.approx((1.5, 0.25), rel=0.01)
+    assert let_through(never, [1.0, 2.0]) is None
+
+
+def test_steps_of_what_is_not_known_are_doubted():
+    def apply(p, x):
+        return (x * jnp.exp(p["rate"]) > 1).astype(jnp.float32) @ p["o"]
+
+    shapes = {"rate": array(WIDTH), "o": array(WIDTH, WIDTH)}
+    assert jaxinit.roles(apply, shapes, X)["o"].doubt == "behind `rate`"
+
+
 KEY = jax.eval_shape(jax.random.key, 0)
 
 
@@ -498,7 +624,8 @@ def test_what_data_chooses_is_no_dropout():
         return jnp.where(h > 0.5, 0, x / 0.8) @ params["b"]
 
     shapes = dict.fromkeys("ab", jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32))
-    assert jaxinit.roles(apply, shapes, X)["b"].uses[0].entering == pytest.approx(1)
+    use = jaxinit.roles(apply, shapes, X)["b"].uses[0]
+    assert use.entering == pytest.approx(0.6915, rel=0.01)  # P(z < 0.5)
 
 
 @pytest.mark.parametrize("choices", [1, 2])

@@ -198,3 +198,35 @@ def test_what_writes_to_a_residual_stream_is_no_head():
     shapes = {"a": SQUARE, "b": SQUARE}
     found = [roles(apply, **shapes)["b"] for apply in (written, replaced)]
     assert [(x.residual, x.head) for x in found] == [((0, 1), False), (None, True)]
+
+
+def repeated(p, x):
+    context = jnp.broadcast_to((x.mean(1) @ p["m"])[:, None], x.shape)
+    return x + context + jax.nn.relu(x @ p["u"]) @ p["d"]
+
+
+def implicit(p, x):
+    return x + (x.mean(1) @ p["m"])[:, None] + jax.nn.relu(x @ p["u"]) @ p["d"]
+
+
+def second(p, x):
+    x = x + jax.nn.relu(x @ p["u"]) @ p["d"]
+    return (x[:, :1] @ p["m"]) + x
+
+
+@pytest.mark.parametrize("apply", [repeated, implicit, second])
+def test_what_is_the_same_for_all_places_is_a_branch_too(apply):
+    found = roles(apply, m=SQUARE, u=SQUARE, d=SQUARE)
+    order = ("d", "m") if apply is second else ("m", "d")
+    assert [found[name].residual for name in order] == [(0, 2), (1, 2)]
+    (use,) = found["m"].uses
+    assert use.variance * use.entering * WIDTH == pytest.approx(0.5)
+    assert found["u"].residual is None
+
+
+def test_what_is_added_to_a_smaller_value_that_is_repeated_is_no_branch():
+    def apply(p, x):
+        token = x.mean(1, keepdims=True)
+        return token + jax.nn.relu((x - token) @ p["u"]) @ p["d"]
+
+    assert roles(apply, u=SQUARE, d=SQUARE)["d"].residual is None

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import contracted_axes
+from jaxinit._roles.combined import let_through, of_independent, share
 from jaxinit._roles.constants import constant_moments
 from jaxinit._roles.dispatches import tokens_for_one
 from jaxinit._roles.dropouts import dropped
 from jaxinit._roles.extents import (
     inputs_of_one,
-    is_integer,
     is_mean_of_places,
     leads_to_root,
     number_of_shares,
@@ -42,11 +42,13 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.spreads import Expression, Spread, of_two, one_of
-from jaxinit._roles.values import is_mask, is_one_hot
+from jaxinit._roles.steps import counts, is_count, is_masks, is_number, is_step
+from jaxinit._roles.values import is_one_hot
 from jaxinit._roles.walks import is_inexact
 
 _LARGEST = 40  # operations in one expression
 _SAME = COPIES | MOVES | {"dynamic_update_slice", "scatter", "sort"}
+_CONVERSIONS = ("bitcast_convert_type", "convert_element_type")
 _NOISE = ("erf_inv", "random", "rng", "threefry")  # how names of random numbers begin
 
 
@@ -163,7 +165,8 @@ class Activations:
             return True
         if node.op in PRODUCTS:
             return any(is_deviation(self._flow, value) for value in node.inputs)
-        return not is_inexact(node.outputs[0])
+        output = node.outputs[0]
+        return not is_inexact(output) and not is_step(self._flow, output)
 
     def _of(self, node: Node) -> Sequence[Spread]:
         """The spreads of the outputs of a node that is no kernel."""
@@ -186,10 +189,10 @@ class Activations:
             return [self._carried(node)]
         if node.op in ("concatenate", "stack", "branches"):
             return [self._mixed(self._flow.data_of(node))]
-        if node.op == "convert_element_type" and is_integer(node.inputs[0]):
+        if node.op in _CONVERSIONS and is_count(self._flow, node.inputs[0]):
             return [self._unit()]
         if node.op in _SAME:
-            data = [v for v in node.inputs if self._flow.data(v) and is_inexact(v)]
+            data = [v for v in self._flow.data_of(node) if is_number(self._flow, v)]
             written = node.op in ("dynamic_update_slice", "scatter")
             known = self.spread(data[-1 if written else 0]) if data else self.normal()
             if node.op not in PARTS:
@@ -311,6 +314,8 @@ class Activations:
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
         if is_linear and self.spread(data[0]).root in self.inputs:
             return self._unit()
+        if node.op == "select_n" and not self._flow.data(node.inputs[0]):
+            return self._mixed(data)
         operands: list[float | Spread] = []
         for value in node.inputs:
             operand = self._operand(node, value)
@@ -319,7 +324,7 @@ class Activations:
             operands.append(operand)
         spreads = [x for x in operands if isinstance(x, Spread)]
         if node.op == "select_n":
-            return self._selected(operands)
+            return self._selected(node, operands)
         roots = {spread.root for spread in spreads}
         if len(roots) > 1:
             return self._of_several(node, operands)
@@ -335,22 +340,13 @@ class Activations:
             return self.normal(spread.mean, spread.variance)
         return spread
 
-    def _share(self, node: Node) -> Spread | None:
-        """What divides positive values by their sum, as a softmax does."""
-        count = number_of_shares(node)
-        part = self.spread(node.inputs[0])
-        if count is None or not (part.is_positive and part.mean):
-            return None
-        ratio = part.second / part.mean**2
-        second = min(1 / count, ratio / count**2)  # their sum is one
-        return self.normal(1 / count, max(second - 1 / count**2, 0.0))
-
     def _operand(self, node: Node, value: Value) -> float | Spread | None:
         number = self._flow.number(value)
         if number is not None:
             return float(number)
         if self._flow.data(value):
-            if node.op in PRODUCTS and is_mask(value):
+            is_neutral = node.op in PRODUCTS and is_masks(self._flow, value)
+            if is_neutral and not self._counts(node, value):
                 return 1.0
             return self.spread(value)
         if self._flow.from_leaves(value):
@@ -360,7 +356,13 @@ class Activations:
             return self.normal(*moments)
         return 0.0 if node.op in SUMS else 1.0 if node.op in PRODUCTS else None
 
-    def _selected(self, operands: Sequence[float | Spread]) -> Spread:
+    def _counts(self, node: Node, mask: Value) -> bool:
+        """Whether a mask is a step of what it multiplies, or of other activations."""
+        others = [self.spread(v) for v in self._flow.data_of(node) if v is not mask]
+        step = self.spread(mask)
+        return is_step(self._flow, mask) and counts(step, others, self.inputs)
+
+    def _selected(self, node: Node, operands: Sequence[float | Spread]) -> Spread:
         """What a condition lets through."""
         which, *cases = operands
         roots = {x.root for x in operands if isinstance(x, Spread)}
@@ -369,29 +371,24 @@ class Activations:
             size = 1 + sum(x.size for x in operands if isinstance(x, Spread))
             return Spread(roots.pop(), ("select_n", (), *parts), size)
         spreads = [x for x in cases if isinstance(x, Spread)]
+        if isinstance(which, Spread) and len(cases) == 2:
+            is_known = is_step(self._flow, node.inputs[0])
+            is_known = is_known and counts(which, spreads, self.inputs)
+            found = let_through(which, cases) if is_known else None
+            if found is not None:
+                return self.normal(*found)
         if len({x.root for x in spreads}) > 1:  # either, as often as the other
             return self.normal(*one_of(spreads, [1 / len(spreads)] * len(spreads)))
         return spreads[-1] if spreads else self.normal()
 
     def _of_several(self, node: Node, operands: Sequence[float | Spread]) -> Spread:
         """A function of independent values."""
-        moments = [
-            (x.mean, x.second) if isinstance(x, Spread) else (x, x * x)
-            for x in operands
-        ]
+        found = None
         if node.op == "div":
-            share = self._share(node)
-            if share is not None:
-                return share
-        (a, aa), (b, bb) = moments[:2]
-        if node.op in SUMS and len(moments) == 2:
-            sign = -1 if node.op == "sub" else 1
-            return self.normal(a + sign * b, max(aa - a * a, 0) + max(bb - b * b, 0))
-        if node.op == "mul":
-            return self.normal(a * b, max(aa * bb - (a * b) ** 2, 0.0))
-        if node.op == "div" and b * b > bb / 2:  # far enough from zero
-            return self.normal(a / b, max(aa / (b * b) - (a / b) ** 2, 0.0))
-        found = None if node.op == "div" else of_two(node.op, operands)
+            found = share(self.spread(node.inputs[0]), number_of_shares(node))
+        found = found or of_independent(node.op, operands)
+        if found is None and node.op != "div":
+            found = of_two(node.op, operands)
         return self._doubtful(node)[0] if found is None else self.normal(*found)
 
 

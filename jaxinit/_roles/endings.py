@@ -7,7 +7,6 @@ Take `silu(x @ w1) * (x @ w3)`. The end of `w1` is the value behind `silu`, the 
 from collections.abc import Iterator, Sequence
 
 from jaxinit._roles.attention import Attention
-from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.normalization import normalized_from
 from jaxinit._roles.primitives import ADDITIONS, CONTRACTIONS, COPIES, MOVES
@@ -15,6 +14,7 @@ from jaxinit._roles.regions import End, follow, scaled
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import stripped
 from jaxinit._roles.walks import nodes_of, reached
+from jaxinit._roles.weighed import unscaled
 
 Owned = tuple[Node, End]  # a kernel, and one of its ends
 
@@ -77,7 +77,7 @@ class Endings:
     def _scale_queries(self, attention: Attention) -> None:
         """Counts the number that queries are multiplied by after they were turned."""
         flow = self._structure.flow
-        turned, factor = _unscaled(flow, attention.query)
+        turned, factor = unscaled(flow, attention.query)
         if factor == 1:
             return
         others = (attention.key, attention.value)
@@ -97,23 +97,6 @@ class Endings:
 # What a rotary embedding does to queries, and to the angles.
 _TURNING = COPIES | MOVES | ADDITIONS | {"sub", "neg", "mul"}
 _ANGLES = frozenset({"sin", "cos"})
-
-
-def _unscaled(flow: Flow, value: Value) -> tuple[Value, float]:
-    """The value before numbers that multiply it, and their product."""
-    factor = 1.0
-    while True:
-        value = stripped(value)
-        node = value.node
-        if node is None or node.op not in ("mul", "div"):
-            return value, factor
-        numbers = [(i, flow.number(v)) for i, v in enumerate(node.inputs)]
-        known = [(i, number) for i, number in numbers if number]
-        if len(known) != 1 or (node.op == "div" and known[0][0] == 0):
-            return value, factor
-        i, number = known[0]
-        factor = factor * number if node.op == "mul" else factor / number
-        value = node.inputs[1 - i]
 
 
 def _kernels_turned(structure: Structure, value: Value) -> list[int]:

@@ -38,6 +38,7 @@ from jaxinit._roles.rounds import settle
 from jaxinit._roles.spreads import Spread
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import is_one_hot, maker, stripped
+from jaxinit._roles.weighed import apart
 
 _LEAST, _MOST = 1e-4, 1e3  # second moments beyond these come of what is misunderstood
 
@@ -203,13 +204,16 @@ def _before_loops(value: Value) -> Value:
 def _begins(structure: Structure) -> dict[int, Value]:
     """For the index of each writer, what its stream begins with.
 
-    Where the stream itself goes through a norm or a kernel, it begins anew.
+    Where the stream itself goes through a norm or a kernel, it begins anew. A number
+    below one that multiplies it makes room for the branch: the stream is no smaller.
     """
     found: dict[int, Value] = {}
     first: dict[int, Value] = {}
     begins: dict[Addition, Value] = {}
     for addition in structure.residuals.additions.values():
         skip = addition.skip
+        inner, factor = apart(structure.flow, skip, addition.branch)
+        skip = inner if abs(factor) < 1 else skip
         begin = first.setdefault(addition.stream, skip)
         if _is_anew(structure, skip):
             begin = skip

@@ -8,7 +8,10 @@ behind the second.
 
 What holds:
 - In a loop, an addition counts once a round.
-- Rows that are added at some places of `x`, by a scatter, are a branch too.
+- Rows that are added at some places of `x`, by a scatter, are a branch too, and so is
+  what is the same for all places.
+- A leg that a number makes small, `h @ w + 0.1 * h0`, is no stream: the kernel is the
+  main path.
 - A sum of branches, `x + (f(x) + g(x))` or `(x + f(x)) + g(x)`, has two writers.
 - A contraction on the shortcut itself, beside a longer branch, is no writer, and its
   addition counts only in a stream that has a plain addition too.
@@ -33,6 +36,7 @@ from jaxinit._roles.primitives import (
 )
 from jaxinit._roles.values import is_softmax, stripped
 from jaxinit._roles.walks import ancestor, is_inexact, nodes_of, reached
+from jaxinit._roles.weighed import is_minor, unscaled
 
 _ROOTS = 8  # branches of one stream that are summed before they are added
 _MOVES = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
@@ -118,9 +122,9 @@ class Residuals:
             return False
         if node.op in SCATTERS:
             return True
-        makers = nodes_of(_unscaled(self._flow, value) for value in node.inputs)
+        makers = nodes_of(unscaled(self._flow, value)[0] for value in node.inputs)
         of_scores = any(maker.index in self._scores for maker in makers)
-        return a is not b and a.shape == b.shape and not of_scores
+        return a is not b and node.output.shape in (a.shape, b.shape) and not of_scores
 
     def _possible_roots(self, candidates: Iterable[Node]) -> Iterator[Value]:
         """What a branch may be computed from."""
@@ -128,18 +132,24 @@ class Residuals:
         skips = (value for node in candidates for value in node.inputs)
         kernels = (flow.graph.nodes[index] for index in self._kernels)
         before = (value for node in kernels for value in node.inputs[:2])
-        roots = (*(_unscaled(flow, x) for x in skips), *map(stripped, before))
+        roots = (*(unscaled(flow, x)[0] for x in skips), *map(stripped, before))
         return filter(flow.data, roots)
 
     def _addition(self, node: Node) -> Addition | None:
         a, b = node.inputs[0], node.inputs[-1]
         if node.op in SCATTERS:  # rows of a branch, added at some places of a stream
             return self._plain(node, a, b)
-        for skip, branch in ((a, b), (b, a)):
+        sides = [
+            (skip, branch)
+            for skip, branch in ((a, b), (b, a))
+            if skip.shape == node.output.shape
+            and not is_minor(self._flow, skip, branch)
+        ]
+        for skip, branch in sides:
             found = self._plain(node, skip, branch)
             if found:
                 return found
-        for skip, branch in ((a, b), (b, a)):
+        for skip, branch in sides:
             root = self._behind_shortcut(skip, branch)
             if root is not None and self._depths.at_least(2, root, branch):
                 return Addition(node, skip, branch, root, True)
@@ -159,7 +169,7 @@ class Residuals:
     def _roots(self, skip: Value) -> Iterator[Value]:
         """What a skip is a copy of, and what that was before branches were added."""
         for _ in range(_ROOTS):
-            skip = _unscaled(self._flow, skip)
+            skip, _ = unscaled(self._flow, skip)
             yield skip
             above = skip.node and self.additions.get(skip.node.index)
             if not above:
@@ -322,19 +332,6 @@ def _goes_on(addition: Addition, stream: Sequence[Addition]) -> bool:
     beside = (other for other in stream if other is not addition)
     alone = all(other.above is not addition.above for other in beside)
     return addition.above is not None and alone
-
-
-def _unscaled(flow: Flow, value: Value) -> Value:
-    """The value that this one is, but for its places and a number that scales it."""
-    while True:
-        value = stripped(value)
-        node = value.node
-        if node is None or node.op not in PRODUCTS:
-            return value
-        data = flow.data_of(node)
-        if len(data) != 1 or len(flow.numbers_of(node)) != 1:
-            return value
-        value = data[0]
 
 
 def branch_scales(flow: Flow, addition: Addition) -> Iterator[Node]:

@@ -16,6 +16,7 @@ from jaxinit._roles.functions import FUNCTIONS
 _GRID = np.linspace(-9.0, 9.0, 3601)
 _WEIGHTS = np.exp(-(_GRID**2) / 2) * (_GRID[1] - _GRID[0]) / math.sqrt(2 * math.pi)
 _EVERY = 30  # of the grid, for two variables
+_COARSE = _WEIGHTS[_EVERY // 2 :: _EVERY]  # none is zero, where steps are
 _CLOSE = 0.01  # how far apart slopes of two grids may be, unless there is a jump
 
 Expression = Any  # "z", a number, or an operation, its parameters and its operands
@@ -115,7 +116,7 @@ def of_two(op: str, operands: Sequence["float | Spread"]) -> tuple[float, float]
     if len(operands) != 2:
         return None
     first, second = (_coarse(x) for x in operands)
-    weights = _WEIGHTS[::_EVERY] / _WEIGHTS[::_EVERY].sum()
+    weights = _COARSE / _COARSE.sum()
     with np.errstate(all="ignore"):
         values = FUNCTIONS[op]({}, first[:, None], second[None, :]).astype(float)
         mean = float(weights @ values @ weights)
@@ -133,7 +134,7 @@ def one_of(spreads: Sequence[Spread], shares: Sequence[float]) -> tuple[float, f
 
 def _coarse(operand: "float | Spread") -> np.ndarray:
     expression = operand.expression if isinstance(operand, Spread) else operand
-    return _on_grid(expression)[::_EVERY]
+    return _on_grid(expression)[_EVERY // 2 :: _EVERY]
 
 
 @functools.lru_cache(maxsize=2048)

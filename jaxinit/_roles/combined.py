@@ -1,0 +1,54 @@
+"""Moments of what is made of several values, which are taken to be independent.
+
+Take `a` of mean 1 and second moment 2, and `b` of mean 0 and second moment 3. Their
+product has the mean 0 and the variance 6, their sum the mean 1 and the variance 4, and
+what is one or the other, as often, the mean 0.5 and the variance 2.25.
+"""
+
+from collections.abc import Sequence
+
+from jaxinit._roles.spreads import Spread
+
+Moments = tuple[float, float]  # mean and variance
+_RARE = 1e-3
+
+
+def share(part: Spread, count: float | None) -> Moments | None:
+    """Of positive values over the sum of a number of them, as of a softmax."""
+    if count is None or not (part.is_positive and part.mean):
+        return None
+    ratio = part.second / part.mean**2
+    second = min(1 / count, ratio / count**2)  # their sum is one
+    return 1 / count, max(second - 1 / count**2, 0.0)
+
+
+def let_through(which: Spread, cases: Sequence[float | Spread]) -> Moments | None:
+    """Of what an independent condition chooses from two cases.
+
+    None if it all but always chooses the same, as then it is misunderstood.
+    """
+    chosen = which.mean
+    if not _RARE < chosen < 1 - _RARE:
+        return None
+    moments = [
+        (x.mean, x.second) if isinstance(x, Spread) else (x, x * x) for x in cases
+    ]
+    (a, aa), (b, bb) = moments
+    mean = (1 - chosen) * a + chosen * b
+    return mean, max((1 - chosen) * aa + chosen * bb - mean * mean, 0.0)
+
+
+def of_independent(op: str, operands: Sequence[float | Spread]) -> Moments | None:
+    """Of a sum or product of two values."""
+    moments = [
+        (x.mean, x.second) if isinstance(x, Spread) else (x, x * x) for x in operands
+    ]
+    (a, aa), (b, bb) = moments[:2]
+    if op in ("add", "add_any", "sub") and len(moments) == 2:
+        sign = -1 if op == "sub" else 1
+        return a + sign * b, max(aa - a * a, 0) + max(bb - b * b, 0)
+    if op == "mul":
+        return a * b, max(aa * bb - (a * b) ** 2, 0.0)
+    if op == "div" and b * b > bb / 2:  # far enough from zero
+        return a / b, max(aa / (b * b) - (a / b) ** 2, 0.0)
+    return None
