@@ -173,9 +173,20 @@ def test_members_of_an_ensemble_have_fans_of_their_own():
     def mean_one_by_one(p, x):
         return sum(x @ p["o"][i] for i in range(HEADS)) / HEADS
 
-    for apply in (mean, mean_one_by_one):
+    def scaled_one_by_one(p, x):
+        return sum(x @ p["o"][i] for i in range(HEADS)) * (1 / HEADS)
+
+    for apply in (mean, mean_one_by_one, scaled_one_by_one):
         role = jaxinit.roles(apply, kernels(o=(HEADS, SIZE, WIDTH)), array(5, SIZE))
         assert {use.fan_in for use in role["o"].uses} == {SIZE}
+
+
+def test_a_sum_to_which_a_number_is_added_is_no_mean():
+    def apply(p, x):
+        return jax.vmap(jnp.matmul, (None, 0))(x, p["o"]).sum(0) + HEADS
+
+    role = jaxinit.roles(apply, kernels(o=(HEADS, SIZE, WIDTH)), array(5, SIZE))
+    assert {use.fan_in for use in role["o"].uses} == {HEADS * SIZE}
 
 
 @pytest.mark.parametrize("apply", [mapped, one_by_one, in_a_loop])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import contracted_axes
-from jaxinit._roles.combined import let_through, of_independent, share
+from jaxinit._roles.combined import let_through, of_independent, one_of, shared
 from jaxinit._roles.constants import constant_moments
 from jaxinit._roles.dispatches import tokens_for_one
 from jaxinit._roles.dropouts import dropped
@@ -41,7 +41,7 @@ from jaxinit._roles.primitives import (
     SCATTERS,
     SUMS,
 )
-from jaxinit._roles.spreads import Expression, Spread, of_two, one_of
+from jaxinit._roles.spreads import Expression, Spread, of_two
 from jaxinit._roles.steps import counts, is_count, is_masks, is_number, is_step
 from jaxinit._roles.values import is_one_hot
 from jaxinit._roles.walks import is_inexact
@@ -385,7 +385,7 @@ class Activations:
         """A function of independent values."""
         found = None
         if node.op == "div":
-            found = share(self.spread(node.inputs[0]), number_of_shares(node))
+            found = shared(self.spread(node.inputs[0]), number_of_shares(node))
         found = found or of_independent(node.op, operands)
         if found is None and node.op != "div":
             found = of_two(node.op, operands)

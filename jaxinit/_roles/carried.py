@@ -4,15 +4,18 @@ Take `c = f * where(reset, 0, c) + i * g`. The next `c` is handed on by the addi
 the first of its products has the carried `c` as a factor, behind a mask.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.loops import Loops
 from jaxinit._roles.primitives import ADDITIONS, CONTRACTIONS, COPIES, RELOCATIONS
+from jaxinit._roles.regions import End
 from jaxinit._roles.values import is_filling, is_flag, maker, stripped
 from jaxinit._roles.walks import reached
 
 Pair = Sequence[Value]  # the two factors of a product
+# By the index of a value, the contractions that it is a function of, and the ends.
+Owners = Mapping[int, Sequence[tuple[Node, End]]]
 
 _KEPT = COPIES | RELOCATIONS | {"concatenate", "select_n"}
 
@@ -49,6 +52,24 @@ def factors(value: Value) -> Pair | None:
     """The two factors of a product."""
     node = maker(value)
     return node.inputs if node is not None and node.op == "mul" else None
+
+
+def owners_of(
+    owners: Owners, values: Iterable[Value], gate: bool
+) -> list[tuple[Node, End]]:
+    """Contractions that values are functions of, and the ends that these are.
+
+    Args:
+        owners: by the index of a value, both.
+        values: the values.
+        gate: whether the ends must go from 0 to 1, or must not.
+    """
+    return [
+        (node, end)
+        for value in values
+        for node, end in owners.get(value.index, ())
+        if end.function is not None and end.is_gate == gate
+    ]
 
 
 def old_states(carry: Node, addition: Node, loops: Loops) -> set[Value]:

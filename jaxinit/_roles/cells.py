@@ -7,15 +7,17 @@ with update gate `z` and candidate `n`.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from jaxinit._roles.carried import (
+    Owners,
     Pair,
     factors,
     handed_on,
     has_state,
     is_difference_with,
     old_states,
+    owners_of,
 )
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
@@ -31,10 +33,6 @@ from jaxinit._roles.primitives import (
 from jaxinit._roles.regions import End
 from jaxinit._roles.values import is_filling, maker, stripped
 from jaxinit._roles.walks import reached
-
-# By the index of a value, the contractions that it is a function of, and the ends.
-Owners = Mapping[int, Sequence[tuple[Node, End]]]
-
 
 _WHOLE_CELLS = (
     {"update gate", "reset gate", "candidate"},
@@ -177,18 +175,11 @@ class Cells:
 
     def _owned(self, pair: Pair, gate: bool) -> list[tuple[Node, End]]:
         """Owners of factors, those that go from 0 to 1 or the others."""
-        found = self._owners_of(pair, gate)
+        found = owners_of(self._owners, pair, gate)
         if gate and not found:
-            return [x for value in pair for x in self._owners_of(_scaled(value), True)]
+            inside = (x for value in pair for x in _scaled(value))
+            return owners_of(self._owners, inside, True)
         return found
-
-    def _owners_of(self, values: Iterable[Value], gate: bool) -> list[tuple[Node, End]]:
-        return [
-            (node, end)
-            for value in values
-            for node, end in self._owners.get(value.index, ())
-            if end.function is not None and end.is_gate == gate
-        ]
 
 
 def _scaled(value: Value) -> Sequence[Value]:

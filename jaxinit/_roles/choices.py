@@ -36,12 +36,11 @@ from jaxinit._roles.primitives import (
     RELOCATIONS,
     SUMS,
 )
-from jaxinit._roles.values import is_one_hot
+from jaxinit._roles.values import is_one_hot, maker
 from jaxinit._roles.walks import is_inexact, nodes_of, reached
 
 _MOVED = COPIES | RELOCATIONS | PARTS | {"each", "stacked"}
 _INDEXED = COPIES | RELOCATIONS | {"select_n", "lt", "add", "clamp", "concatenate"}
-
 
 _MIXED = "kernels that are chosen, and mixed before they are used"
 _OF_VECTORS = "rows that are chosen, and may be kernels of their own or embeddings"
@@ -168,10 +167,7 @@ class _Chosen:
 
     def _summed(self, node: Node) -> Iterator[tuple[int, int]]:
         """The same of a product that is summed over an axis."""
-        value = node.inputs[0]
-        while value.node is not None and value.node.op in COPIES | RELOCATIONS:
-            value = value.node.inputs[0]
-        product = value.node
+        product = maker(node.inputs[0])
         if product is None or product.op != "mul":
             return
         if len(set(self._flow.data_of(product))) < 2:
@@ -297,11 +293,8 @@ class _Chosen:
         if node.op != "ragged_dot_general":
             return False
         sizes = {v.index for v in _integers(self._flow, [node.inputs[2]])}
-        taken = self._indices(self._flow.graph.nodes[lookup])
+        taken = self._flow.data_of(self._flow.graph.nodes[lookup])
         return any(v.index in sizes for v in _integers(self._flow, taken))
-
-    def _indices(self, lookup: Node) -> list[Value]:
-        return self._flow.data_of(lookup)
 
     def _origins(self, lookup: int) -> set[int]:
         """What an index was before it was wrapped and shaped for a lookup."""
@@ -311,7 +304,8 @@ class _Chosen:
             simple = node is not None and node.op in _INDEXED
             return self._flow.data_of(node) if simple and node is not None else []
 
-        values = reached(self._indices(self._flow.graph.nodes[lookup]), before)
+        index = self._flow.data_of(self._flow.graph.nodes[lookup])
+        values = reached(index, before)
         return {value.index for value in values if not before(value)}
 
 

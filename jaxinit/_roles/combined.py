@@ -5,7 +5,7 @@ product has the mean 0 and the variance 6, their sum the mean 1 and the variance
 what is one or the other, as often, the mean 0.5 and the variance 2.25.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxinit._roles.spreads import Spread
 
@@ -13,7 +13,7 @@ Moments = tuple[float, float]  # mean and variance
 _RARE = 1e-3
 
 
-def share(part: Spread, count: float | None) -> Moments | None:
+def shared(part: Spread, count: float | None) -> Moments | None:
     """Of positive values over the sum of a number of them, as of a softmax."""
     if count is None or not (part.is_positive and part.mean):
         return None
@@ -30,21 +30,26 @@ def let_through(which: Spread, cases: Sequence[float | Spread]) -> Moments | Non
     chosen = which.mean
     if not _RARE < chosen < 1 - _RARE:
         return None
-    moments = [
-        (x.mean, x.second) if isinstance(x, Spread) else (x, x * x) for x in cases
-    ]
-    (a, aa), (b, bb) = moments
-    mean = (1 - chosen) * a + chosen * b
-    return mean, max((1 - chosen) * aa + chosen * bb - mean * mean, 0.0)
+    return one_of(cases, (1 - chosen, chosen))
+
+
+def one_of(values: Sequence[float | Spread], shares: Sequence[float]) -> Moments:
+    """Of one of several values, each in some share of all cases."""
+    return mixture(map(_first_two, values), shares)
+
+
+def mixture(moments: Iterable[tuple[float, float]], shares: Iterable[float]) -> Moments:
+    """The same, given the mean and the second moment of each."""
+    found = list(zip(shares, moments, strict=True))
+    mean = sum(share * m for share, (m, _) in found)
+    second = sum(share * s for share, (_, s) in found)
+    return mean, max(second - mean * mean, 0.0)
 
 
 def of_independent(op: str, operands: Sequence[float | Spread]) -> Moments | None:
     """Of a sum or product of two values."""
-    moments = [
-        (x.mean, x.second) if isinstance(x, Spread) else (x, x * x) for x in operands
-    ]
-    (a, aa), (b, bb) = moments[:2]
-    if op in ("add", "add_any", "sub") and len(moments) == 2:
+    (a, aa), (b, bb) = map(_first_two, operands[:2])
+    if op in ("add", "add_any", "sub") and len(operands) == 2:
         sign = -1 if op == "sub" else 1
         return a + sign * b, max(aa - a * a, 0) + max(bb - b * b, 0)
     if op == "mul":
@@ -52,3 +57,10 @@ def of_independent(op: str, operands: Sequence[float | Spread]) -> Moments | Non
     if op == "div" and b * b > bb / 2:  # far enough from zero
         return a / b, max(aa / (b * b) - (a / b) ** 2, 0.0)
     return None
+
+
+def _first_two(value: float | Spread) -> tuple[float, float]:
+    """Mean and second moment."""
+    if isinstance(value, Spread):
+        return value.mean, value.second
+    return value, value * value

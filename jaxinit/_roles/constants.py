@@ -9,14 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxinit._roles.combined import Moments, mixture
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import COPIES, PARTS, RELOCATIONS, SUMS
 
 _MOVED = (COPIES | RELOCATIONS | PARTS | {"each"}) - {"pad"}
 _LARGEST = 100.0  # of entries that are no fillings of a mask
 _MOST_STEPS = 32  # from a constant to where it is used
-
-Moments = tuple[float, float]  # mean and variance
 _SINES: Moments = (0.0, 0.5)
 
 
@@ -133,7 +132,5 @@ def _mixed(found: Sequence[Moments | None], sizes: Sequence[float]) -> Moments |
     total = sum(size for _, size in pairs)
     if not total or any(x is None for x, _ in pairs):
         return None
-    known = [(x, size / total) for x, size in pairs if x is not None]
-    mean = sum(share * m for (m, _), share in known)
-    second = sum(share * (m * m + v) for (m, v), share in known)
-    return mean, max(second - mean * mean, 0.0)
+    known = ((m, m * m + v) for (m, v) in filter(None, (x for x, _ in pairs)))
+    return mixture(known, [size / total for _, size in pairs])

@@ -7,14 +7,12 @@ over tokens, each slot gets one token.
 
 import math
 
-import numpy as np
-
 from jaxinit._roles.axes import contracted_axes
+from jaxinit._roles.extents import size_for_one
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import ADDITIONS, COPIES
-from jaxinit._roles.values import behind, is_mask
+from jaxinit._roles.primitives import ADDITIONS
+from jaxinit._roles.values import OF_ONE_HOTS, behind, classes, is_mask
 
-_MOVED = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
 _JOINS = ADDITIONS | {"or", "max"}
 _TOTALS = ("reduce_sum", "reduce_max", "reduce_or")
 _DEEPEST = 12  # operations that make one dispatch
@@ -40,12 +38,12 @@ def tokens_for_one(node: Node, side: int) -> float | None:
 
 def _share(value: Value, depth: int) -> float | None:
     """The share of ones among zeros; None if a value is not made of one-hots."""
-    node = behind(value, _MOVED).node
+    node = behind(value, OF_ONE_HOTS).node
     if node is None or not depth:
         return None
     if node.op == "eq":
-        classes = max(map(_classes, node.inputs))
-        return 1 / classes if classes else None
+        count = max(map(classes, node.inputs))
+        return 1 / count if count else None
     if node.op in ("mul", "and"):
         shares = [_share(x, depth - 1) for x in node.inputs]
         others = [x for x, s in zip(node.inputs, shares, strict=True) if s is None]
@@ -56,21 +54,5 @@ def _share(value: Value, depth: int) -> float | None:
         return None if None in shares else sum(filter(None, shares))
     if node.op in _TOTALS:
         share = _share(node.inputs[0], depth - 1)
-        return None if share is None else share * _summed(node)
+        return None if share is None else share * size_for_one(node)
     return None
-
-
-def _summed(node: Node) -> int:
-    return math.prod(node.inputs[0].shape[axis] for axis in node.params["axes"])
-
-
-def _classes(value: Value) -> int:
-    """How far a value counts from 0 along an axis; 0 if it does not."""
-    value = behind(value, _MOVED)
-    if value.node is not None:
-        is_count = value.node.op == "iota"
-        return value.shape[value.node.params["dimension"]] if is_count else 0
-    if value.constant is None:
-        return 0
-    entries = np.ravel(value.constant)
-    return entries.size if np.array_equal(entries, np.arange(entries.size)) else 0

@@ -7,10 +7,8 @@ times as large: together `1 / 0.9`.
 
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import COPIES, RELOCATIONS
-from jaxinit._roles.values import behind
+from jaxinit._roles.values import maker
 
-_MOVED = COPIES | RELOCATIONS
 _LESS, _MORE = ("lt", "le"), ("gt", "ge")
 _BITS = ("random_bits", "rng", "threefry")  # how names of random integers begin
 _OF_BITS = ("or", "shift_right_logical")
@@ -43,7 +41,7 @@ def _dropped(flow: Flow, node: Node) -> tuple[Value, float] | None:
 
 def _share(flow: Flow, mask: Value) -> float | None:
     """The share of ones in a random mask; None if it is no such mask."""
-    node = behind(mask, _MOVED).node
+    node = maker(mask)
     if node is None:
         return None
     if node.op == "not":
@@ -63,7 +61,7 @@ def _share(flow: Flow, mask: Value) -> float | None:
 
 def _is_uniform(flow: Flow, value: Value) -> bool:
     """Whether a value is random numbers from 0 to 1, as `jax.random.uniform` makes."""
-    while (node := behind(value, _MOVED).node) is not None:
+    while (node := maker(value)) is not None:
         if node.op.startswith(_BITS):
             return True
         numbers = list(map(flow.number, flow.numbers_of(node)))

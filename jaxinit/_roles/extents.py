@@ -102,14 +102,15 @@ def leads_to_root(value: Value) -> bool:
     return False
 
 
-def is_mean(flow: Flow, node: Node, count: int) -> bool:
+def is_mean(flow: Flow, total: Value, count: int) -> bool:
     """Whether a sum of `count` values is divided by their number at once."""
-    users = node.output.users
-    numbers = [flow.number(value) for user in users for value in user.inputs]
+    wanted = {"div": count, "mul": 1 / count}
     return any(
-        number is not None and math.isclose(number, wanted, rel_tol=1e-5)
-        for number in numbers
-        for wanted in (count, 1 / count)
+        math.isclose(number, wanted[user.op], rel_tol=1e-5)
+        for user in total.users
+        if user.op in wanted
+        for value in user.inputs
+        if (number := flow.number(value)) is not None
     )
 
 
@@ -118,4 +119,4 @@ def is_mean_of_places(flow: Flow, node: Node, count: int) -> bool:
     axes = flow.fact(node.inputs[0]).axes
     gone = node.params.get("axes", ())
     of_features = any(atom.size > 1 for i in gone for atom in axes[i])
-    return not of_features and is_mean(flow, node, count)
+    return not of_features and is_mean(flow, node.output, count)

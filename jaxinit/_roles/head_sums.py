@@ -17,7 +17,7 @@ from jaxinit._roles.axes import batch_and_free
 from jaxinit._roles.extents import is_mean, size_for_one
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
-from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.graph import Value
 from jaxinit._roles.primitives import (
     ADDITIONS,
     COPIES,
@@ -27,8 +27,11 @@ from jaxinit._roles.primitives import (
 )
 from jaxinit._roles.regions import scaled
 from jaxinit._roles.role import Use
+from jaxinit._roles.sums import end_of_sum, only_taker
 from jaxinit._roles.values import maker
 from jaxinit._roles.walks import ancestor
+
+_SUMMED = ADDITIONS | COPIES | RELOCATIONS
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,14 @@ def head_sums(flow: Flow) -> Mapping[int, HeadSum]:
 def _over_axes(flow: Flow, meeting: Meeting) -> HeadSum | None:
     """A sum over an axis of the output that is one of the leaf."""
     value, factor = scaled(flow, meeting.node.output)
-    taker = _only_taker(value)
+    taker = only_taker(value)
     if _has_bias(flow, meeting.node.output):
         return None
     if taker is None or taker.op != "reduce_sum":
         return None
     count = size_for_one(taker)
-    if is_mean(flow, taker, count) or math.isclose(factor * count, 1, rel_tol=1e-5):
+    is_scaled = math.isclose(factor * count, 1, rel_tol=1e-5)
+    if is_scaled or is_mean(flow, taker.output, count):
         return None
     atoms = flow.fact(value).axes
     summed = {
@@ -116,9 +120,9 @@ def _is_behind_function(flow: Flow, value: Value) -> bool:
 
 def _has_bias(flow: Flow, value: Value) -> bool:
     """Whether a leaf is the next that is added to a value."""
-    node = _only_taker(value)
+    node = only_taker(value)
     while node is not None and node.op in COPIES | RELOCATIONS | PRODUCTS:
-        node = _only_taker(node.outputs[0])
+        node = only_taker(node.outputs[0])
     return node is not None and any(map(flow.from_leaves, node.inputs))
 
 
@@ -128,7 +132,7 @@ def _over_slices(flow: Flow, meetings: list[Meeting]) -> Iterator[tuple[int, Hea
     uses = Counter((meeting.leaf, meeting.fixed) for meeting in meetings)
     for meeting in meetings:
         if meeting.stack_axes and not meeting.node.loops:
-            end = _end_of_sum(meeting.node.output)
+            end = end_of_sum(meeting.node.output, _SUMMED)
             groups.setdefault((meeting.leaf, end), []).append(meeting)
     for (_, end), group in groups.items():
         axes = group[0].stack_axes
@@ -136,14 +140,14 @@ def _over_slices(flow: Flow, meetings: list[Meeting]) -> Iterator[tuple[int, Hea
         slices = {meeting.fixed for meeting in group}
         is_whole = len(slices) == len(group) == terms > 1
         is_whole &= all(uses[meeting.leaf, meeting.fixed] == 1 for meeting in group)
-        if is_whole and not _is_divided(flow, end, terms):
+        if is_whole and not is_mean(flow, end, terms):
             for meeting in group:
                 yield meeting.node.index, HeadSum(axes, terms, terms, True)
 
 
 def _over_rounds(flow: Flow, meeting: Meeting) -> HeadSum | None:
     """A sum over the rounds of a loop that each take a slice, and nothing before."""
-    end = _end_of_sum(meeting.node.output)
+    end = end_of_sum(meeting.node.output, _SUMMED)
     axes, node = meeting.stack_axes, end.node
     if not axes or node is None or node.op not in ADDITIONS:
         return None
@@ -154,28 +158,8 @@ def _over_rounds(flow: Flow, meeting: Meeting) -> HeadSum | None:
     terms = math.prod(meeting.shape[axis] for axis in axes)
     own = flow.graph.nodes[: meeting.node.index]
     handed = [x.output for x in own if x.op == "carry" and x.loops == carry.loops]
-    if carry.loops[-1].length != terms or _is_divided(flow, end, terms):
+    if carry.loops[-1].length != terms or is_mean(flow, end, terms):
         return None
     if any(ancestor(value, meeting.activations) for value in handed):
         return None
     return HeadSum(axes, terms, 1, True)
-
-
-def _is_divided(flow: Flow, value: Value, count: int) -> bool:
-    """Whether a sum of so many values is made their mean."""
-    takers = [node for node in value.users if node.op in PRODUCTS]
-    numbers = [flow.number(v) or 0.0 for node in takers for v in node.inputs]
-    return any(math.isclose(x, y) for x in numbers for y in (count, 1 / count))
-
-
-def _end_of_sum(value: Value) -> Value:
-    """What a value becomes by additions, and by moving."""
-    node = _only_taker(value)
-    while node is not None and node.op in ADDITIONS | COPIES | RELOCATIONS:
-        value = node.outputs[0]
-        node = _only_taker(value)
-    return value
-
-
-def _only_taker(value: Value) -> Node | None:
-    return value.users[0] if len(value.users) == 1 and not value.is_output else None

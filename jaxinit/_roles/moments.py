@@ -158,22 +158,26 @@ class Moments:
     def _wanted(self, node: Node) -> float:
         """The variance that the output of a kernel, or its sum, should have."""
         _, total = self._places.get(node.index, (0, 1))
-        begin = self._begins.get(node.index)
-        stream = 1.0
-        first = (
-            0.0 if begin is None else self._found.spread(_before_loops(begin)).second
-        )
-        if begin is not None and first:  # else it begins with zeros
-            doubt = self._found.spread(begin).doubt or _implausible(first)
-            if doubt:
-                self.doubts.setdefault(node.index, doubt)
-            stream = 1.0 if doubt else first
+        stream = self._stream(node)
         heads = self._sums.get(node.index)
         if heads and node.index in self._places:  # each of them counts as a writer
             stream *= heads.nodes
         if heads and not heads.is_one:
             stream /= heads.terms
         return stream / (total or 1) / self._factors.get(node.index, 1.0) ** 2
+
+    def _stream(self, node: Node) -> float:
+        """How large the stream is that a kernel writes to; one if that is not known."""
+        begin = self._begins.get(node.index)
+        if begin is None:
+            return 1.0
+        first = self._found.spread(_before_loops(begin)).second
+        if not first:  # it begins with zeros
+            return 1.0
+        doubt = self._found.spread(begin).doubt or _implausible(first)
+        if doubt:
+            self.doubts.setdefault(node.index, doubt)
+        return 1.0 if doubt else first
 
     def _has_bias(self, value: Value) -> bool:
         """Whether a leaf is added to an output before anything else."""

@@ -124,14 +124,6 @@ def of_two(op: str, operands: Sequence["float | Spread"]) -> tuple[float, float]
     return (mean, variance) if math.isfinite(variance) else None
 
 
-def one_of(spreads: Sequence[Spread], shares: Sequence[float]) -> tuple[float, float]:
-    """Mean and variance of one of several values, each in some share of all cases."""
-    pairs = list(zip(shares, spreads, strict=True))
-    mean = sum(share * x.mean for share, x in pairs)
-    second = sum(share * x.second for share, x in pairs)
-    return mean, max(second - mean * mean, 0.0)
-
-
 def _coarse(operand: "float | Spread") -> np.ndarray:
     expression = operand.expression if isinstance(operand, Spread) else operand
     return _on_grid(expression)[_EVERY // 2 :: _EVERY]

@@ -6,7 +6,7 @@ over its own axis, or those of its slices with one another. Its fans are not rea
 that its role is not known.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.flow import Flow
@@ -20,7 +20,7 @@ def summed_products(flow: Flow) -> set[int]:
     found = {meeting.leaf for meeting in products if _is_summed(flow, meeting)}
     slices: dict[tuple[int, int], set] = {}  # of a leaf, by the end of a sum
     for meeting in products:
-        end = _end_of_sum(meeting.node.output)
+        end = end_of_sum(meeting.node.output)
         slices.setdefault((meeting.leaf, end.index), set()).add(meeting.fixed)
     return found | {
         leaf for (leaf, _), different in slices.items() if len(different) > 1
@@ -33,10 +33,10 @@ def _is_summed(flow: Flow, meeting: Meeting) -> bool:
     A sum over the codes of each of several codebooks has a reshape before it.
     """
     value = meeting.node.output
-    taker = _only_taker(value)
+    taker = only_taker(value)
     while taker is not None and taker.op in COPIES | RELOCATIONS:
         value = taker.outputs[0]
-        taker = _only_taker(value)
+        taker = only_taker(value)
     if taker is None or taker.op != "reduce_sum":
         return False
     axes = flow.fact(value).axes
@@ -49,23 +49,24 @@ def is_inner_product(flow: Flow, node: Node) -> bool:
 
     Means over places do not sum features, nor do sums of one half of them.
     """
-    taker = _only_taker(node.output)
+    taker = only_taker(node.output)
     if node.op != "mul" or taker is None or taker.op != "reduce_sum":
         return False
     summed = [flow.fact(node.output).axes[axis] for axis in taker.params["axes"]]
     return any(atom.size > 1 for axis in summed for atom in axis)
 
 
-def _end_of_sum(value: Value) -> Value:
-    """What a value becomes by additions alone."""
-    node = _only_taker(value)
-    while node is not None and node.op in ADDITIONS:
-        value = node.output
-        node = _only_taker(value)
+def end_of_sum(value: Value, through: Collection[str] = ADDITIONS) -> Value:
+    """What a value becomes by additions, or other operations, that alone take it."""
+    node = only_taker(value)
+    while node is not None and node.op in through:
+        value = node.outputs[0]
+        node = only_taker(value)
     return value
 
 
-def _only_taker(value: Value) -> Node | None:
+def only_taker(value: Value) -> Node | None:
+    """The node that takes a value, if only one does and it is no output."""
     return value.users[0] if len(value.users) == 1 and not value.is_output else None
 
 

@@ -11,9 +11,9 @@ has no children: its `c = i * u` is one of a cell if its kernels are those of an
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from jaxinit._roles.carried import Pair, factors
+from jaxinit._roles.carried import Owners, Pair, factors, owners_of
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import ADDITIONS, COPIES, ELEMENTWISE, RELOCATIONS
@@ -23,7 +23,6 @@ from jaxinit._roles.walks import reached
 
 _MOST_CHILDREN = 64
 
-Owners = Mapping[int, Sequence[tuple[Node, End]]]
 Gates = list[tuple[Node, End, str]]  # kernels, their ends, and what these are
 
 
@@ -91,17 +90,15 @@ class _Trees:
 
     def _owned(self, pair: Pair, is_gate: bool) -> list[tuple[Node, End]]:
         """Owners of factors: those that go from 0 to 1, or others behind a function."""
-        return [
-            (node, end)
-            for value in pair
-            for node, end in self._owners.get(value.index, ())
-            if end.function is not None
-            and end.is_gate == is_gate
-            and not end.function.is_linear
-        ]
+        found = owners_of(self._owners, pair, is_gate)
+        return [(x, end) for x, end in found if _is_bent(end)]
 
     def _is_of_two_gates(self, pair: Pair) -> bool:
         return all(self._owned([value], True) for value in pair)
+
+
+def _is_bent(end: End) -> bool:
+    return end.function is not None and not end.function.is_linear
 
 
 def _terms(node: Node) -> Iterator[Value]:

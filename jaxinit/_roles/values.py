@@ -15,7 +15,7 @@ from jaxinit._roles.walks import reached
 _MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
 _OF_WEIGHTS = COPIES | RELOCATIONS | PARTS | {"top_k"}
 _KEEP_LOGITS = COPIES | SUMS | PRODUCTS | {"select_n"}
-_OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
+OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
 
 
 def behind(value: Value, ops: Collection[str]) -> Value:
@@ -37,19 +37,24 @@ def maker(value: Value) -> Node | None:
 
 def is_one_hot(value: Value) -> bool:
     """Whether a value says of each index whether it is that of another value."""
-    node = behind(value, _OF_ONE_HOTS).node
-    return node is not None and node.op == "eq" and any(map(_is_count, node.inputs))
-
-
-def _is_count(value: Value) -> bool:
-    """Whether a value counts from 0 along an axis."""
-    value = behind(value, _OF_ONE_HOTS)
-    if value.node is not None:
-        return value.node.op == "iota"
-    if value.constant is None or np.size(value.constant) < 2:
+    node = behind(value, OF_ONE_HOTS).node
+    if node is None or node.op != "eq":
         return False
-    found = np.asarray(value.constant).reshape(-1)
-    return bool(np.array_equal(found, np.arange(found.size)))
+    counts = (behind(x, OF_ONE_HOTS) for x in node.inputs)
+    # One constant zero is no count, but a number that is compared.
+    return any(classes(x) > (x.node is None) for x in counts)
+
+
+def classes(value: Value) -> int:
+    """How far a value counts from 0 along an axis; 0 if it does not."""
+    value = behind(value, OF_ONE_HOTS)
+    if value.node is not None:
+        is_count = value.node.op == "iota"
+        return value.shape[value.node.params["dimension"]] if is_count else 0
+    if value.constant is None:
+        return 0
+    entries = np.ravel(value.constant)
+    return entries.size if np.array_equal(entries, np.arange(entries.size)) else 0
 
 
 def is_softmax(value: Value) -> bool:
@@ -57,10 +62,10 @@ def is_softmax(value: Value) -> bool:
     node = behind(value, _OF_WEIGHTS).node
     if node is None or node.op != "div":
         return False
-    shares, total = (behind(x, COPIES | RELOCATIONS) for x in node.inputs)
+    shares, total = map(stripped, node.inputs)
     if total.node is None or total.node.op != "reduce_sum":
         return False
-    return behind(total.node.inputs[0], COPIES | RELOCATIONS) is shares
+    return stripped(total.node.inputs[0]) is shares
 
 
 def is_logit(value: Value, along: int | None) -> bool:
