@@ -12,7 +12,7 @@ import pytest
 import jaxinit
 from jaxinit import schemes
 from jaxinit._roles.layers import Kind, layers_of
-from jaxinit.schemes.building import by_depth, times
+from jaxinit.schemes.building import by_depth, by_writers, times
 
 pytestmark = pytest.mark.unoptimized
 
@@ -579,3 +579,18 @@ def test_keys_without_the_norm_of_their_query_are_of_the_same_stream():
     roles = jaxinit.roles(apply, shapes, X)
     assert [roles[f"{i}/k"].layers for i in range(2)] == [(0,), (1,)]
     assert roles["1/o"].memory is None
+
+
+def test_a_stack_of_no_layers_has_none():
+    def apply(p, x):
+        return jax.lax.scan(lambda x, w: (x + jnp.tanh(x @ w), None), x, p["w"])[0]
+
+    role = jaxinit.roles(apply, {"w": leaf(0, WIDTH, WIDTH)}, X)["w"]
+    assert (role.kind, role.layers) == ("kernel", ())
+
+
+@pytest.mark.parametrize("layers", [0, -1, True, 2.0, "2", int])
+@pytest.mark.parametrize("of", [by_depth, by_writers])
+def test_a_number_of_layers_is_checked_where_it_enters(of, layers):
+    with pytest.raises(ValueError, match="layers must be an int of at least 1, got"):
+        of(layers)

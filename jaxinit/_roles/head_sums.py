@@ -158,7 +158,7 @@ def _over_rounds(flow: Flow, meeting: Meeting) -> HeadSum | None:
     terms = math.prod(meeting.shape[axis] for axis in axes)
     own = flow.graph.nodes[: meeting.node.index]
     handed = [x.output for x in own if x.op == "carry" and x.loops == carry.loops]
-    if carry.loops[-1].length != terms or is_mean(flow, end, terms):
+    if not terms or carry.loops[-1].length != terms or is_mean(flow, end, terms):
         return None
     if any(ancestor(value, meeting.activations) for value in handed):
         return None

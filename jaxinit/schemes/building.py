@@ -19,7 +19,7 @@ from jaxinit.initializers.basic import normal, ones, zeros
 from jaxinit.initializers.fans import fans
 from jaxinit.initializers.scaling import lecun_normal, variance_scaling
 from jaxinit.initializers.sections import split
-from jaxinit.initializers.settings import Distribution, Mode
+from jaxinit.initializers.settings import Distribution, Mode, count
 from jaxinit.initializers.wrappers import scaled
 from jaxinit.schemes._arguments import checked, plain_signature
 from jaxinit.schemes._streams import (
@@ -175,8 +175,18 @@ class times:
         return scaled(init, factor if isinstance(factor, int | float) else factor(leaf))
 
 
+class _checks_layers:
+    """Checks a number of layers where it enters: at least 1, or None."""
+
+    layers: int | None
+
+    def __post_init__(self):
+        if self.layers is not None:
+            count("layers", self.layers)
+
+
 @dataclass(frozen=True)
-class by_depth:
+class by_depth(_checks_layers):
     """The factor `1 / sqrt(2 (l + 1))` for layer `l`, from 0, of `layers` layers.
 
     With roles, the computation tells the layer; `layers` may be left out, and is
@@ -210,7 +220,7 @@ class by_depth:
 
 
 @dataclass(frozen=True)
-class of_layers:
+class of_layers(_checks_layers):
     """A rule that refuses leaves of a model that has other than `layers` layers."""
 
     layers: int | None
@@ -222,7 +232,7 @@ class of_layers:
 
 
 @dataclass(frozen=True)
-class narrower:
+class narrower(_checks_layers):
     """The distribution `N(0, stddev**2 / n)` for the `n` writers of the stream."""
 
     stddev: float
@@ -233,7 +243,7 @@ class narrower:
 
 
 @dataclass(frozen=True)
-class by_writers:
+class by_writers(_checks_layers):
     """The factor `1 / sqrt(n)`, `n` the number of kernels that write to the stream."""
 
     layers: int | None
