@@ -9,9 +9,16 @@ doubt: nobody knows what `p` is.
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from jaxinit._roles.arrangements import Arrangements
 from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import contracted_axes
-from jaxinit._roles.combined import let_through, of_independent, one_of, shared
+from jaxinit._roles.combined import (
+    interpolated,
+    let_through,
+    of_independent,
+    one_of,
+    shared,
+)
 from jaxinit._roles.constants import constant_moments
 from jaxinit._roles.dispatches import tokens_for_one
 from jaxinit._roles.dropouts import dropped
@@ -27,6 +34,7 @@ from jaxinit._roles.extents import (
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, plain_params
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.interpolations import Mix, by_difference
 from jaxinit._roles.normalization import is_deviation
 from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
@@ -80,7 +88,8 @@ class Activations:
         self._averages, self._unknown = averages, unknown
         self._roots = 0
         self.inputs, self.rows = set[int](), set[int]()
-        self.pieces = Pieces(flow, self.inputs, self.rows)
+        self._arranged = Arrangements()
+        self.pieces = Pieces(flow, self._arranged, self.inputs, self.rows)
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
@@ -115,6 +124,13 @@ class Activations:
             if doubt and not spread.doubt:
                 spread = Spread(spread.root, spread.expression, spread.size, doubt)
             self._spreads[output.index] = spread
+        if made:
+            self._arranged.follow(node, self._of_root(node, made[0].root))
+
+    def _of_root(self, node: Node, root: int) -> list[Value]:
+        """The inputs of a node that are made of one variable."""
+        data = self._flow.data_of(node)
+        return [v for v in data if v.shape and self.spread(v).root == root]
 
     def set(self, value: Value, mean: float, variance: float, doubt: str = "") -> None:
         """Gives a value moments that were found otherwise."""
@@ -310,6 +326,9 @@ class Activations:
     def _elementwise(self, node: Node) -> Spread:
         if (found := dropped(self._flow, node)) is not None:
             return self._thinned(*found)
+        mix = by_difference(self._flow, node)
+        if mix is not None and (mixed := self._interpolated(mix)) is not None:
+            return mixed
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
         if is_linear and self.spread(data[0]).root in self.inputs:
@@ -332,6 +351,8 @@ class Activations:
             return self._unit()
         if not spreads:
             return self.normal()
+        if self._arranged.are_apart(self._of_root(node, spreads[0].root)):
+            return self._of_several(node, operands)
         size = 1 + sum(spread.size for spread in spreads)
         parts = [x.expression if isinstance(x, Spread) else x for x in operands]
         made = (node.op, plain_params(node.params), *parts)
@@ -339,6 +360,17 @@ class Activations:
         if size > _LARGEST:
             return self.normal(spread.mean, spread.variance)
         return spread
+
+    def _interpolated(self, mix: Mix) -> Spread | None:
+        """A weighed mean of two values; None if they are one variable, or inputs."""
+        ends = self.spread(mix.first), self.spread(mix.second)
+        roots = {spread.root for spread in ends}
+        if len(roots) < 2 or roots <= self.inputs:
+            return None
+        if mix.share is None or mix.product is None:
+            return ends[1]
+        weight = self._operand(mix.product, mix.share)
+        return None if weight is None else self.normal(*interpolated(weight, *ends))
 
     def _operand(self, node: Node, value: Value) -> float | Spread | None:
         number = self._flow.number(value)
@@ -366,7 +398,8 @@ class Activations:
         """What a condition lets through."""
         which, *cases = operands
         roots = {x.root for x in operands if isinstance(x, Spread)}
-        if len(roots) == 1 and isinstance(which, Spread):
+        is_one = len(roots) == 1 and isinstance(which, Spread)
+        if is_one and not self._arranged.are_apart(self._of_root(node, which.root)):
             parts = [x.expression if isinstance(x, Spread) else x for x in operands]
             size = 1 + sum(x.size for x in operands if isinstance(x, Spread))
             return Spread(roots.pop(), ("select_n", (), *parts), size)

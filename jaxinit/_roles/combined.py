@@ -59,6 +59,19 @@ def of_independent(op: str, operands: Sequence[float | Spread]) -> Moments | Non
     return None
 
 
+def interpolated(
+    share: float | Spread, first: float | Spread, second: float | Spread
+) -> Moments:
+    """Of `first + share * (second - first)`, three independent values.
+
+    Each is as large as its own share of the sum, so a share from 0 to 1 makes a mean.
+    """
+    (w, ww), (a, aa), (b, bb) = map(_first_two, (share, first, second))
+    mean = a + w * (b - a)
+    square = (1 - 2 * w + ww) * aa + ww * bb + 2 * (w - ww) * a * b
+    return mean, max(square - mean * mean, 0.0)
+
+
 def _first_two(value: float | Spread) -> tuple[float, float]:
     """Mean and second moment."""
     if isinstance(value, Spread):

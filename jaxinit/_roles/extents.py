@@ -5,6 +5,7 @@ it is divided by 20, and no features are summed, this is a mean over places.
 """
 
 import math
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ from jaxinit._roles.primitives import (
     SCATTERS,
 )
 from jaxinit._roles.values import behind, stripped
+from jaxinit._roles.walks import reached
 
 _GUARDS = {"add", "max"}  # of a small number, which comes second
 
@@ -104,10 +106,16 @@ def leads_to_root(value: Value) -> bool:
 
 def is_mean(flow: Flow, total: Value, count: int) -> bool:
     """Whether a sum of `count` values is divided by their number at once."""
+
+    def after(value: Value) -> Iterator[Value]:
+        moved = (node for node in value.users if node.op in COPIES | RELOCATIONS)
+        return (node.outputs[0] for node in moved)
+
     wanted = {"div": count, "mul": 1 / count}
     return any(
         math.isclose(number, wanted[user.op], rel_tol=1e-5)
-        for user in total.users
+        for copy in reached([total], after)
+        for user in copy.users
         if user.op in wanted
         for value in user.inputs
         if (number := flow.number(value)) is not None

@@ -9,6 +9,7 @@ identity where the slope is one (He et al., "Delving deep into rectifiers", 2015
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from jaxinit._roles.facts import Carried
 from jaxinit._roles.flow import Flow
@@ -29,6 +30,52 @@ def interpolations(flow: Flow) -> dict[int, str]:
         if node.op == "select_n" or node.op in ADDITIONS:
             found |= dict.fromkeys(_slopes(flow, node), SLOPE)
     return found
+
+
+@dataclass(frozen=True)
+class Mix:
+    """`first + share * (second - first)`, of activations.
+
+    Attributes:
+        first: what is left where the share is zero.
+        second: what is left where it is one.
+        share: activations, or a number; None if it is one and not written.
+        product: the node that multiplies by it.
+    """
+
+    first: Value
+    second: Value
+    share: Value | None = None
+    product: Node | None = None
+
+
+def by_difference(flow: Flow, node: Node) -> Mix | None:
+    """What a sum mixes as `a + w * (b - a)`, `a - w * (a - b)`, or `a + (b - a)`."""
+    if node.op not in SUMS or not all(map(flow.data, node.inputs)):
+        return None
+    pairs = [node.inputs, node.inputs[::-1]] if node.op in ADDITIONS else [node.inputs]
+    for first, added in pairs:
+        end, is_minus = stripped(first), node.op == "sub"
+        other = _other_end(flow, added, end, is_minus)
+        if other is not None:
+            return Mix(first, other)
+        made = maker(added)
+        if made is None or made.op != "mul":
+            continue
+        for share, value in (made.inputs, made.inputs[::-1]):
+            other = _other_end(flow, value, end, is_minus)
+            if other is not None and not flow.from_leaves(share):
+                return Mix(first, other, share, made)
+    return None
+
+
+def _other_end(flow: Flow, value: Value, end: Value, is_first: bool) -> Value | None:
+    """What a value is a difference of, but for one end, which is first or second."""
+    node = maker(value)
+    if node is None or node.op != "sub" or not all(map(flow.data, node.inputs)):
+        return None
+    own, other = node.inputs if is_first else node.inputs[::-1]
+    return other if stripped(own) is end else None
 
 
 def _mixed(flow: Flow, node: Node) -> Iterator[int]:

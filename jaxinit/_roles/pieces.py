@@ -6,6 +6,7 @@ entries meets itself. Two slices from the same place are the same entries.
 
 from collections.abc import Hashable
 
+from jaxinit._roles.arrangements import Arrangements
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node
 from jaxinit._roles.spreads import Spread
@@ -20,15 +21,16 @@ _WHERE = (
 class Pieces:
     """The variables that parts of values are made of, by their numbers."""
 
-    def __init__(self, flow: Flow, *kinds: set[int]):
+    def __init__(self, flow: Flow, arranged: Arrangements, *kinds: set[int]):
         """Knows no pieces yet.
 
         Args:
             flow: what is known of the graph.
+            arranged: which entries of the variables of values are where.
             kinds: numbers of variables of some kind, which their pieces are of too.
         """
         self._wholes: dict[int, int] = {}
-        self._flow, self._kinds = flow, kinds
+        self._flow, self._arranged, self._kinds = flow, arranged, kinds
         self._roots: dict[Hashable, int] = {}
 
     def whole(self, root: int) -> int:
@@ -62,4 +64,5 @@ class Pieces:
         numbers = [(self._flow.number(v), v.index) for v in node.inputs[1:]]
         starts = tuple(i if number is None else number for number, i in numbers)
         where = tuple(str(node.params.get(name)) for name in _WHERE)
-        return whole, node.inputs[0].shape, starts, where, output
+        axes = self._arranged.of(node.inputs[0])
+        return whole, node.inputs[0].shape, axes, starts, where, output
