@@ -27,7 +27,9 @@ from jaxinit._roles.extents import (
     is_mean_of_places,
     leads_to_root,
     number_of_shares,
+    pooled,
     rows_for_one,
+    share_inside,
     size_for_one,
     width,
 )
@@ -35,7 +37,7 @@ from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, plain_params
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.interpolations import Mix, by_difference
-from jaxinit._roles.normalization import is_deviation
+from jaxinit._roles.normalization import is_centering, is_deviation
 from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
     CONTRACTIONS,
@@ -111,6 +113,7 @@ class Activations:
             of_kernel: gives the output of a contraction with leaves.
         """
         if not any(self._flow.data(value) for value in node.sources()):
+            self._constant(node)
             return
         if node.index in self._flow.choices.kernels:
             return
@@ -126,6 +129,14 @@ class Activations:
             self._spreads[output.index] = spread
         if made:
             self._arranged.follow(node, self._of_root(node, made[0].root))
+
+    def _constant(self, node: Node) -> None:
+        """What is known of constants that are activations, as sinusoids are."""
+        for value in filter(self._flow.data, node.outputs):
+            number = self._flow.number(value)
+            moments = constant_moments(value) if number is None else (number, 0.0)
+            if moments and any(moments):  # zeros are what something begins with
+                self.set(value, *moments)
 
     def _of_root(self, node: Node, root: int) -> list[Value]:
         """The inputs of a node that are made of one variable."""
@@ -204,9 +215,12 @@ class Activations:
         if node.op == "carry":
             return [self._carried(node)]
         if node.op in ("concatenate", "stack", "branches"):
-            return [self._mixed(self._flow.data_of(node))]
+            tokens = [v for v in node.inputs if self._flow.from_leaves(v)]
+            return [self._mixed([*self._flow.data_of(node), *tokens])]
         if node.op in _CONVERSIONS and is_count(self._flow, node.inputs[0]):
             return [self._unit()]
+        if node.op == "pad" and (share := share_inside(node)) < 1:
+            return [self._among(self.spread(node.inputs[0]), node.inputs[1], share)]
         if node.op in _SAME:
             data = [v for v in self._flow.data_of(node) if is_number(self._flow, v)]
             written = node.op in ("dynamic_update_slice", "scatter")
@@ -282,6 +296,11 @@ class Activations:
         sizes = [math.prod(v.shape) or 1 for v in values]
         return self.normal(*one_of(spreads, [size / sum(sizes) for size in sizes]))
 
+    def _among(self, spread: Spread, other: Value, share: float) -> Spread:
+        """A value that is a share of all entries, among those of a number."""
+        number = self._flow.number(other) or 0.0
+        return self.normal(*one_of([spread, float(number)], [share, 1 - share]))
+
     def _accumulated(self, node: Node) -> Spread:
         """Sums of as many values as there are for one place, on average."""
         if node.op == "cumsum":
@@ -304,7 +323,10 @@ class Activations:
             if varies and is_mean_of_places(self._flow, node, count):
                 varies *= count
             return [self.normal(count * spread.mean, varies)]
-        if node.op in ("reduce_max", "reduce_window_max"):
+        if node.op == "reduce_window_max":
+            value, count = pooled(node)
+            return [self.normal(*self.spread(value).largest(count))]
+        if node.op == "reduce_max":
             return [self.normal(*spread.largest(count))]
         if node.op in ("reduce_min", "reduce_window_min"):
             negative = Spread(spread.root, ("neg", (), spread.expression), spread.size)
@@ -323,12 +345,21 @@ class Activations:
         made = ("mul", (), spread.expression, math.sqrt(share))
         return Spread(spread.root, made, spread.size + 1)
 
+    def _centered(self, spread: Spread) -> Spread:
+        """A value less its mean over some axis."""
+        if spread.root in self.inputs or not spread.mean:
+            return spread
+        made = ("sub", (), spread.expression, spread.mean)
+        return Spread(spread.root, made, spread.size + 1)
+
     def _elementwise(self, node: Node) -> Spread:
         if (found := dropped(self._flow, node)) is not None:
             return self._thinned(*found)
         mix = by_difference(self._flow, node)
         if mix is not None and (mixed := self._interpolated(mix)) is not None:
             return mixed
+        if is_centering(node):
+            return self._centered(self.spread(node.inputs[0]))
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
         if is_linear and self.spread(data[0]).root in self.inputs:
@@ -362,15 +393,17 @@ class Activations:
         return spread
 
     def _interpolated(self, mix: Mix) -> Spread | None:
-        """A weighed mean of two values; None if they are one variable, or inputs."""
-        ends = self.spread(mix.first), self.spread(mix.second)
-        roots = {spread.root for spread in ends}
-        if len(roots) < 2 or roots <= self.inputs:
-            return None
+        """A weighed mean of two values; None if their entries are those of one."""
+        first, second = ends = self.spread(mix.first), self.spread(mix.second)
         if mix.share is None or mix.product is None:
-            return ends[1]
+            return second
+        is_one = first.root == second.root
+        if is_one and not self._arranged.are_apart([mix.first, mix.second]):
+            return None
         weight = self._operand(mix.product, mix.share)
-        return None if weight is None else self.normal(*interpolated(weight, *ends))
+        if weight is None or {first.root, second.root} <= self.inputs:
+            return None
+        return self.normal(*interpolated(weight, *ends))
 
     def _operand(self, node: Node, value: Value) -> float | Spread | None:
         number = self._flow.number(value)

@@ -13,16 +13,31 @@ same sum of weights; so is what they were, times `keep`. The quotient is an aver
 mask.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import ADDITIONS, COPIES, RELOCATIONS, SCATTERS
-from jaxinit._roles.values import is_filling, maker, stripped
+from jaxinit._roles.primitives import (
+    ADDITIONS,
+    COPIES,
+    PARTS,
+    PRODUCTS,
+    RELOCATIONS,
+    SCATTERS,
+    SUMS,
+)
+from jaxinit._roles.values import behind, is_filling, maker, stripped
+from jaxinit._roles.walks import reached
 
 _MOST_STEPS = 24  # from a quotient to what is averaged; a loop of blocks has five
 _LINEAR = COPIES | RELOCATIONS | SCATTERS | {"reduce_sum", "cumsum", "stacked", "each"}
+
+_OF_TOTALS = COPIES | RELOCATIONS | ADDITIONS | {"max", "select_n"}
+_KEEP_SHARES = (
+    COPIES | RELOCATIONS | PARTS | SUMS | PRODUCTS | {"select_n", "concatenate", "each"}
+)
 
 Pair = tuple[Value, Value]  # a sum of weighted values, and that of their weights
 
@@ -41,7 +56,8 @@ class Averages:
                 self._averaged[node.index] = tuple(value for _, value in found)
                 self._makers[node.index] = tuple(node for node, _ in found)
         for attention in attentions:
-            self._averaged[attention.output.index] = (attention.value,)
+            if _are_shares(flow, attention):
+                self._averaged[attention.output.index] = (attention.value,)
 
     def of(self, node: Node) -> Sequence[Value]:
         """What a node gives averages of; nothing if it gives none."""
@@ -80,6 +96,39 @@ class Averages:
 
     def _are_zero(self, top: Value, below: Value) -> bool:
         return self._flow.number(top) == 0 and self._flow.number(below) == 0
+
+
+def _are_shares(flow: Flow, attention: Attention) -> bool:
+    """Whether the weights of an attention are those that a softmax gives.
+
+    Some may be left out, as of a mask or a dropout, or subtracted from others. Scores
+    that no sum divides are no shares, nor is what a kernel makes of shares.
+    """
+
+    def before(value: Value) -> Sequence[Value]:
+        node = value.node
+        if node is None or node.op not in _KEEP_SHARES or _is_share(node):
+            return ()
+        return flow.data_of(node)
+
+    weights = [v for v in attention.output.inputs[:2] if v is not attention.value]
+    makers = (value.node for value in reached(weights, before))
+    return any(node is not None and _is_share(node) for node in makers)
+
+
+def _is_share(node: Node) -> bool:
+    """Whether a node divides by a sum, or takes the logarithm of one from a score."""
+    if node.op == "div":
+        total = behind(node.inputs[1], _OF_TOTALS).node
+        return total is not None and total.op in ("reduce_sum", "dot_general")
+    if node.op not in ("exp", "exp2"):
+        return False
+    shifted = maker(node.inputs[0])
+    if shifted is None or shifted.op != "sub":
+        return False
+    sums = reached([shifted.inputs[1]], lambda v: v.node.inputs if v.node else ())
+    few = itertools.islice(sums, _MOST_STEPS)
+    return any(v.node is not None and v.node.op == "log" for v in few)
 
 
 def _quotient(flow: Flow, node: Node) -> Pair | None:

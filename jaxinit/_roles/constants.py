@@ -7,16 +7,21 @@ not known, but the mean square of many sines is one half, and so theirs is one e
 import math
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._roles.combined import Moments, mixture
+from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import COPIES, PARTS, RELOCATIONS, SUMS
 
 _MOVED = (COPIES | RELOCATIONS | PARTS | {"each"}) - {"pad"}
 _LARGEST = 100.0  # of entries that are no fillings of a mask
+_MOST_ENTRIES = 4096  # of an array that is computed
 _MOST_STEPS = 32  # from a constant to where it is used
 _SINES: Moments = (0.0, 0.5)
+
+Entries = np.ndarray | None
 
 
 def constant_moments(value: Value) -> Moments | None:
@@ -25,9 +30,9 @@ def constant_moments(value: Value) -> Moments | None:
 
 
 def _moments(value: Value, steps: int) -> Moments | None:
-    node = value.node
-    if node is None:
-        return _measured(value)
+    node, known = value.node, _measured(value)
+    if node is None or known is not None:
+        return known
     if not steps:
         return None
     if node.op in ("sin", "cos"):
@@ -43,10 +48,65 @@ def _moments(value: Value, steps: int) -> Moments | None:
     return _mixed(found, [size for _, size in parts])
 
 
-def _measured(value: Value) -> Moments | None:
-    if value.constant is None or np.iscomplexobj(value.constant):
+def _known(value: Value, steps: int, seen: dict[int, Entries]) -> Entries:
+    """The entries of a small array that is made of constants; None if not followed."""
+    if value.index not in seen:
+        seen[value.index] = _computed(value, steps, seen)
+    return seen[value.index]
+
+
+def _computed(value: Value, steps: int, seen: dict[int, Entries]) -> Entries:
+    node = value.node
+    if value.dtype is None or not jnp.issubdtype(value.dtype, np.generic):
+        return None  # a key
+    if node is None:
+        return None if value.constant is None else np.asarray(value.constant)
+    if not steps or math.prod(value.shape) > _MOST_ENTRIES or len(node.outputs) > 1:
         return None
-    entries = np.asarray(value.constant)
+    if node.op not in _MADE and node.op not in FUNCTIONS and node.op not in COPIES:
+        return None
+    taken = [_known(x, steps - 1, seen) for x in node.inputs]
+    arrays = [x for x in taken if x is not None]
+    if len(arrays) < len(taken):
+        return None
+    with np.errstate(all="ignore"):
+        if node.op in _MADE:
+            made = _MADE[node.op](node, *arrays)
+        elif node.op in FUNCTIONS:
+            made = FUNCTIONS[node.op](node.params, *arrays)
+        else:
+            made = arrays[0]
+        return np.asarray(made).astype(value.dtype)
+
+
+def _spread_out(node: Node, x: np.ndarray) -> np.ndarray:
+    shape, axes = node.output.shape, node.params["broadcast_dimensions"]
+    kept = dict(zip(axes, x.shape, strict=True))
+    lined = x.reshape([kept.get(i, 1) for i in range(len(shape))])
+    return np.broadcast_to(lined, shape)
+
+
+def _counted(node: Node) -> np.ndarray:
+    shape, axis = node.output.shape, node.params["dimension"]
+    later = (1,) * (len(shape) - axis - 1)
+    return np.broadcast_to(np.arange(shape[axis]).reshape(-1, *later), shape)
+
+
+_MADE = {
+    "iota": _counted,
+    "broadcast_in_dim": _spread_out,
+    "reshape": lambda node, x: x.reshape(node.output.shape),
+    "squeeze": lambda node, x: x.reshape(node.output.shape),
+    "expand_dims": lambda node, x: x.reshape(node.output.shape),
+    "transpose": lambda node, x: x.transpose(node.params["permutation"]),
+    "concatenate": lambda node, *xs: np.concatenate(xs, node.params["dimension"]),
+}
+
+
+def _measured(value: Value) -> Moments | None:
+    entries = _known(value, _MOST_STEPS, {})
+    if entries is None or np.iscomplexobj(entries):
+        return None
     if entries.dtype.kind not in "fiu" or not entries.size:
         return None
     entries = entries.astype(float)

@@ -52,6 +52,10 @@ def _share(value: Value, depth: int) -> float | None:
     if node.op in _JOINS:
         shares = [_share(x, depth - 1) for x in node.inputs]
         return None if None in shares else sum(filter(None, shares))
+    if node.op == "dot_general":
+        left, right = (_share(x, min(depth - 1, 2)) for x in node.inputs[:2])
+        terms = math.prod(node.inputs[0].shape[i] for i in contracted_axes(node, 0))
+        return left and right and min(1.0, terms * left * right)
     if node.op in _TOTALS:
         share = _share(node.inputs[0], depth - 1)
         return None if share is None else share * size_for_one(node)

@@ -65,6 +65,39 @@ def size_for_one(node: Node) -> int:
     return max(1, before // max(after, 1))
 
 
+def pooled(node: Node) -> tuple[Value, int]:
+    """What a maximum over windows is of, and of how many entries.
+
+    A maximum of maxima, as of pools in a row, is one over a larger window.
+    """
+    sizes = list(node.params["window_dimensions"])
+    while True:
+        before = stripped(node.inputs[0]).node
+        if (
+            before is None
+            or before.op != node.op
+            or before.output is not node.inputs[0]
+        ):
+            break
+        strides = before.params["window_strides"]
+        inner = before.params["window_dimensions"]
+        rows = zip(sizes, strides, inner, strict=True)
+        sizes = [(size - 1) * stride + own for size, stride, own in rows]
+        node = before
+    value = node.inputs[0]
+    limited = zip(sizes, value.shape, strict=True)
+    return value, math.prod(min(size, whole) for size, whole in limited)
+
+
+def share_inside(node: Node) -> float:
+    """Which share of entries a value is that is padded between its entries, else one.
+
+    What is around a value makes little of it.
+    """
+    steps = [between + 1 for _, _, between in node.params["padding_config"]]
+    return 1 / math.prod(steps)
+
+
 def rows_for_one(node: Node) -> float:
     """How many rows a scatter adds to one place, on average, at least one."""
     added, places = math.prod(node.inputs[2].shape), math.prod(node.output.shape)
@@ -123,8 +156,20 @@ def is_mean(flow: Flow, total: Value, count: int) -> bool:
 
 
 def is_mean_of_places(flow: Flow, node: Node, count: int) -> bool:
-    """Whether it is an average over positions, which are taken to be alike."""
+    """Whether it is an average over positions, which are taken to be alike.
+
+    Leaves with a value for each position and each feature, such as positions, leave
+    positions what they are.
+    """
     axes = flow.fact(node.inputs[0]).axes
     gone = node.params.get("axes", ())
-    of_features = any(atom.size > 1 for i in gone for atom in axes[i])
+    features = {
+        atom.leaf
+        for i, axis in enumerate(axes)
+        for atom in axis
+        if i not in gone and atom.size > 1
+    }
+    of_features = any(
+        atom.size > 1 and atom.leaf not in features for i in gone for atom in axes[i]
+    )
     return not of_features and is_mean(flow, node.output, count)
