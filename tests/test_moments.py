@@ -703,3 +703,140 @@ def test_what_data_chooses_from_is_either_as_often():
     shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
     use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
     assert use.entering == pytest.approx((1 + 9 * 0.394) / 2, rel=0.01)
+
+
+# Values that are no independent copies of others, and no averages.
+
+
+def centered(h):
+    return h - h.mean(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda a, b: a + jnp.flip(a, 1), 2.0),
+        (lambda a, b: a + jnp.flip(jnp.flip(a, 1), 1), 4.0),
+        (lambda a, b: a[:, :, None] + a[:, None], 2.0),
+        (lambda a, b: a + a.reshape(8, -1, 8, 8).mT.reshape(a.shape), 2.0),
+        (lambda a, b: a * jax.nn.relu(a.reshape(8, -1)).reshape(a.shape), 1.5),
+        (lambda a, b: a + jax.lax.map(lambda row: 2 * row, a), 9.0),
+        (lambda a, b: a.mean(1, keepdims=True), 1.0),
+        (lambda a, b: centered(jax.nn.relu(a)), 0.3408),
+        (lambda a, b: a + jax.nn.sigmoid(jnp.flip(b, 1)) * (b - a), None),
+        (lambda a, b: a + held(3 * b - a), 9.0),
+        (lambda a, b: a * (jnp.arange(float(WIDTH)) // 32 + 1), 2.5),
+        (lambda a, b: jax.lax.pad(a, 0.0, [(0, 0, 0), (0, 0, 1), (0, 0, 0)]), 0.5),
+    ],
+)
+def test_second_moments_of_parts_of_one_value(function, expected):
+    """Compared with draws where no number is given."""
+    if expected is None:
+        a, b = np.random.default_rng(1).normal(size=(2, 8, 64, WIDTH))
+        expected = float(np.mean(np.square(function(jnp.asarray(a), jnp.asarray(b)))))
+
+    def apply(p, x):
+        return function(x @ p["a"], x @ p["b"]) @ p["o"]
+
+    shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    assert use.entering == pytest.approx(expected, rel=0.03)
+
+
+def test_a_mean_by_difference_does_not_grow_over_time():
+    def apply(p, x):
+        def step(s, x):
+            return s + 0.1 * (x @ p["a"] - s), None
+
+        return jax.lax.scan(step, jnp.zeros((2, WIDTH)), x)[0] @ p["b"]
+
+    shapes = dict.fromkeys("ab", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(99, 2, WIDTH))["b"].uses[0]
+    assert use.entering == pytest.approx(0.01 / 0.19, rel=0.01)  # 0.1**2 / (1 - 0.9**2)
+    assert use.doubt == ""
+
+
+def test_only_shares_average():
+    """Scores that no sum divides, or that a kernel mixes, add up."""
+
+    def apply(p, x):
+        q, k, v = (x @ p[name] for name in "qkv")
+        scores = q @ k.mT / math.sqrt(WIDTH)
+        mixed = jnp.einsum("bqk,kl->bql", jax.nn.softmax(scores), p["m"])
+        return (
+            scores @ v @ p["a"],
+            mixed @ v @ p["b"],
+            jax.nn.softmax(scores) @ v @ p["c"],
+        )
+
+    shapes = dict.fromkeys("qkvabc", array(WIDTH, WIDTH))
+    roles = jaxinit.roles(apply, {**shapes, "m": array(LENGTH, LENGTH)}, X)
+    found = [roles[name].entering for name in "abc"]
+    assert found == pytest.approx([LENGTH, LENGTH, 1.0])
+
+
+def test_an_average_by_one_product_of_three():
+    def apply(p, x):
+        q, k = (jax.nn.elu(x @ p[name]) + 1 for name in "qk")
+        sums = k.mT @ (x @ p["v"])
+        total = 1 / (jnp.einsum("btd,bd->bt", q, k.sum(1)) + 1e-6)
+        return jnp.einsum("btd,bdv,bt->btv", q, sums, total) @ p["o"]
+
+    shapes = dict.fromkeys("qkvo", array(WIDTH, WIDTH))
+    assert jaxinit.roles(apply, shapes, X)["o"].entering == pytest.approx(1.0)
+
+
+def test_a_token_is_as_large_among_rows_as_it_is_drawn():
+    def apply(p, ids):
+        rows = p["rows"][ids]
+        first = jnp.broadcast_to(p["first"], (5, 1, WIDTH))
+        return jnp.concatenate([first, rows], 1) @ p["o"]
+
+    shapes = kernels(rows=(9, WIDTH), first=(1, 1, WIDTH), o=(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(5, 3, dtype=jnp.int32))["o"].uses[0]
+    assert use.entering == pytest.approx((1 + 3 / WIDTH) / 4)
+
+
+def test_pools_of_pools_are_of_one_larger_window():
+    def apply(p, x):
+        def pool(x, size):
+            window = (1, size, 1)
+            return jax.lax.reduce_window(
+                x, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME"
+            )
+
+        x = x @ p["a"]
+        return pool(pool(x, 3), 3) @ p["b"], pool(x, 5) @ p["c"]
+
+    roles = jaxinit.roles(apply, dict.fromkeys("abc", array(WIDTH, WIDTH)), X)
+    assert roles["b"].entering == pytest.approx(roles["c"].entering)
+
+
+def test_a_mean_over_places_with_positions_is_one():
+    def apply(p, x):
+        return (x @ p["a"] + p["place"]).mean(1) @ p["o"]
+
+    shapes = {"place": array(LENGTH, WIDTH), **kernels(a=(WIDTH, WIDTH), o=(WIDTH, 8))}
+    assert jaxinit.roles(apply, shapes, X)["o"].entering == pytest.approx(1.0)
+
+
+def test_sums_of_sorted_entries_are_doubted():
+    def apply(p, x):
+        h = x @ p["a"]
+        return jax.nn.relu(h - jnp.cumsum(jnp.sort(h))[..., -1:]) @ p["o"]
+
+    shapes = dict.fromkeys("ao", array(WIDTH, WIDTH))
+    assert "sorted" in jaxinit.roles(apply, shapes, X)["o"].doubt
+
+
+def test_a_dispatch_may_be_a_product_of_one_hots():
+    def apply(p, x):
+        _, chosen = jax.lax.top_k(x @ p["router"], 2)
+        expert = jax.nn.one_hot(chosen, 4)
+        place = (jnp.cumsum(expert.sum(1), 0)[:, None] * expert).sum(-1).astype(int)
+        slots = jnp.einsum("tke,tkc->tec", expert, jax.nn.one_hot(place, 8))
+        return jnp.einsum("tec,td->ecd", slots, x) @ p["w"]
+
+    shapes = {"router": array(WIDTH, 4), "w": array(WIDTH, WIDTH)}
+    use = jaxinit.roles(apply, shapes, array(16, WIDTH))["w"].uses[0]
+    assert (use.entering, use.doubt) == (pytest.approx(1.0), "")

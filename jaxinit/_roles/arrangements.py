@@ -85,10 +85,11 @@ class Arrangements:
         for old, new in groups(value.shape, shape):
             old = [i for i in old if value.shape[i] > 1]
             new = [i for i in new if shape[i] > 1]
-            whole = _whole([names[i] for i in old])
-            sizes = tuple(shape[i] for i in new)
-            for k, i in enumerate(new):
-                made[i] = whole if len(new) == 1 else ("part", whole, sizes, k)
+            whole = _whole([(names[i], value.shape[i]) for i in old])
+            for i, name in zip(
+                new, _parts(whole, [shape[i] for i in new]), strict=True
+            ):
+                made[i] = name
         return tuple(made)
 
 
@@ -104,12 +105,23 @@ def _turned(name: Hashable) -> Hashable:
     return None if name is None else ("reversed", name)
 
 
-def _whole(names: Sequence[Hashable]) -> Hashable:
-    """The name of axes that are put together."""
+def _whole(axes: Sequence[tuple[Hashable, int]]) -> Hashable:
+    """The name of axes that are put together, given their names and sizes."""
+    names = [name for name, _ in axes]
     if len(names) == 1:
         return names[0]
     match names:
         case [("part", whole, sizes, 0), *_] if len(sizes) == len(names):
             if names == [("part", whole, sizes, k) for k in range(len(sizes))]:
                 return whole
-    return tuple(names)
+    return "whole", tuple(axes)
+
+
+def _parts(whole: Hashable, sizes: Sequence[int]) -> Sequence[Hashable]:
+    """The names of the parts that an axis is cut into."""
+    if len(sizes) == 1:
+        return [whole]
+    match whole:
+        case ("whole", axes) if [size for _, size in axes] == list(sizes):
+            return [name for name, _ in axes]
+    return [("part", whole, tuple(sizes), k) for k in range(len(sizes))]

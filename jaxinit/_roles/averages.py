@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from jaxinit._roles.attention import Attention
+from jaxinit._roles.axes import is_factor
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import (
@@ -51,7 +52,7 @@ class Averages:
         self._makers: dict[int, tuple[Node, ...]] = {}
         for node in flow.graph.nodes:
             pair = _quotient(flow, node)
-            found = None if pair is None else self._terms(*pair, ())
+            found = self._of_factor(node) if pair is None else self._terms(*pair, ())
             if found:
                 self._averaged[node.index] = tuple(value for _, value in found)
                 self._makers[node.index] = tuple(node for node, _ in found)
@@ -66,6 +67,23 @@ class Averages:
     def makers(self, node: Node) -> Sequence[Node]:
         """The nodes that weigh what a quotient is an average of."""
         return self._makers.get(node.index, ())
+
+    def _of_factor(self, node: Node) -> list[tuple[Node, Value]] | None:
+        """The same of `((q / total) @ sums)`, where `q @ weights` is the total."""
+        for i, divided in enumerate(
+            node.inputs[:2] if node.op == "dot_general" else ()
+        ):
+            made = maker(divided)
+            pair = None if made is None else _quotient(self._flow, made)
+            total = None if pair is None else maker(_unguarded(self._flow, pair[1]))
+            if pair is None or total is None or total.op not in ("mul", "dot_general"):
+                continue
+            for j in (0, 1):
+                if stripped(total.inputs[j]) is stripped(pair[0]):
+                    others = node.inputs[1 - i], total.inputs[1 - j]
+                    if found := self._terms(*others, ()):
+                        return found
+        return None
 
     def _terms(
         self, top: Value, below: Value, path: tuple[tuple[int, int], ...]
@@ -135,8 +153,10 @@ def _quotient(flow: Flow, node: Node) -> Pair | None:
     """What a node divides, and by what, if both are activations."""
     if node.op == "div" and len(flow.data_of(node)) == 2:
         return node.inputs[0], node.inputs[1]
-    if node.op == "mul" and len(flow.data_of(node)) == 2:
+    if len(flow.data_of(node)) == 2:
         for i in (0, 1):
+            if not is_factor(node, node.inputs[i]):
+                continue
             inverse = maker(node.inputs[i])
             if inverse is None:
                 continue
