@@ -43,8 +43,8 @@ os.environ.setdefault(
 # To keep what is compiled sooner takes longer than it saves.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 FEW = jax.device_count() < 8
 # Where most is cut over eight devices, as soon as the module is imported.
