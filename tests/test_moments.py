@@ -840,3 +840,14 @@ def test_a_dispatch_may_be_a_product_of_one_hots():
     shapes = {"router": array(WIDTH, 4), "w": array(WIDTH, WIDTH)}
     use = jaxinit.roles(apply, shapes, array(16, WIDTH))["w"].uses[0]
     assert (use.entering, use.doubt) == (pytest.approx(1.0), "")
+
+
+def test_a_product_with_what_was_normed_ends_no_doubt():
+    def apply(p, x):
+        h = x @ p["a"]
+        normed = h * jax.lax.rsqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6) + p["b"]
+        return (normed * (x * jnp.exp(p["rate"]))) @ p["o"]
+
+    shapes = {**kernels(a=(WIDTH, WIDTH), o=(WIDTH, WIDTH)), "b": array(WIDTH)}
+    shapes["rate"] = array(WIDTH)
+    assert jaxinit.roles(apply, shapes, X)["o"].doubt == "behind `rate`"

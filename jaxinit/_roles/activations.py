@@ -28,7 +28,7 @@ from jaxinit._roles.extents import (
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.normalization import is_deviation
+from jaxinit._roles.normalization import is_deviation, is_scaled_root
 from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
     CONTRACTIONS,
@@ -124,7 +124,11 @@ class Activations(Elementwise):
         if node.op == "div" and number_of_shares(node) is not None:
             return True
         if node.op in PRODUCTS:
-            return any(is_deviation(self._flow, value) for value in node.inputs)
+            deviations = [v for v in node.inputs if is_deviation(self._flow, v)]
+            return any(
+                not self._flow.data(v) or is_scaled_root(self._flow, v)
+                for v in deviations
+            )
         output = node.outputs[0]
         return not is_inexact(output) and not is_step(self._flow, output)
 
@@ -267,7 +271,7 @@ class Activations(Elementwise):
 
 def _is_sorted(value: Value) -> bool:
     """Whether entries are in the order of their size."""
-    node = behind(value, COPIES | RELOCATIONS).node
+    node = behind(value, COPIES | RELOCATIONS | PARTS).node
     return node is not None and node.op in ("sort", "top_k")
 
 

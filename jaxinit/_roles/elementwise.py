@@ -206,8 +206,9 @@ class Elementwise:
         """What a condition lets through."""
         which, *cases = operands
         roots = {x.root for x in operands if isinstance(x, Spread)}
-        is_one = len(roots) == 1 and isinstance(which, Spread)
-        if is_one and not self._arranged.are_apart(self._of_root(node, which.root)):
+        own = self._of_root(node, which.root) if isinstance(which, Spread) else []
+        is_one = isinstance(which, Spread) and len(roots) == 1
+        if is_one and not self._arranged.are_apart(own):
             parts = [x.expression if isinstance(x, Spread) else x for x in operands]
             size = 1 + sum(x.size for x in operands if isinstance(x, Spread))
             return Spread(roots.pop(), ("select_n", (), *parts), size)

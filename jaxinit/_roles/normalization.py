@@ -18,9 +18,10 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.values import maker, stripped
-from jaxinit._roles.walks import reached
+from jaxinit._roles.walks import is_inexact, reached
 
 _MOST_STEPS = 16  # between a root and its mean
+_GUARDS = ("add", "max", "select_n", "clamp")
 _UNDER_ROOTS = frozenset({"add", "max", "mul", "sub", "div", "select_n", "clamp"})
 
 
@@ -111,6 +112,21 @@ def is_deviation(flow: Flow, value: Value) -> bool:
             return any(is_deviation(flow, factor) for factor in made)
         value = made[0]
     return False
+
+
+def is_scaled_root(flow: Flow, value: Value) -> bool:
+    """Whether a value is a root of activations, scaled or guarded at most.
+
+    What such a root divides is no root, though `is_deviation` finds one in it.
+    """
+    node = maker(value)
+    while node is not None and not _is_root(flow, node):
+        data = [v for v in flow.data_of(node) if is_inexact(v)]
+        is_guard = node.op in _GUARDS and len(flow.numbers_of(node)) > 0
+        if len(data) != 1 or not (is_guard or node.op in PRODUCTS):
+            return False
+        node = maker(data[0])
+    return node is not None
 
 
 def _is_vector(value: Value) -> bool:
