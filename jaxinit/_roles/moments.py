@@ -12,11 +12,13 @@ the variance `1 / (0.5 fan_in)`: He's rule, without asking for ReLU.
 What holds:
 - Expressions in one `z` are exact, whatever they are called: `silu(z)` knows that both
   factors are of the same `z`.
-- What is made of several values, or of parts of one, takes them to be independent.
+- What is made of several values, of parts of one, or of one in other places, takes
+  them to be independent. But `a + w * (b - a)` is a mean of `a` and `b`.
   Sums of `n` values have the mean `n m` and the variance `n v`; a mean over many is
   close to constant, and so a norm gives one.
 - What an attention, or a mean over positions, averages keeps its second moment, as if
   all positions were alike: an upper bound, which tokens reach that do not differ.
+  Scores that no sum divides, and shares that a kernel mixes, add up.
 - A loop over time is followed until its moments settle, or for as many rounds as it
   has.
 - Rows of embeddings have the second moment `1 / width`, with which `auto` draws them.
