@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxinit._roles.dropouts import dropped
+from jaxinit._roles.facts import CONSTANT
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, Function, plain_params, replayed
 from jaxinit._roles.graph import Node, Value
@@ -30,6 +31,7 @@ from jaxinit._roles.primitives import (
     SCATTERS,
     SUMS,
 )
+from jaxinit._roles.sums import is_cut, only_taker, subtracts_centers, sums_stacked
 from jaxinit._roles.values import is_mask
 from jaxinit._roles.walks import ancestor, reached
 
@@ -166,10 +168,16 @@ class _Region:
         if node.op in _WHOLE:
             several = node.op == "optimization_barrier" and len(node.inputs) > 1
             return None if several else self._only_position(node.inputs)
+        if node.op == "stack" and not is_cut(node.output):
+            return self._only_position(node.inputs)
+        if not self._steps and sums_stacked(node):
+            return self._positions.get(node.inputs[0].index)
         if node.op in SCATTERS and not self._flow.data(node.inputs[0]):
             return self._positions.get(node.inputs[2].index)
         is_function = node.op in ELEMENTWISE and node.op in FUNCTIONS
         if not is_function or self._is_residual(node):
+            return None
+        if subtracts_centers(self._flow, node):
             return None
         masked = self._masked(node) if node.op == "select_n" else None
         return self._computed(node) if masked is None else masked
@@ -198,8 +206,18 @@ class _Region:
             return inside[0]  # the other term of a difference: as good as that of a sum
         if len(inside) == 1 and len(operands) == 2 and _keeps(node.op, *operands):
             return inside[0]
+        if not self._steps and self._scales_all(node):
+            return inside[0]
         self._steps.append((node.op, plain_params(node.params), operands))
         return len(self._steps)
+
+    def _scales_all(self, node: Node) -> bool:
+        """Whether a node multiplies all that there is of a sum by a positive number."""
+        numbers = [self._flow.number(value) or 0 for value in node.inputs]
+        inside = self._inside(node.inputs)
+        alone = len(inside) == 1 and only_taker(inside[0]) is node
+        inverse = node.op == "div" and inside[0] is not node.inputs[0]
+        return node.op in PRODUCTS and alone and max(numbers) > 0 and not inverse
 
     def _operand(self, node: Node, value: Value) -> int | float | None:
         """The position of a value in the region, or the number that stands for it."""
@@ -226,11 +244,14 @@ class _Region:
 
     def _neutral_leaves(self, node: Node, value: Value) -> float | None:
         """0 for a bias, 1 for a scale."""
-        if any(c.is_deviation for c in self._flow.fact(value).carried.values()):
+        carried = self._flow.fact(value).carried.values()
+        if any(c.is_deviation for c in carried):
             return None  # a normalization with running statistics
         if node.op in SUMS:
             return 0.0
         factor = node.op == "mul" or (node.op == "div" and value is node.inputs[1])
+        if self._steps and any(c.opaque not in ("", CONSTANT) for c in carried):
+            return None  # as `-exp(a)` of a decay, which is no scale of a function
         return 1.0 if factor else None
 
 
@@ -284,7 +305,7 @@ def _after_scale(
         return None
     number = flow.number(others[0])
     if node.op in SUMS and flow.from_leaves(others[0]):
-        return node.output, factor
+        return None if subtracts_centers(flow, node) else (node.output, factor)
     if number and node.op == "mul":
         return node.output, factor * number
     if number and node.op == "div" and value is node.inputs[0]:
