@@ -113,6 +113,7 @@ class _Region:
         self._queue: list[int] = []  # a heap: nodes are visited in their order
         self._taken: dict[int, tuple[Value, list[Node]]] = {}
         self._hidden: dict[int, str] = {}
+        self._past_leaf: set[int] = set()  # values behind a leaf that is no scale
         for index in list(positions):
             self._push(flow.graph.values[index])
 
@@ -150,8 +151,11 @@ class _Region:
     def _visit(self, node: Node) -> None:
         position = self._position(node)
         if position is not None:
+            is_past_leaf = self._is_past_leaf(node)
             for value in node.outputs[:1]:
                 self._positions[value.index] = position
+                if is_past_leaf:
+                    self._past_leaf.add(value.index)
                 self._push(value)
             return
         # of a loop's next value, no input is in the region
@@ -170,8 +174,8 @@ class _Region:
             return None if several else self._only_position(node.inputs)
         if node.op == "stack" and not is_cut(node.output):
             return self._only_position(node.inputs)
-        if not self._steps and sums_stacked(node):
-            return self._positions.get(node.inputs[0].index)
+        if sums_stacked(node) and self._is_of_root(node):
+            return 0
         if node.op in SCATTERS and not self._flow.data(node.inputs[0]):
             return self._positions.get(node.inputs[2].index)
         is_function = node.op in ELEMENTWISE and node.op in FUNCTIONS
@@ -202,14 +206,39 @@ class _Region:
         if len(operands) < len(found):
             return None
         inside = [x for x in operands if isinstance(x, int)]
+        if self._is_past_leaf(node):
+            return self._positions[self._inside(node.inputs)[0].index]
         if node.op == "sub" and operands[0] == 0.0 and self._flow.data(node.inputs[0]):
             return inside[0]  # the other term of a difference: as good as that of a sum
         if len(inside) == 1 and len(operands) == 2 and _keeps(node.op, *operands):
             return inside[0]
-        if not self._steps and self._scales_all(node):
-            return inside[0]
+        if self._is_of_root(node) and self._scales_all(node):
+            return 0
         self._steps.append((node.op, plain_params(node.params), operands))
         return len(self._steps)
+
+    def _is_of_root(self, node: Node) -> bool:
+        """Whether what a node takes of the region is the root, before any function."""
+        inside = self._inside(node.inputs)
+        return bool(inside) and not any(self._positions[v.index] for v in inside)
+
+    def _is_past_leaf(self, node: Node) -> bool:
+        """Whether a function ends here, or before: a leaf that is no scale follows it.
+
+        As `-exp(rate)` in `exp(-exp(rate) * softplus(z))`, whose sign and size nobody
+        knows. The function is softplus, whatever else is made of it.
+        """
+        inside = self._inside(node.inputs)
+        if any(value.index in self._past_leaf for value in inside):
+            return True
+        if node.op not in PRODUCTS or self._is_of_root(node):
+            return False
+        return any(
+            item.opaque not in ("", CONSTANT)
+            for value in node.inputs
+            if self._flow.from_leaves(value)
+            for item in self._flow.fact(value).carried.values()
+        )
 
     def _scales_all(self, node: Node) -> bool:
         """Whether a node multiplies all that there is of a sum by a positive number."""
@@ -244,14 +273,11 @@ class _Region:
 
     def _neutral_leaves(self, node: Node, value: Value) -> float | None:
         """0 for a bias, 1 for a scale."""
-        carried = self._flow.fact(value).carried.values()
-        if any(c.is_deviation for c in carried):
+        if any(c.is_deviation for c in self._flow.fact(value).carried.values()):
             return None  # a normalization with running statistics
         if node.op in SUMS:
             return 0.0
         factor = node.op == "mul" or (node.op == "div" and value is node.inputs[1])
-        if self._steps and any(c.opaque not in ("", CONSTANT) for c in carried):
-            return None  # as `-exp(a)` of a decay, which is no scale of a function
         return 1.0 if factor else None
 
 
