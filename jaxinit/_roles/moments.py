@@ -219,13 +219,18 @@ def _begins(structure: Structure) -> dict[int, Value]:
         inner, factor = apart(structure.flow, skip, addition.branch)
         skip = inner if abs(factor) < 1 else skip
         begin = first.setdefault(addition.stream, skip)
-        if _is_anew(structure, skip):
+        if _is_anew(structure, skip) and not _is_branch(addition.above, skip):
             begin = skip
         elif addition.above is not None:
             begin = begins.get(addition.above, begin)
         begins[addition] = begin
         found |= {writer.index: begin for writer in addition.writers}
     return found
+
+
+def _is_branch(addition: Addition | None, value: Value) -> bool:
+    """Whether a value is what was added to a stream, and what it goes on with."""
+    return addition is not None and stripped(addition.branch) is stripped(value)
 
 
 def _is_anew(structure: Structure, value: Value) -> bool:

@@ -13,6 +13,8 @@ What holds:
 - A leg that a number makes small, `h @ w + 0.1 * h0`, is no stream: the kernel is the
   main path.
 - A sum of branches, `x + (f(x) + g(x))` or `(x + f(x)) + g(x)`, has two writers.
+- What is added to a stream in each layer anew, `h = h + f(h + x)` with `h` zero at
+  first, begins no stream each time.
 - A contraction on the shortcut itself, beside a longer branch, is no writer, and its
   addition counts only in a stream that has a plain addition too.
 """
@@ -105,6 +107,7 @@ class Residuals:
         self._find_streams()
         for addition in self.additions.values():
             addition.writers = self._writers(addition)
+        self._join_streams()
 
     def contains(self, node: Node) -> bool:
         """Whether a node adds a branch to a stream."""
@@ -241,7 +244,7 @@ class Residuals:
                 return []
             if node.index in self._values:
                 return [self._values[node.index]]
-            if node.op == "carry" or self._is_of_stream(node, addition):
+            if node.op == "carry" or self.is_of_stream(node, addition):
                 return []
             if not is_inexact(value):  # it only chooses places
                 return []
@@ -252,7 +255,7 @@ class Residuals:
         found = {node.index: node for node in nodes if node.index in self._kernels}
         return [found[i] for i in sorted(found)]
 
-    def _is_of_stream(self, node: Node, addition: Addition) -> bool:
+    def is_of_stream(self, node: Node, addition: Addition) -> bool:
         """Whether a node adds to the same stream, and not to one inside the branch."""
         found = self.additions.get(node.index)
         return found is not None and found.stream == addition.stream
@@ -265,6 +268,41 @@ class Residuals:
         if node.op in PRODUCTS and len(data) > 1:
             return [value for value in data if ancestor(root, value)] or data
         return data
+
+    def _join_streams(self) -> None:
+        """Makes one stream of those that a value is added to in each layer anew.
+
+        Take `h = f(x); h = h + g(h + x); h + x`. The sum `h + g(h + x)` goes on with
+        what was added to `x`, and the last one adds to `x` what holds `f(x)` already.
+        """
+        by_branch: dict[Value, Addition] = {}
+        by_skip: dict[Value, Addition] = {}
+        for addition in self.additions.values():
+            skip, branch = (
+                unscaled(self._flow, value)[0]
+                for value in (addition.skip, addition.branch)
+            )
+            begun, before = by_branch.get(skip), by_skip.get(skip)
+            if begun and ancestor(begun.node.output, addition.branch):
+                addition.above = addition.above or begun
+                self._join(addition, begun)
+            if before and self._holds(addition, before):
+                self._join(addition, before)
+                own = branch.node and self.additions.get(branch.node.index)
+                if own and not _is_repeated(branch, addition.skip):
+                    self._join(addition, own)
+            by_branch[branch] = by_skip[skip] = addition
+
+    def _holds(self, addition: Addition, before: Addition) -> bool:
+        """Whether a branch holds all of another one, and is computed from its sum."""
+        holds = {*before.writers} <= {*addition.writers}
+        return holds and ancestor(before.node.output, addition.branch)
+
+    def _join(self, addition: Addition, other: Addition) -> None:
+        numbers = {addition.stream, other.stream}
+        for each in self.additions.values():
+            if each.stream in numbers:
+                each.stream = min(numbers)
 
     def streams(self, excluded: set[int]) -> list[dict[int, Addition]]:
         """For each stream, the index of each writer, in order, and its addition.

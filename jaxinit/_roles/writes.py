@@ -214,7 +214,11 @@ class Writes:
         branch = self._branches[addition.node.index]
         nodes = structure.flow.graph.nodes
         place = [writer.index for writer in addition.writers].index(index)
-        computed = tuple(nodes[i].op for i in branch.before)
+        computed = [
+            nodes[i].op
+            for i in branch.before
+            if not structure.residuals.is_of_stream(nodes[i], addition)
+        ]
         attention = None
         if index in self._of_attention:
             attention = "cross" if any(self._from_elsewhere(addition)) else "self"
