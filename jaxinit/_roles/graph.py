@@ -19,7 +19,7 @@ What holds:
   `branches` is one of its inputs, and `condition` decides on a branch or a loop.
 - Nodes that no output needs are not there.
 - The sum of the same two values is one node, however often it is written, and a sum
-  with zeros is none. So what `sum([x, y])` is, which begins with 0, is `x + y`.
+  with the number zero is none: `sum([x, y])`, which begins with 0, is `x + y`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -206,11 +206,11 @@ class Graph:
         return outputs
 
     def _sum(self, eqn, inputs, loops) -> Sequence[Value]:
-        """A sum of two values, made once; the other one of zeros and another."""
+        """A sum of two values, made once; of zero and a value, that value."""
         aval = eqn.outvars[0].aval
-        for zeros, value in (inputs, inputs[::-1]):
+        for number, value in (inputs, inputs[::-1]):
             whole = (value.shape, value.dtype) == (aval.shape, aval.dtype)
-            if whole and _is_zero(zeros):
+            if whole and _is_zero(number.constant):
                 return [value]
         place = frozenset(value.index for value in inputs), loops
         if place not in self._sums:
@@ -304,11 +304,7 @@ class Graph:
             node.index = i
 
 
-def _is_zero(value: Value) -> bool:
-    """Whether a value is one zero, or that repeated."""
-    while value.node is not None and value.node.op == "broadcast_in_dim":
-        value = value.node.inputs[0]
-    number = value.constant
+def _is_zero(number: Any) -> bool:
     return number is not None and np.size(number) == 1 and not np.any(number)
 
 

@@ -241,6 +241,8 @@ def _is_anew(structure: Structure, value: Value) -> bool:
     if is_normalized(structure.flow, value):
         return True
     while node is not None and node.op in SUMS:  # a bias is added
+        if structure.residuals.contains(node):
+            return False
         data = structure.flow.data_of(node)
         node = maker(data[0]) if len(data) == 1 else None
     return node is not None and node.index in structure.kernels

@@ -121,13 +121,18 @@ class Residuals:
         if node.op not in ADDITIONS | SCATTERS:
             return False
         a, b = node.inputs[0], node.inputs[-1]
-        if not (self._flow.data(a) and self._flow.data(b)):
+        if self._flow.data(a) and self._flow.data(b):
+            if node.op in SCATTERS:
+                return True
+        elif node.op in SCATTERS or not (self._begins(a) or self._begins(b)):
             return False
-        if node.op in SCATTERS:
-            return True
         makers = nodes_of(unscaled(self._flow, value)[0] for value in node.inputs)
         of_scores = any(maker.index in self._scores for maker in makers)
         return a is not b and node.output.shape in (a.shape, b.shape) and not of_scores
+
+    def _begins(self, value: Value) -> bool:
+        """Whether a value is an array of zeros, with which a stream may begin."""
+        return bool(value.shape) and self._flow.number(value) == 0
 
     def _possible_roots(self, candidates: Iterable[Node]) -> Iterator[Value]:
         """What a branch may be computed from."""
@@ -135,8 +140,8 @@ class Residuals:
         skips = (value for node in candidates for value in node.inputs)
         kernels = (flow.graph.nodes[index] for index in self._kernels)
         before = (value for node in kernels for value in node.inputs[:2])
-        roots = (*(unscaled(flow, x)[0] for x in skips), *map(stripped, before))
-        return filter(flow.data, roots)
+        yield from (unscaled(flow, x)[0] for x in skips)
+        yield from filter(flow.data, map(stripped, before))
 
     def _addition(self, node: Node) -> Addition | None:
         a, b = node.inputs[0], node.inputs[-1]
@@ -146,6 +151,7 @@ class Residuals:
             (skip, branch)
             for skip, branch in ((a, b), (b, a))
             if skip.shape == node.output.shape
+            and self._flow.data(branch)
             and not is_minor(self._flow, skip, branch)
         ]
         for skip, branch in sides:
@@ -348,9 +354,10 @@ class Residuals:
 def _is_repeated(root: Value, skip: Value) -> bool:
     """Whether a skip repeats its root, as what is told to every position.
 
-    Learned arrays are repeated for a batch, and begin a stream.
+    Learned arrays are repeated for a batch, and begin a stream, as zeros do.
     """
-    return root.leaf is None and math.prod(root.shape) != math.prod(skip.shape)
+    is_known = root.leaf is not None or root.constant is not None
+    return not is_known and math.prod(root.shape) != math.prod(skip.shape)
 
 
 def _is_of_outside(root: Value, node: Node) -> bool:

@@ -16,14 +16,14 @@ from jaxinit._roles.branches import Branch, innermost_of
 from jaxinit._roles.facts import Meeting
 from jaxinit._roles.graph import Loop, Value
 from jaxinit._roles.layers import Kind, layers_of
-from jaxinit._roles.primitives import COPIES, RELOCATIONS
+from jaxinit._roles.primitives import ADDITIONS, COPIES, RELOCATIONS
 from jaxinit._roles.residual import Addition
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.taken import Taken
 from jaxinit._roles.walks import nodes_of, reached
 
 _MOST = 1 << 14  # writes to one stream that are told apart
-_PLAIN = COPIES | RELOCATIONS - {"transpose"}  # that a first layer may lack
+_PLAIN = ADDITIONS | COPIES | RELOCATIONS - {"transpose"}  # that a first layer may lack
 
 Numbers = tuple[int | None, ...]
 Write = tuple[int, Addition, Mapping[Loop, int]]  # a writer, and the round of each loop
@@ -214,11 +214,7 @@ class Writes:
         branch = self._branches[addition.node.index]
         nodes = structure.flow.graph.nodes
         place = [writer.index for writer in addition.writers].index(index)
-        computed = [
-            nodes[i].op
-            for i in branch.before
-            if not structure.residuals.is_of_stream(nodes[i], addition)
-        ]
+        computed = tuple(nodes[i].op for i in branch.before)
         attention = None
         if index in self._of_attention:
             attention = "cross" if any(self._from_elsewhere(addition)) else "self"
