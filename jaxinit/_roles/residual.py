@@ -280,27 +280,37 @@ class Residuals:
 
         Take `h = f(x); h = h + g(h + x); h + x`. The sum `h + g(h + x)` goes on with
         what was added to `x`, and the last one adds to `x` what holds `f(x)` already.
+        Steps of a solver, `x + 0.5 * f(x)`, add parts, and are no layers.
         """
         by_branch: dict[Value, Addition] = {}
-        by_skip: dict[Value, Addition] = {}
+        by_skip: dict[Value, list[Addition]] = {}
         for addition in self.additions.values():
-            skip, branch = (
-                unscaled(self._flow, value)[0]
-                for value in (addition.skip, addition.branch)
-            )
-            begun, before = by_branch.get(skip), by_skip.get(skip)
+            skip, _ = unscaled(self._flow, addition.skip)
+            branch, factor = unscaled(self._flow, addition.branch)
+            begun = by_branch.get(skip)
             if begun and ancestor(begun.node.output, addition.branch):
                 addition.above = addition.above or begun
                 self._join(addition, begun)
-            if before and self._holds(addition, before):
+            if factor == 1:
+                self._join_beside(addition, branch, by_skip.setdefault(skip, []))
+                by_branch[branch] = addition
+
+    def _join_beside(
+        self, addition: Addition, branch: Value, beside: list[Addition]
+    ) -> None:
+        """Joins an addition to those before it to the same value."""
+        for before in beside:
+            if self._holds(addition, before):
                 self._join(addition, before)
                 own = branch.node and self.additions.get(branch.node.index)
                 if own and not _is_repeated(branch, addition.skip):
                     self._join(addition, own)
-            by_branch[branch] = by_skip[skip] = addition
+        beside.append(addition)
 
     def _holds(self, addition: Addition, before: Addition) -> bool:
         """Whether a branch holds all of another one, and is computed from its sum."""
+        if addition.stream == before.stream:
+            return False
         holds = {*before.writers} <= {*addition.writers}
         return holds and ancestor(before.node.output, addition.branch)
 

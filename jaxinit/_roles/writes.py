@@ -269,12 +269,13 @@ class Writes:
         return tuple(loop for loop in loops if self._is_carried(loop, additions))
 
     def _is_carried(self, loop: Loop, additions: Sequence[Addition]) -> bool:
-        inside = [x for x in additions if loop in x.node.loops]
-        nodes = {x.node for x in inside}
-        first = inside[0].skip
+        first = next(x for x in additions if loop in x.node.loops)
         return any(
-            any(value is carry.output for value in self._behind(first))
-            and any(value.node in nodes for value in self._behind(carry.back))
+            any(value is carry.output for value in self._behind(first.skip))
+            and any(
+                self._structure.residuals.is_of_stream(node, first)
+                for node in nodes_of(self._behind(carry.back))
+            )
             for carry in self._structure.loops.carries
             if carry.loops[-1] is loop and carry.back is not None
         )
