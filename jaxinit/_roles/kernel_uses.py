@@ -49,10 +49,9 @@ class KernelUses:
         self._followed = structure.followed()
         excluded = steering(self._endings, self._parts)
         streams = structure.residuals.streams(excluded)
-        self._places = structure.residuals.number(streams)
         self.branches = branches_of(structure.residuals, structure.kernels)
         self._writes = Writes(structure, self.branches, streams, self._of_attention())
-        self._places |= self._writes.places()
+        self._places = self._writes.places()
         self._preceded = preceded
         self._moments = Moments(
             structure, self._places, self._factors(), self._inner(), unknown

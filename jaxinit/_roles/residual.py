@@ -19,7 +19,6 @@ What holds:
   addition counts only in a stream that has a plain addition too.
 """
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -333,32 +332,6 @@ class Residuals:
             for writer in kept or addition.writers:
                 writers.setdefault(writer.index, addition)
         return list(streams.values())
-
-    def number(
-        self, streams: Iterable[Iterable[int]]
-    ) -> dict[int, tuple[int, int | None]]:
-        """For the index of each writer, its number in the stream, and their total.
-
-        Args:
-            streams: the indices of the writers of each stream.
-        """
-        nodes = self._flow.graph.nodes
-        places: dict[int, tuple[int, int | None]] = {}
-        for writers in streams:
-            places |= self._numbered([nodes[index] for index in writers])
-        return places
-
-    def _numbered(self, writers: list[Node]) -> dict[int, tuple[int, int | None]]:
-        """The numbers of the writers of one stream."""
-        rounds = {w.index: self._loops.rounds_of_depth(w) for w in writers}
-        total = sum(rounds.values()) if all(rounds.values()) else None
-        places: dict[int, tuple[int, int | None]] = {}
-        before = 0  # rounds of what precedes the loop that a writer is in
-        for _, together in itertools.groupby(writers, lambda w: w.loops[:1]):
-            indices = [writer.index for writer in together]
-            places |= {index: (before + i, total) for i, index in enumerate(indices)}
-            before += sum(rounds[index] for index in indices)
-        return places
 
 
 def _is_repeated(root: Value, skip: Value) -> bool:

@@ -57,6 +57,8 @@ class _Stream:
 
     Attributes:
         number: its number.
+        places: for the index of each writer, the number of its first write, and the
+            total of all writes; None where the length of a loop is not known.
         rounds: for the index of each writer, the number of each of its writes, and the
             round of the loops around; empty if that is not known.
         layers: the layer of each write; None if layers are not told.
@@ -64,14 +66,10 @@ class _Stream:
     """
 
     number: int
+    places: Mapping[int, tuple[int, int | None]]
     rounds: Mapping[int, Sequence[tuple[int, Mapping[Loop, int]]]]
     layers: Sequence[int] | None
     memory: int | None
-
-    @property
-    def total(self) -> int:
-        """Number of all writes that are known."""
-        return sum(map(len, self.rounds.values()))
 
     @property
     def depth(self) -> int | None:
@@ -114,16 +112,15 @@ class Writes:
                 self._writers[index] = index, stream
                 self._ends.setdefault(addition.node.index, (index, stream))
 
-    def places(self) -> dict[int, tuple[int, int]]:
-        """For the index of each writer, its first write, and their total, where known.
+    def places(self) -> dict[int, tuple[int, int | None]]:
+        """For the index of each writer, the number of its first write, and their total.
 
-        In loops that begin the stream anew in each round, as those of a sampler around
-        a model, a writer counts once.
+        The total is None where the length of a loop is not known. In loops that begin
+        the stream anew in each round, as those of a sampler around a model, a writer
+        counts once.
         """
         return {
-            index: (stream.rounds[index][0][0], stream.total)
-            for index, (_, stream) in self._writers.items()
-            if stream.rounds
+            index: stream.places[index] for index, (_, stream) in self._writers.items()
         }
 
     def _put_operands_in_branch(self, attention: Attention) -> None:
@@ -188,14 +185,16 @@ class Writes:
         number, memory = additions[0].stream, self._memory(additions)
         loops = {x: self._loops(x, additions) for x in additions}
         lengths = [[loop.length or 0 for loop in loops[x]] for x in writers.values()]
-        total = sum(map(math.prod, lengths))
-        if total > _MOST or not all(map(all, lengths)):
-            return _Stream(number, {}, None, memory)
+        total = sum(map(math.prod, lengths)) if all(map(all, lengths)) else None
+        if total is None or total > _MOST:
+            places = {index: (i, total) for i, index in enumerate(writers)}
+            return _Stream(number, places, {}, None, memory)
         writes = list(_writes(list(writers.items()), loops, {}))
         rounds: dict[int, list[tuple[int, Mapping[Loop, int]]]] = {}
         for i, (index, _, here) in enumerate(writes):
             rounds.setdefault(index, []).append((i, here))
-        return _Stream(number, rounds, self._layers(writes), memory)
+        places = {index: (found[0][0], total) for index, found in rounds.items()}
+        return _Stream(number, places, rounds, self._layers(writes), memory)
 
     def _layers(self, writes: Sequence[Write]) -> list[int] | None:
         """The layer of each write to a stream; None if that is not told."""
