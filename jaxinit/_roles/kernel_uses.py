@@ -54,7 +54,7 @@ class KernelUses:
         self._places = self._writes.places()
         self._preceded = preceded
         self._moments = Moments(
-            structure, self._places, self._factors(), self._inner(), unknown
+            structure, self._writes.held(), self._factors(), self._inner(), unknown
         )
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:

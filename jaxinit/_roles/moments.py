@@ -66,7 +66,7 @@ class Moments:
     def __init__(
         self,
         structure: Structure,
-        places: Mapping[int, tuple[int, int | None]],
+        held: Mapping[int, float],
         factors: Mapping[int, float],
         inner: Collection[int],
         unknown: Mapping[int, str],
@@ -75,7 +75,7 @@ class Moments:
 
         Args:
             structure: what is found in the graph.
-            places: for the index of each writer, its number and the total.
+            held: for the index of each writer, how many branches its stream holds.
             factors: numbers that multiply outputs before a function, or before they are
                 added to a stream, by the index of the contraction.
             inner: indices of the contractions that a function follows, and then
@@ -83,7 +83,7 @@ class Moments:
             unknown: for the index of a node, what it takes that is not known.
         """
         flow = self._flow = structure.flow
-        self._places, self._factors, self._inner = places, factors, inner
+        self._held, self._factors, self._inner = held, factors, inner
         self._sums = structure.head_sums
         self._outputs = set[int]()
         self._found = Activations(flow, structure.kernels, structure.averages, unknown)
@@ -137,7 +137,7 @@ class Moments:
             return self._found.normal(0.0, 1 / node.output.shape[-1])
         spread = self._found.spread(data)
         self.entering[node.index] = self._trusted(node, spread)
-        is_inner, is_writer = node.index in self._inner, node.index in self._places
+        is_inner, is_writer = node.index in self._inner, node.index in self._held
         if spread.root in self._found.rows and is_inner:
             self.of_rows.add(node.index)
         wanted = self.wanted[node.index] = self._wanted(node)
@@ -157,14 +157,14 @@ class Moments:
 
     def _wanted(self, node: Node) -> float:
         """The variance that the output of a kernel, or its sum, should have."""
-        _, total = self._places.get(node.index, (0, 1))
         stream = self._stream(node)
         heads = self._sums.get(node.index)
-        if heads and node.index in self._places:  # each of them counts as a writer
+        if heads and node.index in self._held:  # each of them counts as a writer
             stream *= heads.nodes
         if heads and not heads.is_one:
             stream /= heads.terms
-        return stream / (total or 1) / self._factors.get(node.index, 1.0) ** 2
+        held = self._held.get(node.index, 1.0)
+        return stream / held / self._factors.get(node.index, 1.0) ** 2
 
     def _stream(self, node: Node) -> float:
         """How large the stream is that a kernel writes to; one if that is not known."""

@@ -19,10 +19,12 @@ What holds:
   addition counts only in a stream that has a plain addition too.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from jaxinit._roles.axes import Place, is_repeated, of_batches
 from jaxinit._roles.depths import Depths
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
@@ -149,8 +151,8 @@ class Residuals:
         sides = [
             (skip, branch)
             for skip, branch in ((a, b), (b, a))
-            if skip.shape == node.output.shape
-            and self._flow.data(branch)
+            if self._flow.data(branch)
+            and (skip.shape == node.output.shape or self._is_of_ensemble(skip, branch))
             and not is_minor(self._flow, skip, branch)
         ]
         for skip, branch in sides:
@@ -166,13 +168,30 @@ class Residuals:
     def _plain(self, node: Node, skip: Value, branch: Value) -> Addition | None:
         """An addition to what its branch is computed from."""
         for root in self._roots(skip):
-            if self._loops.is_state(root) or _is_repeated(root, skip):
+            if self._loops.is_state(root):
+                continue
+            if _is_repeated(root, skip) and not self._is_of_ensemble(skip, branch):
                 continue
             if _is_of_outside(root, node):
                 continue
             if self._depths.at_least(1, root, branch):
                 return Addition(node, skip, branch, root, False)
         return None
+
+    def _is_of_ensemble(self, skip: Value, branch: Value) -> bool:
+        """Whether a skip is only repeated for kernels side by side, as of `vmap`."""
+        if len(skip.shape) != len(branch.shape):
+            return False
+        sizes = enumerate(zip(skip.shape, branch.shape, strict=True))
+        repeated = (i for i, (n, m) in sizes if n < m or is_repeated(skip, i))
+        return all((branch, i) in self._ensembles for i in repeated)
+
+    @functools.cached_property
+    def _ensembles(self) -> set[Place]:
+        """Axes of activations that kernels take as batches, and all they come from."""
+        nodes = [self._flow.graph.nodes[index] for index in self._kernels]
+        sides = [(node, side) for node in nodes for side in (0, 1)]
+        return of_batches(x for x in sides if self._flow.data(x[0].inputs[x[1]]))
 
     def _roots(self, skip: Value) -> Iterator[Value]:
         """What a skip is a copy of, and what that was before branches were added."""
@@ -335,7 +354,7 @@ class Residuals:
 
 
 def _is_repeated(root: Value, skip: Value) -> bool:
-    """Whether a skip repeats its root, as what is told to every position.
+    """Whether a skip repeats its root, as what is told to every position, or kernel.
 
     Learned arrays are repeated for a batch, and begin a stream, as zeros do.
     """
