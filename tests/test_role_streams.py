@@ -184,3 +184,46 @@ def test_what_decays_leaves_room_for_what_is_written(step, looped):
     shares = [use.variance * use.fan_in * use.entering for use in writers]
     np.testing.assert_allclose(shares, 1 / WEIGHED[step], rtol=1e-6)
     assert [x for use in writers for x in use.layers] == [*range(LAYERS)]
+
+
+def test_a_kernel_that_writes_to_two_streams_says_so():
+    def apply(params, x, y):
+        for p in params:
+            shared = jnp.tanh((x + y) @ p["a"]) @ p["b"]
+            x, y = x + shared, y + jnp.tanh(y @ p["c"]) @ p["d"] + shared
+        return x, y
+
+    shapes = [dict.fromkeys("abcd", leaf(WIDTH, WIDTH))] * 2
+    roles = jaxinit.roles(apply, shapes, X, X)
+    reasons = {name: roles[f"1/{name}"].reason for name in "bd"}
+    assert "several residual streams" in reasons["b"]
+    assert "added to a residual stream" in reasons["d"]
+
+
+def test_experts_that_are_chosen_are_of_the_layer_that_chooses():
+    def apply(params, x):
+        for p in params:
+            chosen = jnp.argmax(x @ p["router"], -1)
+            up, down = p["up"][chosen], p["down"][chosen]
+            hidden = jax.nn.gelu(jnp.einsum("btd,btdh->bth", x, up))
+            x = x + jnp.einsum("bth,bthd->btd", hidden, down)
+        return x
+
+    experts = {name: leaf(4, *x.shape) for name, x in LAYER.items()}
+    shapes = [experts | {"router": leaf(WIDTH, 4)}] * LAYERS
+    assert layers_of(jaxinit.roles(apply, shapes, X)) == IN_ORDER
+
+
+def test_gates_by_depth_ask_for_the_depth_of_the_model():
+    def apply(params, x):
+        for p in params:
+            x = x + p["gate"] * fed(x, p)
+        return x
+
+    shapes = [LAYER | {"gate": leaf(WIDTH)}] * LAYERS
+    roles = jaxinit.roles(apply, shapes, X)
+    plan = jaxinit.plan(shapes, schemes.layer_scale(LAYERS), roles=roles)
+    gates = {leaf.initializer for leaf in plan if "gate" in leaf.path}
+    assert gates == {jaxinit.constant(0.1)}
+    with pytest.raises(jaxinit.PlanError, match=r"layers=30 was given, .* 3 layers"):
+        jaxinit.plan(shapes, schemes.layer_scale(30), roles=roles)

@@ -24,6 +24,7 @@ Array = np.ndarray
 Rounds = Mapping[Loop, int | None]  # None where the round is not known
 
 _OTHER = -1  # an entry of another leaf
+_CHOOSING = ("gather", "dynamic_slice", "dot_general")
 _MOST = 1 << 16  # entries of a constant, or rounds of a loop that is replayed
 
 
@@ -102,6 +103,11 @@ class Taken:
             return found if self._has_leaves[source.index] else _as(value, found)
         if node.op in REDUCTIONS:
             return self._reduced(node, here)
+        if node.op in _CHOOSING:
+            first = next(v for v in node.inputs if not self._is_data[v.index])
+            chosen = self._at(first, here)
+            if chosen.size == 1:  # whatever is chosen of it, as experts of one layer
+                return chosen.reshape((1,) * len(value.shape))
         if node.op not in _MOVES:
             raise _NotKnownError
         found = _MOVES[node.op](node, [self._at(v, here) for v in node.inputs])

@@ -80,7 +80,12 @@ class _Stream:
 
 
 class Writes:
-    """The writes to all residual streams of a graph."""
+    """The writes to all residual streams of a graph.
+
+    Attributes:
+        to_several: indices of the kernels that write to several streams; the last one
+            counts.
+    """
 
     def __init__(
         self,
@@ -108,7 +113,9 @@ class Writes:
             self._shapes.setdefault(node.index, []).append((node.op, shape))
         self._writers: dict[int, tuple[int, _Stream]] = {}
         self._ends: dict[int, tuple[int, _Stream]] = {}
+        self.to_several: set[int] = set()
         for writers in filter(None, streams):
+            self.to_several |= self._writers.keys() & writers.keys()
             stream = self._stream(writers)
             for index, addition in writers.items():
                 self._writers[index] = index, stream
