@@ -36,12 +36,11 @@ def apart(flow: Flow, leg: Value, other: Value) -> tuple[Value, float]:
         The value, and the product of the numbers.
     """
     factor = 1.0
-    while not _is_used(leg, other):
+    while True:
         inner, number = _before_number(flow, leg)
-        if inner is None:
-            break
+        if inner is None or _is_used(leg, other):  # the walk comes last, as it is long
+            return leg, factor
         leg, factor = inner, factor * number
-    return leg, factor
 
 
 def is_minor(flow: Flow, leg: Value, other: Value) -> bool:
