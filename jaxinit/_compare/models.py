@@ -14,6 +14,7 @@ from jaxinit._roles.role import Roles
 from jaxinit._tree.roles import roles
 from jaxinit.signal import Signal, propagate
 
+
 class Trainable(Protocol):
     """A model taken apart, for a batch of given shapes.
 

@@ -4,6 +4,7 @@
 """
 
 from zoo import agents as agents
+from zoo import as_people_write as as_people_write
 from zoo import attention as attention
 from zoo import attention_kinds as attention_kinds
 from zoo import autoencoders as autoencoders
@@ -18,6 +19,7 @@ from zoo import depth as depth
 from zoo import derivatives as derivatives
 from zoo import drawn_images as drawn_images
 from zoo import drawn_today as drawn_today
+from zoo import dreams_and_features as dreams_and_features
 from zoo import edges as edges
 from zoo import equinox_foreign as equinox_foreign
 from zoo import equinox_models as equinox_models
@@ -28,10 +30,12 @@ from zoo import from_papers as from_papers
 from zoo import fused as fused
 from zoo import haiku_foreign as haiku_foreign
 from zoo import haiku_models as haiku_models
+from zoo import heard_anew as heard_anew
 from zoo import heard_today as heard_today
 from zoo import image_blocks as image_blocks
 from zoo import image_models as image_models
 from zoo import language as language
+from zoo import lately_said as lately_said
 from zoo import learners as learners
 from zoo import linear_time as linear_time
 from zoo import linen_attention as linen_attention
@@ -42,6 +46,7 @@ from zoo import linen_language as linen_language
 from zoo import linen_ported as linen_ported
 from zoo import linen_vision as linen_vision
 from zoo import long_sequences as long_sequences
+from zoo import looked_at_anew as looked_at_anew
 from zoo import loops as loops
 from zoo import machines as machines
 from zoo import made_weights as made_weights
@@ -59,6 +64,7 @@ from zoo import others as others
 from zoo import otherwise as otherwise
 from zoo import patch_mlps as patch_mlps
 from zoo import plain_habits as plain_habits
+from zoo import points_and_rows as points_and_rows
 from zoo import policies as policies
 from zoo import published_nets as published_nets
 from zoo import published_others as published_others
