@@ -121,6 +121,40 @@ def axis_before(node: Node, value: Value, axis: int) -> list[Place]:
     return rule(node, value, axis) if rule is not None else []
 
 
+def before_contraction(node: Node, axis: int) -> list[Place]:
+    """Where an axis of a contraction of activations comes from."""
+    return [
+        (node.inputs[side], i)
+        for side in (0, 1)
+        for i, j in output_axes(node, side).items()
+        if j == axis
+    ]
+
+
+def of_batches(takers: Iterable[tuple[Node, int]]) -> set[Place]:
+    """All places that axes come from which contractions take as batches.
+
+    Args:
+        takers: contractions, and the number of the operand to go back from.
+    """
+
+    def before(place: Place) -> list[Place]:
+        value, axis = place
+        if value.node is None:
+            return []
+        if value.node.op == "dot_general":
+            return before_contraction(value.node, axis)
+        return axis_before(value.node, value, axis)
+
+    start = [
+        (node.inputs[side], axis)
+        for node, side in takers
+        if node.op == "dot_general"
+        for axis in batch_and_free(node, side)[0]
+    ]
+    return set(reached(start, before))
+
+
 def is_repeated(value: Value, axis: int) -> bool:
     """Whether all entries of a value along an axis are one that is repeated."""
 

@@ -12,6 +12,7 @@ from jaxinit._roles.axes import (
     Place,
     axis_before,
     batch_and_free,
+    before_contraction,
     output_axes,
     unreduced_axes,
 )
@@ -94,7 +95,7 @@ class _Batches:
         if node is None or node.index in self._structure.kernels:
             return []
         if node.op == "dot_general":
-            return _before_contraction(node, axis)
+            return before_contraction(node, axis)
         return axis_before(node, value, axis)
 
     def _origins(self, places: Sequence[Place]) -> Iterator[Place]:
@@ -123,7 +124,7 @@ class _Batches:
             return self._before(place)
         return [
             (value, i)
-            for value, i in _before_contraction(node, place[1])
+            for value, i in before_contraction(node, place[1])
             for side in (0, 1)
             if value is node.inputs[side] and i in _operand_batches(node, side)
         ]
@@ -161,16 +162,6 @@ def _taken_axes(node: Node) -> Iterator[int]:
     else:
         sizes = zip(before, node.outputs[0].shape, strict=True)
         yield from (i for i, (old, new) in enumerate(sizes) if old > new == 1)
-
-
-def _before_contraction(node: Node, axis: int) -> list[Place]:
-    """Where an axis of a contraction of activations comes from."""
-    return [
-        (node.inputs[side], i)
-        for side in (0, 1)
-        for i, j in output_axes(node, side).items()
-        if j == axis
-    ]
 
 
 def _operand_batches(node: Node, side: int) -> tuple[int, ...]:

@@ -18,6 +18,8 @@ What holds:
   `each` takes index by index of the first axis, `stacked` puts such pieces together,
   `branches` is one of its inputs, and `condition` decides on a branch or a loop.
 - Nodes that no output needs are not there.
+- The sum of the same two values is one node, however often it is written, and a sum
+  with the number zero is none: `sum([x, y])`, which begins with 0, is `x + y`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +27,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core
 from jax.extend.core import primitives
 
 from jaxinit._kernel.fuse import scan_operands
+from jaxinit._roles.primitives import ADDITIONS
 
 # Calls, whose bodies take the place of the call.
 _CALLS = {
@@ -127,6 +131,7 @@ class Graph:
     def __init__(self, closed: core.ClosedJaxpr, leaves: int):
         self.values: list[Value] = []
         self.nodes: list[Node] = []
+        self._sums: dict[tuple, Sequence[Value]] = {}
         arguments = [self._value(var.aval) for var in closed.jaxpr.invars]
         self.leaves, self.inputs = arguments[:leaves], arguments[leaves:]
         for i, value in enumerate(self.leaves):
@@ -190,10 +195,27 @@ class Graph:
             return self._cond(eqn, inputs, loops)
         if name == "reshape" and eqn.params["dimensions"] is not None:
             return self._reshape(eqn, inputs, loops)
+        if name in ADDITIONS:
+            return self._sum(eqn, inputs, loops)
+        return self._as_it_is(eqn, inputs, loops)
+
+    def _as_it_is(self, eqn, inputs, loops) -> Sequence[Value]:
         outputs = [self._value(var.aval) for var in eqn.outvars]
-        node = self._node(name, inputs, outputs, eqn.params, loops)
+        node = self._node(eqn.primitive.name, inputs, outputs, eqn.params, loops)
         node.primitive = eqn.primitive
         return outputs
+
+    def _sum(self, eqn, inputs, loops) -> Sequence[Value]:
+        """A sum of two values, made once; of zero and a value, that value."""
+        aval = eqn.outvars[0].aval
+        for number, value in (inputs, inputs[::-1]):
+            whole = (value.shape, value.dtype) == (aval.shape, aval.dtype)
+            if whole and _is_zero(number.constant):
+                return [value]
+        place = frozenset(value.index for value in inputs), loops
+        if place not in self._sums:
+            self._sums[place] = self._as_it_is(eqn, inputs, loops)
+        return self._sums[place]
 
     def _reshape(self, eqn, inputs, loops) -> Sequence[Value]:
         """A reshape of axes in another order, as two nodes; vmap makes such."""
@@ -280,6 +302,10 @@ class Graph:
         self.nodes = [node for node in self.nodes if node.index in live]
         for i, node in enumerate(self.nodes):
             node.index = i
+
+
+def _is_zero(number: Any) -> bool:
+    return number is not None and np.size(number) == 1 and not np.any(number)
 
 
 def _expanded(eqn: Any) -> core.ClosedJaxpr | None:

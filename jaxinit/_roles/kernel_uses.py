@@ -23,6 +23,7 @@ from jaxinit._roles.sections import Division, beside, divided, input_sections
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.writes import Writes, Written
 
+_SEVERAL = "several residual streams, with a place in the last of them"
 _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
 
 
@@ -49,13 +50,12 @@ class KernelUses:
         self._followed = structure.followed()
         excluded = steering(self._endings, self._parts)
         streams = structure.residuals.streams(excluded)
-        self._places = structure.residuals.number(streams)
         self.branches = branches_of(structure.residuals, structure.kernels)
         self._writes = Writes(structure, self.branches, streams, self._of_attention())
-        self._places |= self._writes.places()
+        self._places = self._writes.places()
         self._preceded = preceded
         self._moments = Moments(
-            structure, self._places, self._factors(), self._inner(), unknown
+            structure, self._writes.held(), self._factors(), self._inner(), unknown
         )
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:
@@ -241,7 +241,8 @@ class KernelUses:
         ):
             yield "shared over the depth of a loop"
         if use.residual:
-            yield "added to a residual stream"
+            several = meeting.node.index in self._writes.to_several
+            yield f"added to {_SEVERAL if several else 'a residual stream'}"
         if use.function and use.function != "identity":
             yield f"followed by {use.function}"
         hidden = {end.hidden for end in ends if end.hidden}

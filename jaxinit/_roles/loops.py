@@ -7,7 +7,6 @@ stream, and nothing is recurrent. A scan over the weights of experts that all ta
 same input carries nothing that a kernel takes: its rounds are no layers, but a batch.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import jax.numpy as jnp
@@ -165,10 +164,6 @@ class Loops:
         """The loops over layers around a node, the outermost first."""
         others = self._over_time | self._apart
         return [loop for loop in node.loops if loop not in others]
-
-    def rounds_of_depth(self, node: Node) -> int:
-        """How often a node runs in loops over layers; 0 if not known."""
-        return math.prod(loop.length or 0 for loop in self.loops_of_depth(node))
 
     def comes_from_its_past(self, value: Value, node: Node) -> bool:
         """Whether a value is computed from what a contraction made a round before."""

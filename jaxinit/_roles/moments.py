@@ -68,7 +68,7 @@ class Moments:
     def __init__(
         self,
         structure: Structure,
-        places: Mapping[int, tuple[int, int | None]],
+        held: Mapping[int, float],
         factors: Mapping[int, float],
         inner: Collection[int],
         unknown: Mapping[int, str],
@@ -77,7 +77,7 @@ class Moments:
 
         Args:
             structure: what is found in the graph.
-            places: for the index of each writer, its number and the total.
+            held: for the index of each writer, how many branches its stream holds.
             factors: numbers that multiply outputs before a function, or before they are
                 added to a stream, by the index of the contraction.
             inner: indices of the contractions that a function follows, and then
@@ -85,7 +85,7 @@ class Moments:
             unknown: for the index of a node, what it takes that is not known.
         """
         flow = self._flow = structure.flow
-        self._places, self._factors, self._inner = places, factors, inner
+        self._held, self._factors, self._inner = held, factors, inner
         self._sums = structure.head_sums
         self._outputs = set[int]()
         self._found = Activations(flow, structure.kernels, structure.averages, unknown)
@@ -139,7 +139,7 @@ class Moments:
             return self._found.normal(0.0, 1 / node.output.shape[-1])
         spread = self._found.spread(data)
         self.entering[node.index] = self._trusted(node, spread)
-        is_inner, is_writer = node.index in self._inner, node.index in self._places
+        is_inner, is_writer = node.index in self._inner, node.index in self._held
         if spread.root in self._found.rows and is_inner:
             self.of_rows.add(node.index)
         wanted = self.wanted[node.index] = self._wanted(node)
@@ -159,14 +159,14 @@ class Moments:
 
     def _wanted(self, node: Node) -> float:
         """The variance that the output of a kernel, or its sum, should have."""
-        _, total = self._places.get(node.index, (0, 1))
         stream = self._stream(node)
         heads = self._sums.get(node.index)
-        if heads and node.index in self._places:  # each of them counts as a writer
+        if heads and node.index in self._held:  # each of them counts as a writer
             stream *= heads.nodes
         if heads and not heads.is_one:
             stream /= heads.terms
-        return stream / (total or 1) / self._factors.get(node.index, 1.0) ** 2
+        held = self._held.get(node.index, 1.0)
+        return stream / held / self._factors.get(node.index, 1.0) ** 2
 
     def _stream(self, node: Node) -> float:
         """How large the stream is that a kernel writes to; one if that is not known."""
@@ -221,13 +221,18 @@ def _begins(structure: Structure) -> dict[int, Value]:
         inner, factor = apart(structure.flow, skip, addition.branch)
         skip = inner if abs(factor) < 1 else skip
         begin = first.setdefault(addition.stream, skip)
-        if _is_anew(structure, skip):
+        if _is_anew(structure, skip) and not _is_branch(addition.above, skip):
             begin = skip
         elif addition.above is not None:
             begin = begins.get(addition.above, begin)
         begins[addition] = begin
         found |= {writer.index: begin for writer in addition.writers}
     return found
+
+
+def _is_branch(addition: Addition | None, value: Value) -> bool:
+    """Whether a value is what was added to a stream, and what it goes on with."""
+    return addition is not None and stripped(addition.branch) is stripped(value)
 
 
 def _is_anew(structure: Structure, value: Value) -> bool:
@@ -238,6 +243,8 @@ def _is_anew(structure: Structure, value: Value) -> bool:
     if is_normalized(structure.flow, value):
         return True
     while node is not None and node.op in SUMS:  # a bias is added
+        if structure.residuals.contains(node):
+            return False
         data = structure.flow.data_of(node)
         node = maker(data[0]) if len(data) == 1 else None
     return node is not None and node.index in structure.kernels

@@ -13,15 +13,18 @@ What holds:
 - A leg that a number makes small, `h @ w + 0.1 * h0`, is no stream: the kernel is the
   main path.
 - A sum of branches, `x + (f(x) + g(x))` or `(x + f(x)) + g(x)`, has two writers.
+- What is added to a stream in each layer anew, `h = h + f(h + x)` with `h` zero at
+  first, begins no stream each time.
 - A contraction on the shortcut itself, beside a longer branch, is no writer, and its
   addition counts only in a stream that has a plain addition too.
 """
 
-import itertools
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from jaxinit._roles.axes import Place, is_repeated, of_batches
 from jaxinit._roles.depths import Depths
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
@@ -105,6 +108,7 @@ class Residuals:
         self._find_streams()
         for addition in self.additions.values():
             addition.writers = self._writers(addition)
+        self._join_streams()
 
     def contains(self, node: Node) -> bool:
         """Whether a node adds a branch to a stream."""
@@ -118,13 +122,18 @@ class Residuals:
         if node.op not in ADDITIONS | SCATTERS:
             return False
         a, b = node.inputs[0], node.inputs[-1]
-        if not (self._flow.data(a) and self._flow.data(b)):
+        if self._flow.data(a) and self._flow.data(b):
+            if node.op in SCATTERS:
+                return True
+        elif node.op in SCATTERS or not (self._begins(a) or self._begins(b)):
             return False
-        if node.op in SCATTERS:
-            return True
         makers = nodes_of(unscaled(self._flow, value)[0] for value in node.inputs)
         of_scores = any(maker.index in self._scores for maker in makers)
         return a is not b and node.output.shape in (a.shape, b.shape) and not of_scores
+
+    def _begins(self, value: Value) -> bool:
+        """Whether a value is an array of zeros, with which a stream may begin."""
+        return bool(value.shape) and self._flow.number(value) == 0
 
     def _possible_roots(self, candidates: Iterable[Node]) -> Iterator[Value]:
         """What a branch may be computed from."""
@@ -132,8 +141,8 @@ class Residuals:
         skips = (value for node in candidates for value in node.inputs)
         kernels = (flow.graph.nodes[index] for index in self._kernels)
         before = (value for node in kernels for value in node.inputs[:2])
-        roots = (*(unscaled(flow, x)[0] for x in skips), *map(stripped, before))
-        return filter(flow.data, roots)
+        yield from (unscaled(flow, x)[0] for x in skips)
+        yield from filter(flow.data, map(stripped, before))
 
     def _addition(self, node: Node) -> Addition | None:
         a, b = node.inputs[0], node.inputs[-1]
@@ -142,7 +151,8 @@ class Residuals:
         sides = [
             (skip, branch)
             for skip, branch in ((a, b), (b, a))
-            if skip.shape == node.output.shape
+            if self._flow.data(branch)
+            and (skip.shape == node.output.shape or self._is_of_ensemble(skip, branch))
             and not is_minor(self._flow, skip, branch)
         ]
         for skip, branch in sides:
@@ -158,13 +168,30 @@ class Residuals:
     def _plain(self, node: Node, skip: Value, branch: Value) -> Addition | None:
         """An addition to what its branch is computed from."""
         for root in self._roots(skip):
-            if self._loops.is_state(root) or _is_repeated(root, skip):
+            if self._loops.is_state(root):
+                continue
+            if _is_repeated(root, skip) and not self._is_of_ensemble(skip, branch):
                 continue
             if _is_of_outside(root, node):
                 continue
             if self._depths.at_least(1, root, branch):
                 return Addition(node, skip, branch, root, False)
         return None
+
+    def _is_of_ensemble(self, skip: Value, branch: Value) -> bool:
+        """Whether a skip is only repeated for kernels side by side, as of `vmap`."""
+        if len(skip.shape) != len(branch.shape):
+            return False
+        sizes = enumerate(zip(skip.shape, branch.shape, strict=True))
+        repeated = (i for i, (n, m) in sizes if n < m or is_repeated(skip, i))
+        return all((branch, i) in self._ensembles for i in repeated)
+
+    @functools.cached_property
+    def _ensembles(self) -> set[Place]:
+        """Axes of activations that kernels take as batches, and all they come from."""
+        nodes = [self._flow.graph.nodes[index] for index in self._kernels]
+        sides = [(node, side) for node in nodes for side in (0, 1)]
+        return of_batches(x for x in sides if self._flow.data(x[0].inputs[x[1]]))
 
     def _roots(self, skip: Value) -> Iterator[Value]:
         """What a skip is a copy of, and what that was before branches were added."""
@@ -241,7 +268,7 @@ class Residuals:
                 return []
             if node.index in self._values:
                 return [self._values[node.index]]
-            if node.op == "carry" or self._is_of_stream(node, addition):
+            if node.op == "carry" or self.is_of_stream(node, addition):
                 return []
             if not is_inexact(value):  # it only chooses places
                 return []
@@ -252,7 +279,7 @@ class Residuals:
         found = {node.index: node for node in nodes if node.index in self._kernels}
         return [found[i] for i in sorted(found)]
 
-    def _is_of_stream(self, node: Node, addition: Addition) -> bool:
+    def is_of_stream(self, node: Node, addition: Addition) -> bool:
         """Whether a node adds to the same stream, and not to one inside the branch."""
         found = self.additions.get(node.index)
         return found is not None and found.stream == addition.stream
@@ -265,6 +292,51 @@ class Residuals:
         if node.op in PRODUCTS and len(data) > 1:
             return [value for value in data if ancestor(root, value)] or data
         return data
+
+    def _join_streams(self) -> None:
+        """Makes one stream of those that a value is added to in each layer anew.
+
+        Take `h = f(x); h = h + g(h + x); h + x`. The sum `h + g(h + x)` goes on with
+        what was added to `x`, and the last one adds to `x` what holds `f(x)` already.
+        Steps of a solver, `x + 0.5 * f(x)`, add parts, and are no layers.
+        """
+        by_branch: dict[Value, Addition] = {}
+        by_skip: dict[Value, list[Addition]] = {}
+        for addition in self.additions.values():
+            skip, _ = unscaled(self._flow, addition.skip)
+            branch, factor = unscaled(self._flow, addition.branch)
+            begun = by_branch.get(skip)
+            if begun and ancestor(begun.node.output, addition.branch):
+                addition.above = addition.above or begun
+                self._join(addition, begun)
+            if factor == 1:
+                self._join_beside(addition, branch, by_skip.setdefault(skip, []))
+                by_branch[branch] = addition
+
+    def _join_beside(
+        self, addition: Addition, branch: Value, beside: list[Addition]
+    ) -> None:
+        """Joins an addition to those before it to the same value."""
+        for before in beside:
+            if self._holds(addition, before):
+                self._join(addition, before)
+                own = branch.node and self.additions.get(branch.node.index)
+                if own and not _is_repeated(branch, addition.skip):
+                    self._join(addition, own)
+        beside.append(addition)
+
+    def _holds(self, addition: Addition, before: Addition) -> bool:
+        """Whether a branch holds all of another one, and is computed from its sum."""
+        if addition.stream == before.stream:
+            return False
+        holds = {*before.writers} <= {*addition.writers}
+        return holds and ancestor(before.node.output, addition.branch)
+
+    def _join(self, addition: Addition, other: Addition) -> None:
+        numbers = {addition.stream, other.stream}
+        for each in self.additions.values():
+            if each.stream in numbers:
+                each.stream = min(numbers)
 
     def streams(self, excluded: set[int]) -> list[dict[int, Addition]]:
         """For each stream, the index of each writer, in order, and its addition.
@@ -280,39 +352,14 @@ class Residuals:
                 writers.setdefault(writer.index, addition)
         return list(streams.values())
 
-    def number(
-        self, streams: Iterable[Iterable[int]]
-    ) -> dict[int, tuple[int, int | None]]:
-        """For the index of each writer, its number in the stream, and their total.
-
-        Args:
-            streams: the indices of the writers of each stream.
-        """
-        nodes = self._flow.graph.nodes
-        places: dict[int, tuple[int, int | None]] = {}
-        for writers in streams:
-            places |= self._numbered([nodes[index] for index in writers])
-        return places
-
-    def _numbered(self, writers: list[Node]) -> dict[int, tuple[int, int | None]]:
-        """The numbers of the writers of one stream."""
-        rounds = {w.index: self._loops.rounds_of_depth(w) for w in writers}
-        total = sum(rounds.values()) if all(rounds.values()) else None
-        places: dict[int, tuple[int, int | None]] = {}
-        before = 0  # rounds of what precedes the loop that a writer is in
-        for _, together in itertools.groupby(writers, lambda w: w.loops[:1]):
-            indices = [writer.index for writer in together]
-            places |= {index: (before + i, total) for i, index in enumerate(indices)}
-            before += sum(rounds[index] for index in indices)
-        return places
-
 
 def _is_repeated(root: Value, skip: Value) -> bool:
-    """Whether a skip repeats its root, as what is told to every position.
+    """Whether a skip repeats its root, as what is told to every position, or kernel.
 
-    Learned arrays are repeated for a batch, and begin a stream.
+    Learned arrays are repeated for a batch, and begin a stream, as zeros do.
     """
-    return root.leaf is None and math.prod(root.shape) != math.prod(skip.shape)
+    is_known = root.leaf is not None or root.constant is not None
+    return not is_known and math.prod(root.shape) != math.prod(skip.shape)
 
 
 def _is_of_outside(root: Value, node: Node) -> bool:

@@ -24,6 +24,7 @@ Array = np.ndarray
 Rounds = Mapping[Loop, int | None]  # None where the round is not known
 
 _OTHER = -1  # an entry of another leaf
+_CHOOSING = ("gather", "dynamic_slice", "dot_general")
 _MOST = 1 << 16  # entries of a constant, or rounds of a loop that is replayed
 
 
@@ -102,10 +103,20 @@ class Taken:
             return found if self._has_leaves[source.index] else _as(value, found)
         if node.op in REDUCTIONS:
             return self._reduced(node, here)
+        if node.op in _CHOOSING and any(self._is_data[v.index] for v in node.inputs):
+            return self._chosen(value, node, here)
         if node.op not in _MOVES:
             raise _NotKnownError
         found = _MOVES[node.op](node, [self._at(v, here) for v in node.inputs])
         return found[node.outputs.index(value)] if isinstance(found, list) else found
+
+    def _chosen(self, value: Value, node: Node, here: Rounds) -> Array:
+        """What activations choose of a layer, such as experts."""
+        others = [v for v in node.inputs if not self._is_data[v.index]]
+        found = self._at(others[0], here)
+        if len(others) > 1 or found.size > 1:
+            raise _NotKnownError
+        return found.reshape((1,) * len(value.shape))
 
     def _carried(self, value: Value, node: Node, here: Rounds) -> Array:
         """What a loop hands on: what it began with, or made in the round before."""

@@ -36,12 +36,11 @@ def apart(flow: Flow, leg: Value, other: Value) -> tuple[Value, float]:
         The value, and the product of the numbers.
     """
     factor = 1.0
-    while not _is_used(leg, other):
+    while True:
         inner, number = _before_number(flow, leg)
-        if inner is None:
-            break
+        if inner is None or _is_used(leg, other):  # the walk comes last, as it is long
+            return leg, factor
         leg, factor = inner, factor * number
-    return leg, factor
 
 
 def is_minor(flow: Flow, leg: Value, other: Value) -> bool:
@@ -57,8 +56,14 @@ def is_minor(flow: Flow, leg: Value, other: Value) -> bool:
 
 
 def _before_number(flow: Flow, value: Value) -> tuple[Value | None, float]:
-    """The value before one number, and the number; None if none multiplies it."""
+    """The value before one number, and the number; None if none multiplies it.
+
+    Of zeros and a value, the sum is that value.
+    """
     node = stripped(value).node
+    if node is not None and node.op in ADDITIONS:
+        others = [v for v in node.inputs if flow.number(v) != 0]
+        return (others[0], 1.0) if len(others) == 1 else (None, 1.0)
     if node is None or node.op not in PRODUCTS:
         return None, 1.0
     numbers = [(i, flow.number(v)) for i, v in enumerate(node.inputs)]

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.branches import Branch, innermost_of
 from jaxinit._roles.facts import Meeting
-from jaxinit._roles.graph import Loop, Value
+from jaxinit._roles.graph import Loop, Node, Value
 from jaxinit._roles.layers import Kind, layers_of
-from jaxinit._roles.primitives import COPIES, RELOCATIONS
+from jaxinit._roles.primitives import ADDITIONS, COPIES, PRODUCTS, RELOCATIONS
 from jaxinit._roles.residual import Addition
+from jaxinit._roles.shares import Write, branches_held
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.taken import Taken
 from jaxinit._roles.walks import nodes_of, reached
 
 _MOST = 1 << 14  # writes to one stream that are told apart
-_PLAIN = COPIES | RELOCATIONS - {"transpose"}  # that a first layer may lack
+_PLAIN = ADDITIONS | COPIES | RELOCATIONS - {"transpose"}
 
 Numbers = tuple[int | None, ...]
-Write = tuple[int, Addition, Mapping[Loop, int]]  # a writer, and the round of each loop
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class _Stream:
 
     Attributes:
         number: its number.
+        places: for the index of each writer, the number of its first write, and the
+            total of all writes; None where the length of a loop is not known.
+        held: how many branches of full size it holds at its end.
         rounds: for the index of each writer, the number of each of its writes, and the
             round of the loops around; empty if that is not known.
         layers: the layer of each write; None if layers are not told.
@@ -64,14 +67,11 @@ class _Stream:
     """
 
     number: int
+    places: Mapping[int, tuple[int, int | None]]
+    held: float
     rounds: Mapping[int, Sequence[tuple[int, Mapping[Loop, int]]]]
     layers: Sequence[int] | None
     memory: int | None
-
-    @property
-    def total(self) -> int:
-        """Number of all writes that are known."""
-        return sum(map(len, self.rounds.values()))
 
     @property
     def depth(self) -> int | None:
@@ -80,7 +80,12 @@ class _Stream:
 
 
 class Writes:
-    """The writes to all residual streams of a graph."""
+    """The writes to all residual streams of a graph.
+
+    Attributes:
+        to_several: indices of the kernels that write to several streams; the last one
+            counts.
+    """
 
     def __init__(
         self,
@@ -108,23 +113,28 @@ class Writes:
             self._shapes.setdefault(node.index, []).append((node.op, shape))
         self._writers: dict[int, tuple[int, _Stream]] = {}
         self._ends: dict[int, tuple[int, _Stream]] = {}
+        self.to_several: set[int] = set()
         for writers in filter(None, streams):
+            self.to_several |= self._writers.keys() & writers.keys()
             stream = self._stream(writers)
             for index, addition in writers.items():
                 self._writers[index] = index, stream
                 self._ends.setdefault(addition.node.index, (index, stream))
 
-    def places(self) -> dict[int, tuple[int, int]]:
-        """For the index of each writer, its first write, and their total, where known.
+    def places(self) -> dict[int, tuple[int, int | None]]:
+        """For the index of each writer, the number of its first write, and their total.
 
-        In loops that begin the stream anew in each round, as those of a sampler around
-        a model, a writer counts once.
+        The total is None where the length of a loop is not known. In loops that begin
+        the stream anew in each round, as those of a sampler around a model, a writer
+        counts once.
         """
         return {
-            index: (stream.rounds[index][0][0], stream.total)
-            for index, (_, stream) in self._writers.items()
-            if stream.rounds
+            index: stream.places[index] for index, (_, stream) in self._writers.items()
         }
+
+    def held(self) -> dict[int, float]:
+        """For the index of each writer, how many branches its stream holds."""
+        return {index: stream.held for index, (_, stream) in self._writers.items()}
 
     def _put_operands_in_branch(self, attention: Attention) -> None:
         """Counts the kernels of keys and values from elsewhere to their branch."""
@@ -188,14 +198,17 @@ class Writes:
         number, memory = additions[0].stream, self._memory(additions)
         loops = {x: self._loops(x, additions) for x in additions}
         lengths = [[loop.length or 0 for loop in loops[x]] for x in writers.values()]
-        total = sum(map(math.prod, lengths))
-        if total > _MOST or not all(map(all, lengths)):
-            return _Stream(number, {}, None, memory)
+        total = sum(map(math.prod, lengths)) if all(map(all, lengths)) else None
+        if total is None or total > _MOST:
+            places = {index: (i, total) for i, index in enumerate(writers)}
+            return _Stream(number, places, total or 1, {}, None, memory)
         writes = list(_writes(list(writers.items()), loops, {}))
         rounds: dict[int, list[tuple[int, Mapping[Loop, int]]]] = {}
         for i, (index, _, here) in enumerate(writes):
             rounds.setdefault(index, []).append((i, here))
-        return _Stream(number, rounds, self._layers(writes), memory)
+        places = {index: (found[0][0], total) for index, found in rounds.items()}
+        held = branches_held(self._structure.flow, writes)
+        return _Stream(number, places, held, rounds, self._layers(writes), memory)
 
     def _layers(self, writes: Sequence[Write]) -> list[int] | None:
         """The layer of each write to a stream; None if that is not told."""
@@ -214,15 +227,20 @@ class Writes:
         branch = self._branches[addition.node.index]
         nodes = structure.flow.graph.nodes
         place = [writer.index for writer in addition.writers].index(index)
-        computed = tuple(nodes[i].op for i in branch.before)
+        computed = (nodes[i].op for i in branch.before if not self._is_plain(nodes[i]))
         attention = None
         if index in self._of_attention:
             attention = "cross" if any(self._from_elsewhere(addition)) else "self"
         return Kind(
             attention,
-            (place, *(op for op in computed if op not in _PLAIN)),
+            (place, *computed),
             (place, *(x for i in branch.before for x in self._shapes.get(i, ()))),
         )
+
+    def _is_plain(self, node: Node) -> bool:
+        """Whether a first layer may lack a node that others have."""
+        is_product = node.op in PRODUCTS and self._structure.flow.numbers_of(node)
+        return node.op in _PLAIN or bool(is_product)
 
     def _from_elsewhere(self, addition: Addition) -> Iterator[Value]:
         """The keys of attentions in a branch that are not computed from its stream."""
@@ -269,12 +287,13 @@ class Writes:
         return tuple(loop for loop in loops if self._is_carried(loop, additions))
 
     def _is_carried(self, loop: Loop, additions: Sequence[Addition]) -> bool:
-        inside = [x for x in additions if loop in x.node.loops]
-        nodes = {x.node for x in inside}
-        first = inside[0].skip
+        first = next(x for x in additions if loop in x.node.loops)
         return any(
-            any(value is carry.output for value in self._behind(first))
-            and any(value.node in nodes for value in self._behind(carry.back))
+            any(value is carry.output for value in self._behind(first.skip))
+            and any(
+                self._structure.residuals.is_of_stream(node, first)
+                for node in nodes_of(self._behind(carry.back))
+            )
             for carry in self._structure.loops.carries
             if carry.loops[-1] is loop and carry.back is not None
         )

@@ -140,6 +140,29 @@ def depth_of(leaf: Leaf, layers: int | None) -> int | None:
     return layers
 
 
+def check_blocks(leaf: Leaf, layers: int) -> None:
+    """Refuses a number of blocks that no residual stream has, nor all together.
+
+    Without attention, a block may be several layers. Where the computation does not
+    tell layers, any number will do.
+
+    Raises:
+        ValueError: if the computation tells of another number.
+    """
+    writers = [u for x in leaf.roles.values() for u in x.kernels if u.residual]
+    depths = {use.stream: use.depth for use in writers}
+    known = [depth for depth in depths.values() if depth is not None]
+    fitting = {*known, sum(known)}
+    if not any(use.part == "attention output" for use in writers):
+        fitting |= {n // m for n in fitting for m in range(1, n + 1) if n % m == 0}
+    if not known or len(known) < len(depths) or layers in fitting:
+        return
+    raise ValueError(
+        f"layers={layers} was given, but the residual streams of the computation have "
+        f"{' and '.join(map(str, known))} layers"
+    )
+
+
 def layers_of(leaf: Leaf, layers: int | None) -> list[int]:
     """The layers in a kernel, from 0, along its `stack_axes` in C order.
 
@@ -166,7 +189,7 @@ def layers_of(leaf: Leaf, layers: int | None) -> list[int]:
         for i in range(count)
     ]
     if any(len(each) != 1 for each in numbers):
-        raise ValueError(_not_one(numbers, uses))
+        raise ValueError(_not_one(leaf, numbers, uses))
     return [number for each in numbers for number in each]
 
 
@@ -182,7 +205,7 @@ def untold(leaf: Leaf) -> str:
     )
 
 
-def _not_one(numbers: Sequence[set[int]], uses: Sequence[Use]) -> str:
+def _not_one(leaf: Leaf, numbers: Sequence[set[int]], uses: Sequence[Use]) -> str:
     several = [sorted(each) for each in numbers if len(each) > 1]
     if several:
         found = f"it is used in the layers {', '.join(map(str, several[0]))}"
@@ -190,9 +213,10 @@ def _not_one(numbers: Sequence[set[int]], uses: Sequence[Use]) -> str:
         found = "it, or a part of it, is used in several layers, or in none"
     else:
         found = "in which layers it is used, and in which order, is not known"
+    stacked = ", as by jaxinit.stacked for layers in one array"
     return (
-        f"{found}, and this scheme differs by layer: give it a rule of its own, as by "
-        "jaxinit.stacked for layers in one array"
+        f"{found}, and this scheme differs by layer: give it a rule of its own"
+        f"{stacked if stack_axes(leaf) else ''}"
     )
 
 

@@ -31,7 +31,8 @@ def auto() -> Rules:
     - the `N` kernels that write to a residual stream: the same, times `s / N`, where
       `s` is the second moment with which the stream begins, or comes out of a norm or a
       kernel that it goes through, so that all branches together are as large as what
-      they are added to
+      they are added to; where numbers make the stream smaller in each layer, as
+      `0.9 * h + f(h)` does, `N` is the sum of what they leave of each branch's variance
     - kernel between two functions of a plain net, without norm or residual stream, if
       gradients would grow or vanish with depth, or the signal drift: variance
       `1 / (fan_in E[y'**2])`, `y'` the slope of the function before it, and a normal

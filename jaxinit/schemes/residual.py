@@ -8,7 +8,9 @@ from jaxinit._tree.rules import Rules
 from jaxinit.initializers.base import Initializer
 from jaxinit.initializers.basic import constant, normal, ones, zeros
 from jaxinit.schemes._arguments import Count, Found, Rest
+from jaxinit.schemes._streams import check_blocks
 from jaxinit.schemes.building import (
+    Rule,
     agreed,
     by_fan,
     complete,
@@ -149,9 +151,9 @@ def _multiplier(leaf: Leaf) -> Initializer:
     return ones if leaf.shape in ((), (1,)) else drawn(no_norm, leaf)
 
 
-def gated(value: float, rest: Rules | None) -> Rules:
-    """The gate of every residual branch at `value`; `rest` for all other leaves."""
-    return Rules({GATE: constant(value)}) | (flax() if rest is None else rest)
+def gated(rule: Rule, rest: Rules | None) -> Rules:
+    """A rule for the gate of every residual branch; `rest` for all other leaves."""
+    return Rules({GATE: rule}) | (flax() if rest is None else rest)
 
 
 @scheme
@@ -170,7 +172,7 @@ def rezero(rest: Rest = None) -> Rules:
     >>> rezero().name
     'scheme rezero'
     """
-    return gated(0.0, rest)
+    return gated(constant(0.0), rest)
 
 
 @scheme
@@ -191,7 +193,7 @@ def skip_init(rest: Rest = None) -> Rules:
     'scheme skip_init'
     """
     he = complete({KERNEL: by_fan(2.0, "fan_in", "normal")})
-    return gated(0.0, he if rest is None else rest)
+    return gated(constant(0.0), he if rest is None else rest)
 
 
 @scheme
@@ -203,7 +205,8 @@ def layer_scale(layers: Count, rest: Rest = None) -> Rules:
     Touvron et al., "Going deeper with image transformers" (2021).
 
     Args:
-        layers: number of blocks, at least 1.
+        layers: number of blocks, at least 1. A plan with roles refuses another one
+            than the computation tells.
         rest: rules for all other leaves; None means `flax()`.
 
     Returns:
@@ -215,6 +218,18 @@ def layer_scale(layers: Count, rest: Rest = None) -> Rules:
     >>> layer_scale(layers=24).name
     'scheme layer_scale'
     """
-    if layers <= 18:
-        return gated(0.1, rest)
-    return gated(1e-5 if layers <= 24 else 1e-6, rest)
+    return gated(_by_blocks(layers), rest)
+
+
+@dataclass(frozen=True)
+class _by_blocks:  # noqa: N801 - as above
+    """A gate that is smaller in deeper networks."""
+
+    layers: int
+
+    def __call__(self, leaf: Leaf) -> Initializer:
+        if leaf.role is not None:
+            check_blocks(leaf, self.layers)
+        if self.layers <= 18:
+            return constant(0.1)
+        return constant(1e-5 if self.layers <= 24 else 1e-6)

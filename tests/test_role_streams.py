@@ -1,0 +1,229 @@
+"""Residual streams: how they begin, what writes to them, and how large they stay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxinit
+from jaxinit import schemes
+
+pytestmark = pytest.mark.unoptimized
+
+LAYERS, WIDTH, HIDDEN = 3, 6, 8
+
+
+def leaf(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+X = leaf(2, 5, WIDTH)
+LAYER = {"up": leaf(WIDTH, HIDDEN), "down": leaf(HIDDEN, WIDTH)}
+PARAMS = [LAYER] * LAYERS
+
+
+def fed(x, p):
+    return jax.nn.gelu(x @ p["up"]) @ p["down"]
+
+
+def layers_of(roles):
+    return [
+        [roles[f"{i}/{name}"].layers for name in LAYER] + [roles[f"{i}/down"].residual]
+        for i in range(LAYERS)
+    ]
+
+
+IN_ORDER = [[(i,), (i,), (i, LAYERS)] for i in range(LAYERS)]
+
+
+def told_within(h, x, p):
+    return h + fed(h + x, p)
+
+
+def told_outside(h, x, p):
+    return h + x + fed(h + x, p)
+
+
+def told_before(h, x, p):
+    h = h + x
+    return h + fed(h, p)
+
+
+def told_beside(h, x, p):
+    both = jnp.concatenate([h, x], -1)
+    return h + fed(both[..., ::2], p)
+
+
+@pytest.mark.parametrize("step", [told_within, told_outside, told_before, told_beside])
+def test_zeros_to_which_each_layer_adds_are_one_stream(step):
+    """The input, of which each layer is told anew, begins none of its own."""
+
+    def unrolled(params, x):
+        h = jnp.zeros_like(x)
+        for p in params:
+            h = step(h, x, p)
+        return h
+
+    roles = jaxinit.roles(unrolled, PARAMS, X)
+    assert layers_of(roles) == IN_ORDER
+    plan = jaxinit.plan(
+        PARAMS, jaxinit.Rules(schemes.mitchell(), required=[]), roles=roles
+    )
+    found = {leaf.path: leaf.std for leaf in plan}
+    stds = [found[f"{i}/down"] for i in range(LAYERS)]
+    np.testing.assert_allclose(stds, stds[0] / np.sqrt([1, 2, 3]), rtol=1e-6)
+
+
+def test_a_stream_that_begins_with_its_first_branch_is_one():
+    def apply(params, x):
+        h = fed(x, params[0])
+        for p in params[1:]:
+            h = told_within(h, x, p)
+        return h
+
+    roles = jaxinit.roles(apply, PARAMS, X)
+    assert layers_of(roles) == IN_ORDER
+    shares = [u.variance * u.fan_in * u.entering for u in _writers(roles)]
+    np.testing.assert_allclose(shares, 1 / LAYERS)
+
+
+def _writers(roles):
+    return [u for role in roles.values() for u in role.kernels if u.residual]
+
+
+def test_stages_of_a_solver_are_no_layers():
+    """Each adds to the state a part of what the step adds in the end."""
+
+    def apply(p, x):
+        first = fed(x, p)
+        second = fed(x + 0.5 * first, p)
+        third = fed(x + 0.5 * second, p)
+        fourth = fed(x + third, p)
+        return x + (first + 2 * second + 2 * third + fourth) / 6
+
+    roles = jaxinit.roles(apply, LAYER, X)
+    uses = [use for role in roles.values() for use in role.uses]
+    assert {(use.layers, use.depth) for use in uses} == {((0,), 1)}
+
+
+def test_sums_written_twice_are_one():
+    """Each layer takes the sum of all outputs before, as Python adds them up."""
+
+    def apply(params, x):
+        found = [x]
+        for p in params:
+            found.append(fed(sum(found), p))
+        return sum(found)
+
+    roles = jaxinit.roles(apply, PARAMS, X)
+    assert layers_of(roles) == IN_ORDER
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_ensemble_begins_at_what_all_its_models_take(axis):
+    def one(params, x):
+        for p in params:
+            x = x + fed(x, p)
+        return x
+
+    shapes = jax.tree.map(lambda x: leaf(4, *x.shape), PARAMS)
+    many = jax.vmap(one, (0, None), axis)
+    roles = jaxinit.roles(many, shapes, X)
+    assert layers_of(roles) == IN_ORDER
+    assert roles["0/down"].batch_axis == (0,)
+
+
+def halved(x, p):
+    return (x + fed(x, p)) / 2**0.5
+
+
+def forgetting(x, p):
+    return 0.9 * x + fed(x, p)
+
+
+def mixed(x, p):
+    return 0.6 * x + 0.8 * fed(x, p)
+
+
+def smaller(x, p):
+    return 0.9 * x + 0.1 * fed(x, p)
+
+
+def plain(x, p):
+    return x + 0.1 * fed(x, p)
+
+
+# A layer, and how many branches as large as they are drawn the stream may hold.
+WEIGHED = {
+    halved: 1,
+    forgetting: 1 + 0.9**2 + 0.9**4,
+    mixed: 1,
+    smaller: 1,
+    plain: LAYERS,
+}
+
+
+@pytest.mark.parametrize("looped", [False, True])
+@pytest.mark.parametrize("step", WEIGHED)
+def test_what_decays_leaves_room_for_what_is_written(step, looped):
+    """By a geometric sum: numbers that keep the size of a stream do so at any depth."""
+
+    def apply(params, x):
+        if looped:
+            return jax.lax.scan(lambda x, p: (step(x, p), None), x, params)[0]
+        for p in params:
+            x = step(x, p)
+        return 0.1 * x  # which is read of the stream, and no part of it
+
+    def stacked(x):
+        return leaf(LAYERS, *x.shape)
+
+    shapes = jax.tree.map(stacked, LAYER) if looped else PARAMS
+    roles = jaxinit.roles(apply, shapes, X)
+    writers = _writers(roles)
+    shares = [use.variance * use.fan_in * use.entering for use in writers]
+    np.testing.assert_allclose(shares, 1 / WEIGHED[step], rtol=1e-6)
+    assert [x for use in writers for x in use.layers] == [*range(LAYERS)]
+
+
+def test_a_kernel_that_writes_to_two_streams_says_so():
+    def apply(params, x, y):
+        for p in params:
+            shared = jnp.tanh((x + y) @ p["a"]) @ p["b"]
+            x, y = x + shared, y + jnp.tanh(y @ p["c"]) @ p["d"] + shared
+        return x, y
+
+    shapes = [dict.fromkeys("abcd", leaf(WIDTH, WIDTH))] * 2
+    roles = jaxinit.roles(apply, shapes, X, X)
+    reasons = {name: roles[f"1/{name}"].reason for name in "bd"}
+    assert "several residual streams" in reasons["b"]
+    assert "added to a residual stream" in reasons["d"]
+
+
+def test_experts_that_are_chosen_are_of_the_layer_that_chooses():
+    def apply(params, x):
+        for p in params:
+            chosen = jnp.argmax(x @ p["router"], -1)
+            up, down = p["up"][chosen], p["down"][chosen]
+            hidden = jax.nn.gelu(jnp.einsum("btd,btdh->bth", x, up))
+            x = x + jnp.einsum("bth,bthd->btd", hidden, down)
+        return x
+
+    experts = {name: leaf(4, *x.shape) for name, x in LAYER.items()}
+    shapes = [experts | {"router": leaf(WIDTH, 4)}] * LAYERS
+    assert layers_of(jaxinit.roles(apply, shapes, X)) == IN_ORDER
+
+
+def test_gates_by_depth_ask_for_the_depth_of_the_model():
+    def apply(params, x):
+        for p in params:
+            x = x + p["gate"] * fed(x, p)
+        return x
+
+    shapes = [LAYER | {"gate": leaf(WIDTH)}] * LAYERS
+    roles = jaxinit.roles(apply, shapes, X)
+    plan = jaxinit.plan(shapes, schemes.layer_scale(LAYERS), roles=roles)
+    gates = {leaf.initializer for leaf in plan if "gate" in leaf.path}
+    assert gates == {jaxinit.constant(0.1)}
+    with pytest.raises(jaxinit.PlanError, match=r"layers=30 was given, .* 3 layers"):
+        jaxinit.plan(shapes, schemes.layer_scale(30), roles=roles)
