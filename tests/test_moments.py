@@ -527,7 +527,7 @@ def large_branch(p, x):
     [
         (main_path, None, 1),
         (main_path_shared, None, 1),
-        (weighed_stream, (0, 2), 1 / 2),
+        (weighed_stream, (0, 2), 1),
         (small_stream, (0, 2), 0.01 / 2),
         (large_branch, (0, 2), 1 / 2 / 9),
     ],
