@@ -16,6 +16,7 @@ _MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
 _OF_WEIGHTS = COPIES | RELOCATIONS | PARTS | {"top_k"}
 _KEEP_LOGITS = COPIES | SUMS | PRODUCTS | {"select_n"}
 OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
+_PARTS_OF_ONE_HOTS = OF_ONE_HOTS | PARTS | {"each"}  # as a step of a sequence
 
 
 def behind(value: Value, ops: Collection[str]) -> Value:
@@ -37,7 +38,7 @@ def maker(value: Value) -> Node | None:
 
 def is_one_hot(value: Value) -> bool:
     """Whether a value says of each index whether it is that of another value."""
-    node = behind(value, OF_ONE_HOTS).node
+    node = behind(value, _PARTS_OF_ONE_HOTS).node
     if node is None or node.op != "eq":
         return False
     counts = (behind(x, OF_ONE_HOTS) for x in node.inputs)
@@ -66,6 +67,14 @@ def is_softmax(value: Value) -> bool:
     if total.node is None or total.node.op != "reduce_sum":
         return False
     return stripped(total.node.inputs[0]) is shares
+
+
+def is_logarithm(value: Value) -> bool:
+    """Whether a value is a logarithm, as that of a softmax: `x - log(sum(exp(x)))`."""
+    node = maker(value)
+    if node is not None and node.op == "sub":
+        node = maker(node.inputs[1])
+    return node is not None and node.op == "log"
 
 
 def is_logit(value: Value, along: int | None) -> bool:
