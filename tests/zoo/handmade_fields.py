@@ -59,8 +59,9 @@ def transported_waves() -> Model:
     free = {"function": ANY, "part": ANY, "multiplier": ANY, "residual": ANY}
     free["head"] = ANY
     truth = {
-        # Values, a direction that is constant, and values at what is known.
-        "first/w": [kernel(2, F, **free), unknown(), kernel(2, F, **free)],
+        # Values, a direction that is constant, and values at what is known. The slope
+        # of tanh takes the direction twice: counted as once before the first run.
+        "first/w": [kernel(2, F, **free), *[unknown()] * 2, kernel(2, F, **free)],
         "first/b": [bias("first/w", part=ANY)] * 2,
         "second/w": [kernel(F, 9, **free)] * 3,
         "second/b": [bias("second/w", part=ANY)] * 2,
@@ -279,7 +280,8 @@ def mixtures_of_strokes() -> Model:
         "log_sigma/kernel": kernel(F, 2 * mixtures, head=True, **free),
         "rho/kernel": kernel(F, mixtures, head=True, **free),
         "rho/bias": bias("rho/kernel", **offset),
-        "end/kernel": kernel(F, 1, head=True, **free | {"function": "sigmoid"}),
+        # What is computed is a logarithm; before the first run this said "sigmoid".
+        "end/kernel": kernel(F, 1, head=True, **free | {"function": "log_sigmoid"}),
         "end/bias": bias("end/kernel", (), **offset),
     }
     return of_nnx(Net, [floats(B, N), floats(B, 2), floats(B)], truth)
