@@ -69,7 +69,7 @@ def masked(z, v, y):
     return (loss * mask).sum() / mask.sum()
 
 
-def divergence(z, v):
+def divergence(z, v, _):
     p, log_p = jax.nn.softmax(z), jax.nn.log_softmax(z)
     return (p * (log_p - jax.nn.log_softmax(v))).sum(-1).mean()
 
@@ -88,7 +88,7 @@ def actor_critic(z, v, action, returns):
     return loss - 0.01 * entropy(z).mean()
 
 
-def soft_actor_critic(z, v):
+def soft_actor_critic(z, v, _):
     p = jax.nn.softmax(z)
     return (p * (0.2 * jax.nn.log_softmax(z) - jax.lax.stop_gradient(v))).sum(-1).mean()
 
@@ -99,7 +99,7 @@ def variational(z, v, x, noise):
     return ((sample - x) ** 2).mean() + kl.mean()
 
 
-def contrasted(z, v):
+def contrasted(z, v, _):
     a = z / jnp.linalg.norm(z, axis=-1, keepdims=True)
     b = v / jnp.linalg.norm(v, axis=-1, keepdims=True)
     logits = a @ b.T / 0.07
@@ -194,14 +194,16 @@ def deep_q(z, v, action, reward):
 def double_q(z, v, action, reward):
     best = one_hot(jnp.argmax(z, -1))
     target = reward + 0.9 * jax.lax.stop_gradient((best * v).sum(-1))
-    return ((log_prob(z, action) * 0 + (one_hot(action) * z).sum(-1) - target) ** 2).mean()
+    return (
+        (log_prob(z, action) * 0 + (one_hot(action) * z).sum(-1) - target) ** 2
+    ).mean()
 
 
-def crossed(z, v):
+def crossed(z, v, _):
     return -(jax.nn.softmax(z) * jax.nn.log_softmax(v)).sum(-1).mean()
 
 
-def crossed_of_two(z, v):
+def crossed_of_two(z, v, _):
     p, q = jax.nn.sigmoid(z), jax.nn.log_sigmoid
     return -(p * q(v) + (1 - p) * q(-v)).mean()
 
@@ -231,23 +233,31 @@ def weighed_buttons(z, v, gain):
     return -(jax.nn.sigmoid(z) * gain).mean()
 
 
-def nothing(z, v, *_):
-    return z, v
-
-
 LOSSES = {
     "sigmoid cross-entropy": (
-        lambda z, v, y: optax.sigmoid_binary_cross_entropy(z, y).mean(), FLOATS),
+        lambda z, v, y: optax.sigmoid_binary_cross_entropy(z, y).mean(),
+        FLOATS,
+    ),
     "of softplus": (lambda z, v, y: (jax.nn.softplus(z) - y * z).mean(), FLOATS),
-    "stable": (lambda z, v, y: (
-        jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))).mean(), FLOATS),
+    "stable": (
+        lambda z, v, y: (
+            jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))
+        ).mean(),
+        FLOATS,
+    ),
     "confident": (confident, FLOATS),
     "balanced": (balanced, FLOATS, array(CLASSES)),
     "focal": (focal, FLOATS),
     "focal of classes": (focal_of_classes, INTEGERS),
     "focal of softmax": (focal_of_softmax, INTEGERS),
-    "one hot": (lambda z, v, y: optax.softmax_cross_entropy(z, one_hot(y)).mean(), INTEGERS),
-    "integers": (lambda z, v, y: optax.softmax_cross_entropy_with_integer_labels(z, y).mean(), INTEGERS),
+    "one hot": (
+        lambda z, v, y: optax.softmax_cross_entropy(z, one_hot(y)).mean(),
+        INTEGERS,
+    ),
+    "integers": (
+        lambda z, v, y: optax.softmax_cross_entropy_with_integer_labels(z, y).mean(),
+        INTEGERS,
+    ),
     "gathered": (lambda z, v, y: -log_prob(z, y).mean(), INTEGERS),
     "by hand": (by_hand, INTEGERS),
     "smoothed": (smoothed, INTEGERS),
@@ -257,8 +267,16 @@ LOSSES = {
     "divergence": (divergence,),
     "distilled": (distilled, FLOATS),
     "squared": (lambda z, v, y: ((z - y) ** 2).mean(), FLOATS),
-    "squared, weighted": (lambda z, v, y, w: (w[:, None] * (z - y) ** 2).mean(), FLOATS, EACH),
-    "squared, masked": (lambda z, v, y, w: (w * (z - y) ** 2).sum() / w.sum(), FLOATS, FLOATS),
+    "squared, weighted": (
+        lambda z, v, y, w: (w[:, None] * (z - y) ** 2).mean(),
+        FLOATS,
+        EACH,
+    ),
+    "squared, masked": (
+        lambda z, v, y, w: (w * (z - y) ** 2).sum() / w.sum(),
+        FLOATS,
+        FLOATS,
+    ),
     "absolute": (lambda z, v, y: jnp.abs(z - y).mean(), FLOATS),
     "huber": (lambda z, v, y: optax.huber_loss(z, y).mean(), FLOATS),
     "quantiles": (quantiles, EACH),
@@ -280,57 +298,97 @@ LOSSES = {
     "expected": (expected, array(CLASSES), EACH),
     "crossed": (crossed,),
     "crossed of two": (crossed_of_two,),
-    "optax kl": (lambda z, v: optax.kl_divergence(jax.nn.log_softmax(z), jax.nn.softmax(v)).mean(),),
+    "optax kl": (
+        lambda z, v, _: optax.kl_divergence(
+            jax.nn.log_softmax(z), jax.nn.softmax(v)
+        ).mean(),
+    ),
     "clipped by a critic": (clipped_by_a_critic, INTEGERS, EACH, EACH),
     "picked by a critic": (picked_by_a_critic, INTEGERS, EACH),
     "chosen by a critic": (chosen_by_a_critic, INTEGERS, EACH),
     "pressed": (pressed, FLOATS, EACH),
-    "log of a button": (lambda z, v: -(jax.nn.log_sigmoid(z) * v).mean(),),
+    "log of a button": (lambda z, v, _: -(jax.nn.log_sigmoid(z) * v).mean(),),
     "weighed buttons": (weighed_buttons, FLOATS),
-    "one-hot critic": (lambda z, v, a, g: -((one_hot(a) * jax.nn.log_softmax(z)).sum(-1) * (g - v[:, 0])).mean(), INTEGERS, EACH),
+    "one-hot critic": (
+        lambda z, v, a, g: (
+            -((one_hot(a) * jax.nn.log_softmax(z)).sum(-1) * (g - v[:, 0])).mean()
+        ),
+        INTEGERS,
+        EACH,
+    ),
     "hinge": (lambda z, v, y: jax.nn.relu(1 - y * z).mean(), FLOATS),
 }
 
 
-def net(loss, p, x, *rest):
-    h = jnp.tanh(x @ p["body"]["w"] + p["body"]["b"])
-    z, v = (h @ p[name]["w"] + p[name]["b"] for name in ("head", "second"))
-    return loss(z, v, *(rest or [x][: loss.__code__.co_argcount - 2]))
+# Its probabilities times the inputs may be a mask of them.
+OF_INPUTS = [
+    name
+    for name, (_, *inputs) in LOSSES.items()
+    if inputs == [FLOATS] and name != "focal"
+]
 
 
 def told(loss, *inputs):
-    found = jaxinit.roles(
-        functools.partial(net, loss), PARAMS, array(BATCH, CLASSES), *inputs
-    )
-    functions = {"head/w": None, "second/w": None}  # what a loss computes of them
+    """What each leaf that a loss reads is for."""
+
+    def apply(p, x, *rest):
+        h = jnp.tanh(x @ p["body"]["w"] + p["body"]["b"])
+        z, v = (h @ p[name]["w"] + p[name]["b"] for name in ("head", "second"))
+        return loss(z, v, *rest) if inputs else loss(z, v, x)
+
+    found = jaxinit.roles(apply, PARAMS, FLOATS, *inputs)
     return {
-        path: [
-            (use.kind, use.fan_in, use.part, use.recurrent, use.residual, use.sections,
-             functions.get(path, use.function), use.variance)
+        path: {
+            (
+                use.kind,
+                use.fan_in,
+                use.part,
+                use.residual,
+                use.variance,
+                use.function if path == "body/w" else None,
+            )
             for use in role.uses
-        ]
+        }
         for path, role in found.items()
+        if role.uses
     }
 
 
-
-def found(loss, inputs):
-    return {k: v for k, v in told(loss, *inputs).items() if v}  # some have no use
+@functools.cache
+def without_loss():
+    return told(lambda z, v, *_: (z, v))
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_changes_no_role(name):
     loss, *inputs = LOSSES[name]
-    bad = told_apart(found(loss, inputs))
-    assert not bad
+    found = told(loss, *(inputs or [FLOATS]))
+    assert found == {path: without_loss()[path] for path in found}
+    assert "head/w" in found
 
 
-@pytest.mark.parametrize("name", [n for n, (_, *i) in LOSSES.items() if i == [FLOATS] and n != 'focal'])
-def test_a_loss_of_the_inputs_changes_no_role(name):
-    """As of an autoencoder."""
-    bad = told_apart(found(LOSSES[name][0], []))
-    assert not bad
+@pytest.mark.parametrize("name", OF_INPUTS)
+def test_a_loss_of_what_the_model_reads_changes_no_role(name):
+    found = told(LOSSES[name][0])
+    assert found == {path: without_loss()[path] for path in found}
 
-def told_apart(a):
-    b = told(nothing)
-    return {k: (a[k], b[k]) for k in a if set(a[k]) != set(b[k])}
+
+@pytest.mark.parametrize("function", [jax.nn.sigmoid, jax.nn.silu, jnp.tanh])
+def test_what_is_gated_has_a_gate_though_a_loss_follows(function):
+    def apply(p, x, y):
+        h = function(x @ p["gate"]) * (x @ p["up"])
+        return ((h @ p["down"] - y) ** 2).mean()
+
+    params = dict.fromkeys(("gate", "up", "down"), array(CLASSES, CLASSES))
+    found = jaxinit.roles(apply, params, FLOATS, FLOATS)
+    assert (found["gate"].part, found["up"].part) == ("gate", "up")
+
+
+def test_experts_have_a_router_though_a_loss_follows():
+    def apply(p, x, y):
+        weights = jax.nn.softmax(x @ p["router"])
+        h = jnp.einsum("be,bef->bf", weights, jnp.einsum("bi,eif->bef", x, p["up"]))
+        return optax.softmax_cross_entropy_with_integer_labels(h, y).mean()
+
+    params = {"router": array(CLASSES, 3), "up": array(3, CLASSES, CLASSES)}
+    assert jaxinit.roles(apply, params, FLOATS, INTEGERS)["router"].part == "router"

@@ -16,7 +16,8 @@ _MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
 _OF_WEIGHTS = COPIES | RELOCATIONS | PARTS | {"top_k"}
 _KEEP_LOGITS = COPIES | SUMS | PRODUCTS | {"select_n"}
 OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
-_PARTS_OF_ONE_HOTS = OF_ONE_HOTS | PARTS | {"each"}  # as a step of a sequence
+# As a step of a sequence, or all steps one later.
+_PARTS_OF_ONE_HOTS = OF_ONE_HOTS | PARTS | {"each", "pad"}
 
 
 def behind(value: Value, ops: Collection[str]) -> Value:
@@ -39,6 +40,8 @@ def maker(value: Value) -> Node | None:
 def is_one_hot(value: Value) -> bool:
     """Whether a value says of each index whether it is that of another value."""
     node = behind(value, _PARTS_OF_ONE_HOTS).node
+    if node is not None and node.op == "mul":  # rows that a mask lets through
+        return any(map(is_one_hot, node.inputs)) and all(map(is_mask, node.inputs))
     if node is None or node.op != "eq":
         return False
     counts = (behind(x, OF_ONE_HOTS) for x in node.inputs)
