@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
-from jaxinit._roles.values import is_one_hot
+from jaxinit._roles.values import picks_rows
 from jaxinit._roles.walks import nodes_of, reached
 
 _INDEXED = ("dynamic_slice", "gather")
@@ -137,8 +137,8 @@ class Loops:
         """
         if node.op in _INDEXED:
             rows, *which = node.inputs
-        elif node.op == "dot_general" and any(map(is_one_hot, node.inputs)):
-            rows, *which = sorted(node.inputs, key=is_one_hot)
+        elif node.op == "dot_general" and any(map(picks_rows, node.inputs)):
+            rows, *which = sorted(node.inputs, key=picks_rows)
         else:
             return False
         if node.index in self._flow.choices.kernels:

@@ -31,7 +31,7 @@ from jaxinit._roles.regions import End
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
 from jaxinit._roles.tree_cells import tree_gates
-from jaxinit._roles.values import is_logarithm, is_mask, is_one_hot, is_softmax
+from jaxinit._roles.values import is_log_of_softmax, is_mask, is_softmax, picks_rows
 from jaxinit._roles.walks import ancestor, reached
 
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
@@ -134,7 +134,7 @@ def _is_logarithm(
     """
     if any(function.name == "log_sigmoid" for function in functions):
         return True
-    return structure.flow.has_leaves[value.index] and is_logarithm(value)
+    return structure.flow.has_leaves[value.index] and is_log_of_softmax(value)
 
 
 def _is_of_loss(
@@ -280,7 +280,7 @@ def _is_router(structure: Structure, end: End) -> bool:
         others = (
             v
             for v in structure.flow.data_of(node)
-            if v.index not in own and not is_logarithm(v)
+            if v.index not in own and not is_log_of_softmax(v)
         )
         return any(
             not ancestor(end.root, v, chosen=False)
@@ -304,7 +304,7 @@ def _is_router(structure: Structure, end: End) -> bool:
 def _is_picked(structure: Structure, end: End, node: Node) -> bool:
     """Whether inputs say which of some weights counts, as labels and actions do."""
     if node.op == "mul":
-        which = list(filter(is_one_hot, node.inputs))
+        which = list(filter(picks_rows, node.inputs))
     else:
         which = node.inputs[1:] if node.op in ("gather", "dynamic_slice") else []
     which = list(filter(structure.flow.data, which))

@@ -9,11 +9,19 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import COPIES, PARTS, PRODUCTS, RELOCATIONS, SUMS
+from jaxinit._roles.primitives import (
+    ADDITIONS,
+    COPIES,
+    PARTS,
+    PRODUCTS,
+    RELOCATIONS,
+    SUMS,
+)
 from jaxinit._roles.walks import reached
 
 _MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
 _OF_WEIGHTS = COPIES | RELOCATIONS | PARTS | {"top_k"}
+_ABOVE_ZERO = ADDITIONS | {"max", "min"}  # what keeps logarithms finite
 _KEEP_LOGITS = COPIES | SUMS | PRODUCTS | {"select_n"}
 OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
 # As a step of a sequence, or all steps one later.
@@ -39,14 +47,21 @@ def maker(value: Value) -> Node | None:
 
 def is_one_hot(value: Value) -> bool:
     """Whether a value says of each index whether it is that of another value."""
-    node = behind(value, _PARTS_OF_ONE_HOTS).node
-    if node is not None and node.op == "mul":  # rows that a mask lets through
-        return any(map(is_one_hot, node.inputs)) and all(map(is_mask, node.inputs))
+    node = behind(value, OF_ONE_HOTS).node
     if node is None or node.op != "eq":
         return False
     counts = (behind(x, OF_ONE_HOTS) for x in node.inputs)
     # One constant zero is no count, but a number that is compared.
     return any(classes(x) > (x.node is None) for x in counts)
+
+
+def picks_rows(value: Value) -> bool:
+    """Whether a value is a part of a one-hot, as a step of it, or a masked one."""
+    value = behind(value, _PARTS_OF_ONE_HOTS)
+    if value.node is not None and value.node.op == "mul":
+        pair = value.node.inputs
+        return any(map(picks_rows, pair)) and all(map(is_mask, pair))
+    return is_one_hot(value)
 
 
 def classes(value: Value) -> int:
@@ -72,12 +87,22 @@ def is_softmax(value: Value) -> bool:
     return stripped(total.node.inputs[0]) is shares
 
 
-def is_logarithm(value: Value) -> bool:
-    """Whether a value is a logarithm, as that of a softmax: `x - log(sum(exp(x)))`."""
+def is_log_of_softmax(value: Value) -> bool:
+    """Whether a value is `x - log(sum(exp(x)))`, or `log(softmax(x) + small)`."""
     node = maker(value)
     if node is not None and node.op == "sub":
-        node = maker(node.inputs[1])
-    return node is not None and node.op == "log"
+        log = maker(node.inputs[1])
+        total = maker(log.inputs[0]) if log is not None and log.op == "log" else None
+        return total is not None and total.op == "reduce_sum"
+    if node is None or node.op != "log":
+        return False
+
+    def before(value: Value) -> list[Value]:
+        node = maker(value)
+        kept = node is not None and node.op in _ABOVE_ZERO
+        return list(node.inputs) if kept and node is not None else []
+
+    return any(map(is_softmax, reached([node.inputs[0]], before)))
 
 
 def is_logit(value: Value, along: int | None) -> bool:
