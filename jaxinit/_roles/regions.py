@@ -7,7 +7,8 @@ the product is an end at once: the identity.
 
 On the way biases and constants that are added are zero, scales one, and the other terms
 of a sum are left out, as they are added to the same input of the function. A function
-goes on behind `concatenate`, where it takes other values too.
+goes on behind `concatenate`, where it takes other values too, and behind the sum of a
+stack. It ends, by its name, where a leaf that is no scale multiplies it.
 """
 
 import heapq

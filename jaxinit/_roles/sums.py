@@ -1,4 +1,4 @@
-"""Contractions that are written as products and sums.
+"""Sums: contractions that are written as products and sums, stacks, and distances.
 
 Take `(x[:, :, None] * w).sum(1)`, or `x[:, :1] * w[0] + x[:, 1:] * w[1]`. `w`
 multiplies activations, as a scale does, and yet it is a kernel: its products are summed
