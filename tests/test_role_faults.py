@@ -230,3 +230,94 @@ def test_what_is_added_to_a_smaller_value_that_is_repeated_is_no_branch():
         return token + jax.nn.relu((x - token) @ p["u"]) @ p["d"]
 
     assert roles(apply, u=SQUARE, d=SQUARE)["d"].residual is None
+
+
+TOKENS = array(3, 5, dtype=jnp.int32)
+LETTERS = jax.ShapeDtypeStruct((WIDTH + 1, WIDTH), jnp.float32)
+
+
+def by_steps(hot):
+    return [hot[:, t] for t in range(hot.shape[1])]
+
+
+def by_scan(hot):
+    return jax.lax.scan(lambda c, x: (c, x), 0, hot.swapaxes(0, 1))[1]
+
+
+def one_later(hot):
+    return jnp.pad(hot, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+
+
+def masked(hot):
+    return hot * (jnp.arange(5) > 1)[:, None]
+
+
+@pytest.mark.parametrize("parts", [by_steps, by_scan, one_later, masked])
+def test_parts_of_one_hots_look_up_rows(parts):
+    def apply(p, tokens):
+        hot = parts(jax.nn.one_hot(tokens, WIDTH + 1))
+        return [jnp.tanh(x @ p["w"]) for x in hot]
+
+    found = jaxinit.roles(apply, {"w": LETTERS}, TOKENS)["w"]
+    assert {(use.kind, use.fan_in) for use in found.uses} == {("embedding", 1)}
+
+
+def generated(p, h, choose):
+    def step(carry, _):
+        h, x = carry
+        h = 0.5 * h + 0.5 * jnp.tanh(x @ p["w"] + h @ p["u"])
+        x = choose(jnp.argmax(h @ p["o"], -1))
+        return (h, x), h
+
+    return jax.lax.scan(step, (h, jnp.zeros_like(h)), None, length=4)[1]
+
+
+@pytest.mark.parametrize("way", ["rows", "one-hots", "inputs"])
+def test_a_loop_that_reads_what_it_chose_is_over_time(way):
+    def apply(p, x):
+        def choose(i):
+            if way == "rows":
+                return p["rows"][i]
+            rows = p["rows"] if way == "one-hots" else x[0] @ p["rows"]
+            return jax.nn.one_hot(i, WIDTH) @ rows
+
+        return generated(p, x[:, 0], choose)
+
+    found = roles(
+        apply, (WIDTH, WIDTH, WIDTH), **dict.fromkeys(("rows", *"wuo"), SQUARE)
+    )
+    assert [found[x].recurrent for x in "wu"] == [True, True]
+    assert [found[x].residual for x in "wu"] == [None, None]
+
+
+def test_a_loop_of_layers_that_choose_experts_is_none_over_time():
+    def apply(p, x):
+        def layer(h, _):
+            i = jnp.argmax(h @ p["o"], -1)
+            return h + jnp.einsum("bf,bfg->bg", h, p["experts"][i]), None
+
+        return jax.lax.scan(layer, x[:, 0], None, length=4)[0]
+
+    found = roles(apply, o=SQUARE, experts=(WIDTH, *SQUARE))["experts"]
+    assert (found.recurrent, found.residual) == (False, (0, 4))
+
+
+@pytest.mark.parametrize("pool", [jnp.mean, jnp.max])
+def test_a_pooled_shortcut_goes_on_with_its_stream(pool):
+    def block(p, x, n, pooled):
+        y = jnp.tanh(x @ p[f"a{n}"])
+        y = (y[:, ::2] if pooled else y) @ p[f"b{n}"]
+        if pooled:
+            x = pool(x.reshape(3, -1, 2, WIDTH), axis=2) @ p["short"]
+        return jax.nn.relu(x + y)
+
+    def apply(p, x):
+        x = x @ p["first"]
+        for n, pooled in enumerate((False, True, False)):
+            x = block(p, x, n, pooled)
+        return x @ p["last"]
+
+    names = ("first", "short", "last", *(f"{x}{n}" for x in "ab" for n in range(3)))
+    found = roles(apply, (3, 6, WIDTH), **dict.fromkeys(names, SQUARE))
+    assert [found[f"b{n}"].residual for n in range(3)] == [(0, 3), (1, 3), (2, 3)]
+    assert found["short"].residual is None

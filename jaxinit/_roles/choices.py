@@ -36,7 +36,7 @@ from jaxinit._roles.primitives import (
     RELOCATIONS,
     SUMS,
 )
-from jaxinit._roles.values import is_one_hot, maker
+from jaxinit._roles.values import maker, picks_rows
 from jaxinit._roles.walks import is_inexact, nodes_of, reached
 
 _MOVED = COPIES | RELOCATIONS | PARTS | {"each", "stacked"}
@@ -62,7 +62,7 @@ def is_lookup(flow: Flow, node: Node) -> bool:
     if node.op in ("gather", "dynamic_slice"):
         return flow.from_leaves(node.inputs[0]) and flow.data(node.outputs[0])
     return node.op == "dot_general" and any(
-        flow.from_leaves(a) and flow.data(b) and is_one_hot(b)
+        flow.from_leaves(a) and flow.data(b) and picks_rows(b)
         for a, b in (node.inputs[:2], node.inputs[1::-1])
     )
 

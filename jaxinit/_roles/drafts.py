@@ -20,7 +20,7 @@ from jaxinit._roles.simple_uses import (
     unknown,
 )
 from jaxinit._roles.structure import Structure
-from jaxinit._roles.values import is_logit, is_one_hot
+from jaxinit._roles.values import is_logit, picks_rows
 
 
 def drafted(structure: Structure, meeting: Meeting) -> Use:
@@ -50,7 +50,7 @@ def _contracted(structure: Structure, meeting: Meeting) -> Use:
     total = structure.head_sums.get(meeting.node.index)
     if total is not None and use.kind == "kernel":
         use = total.added_to(use)
-    if not is_one_hot(meeting.activations):
+    if not picks_rows(meeting.activations):
         return use
     why = structure.flow.choices.unknown.get(meeting.node.index)
     if why:

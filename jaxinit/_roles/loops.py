@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Loop, Node, Value
+from jaxinit._roles.values import picks_rows
 from jaxinit._roles.walks import nodes_of, reached
 
 _INDEXED = ("dynamic_slice", "gather")
@@ -65,8 +66,10 @@ class Loops:
         return found
 
     def _loops_over_time(self) -> Iterator[Loop]:
-        """Loops of which each round takes data of its own."""
+        """Loops whose rounds take data of their own, or what the one before chose."""
         for node in self._flow.graph.nodes:
+            if node.loops and self._is_of_choice(node):
+                yield node.loops[-1]
             if not node.inputs or not self._flow.data(node.inputs[0]):
                 continue
             if node.op == "each" and _is_signal(node.output):
@@ -123,6 +126,27 @@ class Loops:
         return _is_signal(node.output) and any(
             self._from_carries[value.index] and not self._flow.data(value)
             for value in node.inputs[1:]
+        )
+
+    def _is_of_choice(self, node: Node) -> bool:
+        """Whether it takes what the round before chose, as a generated token is.
+
+        The choice is among rows that stay the same in all rounds. What a loop carries
+        is none of them, nor are kernels that are chosen in a round of depth.
+        """
+        if node.op in _INDEXED:
+            rows, *which = node.inputs
+        elif node.op == "dot_general" and any(map(picks_rows, node.inputs)):
+            rows, *which = sorted(node.inputs, key=picks_rows)
+        else:
+            return False
+        if node.index in self._flow.choices.kernels:
+            return False
+        carries = (self.carries[i] for i in self._by_loop.get(node.loops[-1], ()))
+        bits = sum(self._carry_bits[x.index] for x in carries if x.back is not x.output)
+        chosen = (v for v in which if self._flow.data(v))
+        return not self._from_carries[rows.index] & bits and any(
+            self._from_carries[value.index] & bits for value in chosen
         )
 
     def is_recurrent(self, node: Node, data: Value, weights: Value) -> bool:

@@ -39,7 +39,7 @@ from jaxinit._roles.role import Use
 from jaxinit._roles.rounds import settle
 from jaxinit._roles.spreads import Spread
 from jaxinit._roles.structure import Structure
-from jaxinit._roles.values import is_one_hot, maker, stripped
+from jaxinit._roles.values import maker, picks_rows, stripped
 from jaxinit._roles.weighed import apart
 
 _LEAST, _MOST = 1e-4, 1e3  # second moments beyond these come of what is misunderstood
@@ -134,7 +134,7 @@ class Moments:
     def _contracted(self, node: Node) -> Spread:
         """The output of a contraction with leaves."""
         data = next(v for v in node.inputs[:2] if self._flow.data(v))
-        if is_one_hot(data):
+        if picks_rows(data):
             self.entering[node.index] = self.wanted[node.index] = 1.0
             return self._found.normal(0.0, 1 / node.output.shape[-1])
         spread = self._found.spread(data)

@@ -7,7 +7,7 @@ output of an attention, and routers of experts are told in the same way: by what
 with the values, and by no name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jaxinit._roles.axes import (
     batch_and_free,
@@ -31,7 +31,7 @@ from jaxinit._roles.regions import End
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
 from jaxinit._roles.tree_cells import tree_gates
-from jaxinit._roles.values import is_mask, is_softmax
+from jaxinit._roles.values import is_log_of_softmax, is_mask, is_softmax, picks_rows
 from jaxinit._roles.walks import ancestor, reached
 
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
@@ -110,15 +110,61 @@ def _factor(
         if _is_made_of(structure, others[0], end):  # a norm of it, over places
             continue
         theirs = _curved(endings, others[0])
+        if _is_logarithm(structure, others[0], [end.function, *theirs]):
+            continue
         if not end.function.is_linear:
             wins = end.function.is_gate and not any(f.is_gate for f in theirs)
             is_gate = wins or end.function.name in _SIGMOIDS  # twice one, for example
+            if _is_of_loss(structure, end, node, others[0], is_gate):
+                continue
             if not is_gate and _is_from_outside(structure, kernel, end, others[0]):
                 continue
             return "gate" if wins or not theirs else None
         if theirs and not _is_for_all_features(structure, kernel, end, others[0]):
             return "up"
     return None
+
+
+def _is_logarithm(
+    structure: Structure, value: Value, functions: Sequence[Function]
+) -> bool:
+    """Whether a factor is a logarithm of what is computed, or one of two functions is.
+
+    Entropies and likelihoods are made of them, and no gates.
+    """
+    if any(function.name == "log_sigmoid" for function in functions):
+        return True
+    return structure.flow.has_leaves[value.index] and is_log_of_softmax(value)
+
+
+def _is_of_loss(
+    structure: Structure, end: End, product: Node, value: Value, is_gate: bool
+) -> bool:
+    """Whether a product is a term of a loss, as `labels * log_sigmoid(x @ w)` is.
+
+    The other factor is made of inputs by no leaf, and nothing remains of the features.
+    What the kernel takes itself may have been gated, as in a loss of `x * mask`.
+    """
+    if structure.flow.has_leaves[value.index]:
+        return False
+    own = is_gate and _is_taken(structure, end, value)
+    return not own and _is_summed_away(structure, product)
+
+
+def _is_summed_away(structure: Structure, product: Node) -> bool:
+    """Whether no contraction takes a product, and no output has features of it."""
+
+    def after(value: Value) -> Iterator[Value]:
+        for node in value.users:
+            yield from node.outputs
+
+    def remains(value: Value) -> bool:
+        axes = structure.flow.fact(value).axes
+        has_features = any(atom.size > 1 for axis in axes for atom in axis)
+        is_taken = any(x.op in CONTRACTIONS or x.op == "carry" for x in value.users)
+        return is_taken or (value.is_output and has_features)
+
+    return not any(map(remains, reached(product.outputs, after)))
 
 
 def _is_from_outside(
@@ -129,18 +175,22 @@ def _is_from_outside(
     It is made of inputs by no leaf. What the kernel takes itself is none, as in
     `x * tanh(x @ w)`, unless it is one number for all features.
     """
-    flow = structure.flow
-    if flow.has_leaves[value.index]:
+    if structure.flow.has_leaves[value.index]:
         return False
-    if _is_for_all_features(structure, kernel, end, value):
-        return True
+    alike = _is_for_all_features(structure, kernel, end, value)
+    return alike or not _is_taken(structure, end, value)
+
+
+def _is_taken(structure: Structure, end: End, value: Value) -> bool:
+    """Whether the kernel of an end takes what a factor is made of by no contraction."""
+    flow = structure.flow
 
     def before(value: Value) -> list[Value]:
         node = value.node
         followed = node is not None and node.op in COPIES | RELOCATIONS | ELEMENTWISE
         return flow.data_of(node) if node is not None and followed else []
 
-    return not any(ancestor(found, end.root) for found in reached([value], before))
+    return any(ancestor(found, end.root) for found in reached([value], before))
 
 
 def _is_made_of(structure: Structure, value: Value, end: End) -> bool:
@@ -214,9 +264,9 @@ def _is_router(structure: Structure, end: End) -> bool:
         node, normalized, is_log = item
         if node.index in ends or node.op == "carry":
             return
-        if structure.residuals.contains(
-            node
-        ):  # the stream would lead to the last layer
+        if structure.residuals.contains(node):  # it would lead to the last layer
+            return
+        if _is_picked(structure, end, node):
             return
         if node.op in ("exp", "exp2"):
             normalized |= _is_summed(node.output)
@@ -227,7 +277,11 @@ def _is_router(structure: Structure, end: End) -> bool:
             yield from ((user, normalized, is_log) for user in value.users)
 
     def weighs(node: Node) -> bool:
-        others = (v for v in structure.flow.data_of(node) if v.index not in own)
+        others = (
+            v
+            for v in structure.flow.data_of(node)
+            if v.index not in own and not is_log_of_softmax(v)
+        )
         return any(
             not ancestor(end.root, v, chosen=False)
             and not is_mask(v)
@@ -245,6 +299,16 @@ def _is_router(structure: Structure, end: End) -> bool:
             [(node, False, False) for node in begins], after
         )
     )
+
+
+def _is_picked(structure: Structure, end: End, node: Node) -> bool:
+    """Whether inputs say which of some weights counts, as labels and actions do."""
+    if node.op == "mul":
+        which = list(filter(picks_rows, node.inputs))
+    else:
+        which = node.inputs[1:] if node.op in ("gather", "dynamic_slice") else []
+    which = list(filter(structure.flow.data, which))
+    return bool(which) and not any(ancestor(end.root, value) for value in which)
 
 
 def _is_wider(node: Node, value: Value) -> bool:

@@ -42,6 +42,7 @@ from jaxinit._roles.walks import ancestor, is_inexact, nodes_of, reached
 from jaxinit._roles.weighed import is_minor, unscaled
 
 _ROOTS = 8  # branches of one stream that are summed before they are added
+_POOLS = ("reduce_max", "reduce_sum", "reduce_window_max", "reduce_window_sum")
 _MOVES = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
 
 
@@ -160,9 +161,9 @@ class Residuals:
             if found:
                 return found
         for skip, branch in sides:
-            root = self._behind_shortcut(skip, branch)
-            if root is not None and self._depths.at_least(2, root, branch):
-                return Addition(node, skip, branch, root, True)
+            for root in self._behind_shortcut(skip, branch):
+                if self._depths.at_least(2, root, branch):
+                    return Addition(node, skip, branch, root, True)
         return None
 
     def _plain(self, node: Node, skip: Value, branch: Value) -> Addition | None:
@@ -203,15 +204,21 @@ class Residuals:
                 return
             skip = above.skip
 
-    def _behind_shortcut(self, skip: Value, branch: Value) -> Value | None:
-        """What a contraction beside a branch, and not in it, takes."""
+    def _behind_shortcut(self, skip: Value, branch: Value) -> Iterator[Value]:
+        """What a contraction beside a branch, and not in it, takes: pools of it too."""
         found = self._nearest_contractions(skip)
         if len(found) != 1 or found[0].index not in self._kernels:
-            return None
+            return
         if ancestor(found[0].output, branch):
-            return None
+            return
         data = [v for v in found[0].inputs[:2] if self._flow.data(v)]
-        return stripped(data[0]) if len(data) == 1 else None
+        if len(data) != 1:
+            return
+        root, _ = unscaled(self._flow, data[0])
+        yield stripped(data[0])
+        while root.node is not None and root.node.op in _POOLS:
+            root, _ = unscaled(self._flow, root.node.inputs[0])
+            yield root
 
     def _nearest_contractions(self, value: Value) -> list[Node]:
         """The contractions that a value is made of, with no other between."""

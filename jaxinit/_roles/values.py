@@ -9,13 +9,23 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import COPIES, PARTS, PRODUCTS, RELOCATIONS, SUMS
+from jaxinit._roles.primitives import (
+    ADDITIONS,
+    COPIES,
+    PARTS,
+    PRODUCTS,
+    RELOCATIONS,
+    SUMS,
+)
 from jaxinit._roles.walks import reached
 
 _MASKED = COPIES | RELOCATIONS | PRODUCTS | {"stacked", "branches"}
 _OF_WEIGHTS = COPIES | RELOCATIONS | PARTS | {"top_k"}
+_ABOVE_ZERO = ADDITIONS | {"max", "min"}  # what keeps logarithms finite
 _KEEP_LOGITS = COPIES | SUMS | PRODUCTS | {"select_n"}
 OF_ONE_HOTS = COPIES | {"broadcast_in_dim", "reshape", "transpose", "squeeze"}
+# As a step of a sequence, or all steps one later.
+_PARTS_OF_ONE_HOTS = OF_ONE_HOTS | PARTS | {"each", "pad"}
 
 
 def behind(value: Value, ops: Collection[str]) -> Value:
@@ -45,6 +55,15 @@ def is_one_hot(value: Value) -> bool:
     return any(classes(x) > (x.node is None) for x in counts)
 
 
+def picks_rows(value: Value) -> bool:
+    """Whether a value is a part of a one-hot, as a step of it, or a masked one."""
+    value = behind(value, _PARTS_OF_ONE_HOTS)
+    if value.node is not None and value.node.op == "mul":
+        pair = value.node.inputs
+        return any(map(picks_rows, pair)) and all(map(is_mask, pair))
+    return is_one_hot(value)
+
+
 def classes(value: Value) -> int:
     """How far a value counts from 0 along an axis; 0 if it does not."""
     value = behind(value, OF_ONE_HOTS)
@@ -66,6 +85,24 @@ def is_softmax(value: Value) -> bool:
     if total.node is None or total.node.op != "reduce_sum":
         return False
     return stripped(total.node.inputs[0]) is shares
+
+
+def is_log_of_softmax(value: Value) -> bool:
+    """Whether a value is `x - log(sum(exp(x)))`, or `log(softmax(x) + small)`."""
+    node = maker(value)
+    if node is not None and node.op == "sub":
+        log = maker(node.inputs[1])
+        total = maker(log.inputs[0]) if log is not None and log.op == "log" else None
+        return total is not None and total.op == "reduce_sum"
+    if node is None or node.op != "log":
+        return False
+
+    def before(value: Value) -> list[Value]:
+        node = maker(value)
+        kept = node is not None and node.op in _ABOVE_ZERO
+        return list(node.inputs) if kept and node is not None else []
+
+    return any(map(is_softmax, reached([node.inputs[0]], before)))
 
 
 def is_logit(value: Value, along: int | None) -> bool:

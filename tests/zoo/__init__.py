@@ -11,7 +11,9 @@ from zoo import autoencoders as autoencoders
 from zoo import borrowed_blocks as borrowed_blocks
 from zoo import cells as cells
 from zoo import coders as coders
+from zoo import competitions as competitions
 from zoo import control_flow as control_flow
+from zoo import coursework as coursework
 from zoo import crowds as crowds
 from zoo import decoders as decoders
 from zoo import densities as densities
@@ -30,8 +32,14 @@ from zoo import from_papers as from_papers
 from zoo import fused as fused
 from zoo import haiku_foreign as haiku_foreign
 from zoo import haiku_models as haiku_models
+from zoo import handmade_attention as handmade_attention
+from zoo import handmade_fields as handmade_fields
+from zoo import handmade_loops as handmade_loops
+from zoo import handmade_words as handmade_words
 from zoo import heard_anew as heard_anew
 from zoo import heard_today as heard_today
+from zoo import homemade_agents as homemade_agents
+from zoo import homemade_images as homemade_images
 from zoo import image_blocks as image_blocks
 from zoo import image_models as image_models
 from zoo import language as language
