@@ -211,6 +211,7 @@ def test_version(capsys):
     )
 
 
+@pytest.mark.optimized
 def test_safetensors(folder, capsys):
     result = run_json(capsys, "fake:blocks", "--out", "a.safetensors")
     assert result["out"] == str(folder / "a.safetensors")

@@ -151,6 +151,7 @@ def sent(monkeypatch, *argv):
     return found
 
 
+@pytest.mark.optimized
 def test_what_is_sent(folder, monkeypatch):
     """Weights by one half of the seed's key, inputs by keys of the other half."""
     argv = ["--input", "16x4:int32", "--input", "16x4:int32", "--seed", "7"]

@@ -34,6 +34,10 @@ EXHAUSTIVE = {
     "guides/nnx.md",
     "guides/testing.md",
 }
+MARKS = {
+    **dict.fromkeys(EXHAUSTIVE, pytest.mark.exhaustive),
+    "guides/initializers.md": pytest.mark.optimized,
+}
 CATALOGUE = PAGES["reference/catalogue.md"]
 SCHEMES = PAGES["schemes.md"]
 GUIDES = "\n".join(text for name, text in PAGES.items() if "guides/" in name)
@@ -59,7 +63,7 @@ PUBLIC = exported("")
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(name, marks=pytest.mark.exhaustive if name in EXHAUSTIVE else ())
+        pytest.param(name, marks=MARKS.get(name, ()))
         for name, text in PAGES.items()
         if blocks("python", text)
     ],

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,9 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+MODULES = {name_of(path) for path in FILES}
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_run_one_way(path):
     assert violations(name_of(path), path.read_text()) == []
@@ -150,6 +154,27 @@ def test_a_planted_violation_is_found(case):
 def test_what_is_allowed_passes():
     source = "import jax.numpy, math\nfrom jaxinit.laws import base"
     assert violations("jaxinit.initializers.basic", source) == []
+
+
+def modules_of(source: str) -> set[str]:
+    """The modules of the package that are imported, whole or for names of theirs."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & MODULES or {node.module}
+    return found & MODULES
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    graph = {name_of(path): modules_of(path.read_text()) for path in FILES}
+    assert "jaxinit.laws.base" in graph["jaxinit.laws.simple"]
+    tuple(TopologicalSorter(graph).static_order())
+    graph["jaxinit.laws.base"] = {"jaxinit.laws.simple"}
+    with pytest.raises(CycleError):
+        tuple(TopologicalSorter(graph).static_order())
 
 
 def test_the_root_only_names():

@@ -6,7 +6,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from jaxinit._compare.models import switched
+from jaxinit._compare.switches import switched
 from jaxinit.linen import init, roles
 from jaxinit.signal import propagate
 

@@ -1,7 +1,6 @@
 """Models that can be trained, of every kind: what training needs of one."""
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,18 +9,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxinit._compare.switches import switched
 from jaxinit._roles.role import Roles
 from jaxinit._tree.roles import roles
 from jaxinit.signal import Signal, propagate
-
-# Arguments of calls that say whether a model is trained, and what they say.
-_SWITCHES = {
-    "train": True,
-    "training": True,
-    "is_training": True,
-    "deterministic": False,
-    "use_running_average": False,
-}
 
 
 class Trainable(Protocol):
@@ -138,21 +129,3 @@ def _kind(model: Any) -> str:
 def _is_module(model: Any, package: str) -> bool:
     loaded = sys.modules.get(package)
     return loaded is not None and isinstance(model, loaded.Module)
-
-
-def switched(
-    call: Callable[..., Any], options: Mapping[str, Any], train: bool
-) -> dict[str, Any]:
-    """Keyword arguments of a call that say whether the model is trained.
-
-    Args:
-        call: what is called.
-        options: the arguments that are given; they go first.
-        train: whether the model is trained.
-    """
-    try:
-        known = inspect.signature(call).parameters
-    except (TypeError, ValueError):  # of a function that Python cannot look into
-        known = {}
-    switches = {k: v == train for k, v in _SWITCHES.items() if k in known}
-    return {**switches, **options}

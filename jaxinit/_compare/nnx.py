@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxinit._compare.models import switched
+from jaxinit._compare.switches import switched
 from jaxinit.nnx import create, roles
 from jaxinit.signal import propagate
 

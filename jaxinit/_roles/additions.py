@@ -17,6 +17,7 @@ from jaxinit._roles.primitives import COPIES
 from jaxinit._roles.role import Use
 from jaxinit._roles.simple_uses import elementwise_use, unknown
 from jaxinit._roles.structure import Structure
+from jaxinit._roles.sums import subtracts_centers
 from jaxinit._roles.values import behind
 from jaxinit._roles.walks import reached
 
@@ -32,6 +33,8 @@ def added_use(structure: Structure, meeting: Meeting) -> Use:
     if meeting.carried.looked_up:
         inside = tuple(sorted(meeting.carried.looked_up))
         return _position(use, inside, "looked up by position and added")
+    if subtracts_centers(flow, node):
+        return unknown("each of its rows is subtracted, as centers are")
     kernels = structure.kernels_behind(meeting.activations)
     if kernels:
         return _behind_kernels(structure, meeting, use, kernels)
@@ -40,10 +43,7 @@ def added_use(structure: Structure, meeting: Meeting) -> Use:
         inside = tuple(axis for axis in use.out_axis if axis not in heads)
         use = _position(use, inside, "added to the scores of an attention")
         return replace(use, out_axis=heads)
-    if _brings_an_axis(meeting):
-        if node.op == "sub":
-            return unknown("each of its rows is subtracted, as centers are")
-    elif is_normalized(flow, meeting.activations):
+    if not _brings_an_axis(meeting) and is_normalized(flow, meeting.activations):
         return replace(use, reason="the shift of a normalization")
     if _is_running_average(meeting):
         reason = "a running average that is handed out"
@@ -87,6 +87,9 @@ def _behind_kernels(
     """The use of what is added to the output of kernels."""
     leaves = {leaf for node in kernels for leaf in structure.flow.leaves_of(node)}
     features = _features(structure, meeting, leaves)
+    fact = structure.flow.fact(meeting.activations)
+    if not any(fact.atoms_of(leaf) for leaf in leaves):  # a reshape tore them apart
+        features = use.out_axis[-1:]
     places = tuple(axis for axis in use.out_axis if axis not in features)
     if places:
         use = _position(use, places, "added, with a value for each position")

@@ -192,6 +192,11 @@ def _same_rank(node: Node, value: Value, axis: int) -> list[Place]:
     return [(v, axis) for v in node.inputs if len(v.shape) == len(value.shape)]
 
 
+def _before_stack(node: Node, value: Value, axis: int) -> list[Place]:
+    along = node.params["axis"]
+    return [(v, axis - (axis > along)) for v in node.inputs if axis != along]
+
+
 def _before_tile(node: Node, value: Value, axis: int) -> list[Place]:
     return [(node.inputs[0], axis)] if node.params["reps"][axis] == 1 else []
 
@@ -227,6 +232,7 @@ _BEFORE: dict[str, Callable[[Node, Value, int], list[Place]]] = {
     "reshape": _before_reshape,
     "squeeze": _before_squeeze,
     "concatenate": _same_rank,
+    "stack": _before_stack,
     "pad": _same_rank,
     "slice": _same_rank,
     "dynamic_update_slice": _same_rank,

@@ -17,7 +17,7 @@ Pair = Sequence[Value]  # the two factors of a product
 # By the index of a value, the contractions that it is a function of, and the ends.
 Owners = Mapping[int, Sequence[tuple[Node, End]]]
 
-_KEPT = COPIES | RELOCATIONS | {"concatenate", "select_n"}
+_KEPT = COPIES | RELOCATIONS | {"concatenate", "select_n", "stack"}
 
 
 def handed_on(carry: Node) -> Node | None:

@@ -36,6 +36,8 @@ def dot_use(meeting: Meeting) -> Use:
     contracted = contracted_axes(node, side)
     batch, free = batch_and_free(node, side)
     inside, outside = meeting.leaf_axes(contracted), meeting.leaf_axes(free)
+    # An axis of size one beside others is no output, but one that broadcasts.
+    outside = tuple(a for a in outside if meeting.shape[a] > 1) or outside[-1:]
     if set(inside) & set(outside):
         return Use("unknown", reason="one of its axes has both inputs and outputs")
     grouped = meeting.leaf_axes(batch)

@@ -68,7 +68,8 @@ def _looked_up(structure: Structure, meeting: Meeting) -> Use:
 
 def _put_among(structure: Structure, meeting: Meeting) -> Use:
     others = [v for v in structure.flow.data_of(meeting.node) if v.dtype != bool]
-    along = meeting.node.params.get("dimension")
+    params = meeting.node.params
+    along = params.get("dimension", params.get("axis"))
     if any(map(structure.is_score, others)) or is_logit(meeting.node.output, along):
         return unknown("put among what a softmax takes, beside scores or logits")
     return token_use(meeting, "token", "put among the activations")
@@ -101,6 +102,7 @@ _DRAFTS: dict[str, Callable[[Structure, Meeting], Use]] = {
     "gather": _looked_up,
     "dynamic_slice": _looked_up,
     "concatenate": _put_among,
+    "stack": _put_among,
     "scatter": _put_among,
     "dynamic_update_slice": _put_among,
     "select_n": _selected,

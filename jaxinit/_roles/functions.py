@@ -188,9 +188,10 @@ def _name(values: Array) -> str | None:
     linear = np.allclose(positive, _PROBES[_PROBES > 0], rtol=1e-5)
     if linear and np.allclose(slope, slope[0]) and 0 < slope[0] < 1:
         return "leaky_relu"
-    if np.all((values > 0) & (values < 1)):  # a sigmoid of a shifted argument
+    if np.all((values > 0) & (values < 1)):  # of an argument that is scaled or shifted
         logits = np.log(values) - np.log1p(-values)
-        if np.allclose(logits - _PROBES, logits[0] - _PROBES[0], rtol=1e-3, atol=1e-3):
+        slopes = np.diff(logits) / np.diff(_PROBES)
+        if slopes[0] > 0 and np.allclose(slopes, slopes[0], rtol=1e-3, atol=1e-3):
             return "sigmoid"
     return None
 

@@ -6,7 +6,7 @@ axes are the first of `w` alone, and index 2 of the other is `fixed`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from jaxinit._roles import atoms
@@ -32,6 +32,9 @@ from jaxinit._roles.graph import Node
 from jaxinit._roles.primitives import COPIES, LISTED, REDUCTIONS, SCATTERS
 from jaxinit._roles.values import behind
 
+# Reductions of one number give that number.
+_OF_ALL = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
+
 # From a node, the facts of its inputs and the leaves it carries, its outputs' facts.
 Rule = Callable[[Node, Sequence[Fact], Leaves], list[Fact]]
 # From a node and the fact of its first input, the output's axes, and atoms that go.
@@ -48,6 +51,10 @@ def moved(node: Node, facts: Sequence[Fact], carried: Leaves) -> list[Fact]:
     """
     if node.op in RULES:
         return RULES[node.op](node, facts, carried)
+    if node.op in _OF_ALL and math.prod(node.inputs[0].shape) == math.prod(
+        node.output.shape
+    ):
+        return _relocation(_reduced)(node, facts, carried)
     by = f"`{node.op}`" if node.op in LISTED else f"`{node.op}`, which is not followed"
     carried = hidden(carried, by)
     if node.op in REDUCTIONS and len(node.outputs) == 1:
@@ -86,7 +93,16 @@ def _reshape(node: Node, fact: Fact) -> tuple[Axes, Sequence[Atom]]:
 
 
 def _squeeze(node: Node, fact: Fact) -> tuple[Axes, Sequence[Atom]]:
-    kept = unsqueezed_axes(node)
+    return _kept(fact, unsqueezed_axes(node))
+
+
+def _reduced(node: Node, fact: Fact) -> tuple[Axes, Sequence[Atom]]:
+    """Of a reduction over axes of size one, which are gone as in `squeeze`."""
+    return _kept(fact, unreduced_axes(node))
+
+
+def _kept(fact: Fact, kept: Collection[int]) -> tuple[Axes, Sequence[Atom]]:
+    """Some axes of a value, and the atoms of the others that stay at one index."""
     gone = [axis for i, axis in enumerate(fact.axes) if i not in kept]
     fixed = [atom for axis in gone for atom in axis if atom.size == 1]
     return tuple(fact.axes[i] for i in kept), fixed

@@ -9,13 +9,24 @@ with the values, and by no name.
 
 from collections.abc import Iterator
 
-from jaxinit._roles.axes import is_factor, is_repeated, unreduced_axes
+from jaxinit._roles.axes import (
+    batch_and_free,
+    is_factor,
+    is_repeated,
+    unreduced_axes,
+)
 from jaxinit._roles.cells import Cells
 from jaxinit._roles.choices import deciding_nodes
 from jaxinit._roles.endings import Endings
 from jaxinit._roles.functions import Function
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.primitives import CONTRACTIONS, COPIES, RELOCATIONS, SCATTERS
+from jaxinit._roles.primitives import (
+    CONTRACTIONS,
+    COPIES,
+    ELEMENTWISE,
+    RELOCATIONS,
+    SCATTERS,
+)
 from jaxinit._roles.regions import End
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.sums import is_inner_product
@@ -23,6 +34,7 @@ from jaxinit._roles.tree_cells import tree_gates
 from jaxinit._roles.values import is_mask, is_softmax
 from jaxinit._roles.walks import ancestor, reached
 
+_SIGMOIDS = ("sigmoid", "hard_sigmoid")
 _STEERING = {"gate", "router", "query", "key"}
 _SOFTMAX = ("exp", "reduce_max", "sub")  # what it begins with
 _ADDING_UP = SCATTERS | {"reduce_sum", "dot_general"}
@@ -100,10 +112,35 @@ def _factor(
         theirs = _curved(endings, others[0])
         if not end.function.is_linear:
             wins = end.function.is_gate and not any(f.is_gate for f in theirs)
+            is_gate = wins or end.function.name in _SIGMOIDS  # twice one, for example
+            if not is_gate and _is_from_outside(structure, kernel, end, others[0]):
+                continue
             return "gate" if wins or not theirs else None
         if theirs and not _is_for_all_features(structure, kernel, end, others[0]):
             return "up"
     return None
+
+
+def _is_from_outside(
+    structure: Structure, kernel: Node, end: End, value: Value
+) -> bool:
+    """Whether a factor is a mask or a weight that is handed in, and nothing gates it.
+
+    It is made of inputs by no leaf. What the kernel takes itself is none, as in
+    `x * tanh(x @ w)`, unless it is one number for all features.
+    """
+    flow = structure.flow
+    if flow.has_leaves[value.index]:
+        return False
+    if _is_for_all_features(structure, kernel, end, value):
+        return True
+
+    def before(value: Value) -> list[Value]:
+        node = value.node
+        followed = node is not None and node.op in COPIES | RELOCATIONS | ELEMENTWISE
+        return flow.data_of(node) if node is not None and followed else []
+
+    return not any(ancestor(found, end.root) for found in reached([value], before))
 
 
 def _is_made_of(structure: Structure, value: Value, end: End) -> bool:
@@ -173,31 +210,54 @@ def _is_router(structure: Structure, end: End) -> bool:
     own = {end.value.index}
     ends = structure.kernels | structure.attention_outputs
 
-    def after(item: tuple[Node, bool]) -> Iterator[tuple[Node, bool]]:
-        node, normalized = item
+    def after(item: tuple[Node, bool, bool]) -> Iterator[tuple[Node, bool, bool]]:
+        node, normalized, is_log = item
         if node.index in ends or node.op == "carry":
             return
         if structure.residuals.contains(
             node
         ):  # the stream would lead to the last layer
             return
-        normalized |= node.op in ("exp", "exp2") and _is_summed(node.output)
+        if node.op in ("exp", "exp2"):
+            normalized |= _is_summed(node.output)
+            is_log = False
+        is_log |= node.op == "log"
         for value in node.outputs:
             own.add(value.index)
-            yield from ((user, normalized) for user in value.users)
+            yield from ((user, normalized, is_log) for user in value.users)
 
     def weighs(node: Node) -> bool:
         others = (v for v in structure.flow.data_of(node) if v.index not in own)
         return any(
-            not ancestor(end.root, v, chosen=False) and not is_mask(v) for v in others
+            not ancestor(end.root, v, chosen=False)
+            and not is_mask(v)
+            and (structure.flow.has_leaves[v.index] or _is_wider(node, v))
+            for v in others
         )
 
     return any(
         normalized
+        and not is_log
         and node.index not in ends
         and (node.op == "mul" or node.op in CONTRACTIONS)
         and weighs(node)
-        for node, normalized in reached([(node, False) for node in begins], after)
+        for node, normalized, is_log in reached(
+            [(node, False, False) for node in begins], after
+        )
+    )
+
+
+def _is_wider(node: Node, value: Value) -> bool:
+    """Whether a factor has features for each of the weights that it is multiplied by.
+
+    An input that has none may be a mask of what is allowed, or say what is right.
+    """
+    if node.op in CONTRACTIONS:
+        has_free = node.op == "dot_general"
+        return not has_free or bool(batch_and_free(node, node.inputs.index(value))[1])
+    (weights,) = (v for v in node.inputs if v is not value)
+    return any(
+        size > 1 and is_repeated(weights, i) for i, size in enumerate(value.shape)
     )
 
 

@@ -7,7 +7,8 @@ the product is an end at once: the identity.
 
 On the way biases and constants that are added are zero, scales one, and the other terms
 of a sum are left out, as they are added to the same input of the function. A function
-goes on behind `concatenate`, where it takes other values too.
+goes on behind `concatenate`, where it takes other values too, and behind the sum of a
+stack. It ends, by its name, where a leaf that is no scale multiplies it.
 """
 
 import heapq
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxinit._roles.dropouts import dropped
+from jaxinit._roles.facts import CONSTANT
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS, Function, plain_params, replayed
 from jaxinit._roles.graph import Node, Value
@@ -30,6 +32,7 @@ from jaxinit._roles.primitives import (
     SCATTERS,
     SUMS,
 )
+from jaxinit._roles.sums import is_cut, only_taker, subtracts_centers, sums_stacked
 from jaxinit._roles.values import is_mask
 from jaxinit._roles.walks import ancestor, reached
 
@@ -111,6 +114,7 @@ class _Region:
         self._queue: list[int] = []  # a heap: nodes are visited in their order
         self._taken: dict[int, tuple[Value, list[Node]]] = {}
         self._hidden: dict[int, str] = {}
+        self._past_leaf: set[int] = set()  # values behind a leaf that is no scale
         for index in list(positions):
             self._push(flow.graph.values[index])
 
@@ -148,8 +152,11 @@ class _Region:
     def _visit(self, node: Node) -> None:
         position = self._position(node)
         if position is not None:
+            is_past_leaf = self._is_past_leaf(node)
             for value in node.outputs[:1]:
                 self._positions[value.index] = position
+                if is_past_leaf:
+                    self._past_leaf.add(value.index)
                 self._push(value)
             return
         # of a loop's next value, no input is in the region
@@ -166,10 +173,16 @@ class _Region:
         if node.op in _WHOLE:
             several = node.op == "optimization_barrier" and len(node.inputs) > 1
             return None if several else self._only_position(node.inputs)
+        if node.op == "stack" and not is_cut(node.output):
+            return self._only_position(node.inputs)
+        if sums_stacked(node) and self._is_of_root(node):
+            return 0
         if node.op in SCATTERS and not self._flow.data(node.inputs[0]):
             return self._positions.get(node.inputs[2].index)
         is_function = node.op in ELEMENTWISE and node.op in FUNCTIONS
         if not is_function or self._is_residual(node):
+            return None
+        if subtracts_centers(self._flow, node):
             return None
         masked = self._masked(node) if node.op == "select_n" else None
         return self._computed(node) if masked is None else masked
@@ -194,12 +207,47 @@ class _Region:
         if len(operands) < len(found):
             return None
         inside = [x for x in operands if isinstance(x, int)]
+        if self._is_past_leaf(node):
+            return self._positions[self._inside(node.inputs)[0].index]
         if node.op == "sub" and operands[0] == 0.0 and self._flow.data(node.inputs[0]):
             return inside[0]  # the other term of a difference: as good as that of a sum
         if len(inside) == 1 and len(operands) == 2 and _keeps(node.op, *operands):
             return inside[0]
+        if self._is_of_root(node) and self._scales_all(node):
+            return 0
         self._steps.append((node.op, plain_params(node.params), operands))
         return len(self._steps)
+
+    def _is_of_root(self, node: Node) -> bool:
+        """Whether what a node takes of the region is the root, before any function."""
+        inside = self._inside(node.inputs)
+        return bool(inside) and not any(self._positions[v.index] for v in inside)
+
+    def _is_past_leaf(self, node: Node) -> bool:
+        """Whether a function ends here, or before: a leaf that is no scale follows it.
+
+        As `-exp(rate)` in `exp(-exp(rate) * softplus(z))`, whose sign and size nobody
+        knows. The function is softplus, whatever else is made of it.
+        """
+        inside = self._inside(node.inputs)
+        if any(value.index in self._past_leaf for value in inside):
+            return True
+        if node.op not in PRODUCTS or self._is_of_root(node):
+            return False
+        return any(
+            item.opaque not in ("", CONSTANT)
+            for value in node.inputs
+            if self._flow.from_leaves(value)
+            for item in self._flow.fact(value).carried.values()
+        )
+
+    def _scales_all(self, node: Node) -> bool:
+        """Whether a node multiplies all that there is of a sum by a positive number."""
+        numbers = [self._flow.number(value) or 0 for value in node.inputs]
+        inside = self._inside(node.inputs)
+        alone = len(inside) == 1 and only_taker(inside[0]) is node
+        inverse = node.op == "div" and inside[0] is not node.inputs[0]
+        return node.op in PRODUCTS and alone and max(numbers) > 0 and not inverse
 
     def _operand(self, node: Node, value: Value) -> int | float | None:
         """The position of a value in the region, or the number that stands for it."""
@@ -284,7 +332,7 @@ def _after_scale(
         return None
     number = flow.number(others[0])
     if node.op in SUMS and flow.from_leaves(others[0]):
-        return node.output, factor
+        return None if subtracts_centers(flow, node) else (node.output, factor)
     if number and node.op == "mul":
         return node.output, factor * number
     if number and node.op == "div" and value is node.inputs[0]:

@@ -89,7 +89,8 @@ def _repeated(flow: Flow, value: Value) -> Iterator[Value]:
 
 def _read_before(flow: Flow) -> Iterator[Value]:
     """Leaves put among activations, to what is computed from which they are added."""
-    put = {m.leaf: m.node.output for m in flow.meetings if m.node.op == "concatenate"}
+    joining = ("concatenate", "stack")
+    put = {m.leaf: m.node.output for m in flow.meetings if m.node.op in joining}
     for meeting in flow.meetings:
         among = put.get(meeting.leaf)
         if among is None or meeting.node.op not in ADDITIONS:

@@ -7,7 +7,7 @@ attention gives.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxinit._roles.attention import Attention
 from jaxinit._roles.averages import Averages
@@ -25,6 +25,7 @@ from jaxinit._roles.primitives import (
     SUMS,
 )
 from jaxinit._roles.residual import Residuals
+from jaxinit._roles.sums import is_cut, sums_stacked
 from jaxinit._roles.values import is_softmax, maker
 from jaxinit._roles.walks import nodes_of, reached
 
@@ -33,7 +34,8 @@ _KEEP_SUMS = (
     SUMS | SCATTERS | {"gather", "slice", "split", "each", "stacked", "branches"}
 )
 _KEEP_SCORES = SUMS | PRODUCTS | {"select_n", "tanh"}
-_KEEP_ATTENTION = frozenset({"slice", "split", "squeeze", "concatenate", "reduce_sum"})
+_JOINED = frozenset({"concatenate", "stack"})
+_KEEP_ATTENTION = _JOINED | {"slice", "split", "squeeze", "reduce_sum"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +65,17 @@ class Structure:
     attention_outputs: frozenset[int]
     averages: Averages
     head_sums: Mapping[int, HeadSum]
+    _behind: dict[int, list[Node]] = field(default_factory=dict, repr=False)
 
     def kernels_behind(self, value: Value) -> list[Node]:
-        """The contractions with leaves whose sum a value is."""
-        nodes = reached(_makers([value]), lambda node: _makers(self._summands(node)))
-        found = {node.index: node for node in nodes if node.index in self.kernels}
-        return [found[i] for i in sorted(found)]
+        """The contractions with leaves whose sum, or whose joined sums, a value is."""
+        if value.index not in self._behind:
+            nodes = reached(
+                _makers([value]), lambda node: _makers(self._summands(node))
+            )
+            found = {node.index: node for node in nodes if node.index in self.kernels}
+            self._behind[value.index] = [found[i] for i in sorted(found)]
+        return self._behind[value.index]
 
     def _summands(self, node: Node) -> Sequence[Value]:
         """What a node adds up, or multiplies by a number."""
@@ -76,12 +83,26 @@ class Structure:
             return ()
         if self.residuals.contains(node):
             return [self.residuals.additions[node.index].branch]
-        if node.op in _KEEP_SUMS:
+        if node.op in _KEEP_SUMS or sums_stacked(node):
             return self.flow.data_of(node)
+        if node.op in _JOINED and self._is_of_kernels(node):
+            return node.inputs
         if node.op in PRODUCTS:
             numbers = self.flow.numbers_of(node)
             return [v for v in node.inputs if v not in numbers] if numbers else ()
         return ()
+
+    def _is_of_kernels(self, node: Node) -> bool:
+        """Whether all parts of a value are sums of kernels, and atoms tell them apart.
+
+        Of values that follow one another in time, or are stacked, atoms do not.
+        """
+        told = node.op == "concatenate" and all(
+            self.flow.fact(value).axes[node.params["dimension"]]
+            for value in node.inputs
+        )
+        is_whole = told or not is_cut(node.output)
+        return is_whole and all(map(self.kernels_behind, node.inputs))
 
     def is_score(self, value: Value) -> bool:
         """Whether a value is a contraction of query and key, scaled at most."""
