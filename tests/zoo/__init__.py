@@ -42,6 +42,7 @@ from zoo import homemade_agents as homemade_agents
 from zoo import homemade_images as homemade_images
 from zoo import image_blocks as image_blocks
 from zoo import image_models as image_models
+from zoo import judged_views as judged_views
 from zoo import language as language
 from zoo import lately_said as lately_said
 from zoo import learners as learners
@@ -74,6 +75,10 @@ from zoo import patch_mlps as patch_mlps
 from zoo import plain_habits as plain_habits
 from zoo import points_and_rows as points_and_rows
 from zoo import policies as policies
+from zoo import ported_images as ported_images
+from zoo import ported_series as ported_series
+from zoo import ported_tables as ported_tables
+from zoo import ported_words as ported_words
 from zoo import published_nets as published_nets
 from zoo import published_others as published_others
 from zoo import questions as questions
@@ -98,6 +103,7 @@ from zoo import voices as voices
 from zoo import weights as weights
 from zoo import window_kinds as window_kinds
 from zoo import windows as windows
+from zoo import words_by_pairs as words_by_pairs
 from zoo import words_of_today as words_of_today
 from zoo.truths import ANY as ANY
 from zoo.truths import FIELDS as FIELDS
