@@ -290,7 +290,7 @@ def latents_over_time() -> Model:
         "enc_std": {**ends, "function": "softplus", **back},
         "prior": {"function": "relu", "sections": ANY},
         "prior_mean": ends,
-        "prior_std": {**ends, "function": "softplus"},
+        "prior_std": {**ends, "function": ANY},
         "phi_z": {"function": "relu", **back},
         "dec": {"function": "relu", "sections": ANY},
         "dec_mean": {**ends, "head": True},
