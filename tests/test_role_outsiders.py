@@ -204,6 +204,20 @@ def test_a_leaf_that_is_no_scale_ends_a_function(name):
     assert roles(apply, w=SQUARE, b=(WIDTH,), rate=(WIDTH,))["w"].function == name
 
 
+FUNCTIONS = {
+    "softplus, log, mul": lambda z: 2 * jnp.log(jax.nn.softplus(z)),
+    "gelu, cos": lambda z: jnp.cos(gelu(z)),
+    "add, cos": lambda z: jnp.cos(z + 1),
+    "tanh, mul": lambda z: jnp.tanh(z) * z,  # z is taken by what follows, too
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_without_a_name_are_told_by_what_begins_them(name):
+    (use,) = roles(lambda p, x: FUNCTIONS[name](x @ p["w"]), w=SQUARE)["w"].uses
+    assert use.function == name
+
+
 def test_a_sigmoid_that_is_written_as_a_tanh():
     found = roles(lambda p, x: 0.5 * jnp.tanh(0.5 * (x @ p["w"])) + 0.5, w=SQUARE)
     assert found["w"].function == "sigmoid"

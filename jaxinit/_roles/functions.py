@@ -230,8 +230,20 @@ def replayed(steps: tuple) -> Function:
             results.append(FUNCTIONS[op](dict(params), *values))
         return results[-1]
 
-    names = dict.fromkeys(op for op, _, _ in steps)
-    return Function(call, ", ".join(names) or "identity")
+    return Function(call, _text(steps) or "identity")
+
+
+def _text(steps: tuple) -> str:
+    """What operations are in words: `softplus, log`, if a function begins them."""
+    ops = [op for op, _, _ in steps]
+    for i in range(len(steps) - 1, 1, -1):
+        rest = [x for _, _, inputs in steps[i:] for x in inputs if isinstance(x, int)]
+        begins = replayed(steps[:i])
+        is_named = begins.name in NAMED and not begins.is_linear
+        if is_named and min(rest) == i:  # what follows takes its value only
+            ops = [begins.name, *ops[i:]]
+            break
+    return ", ".join(dict.fromkeys(ops))
 
 
 def plain_params(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
