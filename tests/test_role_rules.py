@@ -813,8 +813,10 @@ def test_auto_leaves_to_the_model_what_it_does_not_know(key):
     assert (made["never"] == 0.5).all()
     shapes = jax.eval_shape(lambda: made)
     roles = jaxinit.linen.roles(Net(), ROWS)
-    with pytest.raises(jaxinit.PlanError, match="only the model itself knows"):
+    with pytest.raises(jaxinit.PlanError, match="only the model itself knows") as why:
         jaxinit.plan(shapes, schemes.auto(), roles=roles)
+    assert "its role is unknown (what meets the activations is behind" in str(why.value)
+    assert "its role is unused" in str(why.value)
     own = jaxinit.Rules({"log_rate": jaxinit.zeros, "never": jaxinit.ones})
     plan = jaxinit.plan(shapes, own | schemes.auto(), roles=roles)
     assert plan.init(key)["never"][0] == 1
