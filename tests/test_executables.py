@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from jax.extend import core
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sampling import sampled
 
 import jaxinit
+from jaxinit._compile.descriptions import _freeze
 from jaxinit._compile.exact import Kind
 from jaxinit._compile.graph import Graph
 from jaxinit._compile.leaf_plan import LeafPlan
@@ -201,6 +203,18 @@ def test_literals_that_python_takes_for_equal():
 
     found = jaxinit.jit(init)(jnp.zeros(3))
     assert [x.dtype.name for x in found] == ["float32", "int8", "uint8", "bool"]
+    assert len(LeafPlan(jax.make_jaxpr(init)(jnp.zeros(3))).classes) == 4
+
+
+def test_parameters_that_python_takes_for_equal():
+    of_a_user = core.Primitive("of_a_user")
+    of_a_user.def_abstract_eval(lambda x, one: x)
+
+    def described(one):
+        return _freeze(jax.make_jaxpr(lambda x: of_a_user.bind(x, one=one))(0.0))
+
+    assert described(1) == described(1)
+    assert len({described(one) for one in (1, 1.0, True)}) == 3
 
 
 def test_loops_hold_a_small_share_of_memory():
