@@ -19,6 +19,7 @@ import jaxinit
 from jaxinit import plots
 from jaxinit._compare import datasets, judging, losses, models, schemes, study
 from jaxinit._compare.naming import parted, scheme
+from jaxinit._compare.summary import Yardstick
 from jaxinit.compare import Interrupted, compare
 from jaxinit.linen import init
 from jaxinit.nnx import create
@@ -498,7 +499,7 @@ def test_means_of_ten_steps_and_the_step_that_reaches_a_threshold():
     means = judging.smoothed(falling)[0]
     assert (means[0], means[9], means[29]) == (30, 25.5, 5.5)
     assert judging.steps_to(5.5, falling) == 30
-    assert judging.steps_to(25.5, falling) == 10  # not before ten steps are known
+    assert judging.steps_to(29.5, falling) == 10  # not before ten steps are known
     assert judging.steps_to(5.4, falling) == math.inf
     spike = np.where(np.arange(30) == 15, 0.0, 30.0)[None]
     assert judging.steps_to(1.0, spike) == math.inf
@@ -507,6 +508,16 @@ def test_means_of_ten_steps_and_the_step_that_reaches_a_threshold():
     lucky = np.array([[0.01, 1.0, 1.2]])  # the first batch
     assert judging.have_diverged(lucky, np.ones(1)).tolist() == [True]
     assert judging.have_diverged(lucky, np.ones(1), 1.0).tolist() == [False]
+
+
+def test_runs_that_are_no_better_than_a_constant():
+    """By accuracy where there are labels; else by a twentieth of the loss."""
+    held, right = np.array([2.5, 1.91, 1.89]), np.array([0.3, 0.36, 0.35])
+    by_loss = Yardstick(None, 2.0, None)
+    assert by_loss.at_chance(held, right).tolist() == [True, True, False]
+    by_accuracy = Yardstick(None, 2.0, 0.3, error=0.05)
+    assert by_accuracy.at_chance(held, right).tolist() == [True, False, True]
+    assert Yardstick(None, None, None).at_chance(held, right) is None
 
 
 @pytest.mark.exhaustive
