@@ -14,7 +14,7 @@ import jaxinit
 from jaxinit import signal
 from jaxinit._signal import measure
 from jaxinit._signal.recorder import Recorder
-from jaxinit._signal.verdict import judge
+from jaxinit._signal.verdict import by_depth, judge
 from tests.probes import keys, probe
 
 pytestmark = pytest.mark.unoptimized
@@ -163,10 +163,10 @@ BEGINS = {
     "half at bounds": ([layer_of(saturated=0.5)], "healthy"),
     "more at bounds": ([layer_of(saturated=0.53)], "saturated from 0 on"),
     "two layers": (layers_of(std=[1.0, 20.0]), "healthy"),
-    "three layers": (layers_of(std=[1.0, 5.0, 20.0]), "exploding from 2 on"),
+    "three layers": (layers_of(std=[1.0, 5.0, 10.5]), "exploding from 2 on"),
     "three layers, less": (layers_of(std=[1.0, 5.0, 9.5]), "healthy"),
     "three layers, back": (
-        layers_of(gradient_std=[0.05, 0.3, 1.0]),
+        layers_of(gradient_std=[0.095, 0.3, 1.0]),
         "vanishing from 0 on",
     ),
     "wider to the front": (
@@ -222,6 +222,24 @@ def test_a_cure_is_told_if_it_helps(name):
     assert expected in cure
     assert ("he_normal already" in cure) == ("already" in expected)
     assert ("times as large too" in cure) == ("too" in expected)
+
+
+@pytest.mark.parametrize(("count", "is_relu"), [(2, True), (1, False)])
+def test_relu_is_guessed_where_a_third_of_the_layers_are_half_zero(count, is_relu):
+    zero = [0.5] * count + [0.1, 0.9, 1.0, 0.0][: 5 - count]
+    kernels = {"kernel": [(4096, 4096)] * 5, "kernel_std": [HE / 2] * 5}
+    layers = layers_of(std=[0.5**i for i in range(5)], zero=zero, **kernels)
+    cure = judge(layers, lambda names, factor: layers_of(std=[1.0] * 5)).cure
+    assert ("not made for ReLU: use he_normal" in cure) == is_relu
+
+
+def test_layers_by_depth_are_blocks_without_their_inputs():
+    names = ["stem", "0", "1 input", "1", "2 input", "2", "3 input", "3", "head"]
+    layers = [
+        layer_of(name, kind="input" if "input" in name else "f") for name in names
+    ]
+    assert [x.name for x in by_depth(layers)] == ["0", "1", "2", "3"]
+    assert [x.name for x in by_depth(layers[:4])] == ["stem", "0", "1"]
 
 
 # Flax
