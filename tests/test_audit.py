@@ -194,6 +194,15 @@ def test_small_leaves_have_the_law_of_their_tree():
     assert made(named["head"].law) == init
     (alone,) = audit({"head": tree["head"]}).rows
     assert not alone.sure
+    assert named["head"].odds < 20  # 1500 with the votes, which name it all the same
+
+
+@pytest.mark.parametrize("seed", [700, 1200])
+def test_leaves_vote_for_no_rare_law(seed):
+    """Two that fit one by chance: here the gain of a leaky ReLU of slope 0.2."""
+    leaves = [drawn(jaxinit.he_normal(), (16 + 2 * i, 16), seed + i) for i in (0, 1)]
+    found = audit({"enc": leaves[0], "out": leaves[1]}).rows
+    assert [made(row.law) for row in found] == [jaxinit.he_normal()] * 2
 
 
 def test_a_bias_may_have_axes_of_one():
