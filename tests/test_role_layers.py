@@ -352,6 +352,17 @@ def test_a_loop_around_a_model_adds_no_layers():
     assert roles["out"].residual == (0, 9)
 
 
+def test_what_follows_a_loop_is_numbered_behind_all_its_rounds():
+    def apply(params, x):
+        return block(scan(params["layers"], x), params["last"])
+
+    shapes = {"layers": {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}}
+    shapes |= {"last": {k: leaf(*shape) for k, shape in BLOCK.items()}}
+    roles = jaxinit.roles(apply, shapes, X)
+    assert roles["layers/down"].residual == (1, 10)
+    assert roles["last/down"].residual == (9, 10)
+
+
 def test_a_loop_whose_layers_take_data_of_their_own_is_no_loop_over_time():
     """As one with caches, or numbers that say which layers are dropped."""
 
