@@ -224,6 +224,19 @@ def test_what_is_the_same_for_all_places_is_a_branch_too(apply):
     assert found["u"].residual is None
 
 
+def test_an_adapter_of_queries_writes_to_no_stream():
+    """The sum of two maps of one input, to which the attention adds by itself."""
+
+    def apply(p, x):
+        x = x + jax.nn.relu(x @ p["u"]) @ p["d"]
+        query = x @ p["q"] + jax.nn.relu(x @ p["a"]) @ p["b"]
+        weights = jax.nn.softmax(query @ jnp.swapaxes(x @ p["k"], 1, 2))
+        return x + weights @ (x @ p["v"]) @ p["o"]
+
+    found = roles(apply, **dict.fromkeys("udqabkvo", SQUARE))
+    assert [found[name].residual for name in "dbo"] == [(0, 2), None, (1, 2)]
+
+
 @pytest.mark.parametrize("is_repeated", [False, True])
 def test_what_is_added_to_a_smaller_value_that_is_repeated_is_no_branch(is_repeated):
     def apply(p, x):
