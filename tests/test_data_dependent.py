@@ -460,7 +460,9 @@ def test_units_that_are_constant_on_the_batch_stay_and_are_told(name):
         assert not any(p["bias"].any() for p in new)
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", True), ("float32", False)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("bfloat16", True), ("float32", False)]
+)
 def test_what_differs_by_rounding_to_its_dtype_is_constant(dtype, expected):
     x = jnp.asarray([1, 1 + 2**-7, 1], np.float32)
     is_constant = normalize._is_constant(x, (0,), jnp.finfo(dtype).eps)
