@@ -10,6 +10,7 @@ import pytest
 import jaxinit
 from jaxinit import schemes
 from jaxinit._roles.combined import let_through
+from jaxinit._roles.critical import critical
 from jaxinit._roles.spreads import Spread
 from jaxinit._tree.plan import model_plan
 
@@ -703,3 +704,28 @@ def test_what_data_chooses_from_is_either_as_often():
     shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
     use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
     assert use.entering == pytest.approx((1 + 9 * 0.394) / 2, rel=0.01)
+
+
+# The edge of chaos: by integrals of the function and of its slope.
+
+SILU = ("mul", (), "z", ("logistic", (), "z"))
+EDGES = {
+    "relu keeps both": (("max", (), "z", 0.0), True, None),
+    "tanh": (("tanh", (), "z"), True, (0.4644, 0.1510, False)),
+    "silu drifts": (SILU, True, (0.3795, 0.1750, True)),
+    "silu of an odd number": (SILU, False, (0.3795, 0.0625, False)),
+    "sigmoid has a mean": (("logistic", (), "z"), True, (0.0448, 0.0325, True)),
+    "biases would outweigh": (("sin", (), ("mul", (), "z", 3.0)), True, None),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_what_a_kernel_needs_at_the_edge_of_chaos(name):
+    expression, can_center, expected = EDGES[name]
+    found = critical(Spread(0, expression, 0), True, can_center)
+    if expected is None:
+        assert found is None
+        return
+    second, bias, centered = expected
+    assert (found.second, found.bias) == pytest.approx((second, bias), abs=1e-4)
+    assert found.centered == centered
