@@ -548,6 +548,12 @@ def test_side_effects_are_left_to_jax():
         jaxinit.jit(init).programs(KEY)
 
 
+def test_keys_that_are_used_twice_are_found_where_jax_looks_for_them():
+    twice = jaxinit.jit(lambda key: [jax.random.bits(key) for _ in range(2)])
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        twice(jax.random.key(8))
+
+
 @pytest.mark.exhaustive
 def test_settings():
     """Under other settings of jax: its numbers under the same settings."""

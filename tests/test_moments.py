@@ -9,7 +9,7 @@ import pytest
 
 import jaxinit
 from jaxinit import schemes
-from jaxinit._roles.combined import let_through
+from jaxinit._roles.combined import let_through, shared
 from jaxinit._roles.critical import critical
 from jaxinit._roles.spreads import Spread
 from jaxinit._tree.plan import model_plan
@@ -704,6 +704,14 @@ def test_what_data_chooses_from_is_either_as_often():
     shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
     use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
     assert use.entering == pytest.approx((1 + 9 * 0.394) / 2, rel=0.01)
+
+
+def test_shares_of_a_sum_are_of_values_that_are_not_negative():
+    """Of four ReLUs over their sum: 1/4, and `E[y**2] / E[y]**2 = pi` over 16."""
+    relu = Spread(0, ("max", (), "z", 0.0), 0)
+    variance = math.pi / 16 - 1 / 16
+    assert shared(relu, 4.0) == pytest.approx((0.25, variance), rel=1e-3)
+    assert shared(Spread(0, "z", 0), 4.0) is None
 
 
 # The edge of chaos: by integrals of the function and of its slope.
