@@ -126,6 +126,15 @@ def test_few_long_columns_are_not_orthogonal_by_chance(dtype):
     assert made(audit({"w": few}).rows[0].law) == jaxinit.orthogonal()
 
 
+def test_two_orthogonal_columns_make_no_orthogonal_matrix():
+    x = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 4)))[0]
+    (row,) = audit({"w": x.astype(np.float32)}).rows
+    assert made(row.law) == jaxinit.orthogonal()
+    x[:, 3] = (x[:, 0] + x[:, 1]) / 2**0.5
+    (row,) = audit({"w": x.astype(np.float32)}).rows
+    assert row.law is None or "orthogonal" not in row.law
+
+
 def test_what_is_cut_on_one_side_is_no_whole_law():
     init = jaxinit.truncated_normal(corrected=True, upper=math.inf)
     (row,) = audit({"w": drawn(init, (50, 200), 0)}).rows
