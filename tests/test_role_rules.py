@@ -777,13 +777,16 @@ def test_auto_of_recurrent_cells(key):
     assert (made["OptimizedLSTMCell_0"]["hi"]["bias"] == 0).all()
 
 
-def test_auto_of_joint_gates():
+@pytest.mark.parametrize("added", [0, 1])
+def test_auto_of_joint_gates(added):
+    """The bias remembers, unless the cell does so by itself."""
+
     def apply(p, x):
         def step(carry, x):
             h, c = carry
             z = jnp.concatenate([x, h], -1) @ p["w"] + p["b"]
             i, f, g, o = jnp.split(z, 4, -1)
-            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            c = jax.nn.sigmoid(f + added) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
             h = jax.nn.sigmoid(o) * jnp.tanh(c)
             return (h, c), h
 
@@ -797,7 +800,8 @@ def test_auto_of_joint_gates():
     assert state == jaxinit.split(jaxinit.orthogonal(), 4, axis=1)
     assert (inputs.axis, inputs.init.mode) == (1, "fan_in")
     of_gate = [jaxinit.zeros, jaxinit.ones, jaxinit.zeros, jaxinit.zeros]
-    assert [*plan["b"].initializer.init] == of_gate
+    bias = plan["b"].initializer
+    assert bias == jaxinit.zeros if added else [*bias.init] == of_gate
 
 
 def test_auto_leaves_to_the_model_what_it_does_not_know(key):
