@@ -171,6 +171,14 @@ def test_places_of_arguments_have_programs_of_their_own():
         assert jaxinit.jit(init)(x).sharding == jax.jit(init)(x).sharding
 
 
+def test_keys_of_an_array_that_is_cut_are_left_to_jax_where_no_output_is_placed():
+    keys = jax.random.split(KEY, 8)
+    cut = jax.device_put(keys, NamedSharding(MESH, PartitionSpec("x")))
+    ours = jaxinit.jit(lambda keys: jax.random.bits(keys[3], (2,)))
+    with pytest.raises(ValueError, match=r"whole, .* for keys that are sharded"):
+        ours.programs(cut)
+
+
 @pytest.mark.exhaustive
 def test_keys_of_an_array_that_is_cut():
     """Their words are whole on every device, however the array of keys is cut."""

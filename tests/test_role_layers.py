@@ -363,6 +363,13 @@ def test_what_follows_a_loop_is_numbered_behind_all_its_rounds():
     assert roles["last/down"].residual == (9, 10)
 
 
+def test_a_layer_with_an_attention_is_no_half_of_one():
+    shapes = {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}
+    roles = jaxinit.roles(scan, shapes, X)
+    with pytest.raises(jaxinit.PlanError, match=r"layers=2 was given.* has 4 layers"):
+        planned(schemes.gpt2(2), shapes, roles)
+
+
 def test_rounds_are_counted_before_a_loop_of_unknown_length_too():
     def apply(params, x):
         x = scan(params["layers"], x)
