@@ -9,7 +9,8 @@ import pytest
 
 import jaxinit
 from jaxinit import schemes
-from jaxinit._roles.combined import let_through
+from jaxinit._roles.combined import let_through, shared
+from jaxinit._roles.critical import critical
 from jaxinit._roles.spreads import Spread
 from jaxinit._tree.plan import model_plan
 
@@ -851,3 +852,36 @@ def test_a_product_with_what_was_normed_ends_no_doubt():
     shapes = {**kernels(a=(WIDTH, WIDTH), o=(WIDTH, WIDTH)), "b": array(WIDTH)}
     shapes["rate"] = array(WIDTH)
     assert jaxinit.roles(apply, shapes, X)["o"].doubt == "behind `rate`"
+
+
+def test_shares_of_a_sum_are_of_values_that_are_not_negative():
+    """Of four ReLUs over their sum: 1/4, and `E[y**2] / E[y]**2 = pi` over 16."""
+    relu = Spread(0, ("max", (), "z", 0.0), 0)
+    variance = math.pi / 16 - 1 / 16
+    assert shared(relu, 4.0) == pytest.approx((0.25, variance), rel=1e-3)
+    assert shared(Spread(0, "z", 0), 4.0) is None
+
+
+# The edge of chaos: by integrals of the function and of its slope.
+
+SILU = ("mul", (), "z", ("logistic", (), "z"))
+EDGES = {
+    "relu keeps both": (("max", (), "z", 0.0), True, None),
+    "tanh": (("tanh", (), "z"), True, (0.4644, 0.1510, False)),
+    "silu drifts": (SILU, True, (0.3795, 0.1750, True)),
+    "silu of an odd number": (SILU, False, (0.3795, 0.0625, False)),
+    "sigmoid has a mean": (("logistic", (), "z"), True, (0.0448, 0.0325, True)),
+    "biases would outweigh": (("sin", (), ("mul", (), "z", 3.0)), True, None),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_what_a_kernel_needs_at_the_edge_of_chaos(name):
+    expression, can_center, expected = EDGES[name]
+    found = critical(Spread(0, expression, 0), True, can_center)
+    if expected is None:
+        assert found is None
+        return
+    second, bias, centered = expected
+    assert (found.second, found.bias) == pytest.approx((second, bias), abs=1e-4)
+    assert found.centered == centered

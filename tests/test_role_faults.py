@@ -224,9 +224,24 @@ def test_what_is_the_same_for_all_places_is_a_branch_too(apply):
     assert found["u"].residual is None
 
 
-def test_what_is_added_to_a_smaller_value_that_is_repeated_is_no_branch():
+def test_an_adapter_of_queries_writes_to_no_stream():
+    """The sum of two maps of one input, to which the attention adds by itself."""
+
+    def apply(p, x):
+        x = x + jax.nn.relu(x @ p["u"]) @ p["d"]
+        query = x @ p["q"] + jax.nn.relu(x @ p["a"]) @ p["b"]
+        weights = jax.nn.softmax(query @ jnp.swapaxes(x @ p["k"], 1, 2))
+        return x + weights @ (x @ p["v"]) @ p["o"]
+
+    found = roles(apply, **dict.fromkeys("udqabkvo", SQUARE))
+    assert [found[name].residual for name in "dbo"] == [(0, 2), None, (1, 2)]
+
+
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_what_is_added_to_a_smaller_value_that_is_repeated_is_no_branch(is_repeated):
     def apply(p, x):
         token = x.mean(1, keepdims=True)
+        token = jnp.broadcast_to(token, x.shape) if is_repeated else token
         return token + jax.nn.relu((x - token) @ p["u"]) @ p["d"]
 
     assert roles(apply, u=SQUARE, d=SQUARE)["d"].residual is None
@@ -321,3 +336,46 @@ def test_a_pooled_shortcut_goes_on_with_its_stream(pool):
     found = roles(apply, (3, 6, WIDTH), **dict.fromkeys(names, SQUARE))
     assert [found[f"b{n}"].residual for n in range(3)] == [(0, 3), (1, 3), (2, 3)]
     assert found["short"].residual is None
+
+
+def cell(p, x, update, gated):
+    """A state that is updated, gate `r` on the state or on the input."""
+
+    def step(h, x):
+        both = jnp.concatenate([x, h], -1)
+        gate = jax.nn.sigmoid(both @ p["r"])
+        x, past = (gate * x, h) if gated == "input" else (x, gate * h)
+        new = jnp.tanh(jnp.concatenate([x, past], -1) @ p["n"])
+        h = update(p, both, h, new)
+        return h, h
+
+    return jax.lax.scan(step, jnp.zeros((3, WIDTH)), jnp.swapaxes(x, 0, 1))[1]
+
+
+def complementary(p, both, h, new):
+    z = jax.nn.sigmoid(both @ p["z"])
+    return z * h + (1 - z) * new
+
+
+def by_one_weight(p, both, h, new):
+    return p["a"] * h + (1 - p["a"]) * new
+
+
+def by_two_weights(p, both, h, new):
+    return p["a"] * h + (1 - p["b"]) * new
+
+
+CELLS = {
+    (complementary, "state"): ("reset gate", "candidate"),
+    (complementary, "input"): ("gate", "candidate"),
+    (by_one_weight, "state"): ("reset gate", "candidate"),
+    (by_two_weights, "state"): ("gate", None),
+}
+
+
+@pytest.mark.parametrize("case", CELLS)
+def test_a_reset_gate_is_of_the_state_and_of_a_cell(case):
+    apply = functools.partial(cell, update=case[0], gated=case[1])
+    both = (2 * WIDTH, WIDTH)
+    found = roles(apply, r=both, n=both, z=both, a=(WIDTH,), b=(WIDTH,))
+    assert (found["r"].part, found["n"].part) == CELLS[case]
