@@ -885,3 +885,19 @@ def test_what_a_kernel_needs_at_the_edge_of_chaos(name):
     second, bias, centered = expected
     assert (found.second, found.bias) == pytest.approx((second, bias), abs=1e-4)
     assert found.centered == centered
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+def test_images_are_resized_by_known_matrices(method):
+    def resized(x):
+        return jax.image.resize(x, (4, 17, 24, 6), method)
+
+    def apply(p, x):
+        return resized(x @ p["a"]) @ p["o"]
+
+    shapes = kernels(a=(WIDTH, 6), o=(6, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(4, 9, 8, WIDTH))["o"].uses[0]
+    x = np.random.default_rng(0).normal(size=(4, 9, 8, 6))
+    measured = np.mean(np.square(resized(jnp.asarray(x))))
+    assert use.entering == pytest.approx(measured, rel=0.1)
+    assert use.doubt == ""

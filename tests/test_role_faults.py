@@ -379,3 +379,14 @@ def test_a_reset_gate_is_of_the_state_and_of_a_cell(case):
     both = (2 * WIDTH, WIDTH)
     found = roles(apply, r=both, n=both, z=both, a=(WIDTH,), b=(WIDTH,))
     assert (found["r"].part, found["n"].part) == CELLS[case]
+
+
+def test_where_arrays_are_put_is_no_matter():
+    def apply(p, x):
+        here = jax.device_put(p, jax.devices()[0])
+        return jax.nn.relu(x @ here["a"]) @ here["b"]
+
+    shapes = dict.fromkeys("ab", jax.ShapeDtypeStruct((8, 8), jnp.float32))
+    found = jaxinit.roles(apply, shapes, jax.ShapeDtypeStruct((3, 8), jnp.float32))
+    assert [role.kind for role in found.values()] == ["kernel", "kernel"]
+    assert found["a"].function == "relu"

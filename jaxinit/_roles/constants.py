@@ -17,7 +17,7 @@ from jaxinit._roles.primitives import COPIES, PARTS, RELOCATIONS, SUMS
 
 _MOVED = (COPIES | RELOCATIONS | PARTS | {"each"}) - {"pad"}
 _LARGEST = 100.0  # of entries that are no fillings of a mask
-_MOST_ENTRIES = 4096  # of an array that is computed
+_MOST_ENTRIES = 2**18  # of an array that is computed
 _MOST_STEPS = 32  # from a constant to where it is used
 _SINES: Moments = (0.0, 0.5)
 
@@ -100,6 +100,9 @@ _MADE = {
     "expand_dims": lambda node, x: x.reshape(node.output.shape),
     "transpose": lambda node, x: x.transpose(node.params["permutation"]),
     "concatenate": lambda node, *xs: np.concatenate(xs, node.params["dimension"]),
+    "reduce_sum": lambda node, x: x.sum(node.params["axes"]),
+    "reduce_max": lambda node, x: x.max(node.params["axes"]),
+    "reduce_min": lambda node, x: x.min(node.params["axes"]),
 }
 
 
