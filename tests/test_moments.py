@@ -851,3 +851,39 @@ def test_a_product_with_what_was_normed_ends_no_doubt():
     shapes = {**kernels(a=(WIDTH, WIDTH), o=(WIDTH, WIDTH)), "b": array(WIDTH)}
     shapes["rate"] = array(WIDTH)
     assert jaxinit.roles(apply, shapes, X)["o"].doubt == "behind `rate`"
+
+
+# Norms of few entries.
+
+
+def of_length(function, size):
+    """The kernel behind a function of parts of `size` entries, and of their length."""
+
+    def apply(p, x):
+        h, other = ((x @ p[name]).reshape(8, -1, size) for name in "ab")
+        return function(h, other).reshape(x.shape) @ p["o"]
+
+    return jaxinit.roles(apply, dict.fromkeys("abo", array(WIDTH, WIDTH)), X)["o"]
+
+
+def length(h):
+    return jnp.linalg.norm(h, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h, y: jnp.sin(length(h) * jnp.arange(h.shape[-1])) / length(h),
+        lambda h, y: y * jax.lax.rsqrt(jnp.sum(h**2, -1, keepdims=True)),
+        lambda h, y: jnp.tanh(y) * (1 / (length(h) + 1e-6)),
+    ],
+)
+def test_what_is_divided_by_a_norm_of_few_other_entries_is_doubted(function):
+    assert "norm of few entries" in of_length(function, 2).doubt
+    assert of_length(function, 16).doubt == ""
+
+
+@pytest.mark.parametrize("size", [2, 16])
+def test_entries_over_their_own_norm_are_known(size):
+    role = of_length(lambda h, y: h / length(h), size)
+    assert (role.entering, role.doubt) == (pytest.approx(1 / size), "")

@@ -28,6 +28,7 @@ from jaxinit._roles.extents import (
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.lengths import short_norms
 from jaxinit._roles.normalization import is_deviation, is_scaled_root
 from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
@@ -98,6 +99,7 @@ class Activations(Elementwise):
         if not (doubt or is_kernel):
             inherited = self._inherited(node)
             doubt = "" if inherited and self._is_sure(node) else inherited
+            doubt = doubt or self._of_short_norm(node)
         for output, spread in zip(node.outputs, made, strict=False):
             if doubt and not spread.doubt:
                 spread = Spread(spread.root, spread.expression, spread.size, doubt)
@@ -118,6 +120,18 @@ class Activations(Elementwise):
         taken = self._averages.of(node) or node.sources()
         doubts = (x.doubt for v in taken if (x := self._spreads[v.index]) is not None)
         return next(filter(None, doubts), "")
+
+    def _of_short_norm(self, node: Node) -> str:
+        """The doubt of what a node divides by a norm of few entries of something else.
+
+        A norm that is of the same variable makes it as large as any norm does.
+        """
+        for divided, total in short_norms(self._flow, node):
+            root = self.spread(divided).root
+            own = [self.spread(v).root for v in self._flow.data_of(total)]
+            if root not in own:
+                return f"`{node.op}` by a norm of few entries is not followed"
+        return ""
 
     def _is_sure(self, node: Node) -> bool:
         """Whether what a node takes hardly matters: to a norm, a softmax, a mask."""
