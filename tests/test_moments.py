@@ -887,3 +887,10 @@ def test_what_is_divided_by_a_norm_of_few_other_entries_is_doubted(function):
 def test_entries_over_their_own_norm_are_known(size):
     role = of_length(lambda h, y: h / length(h), size)
     assert (role.entering, role.doubt) == (pytest.approx(1 / size), "")
+
+
+def test_a_squashed_vector_is_divided_by_its_own_norm():
+    def squashed(h, y):
+        return length(h) ** 2 / (1 + length(h) ** 2) * h / length(h)
+
+    assert of_length(squashed, 4).doubt == ""

@@ -28,7 +28,7 @@ from jaxinit._roles.extents import (
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Node, Value
-from jaxinit._roles.lengths import short_norms
+from jaxinit._roles.lengths import factors, short_norms
 from jaxinit._roles.normalization import is_deviation, is_scaled_root
 from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
@@ -127,9 +127,8 @@ class Activations(Elementwise):
         A norm that is of the same variable makes it as large as any norm does.
         """
         for divided, total in short_norms(self._flow, node):
-            root = self.spread(divided).root
-            own = [self.spread(v).root for v in self._flow.data_of(total)]
-            if root not in own:
+            roots = {self.spread(v).root for v in factors(self._flow, divided)}
+            if roots.isdisjoint(self.spread(v).root for v in total.inputs):
                 return f"`{node.op}` by a norm of few entries is not followed"
         return ""
 

@@ -122,7 +122,7 @@ class Elementwise:
             return self._centered(self.spread(node.inputs[0]))
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
-        if is_linear and self.spread(data[0]).root in self.inputs:
+        if is_linear and self._is_input(self.spread(data[0])):
             return self._unit()
         if node.op == "select_n" and not self._flow.data(node.inputs[0]):
             return self._mixed(data)
@@ -151,6 +151,10 @@ class Elementwise:
         if size > _LARGEST:
             return self.normal(spread.mean, spread.variance)
         return spread
+
+    def _is_input(self, spread: Spread) -> bool:
+        """Whether a value is one of inputs, and no function of it."""
+        return spread.root in self.inputs and spread.expression == "z"
 
     def _centered(self, spread: Spread) -> Spread:
         """A value less its mean over some axis."""

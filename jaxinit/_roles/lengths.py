@@ -12,7 +12,7 @@ from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.primitives import PRODUCTS
 from jaxinit._roles.values import maker
-from jaxinit._roles.walks import is_inexact
+from jaxinit._roles.walks import is_inexact, reached
 
 _MANY = 8  # entries, of whose length the inverse square is within a third of its mean
 _MOST_STEPS = 12  # from a quotient to the sum under a root
@@ -30,6 +30,16 @@ def short_norms(flow: Flow, node: Node) -> Iterator[tuple[Value, Node]]:
         total = _inverse(flow, data[i], power)
         if total is not None and size_for_one(total) < _MANY:
             yield data[1 - i], total
+
+
+def factors(flow: Flow, value: Value) -> Iterator[Value]:
+    """A value, and if it is a product, all that it is a product of."""
+
+    def before(value: Value) -> list[Value]:
+        node = maker(value)
+        return flow.data_of(node) if node is not None and node.op == "mul" else []
+
+    return reached([value], before)
 
 
 def _inverse(flow: Flow, value: Value, power: float) -> Node | None:
