@@ -894,3 +894,22 @@ def test_a_squashed_vector_is_divided_by_its_own_norm():
         return length(h) ** 2 / (1 + length(h) ** 2) * h / length(h)
 
     assert of_length(squashed, 4).doubt == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (jax.nn.silu, 0.3558),
+        (lambda x: jax.nn.relu(1 - 2 * jnp.abs(x)) ** 3, 0.0565),  # 2 phi(0) / (2 * 7)
+        (lambda x: (x - 127.5) / 255, 1.0),
+        (lambda x: jnp.abs(x / 255), 1.0),
+    ],
+)
+def test_functions_of_inputs_are_followed_and_numbers_that_scale_them_are_not(
+    function, expected
+):
+    def apply(p, x):
+        return function(x) @ p["o"]
+
+    use = jaxinit.roles(apply, kernels(o=(WIDTH, WIDTH)), X)["o"]
+    assert (use.entering, use.doubt) == (pytest.approx(expected, rel=0.02), "")

@@ -138,10 +138,10 @@ class Elementwise:
         roots = {spread.root for spread in spreads}
         if len(roots) > 1:
             return self._of_several(node, operands)
-        if roots <= self.inputs and node.op in SUMS | PRODUCTS:
-            return self._unit()
         if not spreads:
             return self.normal()
+        if all(map(self._is_input, spreads)) and node.op in SUMS | PRODUCTS:
+            return self._unit()
         if self._arranged.are_apart(self._of_root(node, spreads[0].root)):
             return self._of_several(node, operands)
         size = 1 + sum(spread.size for spread in spreads)
