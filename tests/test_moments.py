@@ -913,3 +913,24 @@ def test_functions_of_inputs_are_followed_and_numbers_that_scale_them_are_not(
 
     use = jaxinit.roles(apply, kernels(o=(WIDTH, WIDTH)), X)["o"]
     assert (use.entering, use.doubt) == (pytest.approx(expected, rel=0.02), "")
+
+
+def b_splines(x, degree):
+    """The recursion of Cox and de Boor."""
+    knots, x = np.linspace(-2.5, 2.5, 9, dtype=np.float32), x[..., None]
+    made = ((x >= knots[:-1]) & (x < knots[1:])).astype(x.dtype)
+    for d in range(1, degree + 1):
+        width = d * (knots[1] - knots[0])
+        up, down = (x - knots[: -d - 1]) / width, (knots[d + 1 :] - x) / width
+        made = up * made[..., :-1] + down * made[..., 1:]
+    return made
+
+
+@pytest.mark.parametrize("is_input", [True, False])
+def test_splines_are_doubted(is_input):
+    def apply(p, x):
+        made = b_splines(x if is_input else jnp.tanh(x @ p["a"]), 2)
+        return made.reshape(8, LENGTH, -1) @ p["o"]
+
+    shapes = kernels(a=(WIDTH, WIDTH), o=(WIDTH * 6, 4))
+    assert "step of itself" in jaxinit.roles(apply, shapes, X)["o"].doubt

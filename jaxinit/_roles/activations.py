@@ -43,7 +43,7 @@ from jaxinit._roles.primitives import (
     SCATTERS,
 )
 from jaxinit._roles.spreads import Spread
-from jaxinit._roles.steps import is_count, is_number, is_step
+from jaxinit._roles.steps import is_count, is_number, is_step, picks_its_own
 from jaxinit._roles.values import behind, is_one_hot
 from jaxinit._roles.walks import is_inexact
 
@@ -99,7 +99,7 @@ class Activations(Elementwise):
         if not (doubt or is_kernel):
             inherited = self._inherited(node)
             doubt = "" if inherited and self._is_sure(node) else inherited
-            doubt = doubt or self._of_short_norm(node)
+            doubt = doubt or self._of_product(node)
         for output, spread in zip(node.outputs, made, strict=False):
             if doubt and not spread.doubt:
                 spread = Spread(spread.root, spread.expression, spread.size, doubt)
@@ -121,11 +121,13 @@ class Activations(Elementwise):
         doubts = (x.doubt for v in taken if (x := self._spreads[v.index]) is not None)
         return next(filter(None, doubts), "")
 
-    def _of_short_norm(self, node: Node) -> str:
-        """The doubt of what a node divides by a norm of few entries of something else.
+    def _of_product(self, node: Node) -> str:
+        """The doubt of a product, or of a division by a norm of few other entries.
 
         A norm that is of the same variable makes it as large as any norm does.
         """
+        if picks_its_own(self._flow, node):
+            return "a product with a step of itself at several places is not followed"
         for divided, total in short_norms(self._flow, node):
             roots = {self.spread(v).root for v in factors(self._flow, divided)}
             if roots.isdisjoint(self.spread(v).root for v in total.inputs):
