@@ -934,3 +934,27 @@ def test_splines_are_doubted(is_input):
 
     shapes = kernels(a=(WIDTH, WIDTH), o=(WIDTH * 6, 4))
     assert "step of itself" in jaxinit.roles(apply, shapes, X)["o"].doubt
+
+
+@pytest.mark.parametrize(
+    ("function", "low", "high"),
+    [
+        (lambda h, y: h @ h.mT, 0.9, 1.1),
+        (lambda h, y: jnp.einsum("btd,btd->bt", h, h)[..., None] * y, 0.9, 1.1),
+        (lambda h, y: jax.nn.relu(h @ h.mT / 8) ** 2, 0.7, 1.4),
+        (lambda h, y: h @ y.mT, 0.9, 1.1),
+        (lambda h, y: h @ h, 0.9, 1.1),
+    ],
+)
+def test_products_of_a_value_with_itself(function, low, high):
+    """Compared with draws of few entries."""
+    h, y = np.random.default_rng(1).normal(size=(2, 999, 8, 8)).astype(np.float32)
+    expected = np.mean(np.square(function(jax.nn.silu(h), y)))
+
+    def apply(p, x):
+        return function(jax.nn.silu(x @ p["a"]), x @ p["b"]) @ p["o"]
+
+    shapes = dict.fromkeys("abo", array(8, 8))
+    use = jaxinit.roles(apply, shapes, array(5, 8, 8))["o"]
+    assert low < use.entering / expected < high
+    assert use.doubt == ""

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxinit._roles.averages import Averages
-from jaxinit._roles.axes import contracted_axes
-from jaxinit._roles.combined import one_of
+from jaxinit._roles.axes import batch_and_free, contracted_axes
+from jaxinit._roles.combined import one_of, rare_and_often
 from jaxinit._roles.constants import constant_moments
 from jaxinit._roles.dispatches import tokens_for_one
 from jaxinit._roles.elementwise import Elementwise
@@ -48,6 +48,7 @@ from jaxinit._roles.values import behind, is_one_hot
 from jaxinit._roles.walks import is_inexact
 
 _SAME = COPIES | MOVES | {"dynamic_update_slice", "scatter", "sort"}
+_SIZE_OF_TWO = 11  # operations in the expression of what is one of two
 _CONVERSIONS = ("bitcast_convert_type", "convert_element_type")
 
 
@@ -210,7 +211,34 @@ class Activations(Elementwise):
             terms = math.prod(shape[i] for i in contracted_axes(node, 0))
         mean = left.mean * right.mean
         variance = left.second * right.second - mean * mean
-        return self.normal(terms * mean, terms * max(variance, 0.0))
+        mean, variance = terms * mean, terms * max(variance, 0.0)
+        share = self._share_of_squares(node)
+        if not share:
+            return self.normal(mean, variance)
+        made = ("mul", (), left.expression, right.expression)
+        own = Spread(left.root, made, left.size + right.size + 1)
+        varies = 0.0 if leads_to_root(node.output) else terms * own.variance
+        parts = (terms * own.mean, varies), (mean, variance)
+        return self._new(rare_and_often(*parts, share), _SIZE_OF_TWO)
+
+    def _share_of_squares(self, node: Node) -> float:
+        """Which share of products is of the same entries, as the diagonal of `x @ x.T`.
+
+        Zero if the operands are different values, or have other entries there.
+        """
+        left, right = node.inputs[:2]
+        if node.op != "dot_general" or not all(map(self._flow.data, (left, right))):
+            return 0.0
+        if self.spread(left).root != self.spread(right).root:
+            return 0.0
+        names = []
+        for i, value in enumerate((left, right)):
+            batch, free = batch_and_free(node, i)
+            own = self._arranged.of(value)
+            names.append([own[k] for k in (*contracted_axes(node, i), *batch, *free)])
+        if names[0] != names[1]:
+            return 0.0
+        return 1 / math.prod(left.shape[i] for i in batch_and_free(node, 0)[1])
 
     def _dispatched(self, node: Node) -> Spread | None:
         """Tokens in the slots that they are handed to; None if it is nothing such."""

@@ -78,6 +78,11 @@ class Elementwise:
             expression = ("add", (), expression, float(mean))
         return Spread(self._roots, expression, 0, doubt)
 
+    def _new(self, expression: Expression, size: int) -> Spread:
+        """A function of a new variable."""
+        self._roots += 1
+        return Spread(self._roots, expression, size)
+
     def _unit(self) -> Spread:
         """An input: of the size that a norm would give it.
 
