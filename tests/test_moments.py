@@ -958,3 +958,18 @@ def test_products_of_a_value_with_itself(function, low, high):
     use = jaxinit.roles(apply, shapes, array(5, 8, 8))["o"]
     assert low < use.entering / expected < high
     assert use.doubt == ""
+
+
+def test_of_the_outputs_of_experts_only_the_chosen_is_summed():
+    def apply(p, x):
+        out = jnp.einsum("btd,edf->btef", x, p["experts"])
+        shares = jax.nn.softmax(x @ p["router"])
+        chosen = jax.nn.one_hot(jnp.argmax(shares, -1), 8)
+        weight = jax.nn.sigmoid(x @ p["gate"])
+        mixed = jnp.einsum("bte,btef->btf", chosen * weight, out)
+        return mixed @ p["o"], jnp.einsum("bte,btef->btf", shares, out) @ p["q"]
+
+    shapes = kernels(router=(WIDTH, 8), gate=(WIDTH, 1), experts=(8, WIDTH, SIZE))
+    roles = jaxinit.roles(apply, {**shapes, **kernels(o=(SIZE, 4), q=(SIZE, 4))}, X)
+    assert roles["o"].entering == pytest.approx(0.293, rel=0.01)  # of the sigmoid
+    assert 0.3 < roles["q"].entering < 0.5  # 8 times the square of a share

@@ -12,7 +12,7 @@ from jaxinit._roles.averages import Averages
 from jaxinit._roles.axes import batch_and_free, contracted_axes
 from jaxinit._roles.combined import one_of, rare_and_often
 from jaxinit._roles.constants import constant_moments
-from jaxinit._roles.dispatches import tokens_for_one
+from jaxinit._roles.dispatches import terms_for_one, tokens_for_one
 from jaxinit._roles.elementwise import Elementwise
 from jaxinit._roles.extents import (
     inputs_of_one,
@@ -207,8 +207,7 @@ class Activations(Elementwise):
         if node.op == "conv_general_dilated":
             terms = inputs_of_one(node)
         else:
-            shape = node.inputs[0].shape
-            terms = math.prod(shape[i] for i in contracted_axes(node, 0))
+            terms = terms_for_one(node)
         mean = left.mean * right.mean
         variance = left.second * right.second - mean * mean
         mean, variance = terms * mean, terms * max(variance, 0.0)
