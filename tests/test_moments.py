@@ -973,3 +973,16 @@ def test_of_the_outputs_of_experts_only_the_chosen_is_summed():
     roles = jaxinit.roles(apply, {**shapes, **kernels(o=(SIZE, 4), q=(SIZE, 4))}, X)
     assert roles["o"].entering == pytest.approx(0.293, rel=0.01)  # of the sigmoid
     assert 0.3 < roles["q"].entering < 0.5  # 8 times the square of a share
+
+
+def test_what_the_least_of_the_largest_lets_through_is_doubted():
+    def apply(p, x):
+        h = x @ p["a"]
+        least = jax.lax.top_k(h, 4)[0][..., -1:]
+        kept = jnp.where(h >= least, jax.nn.relu(h), 0.0)
+        shares = jax.nn.softmax(jnp.where(h >= least, h, -jnp.inf))
+        return kept @ p["o"], shares @ (h.mT @ h) @ p["q"]
+
+    roles = jaxinit.roles(apply, dict.fromkeys("aoq", array(WIDTH, WIDTH)), X)
+    assert "largest entries" in roles["o"].doubt
+    assert roles["q"].doubt == ""

@@ -100,7 +100,7 @@ class Activations(Elementwise):
         if not (doubt or is_kernel):
             inherited = self._inherited(node)
             doubt = "" if inherited and self._is_sure(node) else inherited
-            doubt = doubt or self._of_product(node)
+            doubt = doubt or self._of_pair(node)
         for output, spread in zip(node.outputs, made, strict=False):
             if doubt and not spread.doubt:
                 spread = Spread(spread.root, spread.expression, spread.size, doubt)
@@ -122,13 +122,15 @@ class Activations(Elementwise):
         doubts = (x.doubt for v in taken if (x := self._spreads[v.index]) is not None)
         return next(filter(None, doubts), "")
 
-    def _of_product(self, node: Node) -> str:
-        """The doubt of a product, or of a division by a norm of few other entries.
+    def _of_pair(self, node: Node) -> str:
+        """The doubt of a product, a comparison, or a division by a norm of few entries.
 
         A norm that is of the same variable makes it as large as any norm does.
         """
         if picks_its_own(self._flow, node):
             return "a product with a step of itself at several places is not followed"
+        if node.op in ("ge", "gt", "le", "lt") and any(map(_is_sorted, node.inputs)):
+            return "a comparison with some of the largest entries is not followed"
         for divided, total in short_norms(self._flow, node):
             roots = {self.spread(v).root for v in factors(self._flow, divided)}
             if roots.isdisjoint(self.spread(v).root for v in total.inputs):
