@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from sampling import sampled
 from zoo import MODELS
 
@@ -838,3 +838,18 @@ def test_auto_has_a_start_for_every_leaf(name):
         if leaf.role.kernels:
             variances = [use.variance for use in leaf.role.kernels]
             assert all(0 < x < math.inf for x in variances), leaf.path
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+def test_arrays_of_a_mesh_keep_their_shardings_where_these_are_types(kind):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+
+    def apply(p, x):
+        is_cut = jax.typeof(x).sharding.spec == jax.P("x", None)
+        assert is_cut == (kind == AxisType.Explicit)
+        return jax.nn.relu(x @ p["a"]) @ p["b"]
+
+    params = dict.fromkeys("ab", jnp.ones((4, 4)))
+    x = jax.device_put(jnp.ones((8, 4)), NamedSharding(mesh, jax.P("x")))
+    found = jaxinit.roles(apply, params, x)
+    assert [role.kind for role in found.values()] == ["kernel", "kernel"]
