@@ -346,6 +346,16 @@ TERMS = {
     "without its mean": (1, lambda p, x: x @ (p["a"] - p["a"].mean(0))),
     "with a product": (1, lambda p, x: x @ (p["a"] + p["b"] @ p["c"][0])),
     "outputs": (1, lambda p, x: x @ p["a"] + (p["c"][0, 0] + p["c"][1, 0])),
+    "padded": (
+        1,
+        lambda p, x: (
+            x
+            @ sum(
+                jnp.pad(p[name][:, i : i + 4], ((0, 0), (i, 4 - i)))
+                for name, i in (("a", 0), ("b", 4))
+            )
+        ),
+    ),
     "rounded": (
         1,
         lambda p, x: x @ stepped(lambda w: jnp.round(w * 16) / 16, p["a"]),

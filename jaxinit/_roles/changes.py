@@ -21,7 +21,7 @@ from jaxinit._roles.primitives import (
     RELOCATIONS,
     SUMS,
 )
-from jaxinit._roles.values import maker, stripped
+from jaxinit._roles.values import behind, maker, stripped
 from jaxinit._roles.walks import reached
 
 _ROUNDING = {"ceil", "floor", "round"}
@@ -40,13 +40,20 @@ def gathered(node: Node, facts: Sequence[Fact]) -> Leaves:
                 carried[leaf] = _of_both(node, facts, leaf)
     if node.op not in SUMS:
         return carried
-    terms = _terms(facts)
+    terms = _terms(node, facts)
     return {leaf: replace(item, terms=terms) for leaf, item in carried.items()}
 
 
-def _terms(facts: Sequence[Fact]) -> int:
-    """How many leaves, or parts of one, a sum has, but those that are hidden."""
+def _terms(node: Node, facts: Sequence[Fact]) -> int:
+    """How many leaves, or parts of one, a sum has, but those that are hidden.
+
+    Nor do those count that are padded: others fill most of their zeros.
+    """
     pair = [{k: x for k, x in f.carried.items() if not x.opaque} for f in facts]
+    for value, own in zip(node.inputs, pair, strict=True):
+        source = behind(value, COPIES).node
+        if source is not None and source.op == "pad":
+            own.clear()
     again = [leaf for leaf in pair[0] if leaf in pair[1] and _is_same(facts, leaf)]
     counts = (max((x.terms for x in each.values()), default=0) for each in pair)
     return max(sum(counts) - len(again), 1)
