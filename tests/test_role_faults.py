@@ -390,3 +390,75 @@ def test_where_arrays_are_put_is_no_matter():
     found = jaxinit.roles(apply, shapes, jax.ShapeDtypeStruct((3, 8), jnp.float32))
     assert [role.kind for role in found.values()] == ["kernel", "kernel"]
     assert found["a"].function == "relu"
+
+
+def stepped(make, w):
+    return w + jax.lax.stop_gradient(make(w) - w)
+
+
+THREE = (3, WIDTH, WIDTH)
+TERMS = {
+    "leaves": (2, lambda p, x: x @ (p["a"] + p["b"])),
+    "their difference": (2, lambda p, x: x @ (p["a"] - p["b"]).T),
+    "parts of one": (3, lambda p, x: x @ sum(p["c"][i] for i in range(3))),
+    "parts and a leaf": (4, lambda p, x: x @ (p["a"] + sum(p["c"]))),
+    "one of them twice": (2, lambda p, x: x @ ((p["a"] + p["b"]) + p["b"])),
+    "sums": (3, lambda p, x: x @ ((p["a"] + p["b"]) + (p["a"] + p["c"][0]))),
+    "of a window": (
+        2,
+        lambda p, x: jax.lax.conv_general_dilated(
+            x, p["c"] + p["a"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+        ),
+    ),
+    "alone": (1, lambda p, x: x @ p["a"]),
+    "itself": (1, lambda p, x: x @ (p["a"] + p["a"])),
+    "without its mean": (1, lambda p, x: x @ (p["a"] - p["a"].mean(0))),
+    "with a product": (1, lambda p, x: x @ (p["a"] + p["b"] @ p["c"][0])),
+    "outputs": (1, lambda p, x: x @ p["a"] + (p["c"][0, 0] + p["c"][1, 0])),
+    "padded": (
+        1,
+        lambda p, x: (
+            x
+            @ sum(
+                jnp.pad(p[name][:, i : i + 4], ((0, 0), (i, 4 - i)))
+                for name, i in (("a", 0), ("b", 4))
+            )
+        ),
+    ),
+    "rounded": (
+        1,
+        lambda p, x: x @ stepped(lambda w: jnp.round(w * 16) / 16, p["a"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_terms_of_a_sum_share_the_variance_of_a_kernel(name):
+    terms, apply = TERMS[name]
+    found = roles(apply, a=SQUARE, b=SQUARE, c=THREE)
+    uses = [use for role in found.values() for use in role.uses]
+    kernels = [use for use in uses if use.kind in ("kernel", "convolution")]
+    inputs = 3 * WIDTH if name == "of a window" else WIDTH
+    assert kernels
+    for use in kernels:
+        assert use.fan_in == terms * inputs
+        wanted = 1 / (terms * inputs * use.multiplier**2)
+        assert use.variance == pytest.approx(wanted)
+
+
+HIDDEN = {
+    "its sign": lambda w, a: stepped(jnp.sign, w),
+    "its sign, first": lambda w, a: jax.lax.stop_gradient(jnp.sign(w) - w) + w,
+    "its whole part": lambda w, a: stepped(jnp.round, w),
+    "the tanh": lambda w, a: stepped(jnp.tanh, w),
+    "an identity": lambda w, a: w + jnp.eye(WIDTH),
+    "an identity behind a sum": lambda w, a: (w + a) + jnp.eye(WIDTH),
+    "a number": lambda w, a: 1 + w,
+    "a number behind a sum": lambda w, a: (w - a) - 2.0,
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_is_added_to_a_kernel_makes_it_unknown(name):
+    found = roles(lambda p, x: x @ HIDDEN[name](p["w"], p["a"]), w=SQUARE, a=SQUARE)
+    assert found["w"].kind == "unknown"

@@ -108,7 +108,7 @@ def _opened(tree: Any) -> tuple[list[jax.ShapeDtypeStruct], Callable[[Any], Any]
 
 
 def _shape(array: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype, and on a mesh with Explicit axes the sharding, a part of both."""
+    """Shape and dtype, and the sharding where it is a part of the type."""
     sharding = getattr(array, "sharding", None)
     types = sharding.mesh.axis_types if isinstance(sharding, NamedSharding) else ()
     kept = sharding if AxisType.Explicit in types else None
