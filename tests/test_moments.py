@@ -1036,3 +1036,18 @@ def test_what_the_least_of_the_largest_lets_through_is_doubted():
     roles = jaxinit.roles(apply, dict.fromkeys("aoq", array(WIDTH, WIDTH)), X)
     assert "largest entries" in roles["o"].doubt
     assert roles["q"].doubt == ""
+
+
+def test_matrices_made_of_constants_are_computed():
+    i = jnp.arange(16.0)
+
+    def apply(p, x):
+        near = jax.nn.softmax(-((i[:, None] - i) ** 2) / 2, -1)
+        sums = jnp.cumsum(jnp.ones((16, 16)), 1, dtype=jnp.float32) / 16
+        h = x @ p["a"]
+        mixed = [jnp.einsum("st,btd->bsd", weights, h) for weights in (near, sums)]
+        return [y @ p[name] for y, name in zip(mixed, "bc", strict=True)]
+
+    roles = jaxinit.roles(apply, dict.fromkeys("abc", array(8, 8)), array(2, 16, 8))
+    assert roles["b"].entering == pytest.approx(0.308, rel=0.01)
+    assert roles["c"].entering == pytest.approx(5.84, rel=0.01)
