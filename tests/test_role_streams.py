@@ -227,3 +227,33 @@ def test_gates_by_depth_ask_for_the_depth_of_the_model():
     assert gates == {jaxinit.constant(0.1)}
     with pytest.raises(jaxinit.PlanError, match=r"layers=30 was given, .* 3 layers"):
         jaxinit.plan(shapes, schemes.layer_scale(30), roles=roles)
+
+
+def residual(rows, params):
+    for p in params:
+        rows = rows + fed(rows, p)
+    return rows
+
+
+def feedforward(rows, params):
+    for p in params:
+        rows = jax.nn.gelu(fed(rows, p))
+    return rows
+
+
+# A net behind an embedding, and the variance that its first kernel gives.
+BEHIND_ROWS = {residual: 1.0, feedforward: 1 / WIDTH}
+
+
+@pytest.mark.parametrize("net", BEHIND_ROWS)
+def test_only_a_plain_net_leaves_rows_small(net):
+    """Else the first branch is smaller than all others, and than the rows."""
+
+    def apply(params, ids):
+        return net(params["rows"][ids], params["layers"])
+
+    shapes = {"rows": leaf(9, WIDTH), "layers": PARAMS}
+    ids = jax.ShapeDtypeStruct((2, 5), jnp.int32)
+    (first,) = jaxinit.roles(apply, shapes, ids)["layers/0/up"].kernels
+    given = first.variance * first.fan_in * first.entering
+    np.testing.assert_allclose(given, BEHIND_ROWS[net], rtol=1e-6)

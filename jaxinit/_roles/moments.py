@@ -40,6 +40,7 @@ from jaxinit._roles.rounds import settle
 from jaxinit._roles.spreads import Spread
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import maker, picks_rows, stripped
+from jaxinit._roles.walks import ancestor
 from jaxinit._roles.weighed import apart
 
 _LEAST, _MOST = 1e-4, 1e3  # second moments beyond these come of what is misunderstood
@@ -62,7 +63,8 @@ class Moments:
         critical: for the index of each contraction behind a function of what another
             gives, what keeps differences, where that is not what keeps variances.
         of_rows: indices of the contractions of rows of embeddings, behind which are a
-            function and another contraction.
+            function and another contraction, none of which writes to a stream that
+            begins with the rows.
     """
 
     def __init__(
@@ -140,7 +142,8 @@ class Moments:
         spread = self._found.spread(data)
         self.entering[node.index] = self._trusted(node, spread)
         is_inner, is_writer = node.index in self._inner, node.index in self._held
-        if spread.root in self._found.rows and is_inner:
+        is_of_rows = spread.root in self._found.rows and is_inner
+        if is_of_rows and not self._is_in_branch(node, spread.root):
             self.of_rows.add(node.index)
         wanted = self.wanted[node.index] = self._wanted(node)
         heads = self._sums.get(node.index)
@@ -180,6 +183,14 @@ class Moments:
         if doubt:
             self.doubts.setdefault(node.index, doubt)
         return 1.0 if doubt else first
+
+    def _is_in_branch(self, node: Node, root: int) -> bool:
+        """Whether what a kernel gives is added to a stream that begins with a root."""
+        return any(
+            self._found.spread(begin).root == root
+            and ancestor(node.output, self._flow.graph.nodes[index].output)
+            for index, begin in self._begins.items()
+        )
 
     def _has_bias(self, value: Value) -> bool:
         """Whether a leaf is added to an output before anything else."""
