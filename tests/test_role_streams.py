@@ -257,3 +257,59 @@ def test_only_a_plain_net_leaves_rows_small(net):
     (first,) = jaxinit.roles(apply, shapes, ids)["layers/0/up"].kernels
     given = first.variance * first.fan_in * first.entering
     np.testing.assert_allclose(given, BEHIND_ROWS[net], rtol=1e-6)
+
+
+def in_turns(params, a, b):
+    for p in params:
+        a = a + fed(b, p["f"])
+        b = b + fed(a, p["g"])
+    return a, b
+
+
+def scanned_in_turns(params, a, b):
+    def step(pair, p):
+        return in_turns([p], *pair), None
+
+    return jax.lax.scan(step, (a, b), params)[0]
+
+
+def halves(x):
+    return x[..., :WIDTH], x[..., WIDTH:]
+
+
+@pytest.mark.parametrize("looped", [False, True])
+def test_streams_that_take_turns_have_all_their_writes(looped):
+    """The first branch, too, that is not computed from what it is added to."""
+    net = scanned_in_turns if looped else in_turns
+    shapes = [{"f": LAYER, "g": LAYER}] * LAYERS
+    if looped:
+        shapes = jax.tree.map(lambda x: leaf(LAYERS, *x.shape), shapes[0])
+    roles = jaxinit.roles(lambda p, x: net(p, *halves(x)), shapes, leaf(5, 2 * WIDTH))
+    for name in "fg":
+        uses = [u for path in roles if f"{name}/down" in path for u in roles[path].uses]
+        assert [x for use in uses for x in use.order] == [*range(LAYERS)]
+        assert {use.residual[1] for use in uses} == {LAYERS}
+        shares = [use.variance * use.fan_in * use.entering for use in uses]
+        np.testing.assert_allclose(shares, 1 / LAYERS)
+
+
+def told_first(params, x, t):
+    x = x + fed(t, params["first"])
+    for p in params["layers"]:
+        x = x + fed(x, p)
+    return x
+
+
+def told_in_branch(params, x, t):
+    for p in params["layers"]:
+        x = x + (x @ p["up"] + fed(t, params["first"]) @ p["up"]) @ p["down"]
+    return x
+
+
+@pytest.mark.parametrize("net", [told_first, told_in_branch])
+def test_what_is_told_once_takes_no_turns(net):
+    """What is added to a stream, or in its branch, of a value that is not written."""
+    shapes = {"layers": PARAMS, "first": LAYER}
+    roles = jaxinit.roles(net, shapes, X, X)
+    assert roles["first/down"].kernels[0].residual is None
+    assert roles["layers/0/down"].kernels[0].residual == (0, LAYERS)
