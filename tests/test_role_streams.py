@@ -313,3 +313,42 @@ def test_what_is_told_once_takes_no_turns(net):
     roles = jaxinit.roles(net, shapes, X, X)
     assert roles["first/down"].kernels[0].residual is None
     assert roles["layers/0/down"].kernels[0].residual == (0, LAYERS)
+
+
+def own_gelu(z):
+    return z * (1 + jax.scipy.special.erf(z / 2**0.5)) / 2
+
+
+def before(number, f):
+    return lambda h, a, b: (number * f(h @ a)) @ b
+
+
+def behind(number, f):
+    return lambda h, a, b: number * (f(h @ a) @ b)
+
+
+# A branch, and how large it is beside its share of the stream.
+SMALL = {
+    "before": (before(0.05, jnp.tanh), 0.05),
+    "behind": (behind(0.05, jnp.tanh), 0.05),
+    "tiny": (before(1e-3, jax.nn.relu), 1e-3),
+    "of a function": (before(1, own_gelu), 1),
+    "of a multiple": (before(0.1, own_gelu), 0.1),
+    "root of fan_in": (before(WIDTH**-0.5, jax.nn.relu), 1),
+    "large": (before(3, jnp.tanh), 1),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_number_that_makes_a_branch_small_does_so_on_both_sides(name):
+    branch, size = SMALL[name]
+
+    def apply(p, x):
+        return x + branch(x, p["a"], p["b"])
+
+    shapes = dict.fromkeys("ab", leaf(WIDTH, WIDTH))
+    (use,) = jaxinit.roles(apply, shapes, X)["b"].kernels
+    assert (use.residual, use.doubt) == ((0, 1), "")
+    given = use.variance * use.fan_in * use.entering
+    given *= size**2 if name == "behind" else 1
+    np.testing.assert_allclose(given, size**2, rtol=1e-4)
