@@ -288,7 +288,8 @@ def test_streams_that_take_turns_have_all_their_writes(looped):
     for name in "fg":
         uses = [u for path in roles if f"{name}/down" in path for u in roles[path].uses]
         assert [x for use in uses for x in use.order] == [*range(LAYERS)]
-        assert {use.residual[1] for use in uses} == {LAYERS}
+        assert [x for use in uses for x in use.layers] == [*range(LAYERS)]
+        assert {use.residual and use.residual[1] for use in uses} == {LAYERS}
         shares = [use.variance * use.fan_in * use.entering for use in uses]
         np.testing.assert_allclose(shares, 1 / LAYERS)
 

@@ -36,7 +36,7 @@ from jaxinit._roles.primitives import (
     SPREADS,
 )
 from jaxinit._roles.streams import Addition as Addition
-from jaxinit._roles.streams import is_handed_on, is_read_by, takes_turns
+from jaxinit._roles.streams import is_handed_on, is_read_by, read_last, takes_turns
 from jaxinit._roles.values import is_softmax, stripped
 from jaxinit._roles.walks import ancestor, is_inexact, nodes_of, reached
 from jaxinit._roles.weighed import is_minor, unscaled
@@ -80,8 +80,11 @@ class Residuals:
             found = self._addition(node)
             if found:
                 self.additions[node.index] = found
-        self._add_first_turns(candidates)
+        turns = self._first_turns(candidates)
+        self.additions = dict(sorted((self.additions | turns).items()))
         self._find_streams()
+        for first in turns.values():
+            read_last(first, self.additions.values(), self._depths)
         for addition in self.additions.values():
             addition.writers = self._writers(addition)
         self._join_streams()
@@ -147,19 +150,15 @@ class Residuals:
             and not is_minor(self._flow, skip, branch)
         ]
 
-    def _add_first_turns(self, candidates: Iterable[Node]) -> None:
-        """Finds the first additions to streams that are written in turns."""
+    def _first_turns(self, candidates: Iterable[Node]) -> dict[int, Addition]:
+        """The first additions to streams that are written in turns."""
         later: dict[Value, list[Addition]] = {}
         for addition in self.additions.values():
             skip, _ = unscaled(self._flow, addition.skip)
             later.setdefault(skip, []).append(addition)
-        for node in candidates:
-            if node.op in SCATTERS or self.contains(node):
-                continue
-            found = self._first_turn(node, later.get(node.output, ()))
-            if found:
-                self.additions[node.index] = found
-        self.additions = dict(sorted(self.additions.items()))
+        others = (x for x in candidates if not (x.op in SCATTERS or self.contains(x)))
+        found = (self._first_turn(x, later.get(x.output, ())) for x in others)
+        return {first.node.index: first for first in found if first}
 
     def _first_turn(self, node: Node, later: Sequence[Addition]) -> Addition | None:
         """An addition that begins a stream which another one takes turns with."""

@@ -76,6 +76,25 @@ def is_read_by(addition: Addition, later: Addition) -> bool:
     return ancestor(addition.node.output, later.branch)
 
 
+def read_last(first: Addition, additions: Collection[Addition], depths: Depths) -> None:
+    """Takes branches in turns to be computed from the last sum of the other stream.
+
+    As that of the first is: then they are alike, and tell the layers.
+
+    Args:
+        first: the first addition to one of the streams.
+        additions: all of them, in order.
+        depths: how many kernels are between values.
+    """
+    last = None
+    for addition in additions:
+        if addition.stream != first.stream:
+            is_other = addition.root in (first.root, last)
+            last = addition.node.output if is_other else last
+        elif last is not None and depths.at_least(1, last, addition.branch):
+            addition.root = last
+
+
 def branch_scales(flow: Flow, addition: Addition) -> Iterator[Node]:
     """Products with leaves between a branch and its addition, with nothing else."""
     node = addition.branch.node
