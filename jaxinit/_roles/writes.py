@@ -200,7 +200,8 @@ class Writes:
         lengths = [[loop.length or 0 for loop in loops[x]] for x in writers.values()]
         total = sum(map(math.prod, lengths)) if all(map(all, lengths)) else None
         if total is None or total > _MOST:
-            places = {index: (i, total) for i, index in enumerate(writers)}
+            firsts = _first_writes(list(writers.items()), loops)
+            places = {index: (first, total) for index, first in firsts.items()}
             return _Stream(number, places, total or 1, {}, None, memory)
         writes = list(_writes(list(writers.items()), loops, {}))
         rounds: dict[int, list[tuple[int, Mapping[Loop, int]]]] = {}
@@ -336,6 +337,19 @@ def _writes(
             continue
         for i in range(loop.length or 0):
             yield from _writes(inside, loops, {**here, loop: i})
+
+
+def _first_writes(
+    pairs: Sequence[tuple[int, Addition]], loops: Mapping[Addition, Sequence[Loop]]
+) -> dict[int, int]:
+    """The number of the first write of each, behind all rounds of loops before."""
+    firsts, before = {}, 0
+    for _, together in itertools.groupby(pairs, lambda pair: loops[pair[1]][:1]):
+        inside = list(together)
+        firsts |= {index: before + i for i, (index, _) in enumerate(inside)}
+        rounds = ([loop.length or 0 for loop in loops[x]] for _, x in inside)
+        before += sum(map(math.prod, rounds))  # none, of a length that is not known
+    return firsts
 
 
 def _only(numbers: Sequence[Sequence[int]], layers: Sequence[int]) -> Numbers:
