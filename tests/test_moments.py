@@ -196,6 +196,47 @@ def test_summed_heads_give_outputs_of_variance_one(apply, key):
     assert np.std(made) == pytest.approx(1, abs=0.15)
 
 
+def counts_of(t):
+    return jax.ops.segment_sum(jnp.ones(t.shape), t, LENGTH)
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        lambda t: jnp.maximum(counts_of(t), 1),
+        lambda t: counts_of(t) + 1e-6,
+        lambda t: jnp.maximum(jnp.bincount(t, length=LENGTH), 1),
+    ],
+)
+def test_messages_over_how_many_there_are_make_a_mean(counted):
+    def apply(p, x, source, target):
+        messages = jax.nn.relu(x @ p["w"])[source]
+        total = jax.ops.segment_sum(messages, target, LENGTH)
+        return total / counted(target)[:, None] @ p["o"]
+
+    def dense(p, x, adjacent):
+        ones = jnp.ones((LENGTH, 1))
+        return adjacent @ jax.nn.relu(x @ p["w"]) / (adjacent @ ones) @ p["o"]
+
+    shapes, edges = dict.fromkeys("wo", array(WIDTH, WIDTH)), array(256, dtype=jnp.int32)
+    x = array(LENGTH, WIDTH)
+    sparse = jaxinit.roles(apply, shapes, x, edges, edges)["o"].uses[0]
+    known = jaxinit.roles(dense, shapes, x, array(LENGTH, LENGTH))["o"].uses[0]
+    for use in (sparse, known):
+        assert (use.entering, use.doubt) == (pytest.approx(0.5, rel=1e-3), "")
+
+
+def test_counts_are_as_large_as_they_are():
+    def apply(p, x, source, target):
+        scale = jax.lax.rsqrt(jnp.maximum(counts_of(target), 1))
+        messages = (x @ p["w"])[source] * scale[target][:, None]
+        return jax.ops.segment_sum(messages, target, LENGTH) @ p["o"]
+
+    shapes, edges = dict.fromkeys("wo", array(WIDTH, WIDTH)), array(256, dtype=jnp.int32)
+    use = jaxinit.roles(apply, shapes, array(LENGTH, WIDTH), edges, edges)["o"].uses[0]
+    assert use.entering == pytest.approx(1.0, rel=1e-3)
+
+
 # Loops.
 
 

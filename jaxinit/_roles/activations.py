@@ -210,7 +210,8 @@ class Activations(Elementwise):
         """The spread of a value, or of the entries of a constant array."""
         if self._flow.data(value):
             return self.spread(value)
-        moments = constant_moments(value)
+        number = self._flow.number(value)
+        moments = constant_moments(value) if number is None else (number, 0.0)
         if moments is None:
             return self.normal(0, 1, "a constant array is not followed")
         return self.normal(*moments)
@@ -238,7 +239,7 @@ class Activations(Elementwise):
             if _is_sorted(node.inputs[0]):
                 return self.normal(0, 1, "`cumsum` of sorted entries is not followed")
             return self.normal(terms * spread.mean, terms * spread.variance)
-        base, updates = node.inputs[0], self.spread(node.inputs[2])
+        base, updates = node.inputs[0], self._known(node.inputs[2])
         terms = rows_for_one(node)
         mean, variance = terms * updates.mean, terms * updates.variance
         if self._flow.data(base):
