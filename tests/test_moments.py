@@ -226,6 +226,17 @@ def test_messages_over_how_many_there_are_make_a_mean(counted):
         assert (use.entering, use.doubt) == (pytest.approx(0.5, rel=1e-3), "")
 
 
+def test_sums_over_large_sets_are_believed():
+    def apply(p, x):
+        return jax.nn.relu(x @ p["w"]).sum(1) @ p["o"]
+
+    shapes = dict.fromkeys("wo", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(8, 256, WIDTH))["o"].uses[0]
+    mean = 1 / math.sqrt(2 * math.pi)
+    expected = (256 * mean) ** 2 + 256 * (0.5 - mean**2)
+    assert (use.entering, use.doubt) == (pytest.approx(expected, rel=1e-3), "")
+
+
 def test_counts_are_as_large_as_they_are():
     def apply(p, x, source, target):
         scale = jax.lax.rsqrt(jnp.maximum(counts_of(target), 1))
