@@ -218,12 +218,60 @@ def test_messages_over_how_many_there_are_make_a_mean(counted):
         ones = jnp.ones((LENGTH, 1))
         return adjacent @ jax.nn.relu(x @ p["w"]) / (adjacent @ ones) @ p["o"]
 
-    shapes, edges = dict.fromkeys("wo", array(WIDTH, WIDTH)), array(256, dtype=jnp.int32)
+    shapes, edges = (
+        dict.fromkeys("wo", array(WIDTH, WIDTH)),
+        array(256, dtype=jnp.int32),
+    )
     x = array(LENGTH, WIDTH)
     sparse = jaxinit.roles(apply, shapes, x, edges, edges)["o"].uses[0]
     known = jaxinit.roles(dense, shapes, x, array(LENGTH, LENGTH))["o"].uses[0]
     for use in (sparse, known):
         assert (use.entering, use.doubt) == (pytest.approx(0.5, rel=1e-3), "")
+
+
+def of_members(p, x):
+    return jax.vmap(lambda w: jnp.tanh(x @ w))(p["w"]).mean(0)
+
+
+def of_a_stack(p, x):
+    return jnp.mean(jnp.stack([jnp.tanh(x @ w) for w in p["w"]], 1), 1)
+
+
+def of_tokens(p, x):
+    return jnp.tanh(x @ p["w"][0]).mean(1)
+
+
+def of_tokens_and_members(p, x):
+    return jax.vmap(lambda w: jnp.tanh(x @ w))(p["w"]).mean((0, 2))
+
+
+@pytest.mark.parametrize(
+    ("mean", "members"),
+    [(of_members, 4), (of_a_stack, 4), (of_tokens, 1), (of_tokens_and_members, 4)],
+)
+def test_members_of_a_mean_are_independent_and_tokens_alike(mean, members):
+    def apply(p, x):
+        return mean(p, x) @ p["o"]
+
+    shapes = kernels(w=(4, WIDTH, WIDTH), o=(WIDTH, 8))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    expected = 0.3943 / members
+    assert (use.entering, use.doubt) == (pytest.approx(expected, rel=1e-3), "")
+
+
+def test_a_mean_of_a_stream_and_its_branches_is_of_independent_values():
+    def apply(p, x):
+        h = x @ p["a"]
+        return jnp.mean(jnp.stack([h, jnp.tanh(x) @ p["b"]]), 0) @ p["o"]
+
+    def twice(p, x):
+        h = x @ p["a"]
+        return jnp.mean(jnp.stack([h, h]), 0) @ p["o"]
+
+    shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
+    for model, expected in ((apply, 0.5), (twice, 1.0)):
+        use = jaxinit.roles(model, shapes, X)["o"].uses[0]
+        assert use.entering == pytest.approx(expected)
 
 
 def test_sums_over_large_sets_are_believed():
@@ -243,7 +291,10 @@ def test_counts_are_as_large_as_they_are():
         messages = (x @ p["w"])[source] * scale[target][:, None]
         return jax.ops.segment_sum(messages, target, LENGTH) @ p["o"]
 
-    shapes, edges = dict.fromkeys("wo", array(WIDTH, WIDTH)), array(256, dtype=jnp.int32)
+    shapes, edges = (
+        dict.fromkeys("wo", array(WIDTH, WIDTH)),
+        array(256, dtype=jnp.int32),
+    )
     use = jaxinit.roles(apply, shapes, array(LENGTH, WIDTH), edges, edges)["o"].uses[0]
     assert use.entering == pytest.approx(1.0, rel=1e-3)
 

@@ -28,6 +28,7 @@ from jaxinit._roles.extents import (
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.members import members_for_one
 from jaxinit._roles.normalization import is_deviation, is_scaled_root
 from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
@@ -247,13 +248,17 @@ class Activations(Elementwise):
             variance += self.spread(base).variance
         return self.normal(mean, variance)
 
+    def _root(self, value: Value) -> int:
+        """The variable that a value is made of."""
+        return self.spread(value).root
+
     def _reduced(self, node: Node) -> Sequence[Spread]:
         spread = self.spread(node.inputs[0])
         count = size_for_one(node)
         if node.op in ("reduce_sum", "reduce_window_sum"):
             varies = 0.0 if leads_to_root(node.output) else count * spread.variance
             if varies and is_mean_of_places(self._flow, node, count):
-                varies *= count
+                varies *= count / members_for_one(self._flow, node, self._root)
             return [self.normal(count * spread.mean, varies)]
         if node.op == "reduce_window_max":
             value, count = pooled(node)
