@@ -274,6 +274,33 @@ def test_a_mean_of_a_stream_and_its_branches_is_of_independent_values():
         assert use.entering == pytest.approx(expected)
 
 
+def by_features_of_keys(p, x):
+    q, k = jax.nn.softmax(x @ p["q"], -1), jax.nn.softmax(x @ p["k"], 1)
+    return q @ (k.mT @ jax.nn.relu(x @ p["v"]))
+
+
+def by_features_of_keys_without_softmax(p, x):
+    q, k = jax.nn.softmax(x @ p["q"], -1), x @ p["k"]
+    return q @ (k.mT @ jax.nn.relu(x @ p["v"]))
+
+
+@pytest.mark.parametrize(
+    ("pool", "is_mean"),
+    [
+        (by_features_of_keys, True),
+        (by_features_of_keys_without_softmax, False),
+    ],
+)
+def test_a_softmax_over_features_of_keys_makes_a_mean(pool, is_mean):
+    def apply(p, x):
+        return pool(p, x) @ p["o"]
+
+    shapes = dict.fromkeys("qkvo", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    assert (abs(use.entering - 0.5) < 1e-3) == is_mean
+    assert use.doubt == ""
+
+
 def test_sums_over_large_sets_are_believed():
     def apply(p, x):
         return jax.nn.relu(x @ p["w"]).sum(1) @ p["o"]

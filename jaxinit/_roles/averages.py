@@ -20,6 +20,7 @@ from jaxinit._roles.attention import Attention
 from jaxinit._roles.axes import is_factor
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.means_of_means import mean_of_means
 from jaxinit._roles.primitives import (
     ADDITIONS,
     COPIES,
@@ -58,6 +59,10 @@ class Averages:
                 self._averaged[node.index] = tuple(value for _, value in found)
                 makers = (maker for maker, _ in found)
                 self._makers[node.index] = tuple(x for x in makers if x is not None)
+                continue
+            pooled = mean_of_means(flow, node)
+            if pooled is not None:
+                self._averaged[node.index] = (pooled,)
         for attention in attentions:
             if _are_shares(flow, attention):
                 self._averaged[attention.output.index] = (attention.value,)

@@ -309,7 +309,7 @@ def _is_router(structure: Structure, end: End) -> bool:
 def _is_query(structure: Structure, node: Node) -> bool:
     """Whether a node sums over features of keys, as the last of `q @ (k.T @ v)` does.
 
-    With a softmax of `q` over features, as in Shen et al., "Efficient attention" (2021).
+    So it does with a softmax of `q`: Shen et al., "Efficient attention" (2021).
     """
     if node.op != "dot_general":
         return False
@@ -326,8 +326,9 @@ def _is_of_keys(structure: Structure, place: Place) -> bool:
     def before(place: Place) -> list[Place]:
         value, axis = place
         node = value.node
-        ends = node is None or node.op in CONTRACTIONS
-        return [] if ends else axis_before(node, value, axis)
+        if node is None or node.op in CONTRACTIONS:
+            return []
+        return axis_before(node, value, axis)
 
     for value, axis in reached([place], before):
         node = value.node
