@@ -981,3 +981,138 @@ def test_a_product_with_what_was_normed_ends_no_doubt():
     shapes = {**kernels(a=(WIDTH, WIDTH), o=(WIDTH, WIDTH)), "b": array(WIDTH)}
     shapes["rate"] = array(WIDTH)
     assert jaxinit.roles(apply, shapes, X)["o"].doubt == "behind `rate`"
+
+
+# Norms of few entries.
+
+
+def of_length(function, size):
+    """The kernel behind a function of parts of `size` entries, and of their length."""
+
+    def apply(p, x):
+        h, other = ((x @ p[name]).reshape(8, -1, size) for name in "ab")
+        return function(h, other).reshape(x.shape) @ p["o"]
+
+    return jaxinit.roles(apply, dict.fromkeys("abo", array(WIDTH, WIDTH)), X)["o"]
+
+
+def length(h):
+    return jnp.linalg.norm(h, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h, y: jnp.sin(length(h) * jnp.arange(h.shape[-1])) / length(h),
+        lambda h, y: y * jax.lax.rsqrt(jnp.sum(h**2, -1, keepdims=True)),
+        lambda h, y: jnp.tanh(y) * (1 / (length(h) + 1e-6)),
+    ],
+)
+def test_what_is_divided_by_a_norm_of_few_other_entries_is_doubted(function):
+    assert "norm of few entries" in of_length(function, 2).doubt
+    assert of_length(function, 16).doubt == ""
+
+
+@pytest.mark.parametrize("size", [2, 16])
+def test_entries_over_their_own_norm_are_known(size):
+    role = of_length(lambda h, y: h / length(h), size)
+    assert (role.entering, role.doubt) == (pytest.approx(1 / size), "")
+
+
+def test_a_squashed_vector_is_divided_by_its_own_norm():
+    def squashed(h, y):
+        return length(h) ** 2 / (1 + length(h) ** 2) * h / length(h)
+
+    assert of_length(squashed, 4).doubt == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (jax.nn.silu, 0.3558),
+        (lambda x: jax.nn.relu(1 - 2 * jnp.abs(x)) ** 3, 0.0565),  # 2 phi(0) / (2 * 7)
+        (lambda x: (x - 127.5) / 255, 1.0),
+        (lambda x: jnp.abs(x / 255), 1.0),
+    ],
+)
+def test_functions_of_inputs_are_followed_and_numbers_that_scale_them_are_not(
+    function, expected
+):
+    def apply(p, x):
+        return function(x) @ p["o"]
+
+    use = jaxinit.roles(apply, kernels(o=(WIDTH, WIDTH)), X)["o"]
+    assert (use.entering, use.doubt) == (pytest.approx(expected, rel=0.02), "")
+
+
+def b_splines(x, degree):
+    """The recursion of Cox and de Boor."""
+    knots, x = np.linspace(-2.5, 2.5, 9, dtype=np.float32), x[..., None]
+    made = ((x >= knots[:-1]) & (x < knots[1:])).astype(x.dtype)
+    for d in range(1, degree + 1):
+        width = d * (knots[1] - knots[0])
+        up, down = (x - knots[: -d - 1]) / width, (knots[d + 1 :] - x) / width
+        made = up * made[..., :-1] + down * made[..., 1:]
+    return made
+
+
+@pytest.mark.parametrize("is_input", [True, False])
+def test_splines_are_doubted(is_input):
+    def apply(p, x):
+        made = b_splines(x if is_input else jnp.tanh(x @ p["a"]), 2)
+        return made.reshape(8, LENGTH, -1) @ p["o"]
+
+    shapes = kernels(a=(WIDTH, WIDTH), o=(WIDTH * 6, 4))
+    assert "step of itself" in jaxinit.roles(apply, shapes, X)["o"].doubt
+
+
+@pytest.mark.parametrize(
+    ("function", "low", "high"),
+    [
+        (lambda h, y: h @ h.mT, 0.9, 1.1),
+        (lambda h, y: jnp.einsum("btd,btd->bt", h, h)[..., None] * y, 0.9, 1.1),
+        (lambda h, y: jax.nn.relu(h @ h.mT / 8) ** 2, 0.7, 1.4),
+        (lambda h, y: h @ y.mT, 0.9, 1.1),
+        (lambda h, y: h @ h, 0.9, 1.1),
+    ],
+)
+def test_products_of_a_value_with_itself(function, low, high):
+    """Compared with draws of few entries."""
+    h, y = np.random.default_rng(1).normal(size=(2, 999, 8, 8)).astype(np.float32)
+    expected = np.mean(np.square(function(jax.nn.silu(h), y)))
+
+    def apply(p, x):
+        return function(jax.nn.silu(x @ p["a"]), x @ p["b"]) @ p["o"]
+
+    shapes = dict.fromkeys("abo", array(8, 8))
+    use = jaxinit.roles(apply, shapes, array(5, 8, 8))["o"]
+    assert low < use.entering / expected < high
+    assert use.doubt == ""
+
+
+def test_of_the_outputs_of_experts_only_the_chosen_is_summed():
+    def apply(p, x):
+        out = jnp.einsum("btd,edf->btef", x, p["experts"])
+        shares = jax.nn.softmax(x @ p["router"])
+        chosen = jax.nn.one_hot(jnp.argmax(shares, -1), 8)
+        weight = jax.nn.sigmoid(x @ p["gate"])
+        mixed = jnp.einsum("bte,btef->btf", chosen * weight, out)
+        return mixed @ p["o"], jnp.einsum("bte,btef->btf", shares, out) @ p["q"]
+
+    shapes = kernels(router=(WIDTH, 8), gate=(WIDTH, 1), experts=(8, WIDTH, SIZE))
+    roles = jaxinit.roles(apply, {**shapes, **kernels(o=(SIZE, 4), q=(SIZE, 4))}, X)
+    assert roles["o"].entering == pytest.approx(0.293, rel=0.01)  # of the sigmoid
+    assert 0.3 < roles["q"].entering < 0.5  # 8 times the square of a share
+
+
+def test_what_the_least_of_the_largest_lets_through_is_doubted():
+    def apply(p, x):
+        h = x @ p["a"]
+        least = jax.lax.top_k(h, 4)[0][..., -1:]
+        kept = jnp.where(h >= least, jax.nn.relu(h), 0.0)
+        shares = jax.nn.softmax(jnp.where(h >= least, h, -jnp.inf))
+        return kept @ p["o"], shares @ (h.mT @ h) @ p["q"]
+
+    roles = jaxinit.roles(apply, dict.fromkeys("aoq", array(WIDTH, WIDTH)), X)
+    assert "largest entries" in roles["o"].doubt
+    assert roles["q"].doubt == ""

@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxinit._roles.averages import Averages
-from jaxinit._roles.axes import contracted_axes
-from jaxinit._roles.combined import one_of
+from jaxinit._roles.axes import batch_and_free, contracted_axes
+from jaxinit._roles.combined import one_of, rare_and_often
 from jaxinit._roles.constants import constant_moments
-from jaxinit._roles.dispatches import tokens_for_one
+from jaxinit._roles.dispatches import terms_for_one, tokens_for_one
 from jaxinit._roles.elementwise import Elementwise
 from jaxinit._roles.extents import (
     inputs_of_one,
@@ -28,6 +28,7 @@ from jaxinit._roles.extents import (
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.lengths import factors, short_norms
 from jaxinit._roles.members import members_for_one
 from jaxinit._roles.normalization import is_deviation, is_scaled_root
 from jaxinit._roles.pieces import Pieces
@@ -43,11 +44,12 @@ from jaxinit._roles.primitives import (
     SCATTERS,
 )
 from jaxinit._roles.spreads import Spread
-from jaxinit._roles.steps import is_count, is_number, is_step
+from jaxinit._roles.steps import is_count, is_number, is_step, picks_its_own
 from jaxinit._roles.values import behind, is_one_hot
 from jaxinit._roles.walks import is_inexact
 
 _SAME = COPIES | MOVES | {"dynamic_update_slice", "scatter", "sort"}
+_SIZE_OF_TWO = 11  # operations in the expression of what is one of two
 _CONVERSIONS = ("bitcast_convert_type", "convert_element_type")
 
 
@@ -99,6 +101,7 @@ class Activations(Elementwise):
         if not (doubt or is_kernel):
             inherited = self._inherited(node)
             doubt = "" if inherited and self._is_sure(node) else inherited
+            doubt = doubt or self._of_pair(node)
         for output, spread in zip(node.outputs, made, strict=False):
             if doubt and not spread.doubt:
                 spread = Spread(spread.root, spread.expression, spread.size, doubt)
@@ -119,6 +122,21 @@ class Activations(Elementwise):
         taken = self._averages.of(node) or node.sources()
         doubts = (x.doubt for v in taken if (x := self._spreads[v.index]) is not None)
         return next(filter(None, doubts), "")
+
+    def _of_pair(self, node: Node) -> str:
+        """The doubt of a product, a comparison, or a division by a norm of few entries.
+
+        A norm that is of the same variable makes it as large as any norm does.
+        """
+        if picks_its_own(self._flow, node):
+            return "a product with a step of itself at several places is not followed"
+        if node.op in ("ge", "gt", "le", "lt") and any(map(_is_sorted, node.inputs)):
+            return "a comparison with some of the largest entries is not followed"
+        for divided, total in short_norms(self._flow, node):
+            roots = {self.spread(v).root for v in factors(self._flow, divided)}
+            if roots.isdisjoint(self.spread(v).root for v in total.inputs):
+                return f"`{node.op}` by a norm of few entries is not followed"
+        return ""
 
     def _is_sure(self, node: Node) -> bool:
         """Whether what a node takes hardly matters: to a norm, a softmax, a mask."""
@@ -192,11 +210,37 @@ class Activations(Elementwise):
         if node.op == "conv_general_dilated":
             terms = inputs_of_one(node)
         else:
-            shape = node.inputs[0].shape
-            terms = math.prod(shape[i] for i in contracted_axes(node, 0))
+            terms = terms_for_one(node)
         mean = left.mean * right.mean
         variance = left.second * right.second - mean * mean
-        return self.normal(terms * mean, terms * max(variance, 0.0))
+        mean, variance = terms * mean, terms * max(variance, 0.0)
+        share = self._share_of_squares(node)
+        if not share:
+            return self.normal(mean, variance)
+        made = ("mul", (), left.expression, right.expression)
+        own = Spread(left.root, made, left.size + right.size + 1)
+        varies = 0.0 if leads_to_root(node.output) else terms * own.variance
+        parts = (terms * own.mean, varies), (mean, variance)
+        return self._new(rare_and_often(*parts, share), _SIZE_OF_TWO)
+
+    def _share_of_squares(self, node: Node) -> float:
+        """Which share of products is of the same entries, as the diagonal of `x @ x.T`.
+
+        Zero if the operands are different values, or have other entries there.
+        """
+        left, right = node.inputs[:2]
+        if node.op != "dot_general" or not all(map(self._flow.data, (left, right))):
+            return 0.0
+        if self.spread(left).root != self.spread(right).root:
+            return 0.0
+        names = []
+        for i, value in enumerate((left, right)):
+            batch, free = batch_and_free(node, i)
+            own = self._arranged.of(value)
+            names.append([own[k] for k in (*contracted_axes(node, i), *batch, *free)])
+        if names[0] != names[1]:
+            return 0.0
+        return 1 / math.prod(left.shape[i] for i in batch_and_free(node, 0)[1])
 
     def _dispatched(self, node: Node) -> Spread | None:
         """Tokens in the slots that they are handed to; None if it is nothing such."""

@@ -5,9 +5,11 @@ product has the mean 0 and the variance 6, their sum the mean 1 and the variance
 what is one or the other, as often, the mean 0.5 and the variance 2.25.
 """
 
+import math
 from collections.abc import Iterable, Sequence
+from statistics import NormalDist
 
-from jaxinit._roles.spreads import Spread
+from jaxinit._roles.spreads import Expression, Spread
 
 Moments = tuple[float, float]  # mean and variance
 _RARE = 1e-3
@@ -44,6 +46,33 @@ def mixture(moments: Iterable[tuple[float, float]], shares: Iterable[float]) -> 
     mean = sum(share * m for share, (m, _) in found)
     second = sum(share * s for share, (_, s) in found)
     return mean, max(second - mean * mean, 0.0)
+
+
+def rare_and_often(rare: Moments, often: Moments, share: float) -> Expression:
+    """Of what is one of two, the first in a small share of all cases.
+
+    The tail of a normal variable is the first, and the rest of it the second. So powers
+    of it are as large as those of the rare values, where these are large.
+    """
+    if share >= 1:
+        return _scaled("z", *rare)
+    normal = NormalDist()
+    limit = normal.inv_cdf(1 - share)
+    tail = normal.pdf(limit) / share
+    rest = -normal.pdf(limit) / (1 - share)
+    parts = (
+        _scaled(("sub", (), "z", rest), *often, 1 + limit * rest - rest**2),
+        _scaled(("sub", (), "z", tail), *rare, 1 + limit * tail - tail**2),
+    )
+    return ("select_n", (), ("gt", (), "z", limit), *parts)
+
+
+def _scaled(
+    variable: Expression, mean: float, variance: float, before: float = 1.0
+) -> Expression:
+    """A variable of mean zero and some variance, with another mean and variance."""
+    scaled = ("mul", (), variable, math.sqrt(variance / before))
+    return ("add", (), scaled, float(mean))
 
 
 def of_independent(op: str, operands: Sequence[float | Spread]) -> Moments | None:

@@ -36,8 +36,28 @@ def tokens_for_one(node: Node, side: int) -> float | None:
     return max(1.0, share * terms)
 
 
-def _share(value: Value, depth: int) -> float | None:
-    """The share of ones among zeros; None if a value is not made of one-hots."""
+def terms_for_one(node: Node) -> float:
+    """How many products a contraction sums that a one-hot does not make zero.
+
+    Take `one_hot(expert, 4) * weight`, contracted with the outputs of 4 experts: of
+    the 4 products that are summed, only one is not zero.
+    """
+    terms = math.prod(node.inputs[0].shape[i] for i in contracted_axes(node, 0))
+    for value in node.inputs[:2]:
+        share = _share(value, _DEEPEST, weighed=True)
+        if share is not None:
+            terms = min(terms, max(1.0, terms * share))
+    return terms
+
+
+def _share(value: Value, depth: int, weighed: bool = False) -> float | None:
+    """The share of ones among zeros; None if a value is not made of one-hots.
+
+    Args:
+        value: the value.
+        depth: how many operations to go back.
+        weighed: whether something else may multiply the ones.
+    """
     node = behind(value, OF_ONE_HOTS).node
     if node is None or not depth:
         return None
@@ -45,17 +65,21 @@ def _share(value: Value, depth: int) -> float | None:
         count = max(map(classes, node.inputs))
         return 1 / count if count else None
     if node.op in ("mul", "and"):
-        shares = [_share(x, depth - 1) for x in node.inputs]
+        shares = [_share(x, depth - 1, weighed) for x in node.inputs]
         others = [x for x, s in zip(node.inputs, shares, strict=True) if s is None]
         known = [share for share in shares if share is not None]
-        return math.prod(known) if known and all(map(is_mask, others)) else None
+        is_known = known and (weighed or all(map(is_mask, others)))
+        return math.prod(known) if is_known else None
     if node.op in _JOINS:
         shares = [_share(x, depth - 1) for x in node.inputs]
         return None if None in shares else sum(filter(None, shares))
     if node.op == "dot_general":
-        left, right = (_share(x, min(depth - 1, 2)) for x in node.inputs[:2])
+        depth = min(depth - 1, 2)
+        left, right = (_share(x, depth, weighed) for x in node.inputs[:2])
+        if not (left or right) or not (weighed or (left and right)):
+            return None
         terms = math.prod(node.inputs[0].shape[i] for i in contracted_axes(node, 0))
-        return left and right and min(1.0, terms * left * right)
+        return min(1.0, terms * (left or 1.0) * (right or 1.0))
     if node.op in _TOTALS:
         share = _share(node.inputs[0], depth - 1)
         return None if share is None else share * size_for_one(node)

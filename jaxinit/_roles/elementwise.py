@@ -78,6 +78,11 @@ class Elementwise:
             expression = ("add", (), expression, float(mean))
         return Spread(self._roots, expression, 0, doubt)
 
+    def _new(self, expression: Expression, size: int) -> Spread:
+        """A function of a new variable."""
+        self._roots += 1
+        return Spread(self._roots, expression, size)
+
     def _unit(self) -> Spread:
         """An input: of the size that a norm would give it.
 
@@ -122,7 +127,7 @@ class Elementwise:
             return self._centered(self.spread(node.inputs[0]))
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
-        if is_linear and self.spread(data[0]).root in self.inputs:
+        if is_linear and self._is_input(self.spread(data[0])):
             return self._unit()
         if node.op == "select_n" and not self._flow.data(node.inputs[0]):
             return self._mixed(data)
@@ -138,10 +143,10 @@ class Elementwise:
         roots = {spread.root for spread in spreads}
         if len(roots) > 1:
             return self._of_several(node, operands)
-        if roots <= self.inputs and node.op in SUMS | PRODUCTS:
-            return self._unit()
         if not spreads:
             return self.normal()
+        if all(map(self._is_input, spreads)) and node.op in SUMS | PRODUCTS:
+            return self._unit()
         if self._arranged.are_apart(self._of_root(node, spreads[0].root)):
             return self._of_several(node, operands)
         size = 1 + sum(spread.size for spread in spreads)
@@ -151,6 +156,10 @@ class Elementwise:
         if size > _LARGEST:
             return self.normal(spread.mean, spread.variance)
         return spread
+
+    def _is_input(self, spread: Spread) -> bool:
+        """Whether a value is one of inputs, and no function of it."""
+        return spread.root in self.inputs and spread.expression == "z"
 
     def _centered(self, spread: Spread) -> Spread:
         """A value less its mean over some axis."""

@@ -29,7 +29,9 @@ def members_for_one(flow: Flow, node: Node, root: Callable[[Value], int]) -> int
     return math.prod(value.shape[i] for i in apart)
 
 
-def _is_apart(flow: Flow, value: Value, axis: int, root: Callable[[Value], int]) -> bool:
+def _is_apart(
+    flow: Flow, value: Value, axis: int, root: Callable[[Value], int]
+) -> bool:
     """Whether all that has an axis begins with a stack along it, or its own kernels."""
 
     def is_own(place: Place) -> bool:

@@ -9,10 +9,16 @@ from collections.abc import Collection, Sequence
 
 from jaxinit._roles.extents import is_integer
 from jaxinit._roles.flow import Flow
-from jaxinit._roles.graph import Value
-from jaxinit._roles.primitives import COPIES, MOVES, PRODUCTS
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import (
+    COPIES,
+    ELEMENTWISE,
+    MOVES,
+    PRODUCTS,
+    RELOCATIONS,
+)
 from jaxinit._roles.spreads import Spread
-from jaxinit._roles.values import is_filling, is_mask, maker
+from jaxinit._roles.values import is_filling, is_mask, maker, stripped
 from jaxinit._roles.walks import is_inexact, reached
 
 _COMPARISONS = frozenset({"eq", "ge", "gt", "is_finite", "le", "lt", "ne"})
@@ -62,6 +68,46 @@ def is_masks(flow: Flow, value: Value) -> bool:
     node = maker(value)
     factors = flow.data_of(node) if node is not None and node.op == "mul" else ()
     return is_mask(value) and all(map(is_mask, factors))
+
+
+def picks_its_own(flow: Flow, node: Node) -> bool:
+    """Whether a node multiplies a function by a step of the same activations.
+
+    Where the step is at one number, as in `y * (y > 0)`, the product is exact. Here it
+    is at each of an array of numbers, as the knots of splines are.
+    """
+    if node.op != "mul":
+        return False
+    for step, other in (node.inputs, node.inputs[::-1]):
+        stepped = _stepped_at_several(flow, step)
+        if stepped and any(v.index in stepped for v in reached([other], _taken)):
+            return True
+    return False
+
+
+def _stepped_at_several(flow: Flow, step: Value) -> set[int]:
+    """Indices of the values that a step compares with an array of numbers."""
+    if not (flow.data(step) and is_step(flow, step)):
+        return set()
+
+    def before(value: Value) -> Sequence[Value]:
+        node = value.node
+        return node.inputs if node is not None and node.op in _FLAGS else ()
+
+    nodes = (value.node for value in reached([step], before))
+    found = [x for x in nodes if x is not None and x.op in _COMPARISONS]
+    return {
+        stripped(value).index
+        for comparison in found
+        if any(flow.number(v) is None and not flow.data(v) for v in comparison.inputs)
+        for value in flow.data_of(comparison)
+    }
+
+
+def _taken(value: Value) -> Sequence[Value]:
+    """What an elementwise function takes, in other places at most."""
+    node, ops = value.node, ELEMENTWISE | COPIES | RELOCATIONS
+    return node.inputs if node is not None and node.op in ops else ()
 
 
 def counts(spread: Spread, others: Sequence[Spread], inputs: Collection[int]) -> bool:
