@@ -126,6 +126,15 @@ def test_few_long_columns_are_not_orthogonal_by_chance(dtype):
     assert made(audit({"w": few}).rows[0].law) == jaxinit.orthogonal()
 
 
+def test_two_orthogonal_columns_make_no_orthogonal_matrix():
+    x = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 4)))[0]
+    (row,) = audit({"w": x.astype(np.float32)}).rows
+    assert made(row.law) == jaxinit.orthogonal()
+    x[:, 3] = (x[:, 0] + x[:, 1]) / 2**0.5
+    (row,) = audit({"w": x.astype(np.float32)}).rows
+    assert row.law is None or "orthogonal" not in row.law
+
+
 def test_what_is_cut_on_one_side_is_no_whole_law():
     init = jaxinit.truncated_normal(corrected=True, upper=math.inf)
     (row,) = audit({"w": drawn(init, (50, 200), 0)}).rows
@@ -194,6 +203,15 @@ def test_small_leaves_have_the_law_of_their_tree():
     assert made(named["head"].law) == init
     (alone,) = audit({"head": tree["head"]}).rows
     assert not alone.sure
+    assert named["head"].odds < 20  # 1500 with the votes, which name it all the same
+
+
+@pytest.mark.parametrize("seed", [700, 1200])
+def test_leaves_vote_for_no_rare_law(seed):
+    """Two that fit one by chance: here the gain of a leaky ReLU of slope 0.2."""
+    leaves = [drawn(jaxinit.he_normal(), (16 + 2 * i, 16), seed + i) for i in (0, 1)]
+    found = audit({"enc": leaves[0], "out": leaves[1]}).rows
+    assert [made(row.law) for row in found] == [jaxinit.he_normal()] * 2
 
 
 def test_a_bias_may_have_axes_of_one():

@@ -16,7 +16,8 @@ from sampling import sampled
 
 from jaxinit import cli
 from jaxinit._cli.checkpoint import save
-from jaxinit._cli.files import read
+from jaxinit._cli.errors import CommandError
+from jaxinit._cli.files import _checkpoint, read
 from jaxinit.audit import Audit, AuditRow, Finding
 
 pytestmark = pytest.mark.unoptimized
@@ -251,6 +252,21 @@ def test_npz(tmp_path, write):
     if write is np.savez:
         assert is_mapped(tree["half"])
         assert is_mapped(tree["F"])
+
+
+@pytest.mark.parametrize("inside", ["", "default", "7/default"])
+def test_the_only_checkpoint_of_a_folder_is_found(tmp_path, inside):
+    (tmp_path / inside).mkdir(parents=True, exist_ok=True)
+    (tmp_path / inside / "_METADATA").touch()
+    assert _checkpoint(tmp_path) == tmp_path / inside
+
+
+def test_of_several_checkpoints_one_is_to_be_named(tmp_path):
+    for step in ("7", "8"):
+        (tmp_path / step / "default").mkdir(parents=True)
+        (tmp_path / step / "default" / "_METADATA").touch()
+    with pytest.raises(CommandError, match=r"several checkpoints, 7, 8: name one of"):
+        _checkpoint(tmp_path)
 
 
 @pytest.mark.exhaustive

@@ -18,7 +18,10 @@ from sampling import sampled
 import jaxinit
 from jaxinit import plots
 from jaxinit._compare import datasets, judging, losses, models, schemes, study
+from jaxinit._compare.data import Data
 from jaxinit._compare.naming import parted, scheme
+from jaxinit._compare.summary import Yardstick
+from jaxinit._compare.training import Run, Trainer
 from jaxinit.compare import Interrupted, compare
 from jaxinit.linen import init
 from jaxinit.nnx import create
@@ -498,7 +501,7 @@ def test_means_of_ten_steps_and_the_step_that_reaches_a_threshold():
     means = judging.smoothed(falling)[0]
     assert (means[0], means[9], means[29]) == (30, 25.5, 5.5)
     assert judging.steps_to(5.5, falling) == 30
-    assert judging.steps_to(25.5, falling) == 10  # not before ten steps are known
+    assert judging.steps_to(29.5, falling) == 10  # not before ten steps are known
     assert judging.steps_to(5.4, falling) == math.inf
     spike = np.where(np.arange(30) == 15, 0.0, 30.0)[None]
     assert judging.steps_to(1.0, spike) == math.inf
@@ -507,6 +510,16 @@ def test_means_of_ten_steps_and_the_step_that_reaches_a_threshold():
     lucky = np.array([[0.01, 1.0, 1.2]])  # the first batch
     assert judging.have_diverged(lucky, np.ones(1)).tolist() == [True]
     assert judging.have_diverged(lucky, np.ones(1), 1.0).tolist() == [False]
+
+
+def test_runs_that_are_no_better_than_a_constant():
+    """By accuracy where there are labels; else by a twentieth of the loss."""
+    held, right = np.array([2.5, 1.91, 1.89]), np.array([0.3, 0.36, 0.35])
+    by_loss = Yardstick(None, 2.0, None)
+    assert by_loss.at_chance(held, right).tolist() == [True, True, False]
+    by_accuracy = Yardstick(None, 2.0, 0.3, error=0.05)
+    assert by_accuracy.at_chance(held, right).tolist() == [True, False, True]
+    assert Yardstick(None, None, None).at_chance(held, right) is None
 
 
 @pytest.mark.exhaustive
@@ -728,6 +741,35 @@ OF_WRONG_TYPE = {
     ),
     "key": (lambda: compare(ONLY, line(), KERNEL, key=0), ["jax.random.key(0)"]),
 }
+
+
+def test_optimizers_are_told_the_loss_and_how_to_find_it_elsewhere():
+    """Which those need that search along a line, or wait for a plateau."""
+    told = {}
+
+    def update(slope, state, params, *, value, grad, value_fn):
+        told.update(
+            slope=grad["w"][0, 0], values=(value, value_fn({"w": params["w"] + 1}))
+        )
+        return slope, state
+
+    def optimizer(rate):
+        return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+    x = np.arange(4.0, dtype=np.float32).reshape(4, 1)
+    rows = Data(lambda arrays, key: arrays, (x, 2 * x[:, 0]), (x, x), x)
+    model = models.Function({"w": x[:1]}, lambda p, x: (x @ p["w"])[:, 0], (x,))
+    trainer = Trainer(model, rows, losses.squared_error, optimizer, 1, False)
+    key = jax.random.key(0)
+    run = Run({"w": jnp.ones((1, 1))}, (), (), 0.1, key, key)
+
+    def step(run):
+        _, loss, _ = trainer.step(run, rows.arrays, 0)
+        return loss, told["slope"], *told["values"]
+
+    loss, slope, value, elsewhere = map(float, jax.jit(step)(run))
+    assert (value, elsewhere) == (loss, 0.0)
+    assert slope == -2 * loss  # of (w - 2)**2 times the same squares
 
 
 @pytest.mark.exhaustive

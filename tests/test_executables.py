@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from jax.extend import core
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sampling import sampled
 
 import jaxinit
+from jaxinit._compile.descriptions import _freeze
 from jaxinit._compile.exact import Kind
 from jaxinit._compile.graph import Graph
 from jaxinit._compile.leaf_plan import LeafPlan
@@ -169,6 +171,14 @@ def test_places_of_arguments_have_programs_of_their_own():
         assert jaxinit.jit(init)(x).sharding == jax.jit(init)(x).sharding
 
 
+def test_keys_of_an_array_that_is_cut_are_left_to_jax_where_no_output_is_placed():
+    keys = jax.random.split(KEY, 8)
+    cut = jax.device_put(keys, NamedSharding(MESH, PartitionSpec("x")))
+    ours = jaxinit.jit(lambda keys: jax.random.bits(keys[3], (2,)))
+    with pytest.raises(ValueError, match=r"whole, .* for keys that are sharded"):
+        ours.programs(cut)
+
+
 @pytest.mark.exhaustive
 def test_keys_of_an_array_that_is_cut():
     """Their words are whole on every device, however the array of keys is cut."""
@@ -201,6 +211,18 @@ def test_literals_that_python_takes_for_equal():
 
     found = jaxinit.jit(init)(jnp.zeros(3))
     assert [x.dtype.name for x in found] == ["float32", "int8", "uint8", "bool"]
+    assert len(LeafPlan(jax.make_jaxpr(init)(jnp.zeros(3))).classes) == 4
+
+
+def test_parameters_that_python_takes_for_equal():
+    of_a_user = core.Primitive("of_a_user")
+    of_a_user.def_abstract_eval(lambda x, one: x)
+
+    def described(one):
+        return _freeze(jax.make_jaxpr(lambda x: of_a_user.bind(x, one=one))(0.0))
+
+    assert described(1) == described(1)
+    assert len({described(one) for one in (1, 1.0, True)}) == 3
 
 
 def test_loops_hold_a_small_share_of_memory():

@@ -11,6 +11,7 @@ from references import assert_refuses
 from sampling import sampled
 
 import jaxinit
+from jaxinit.initializers._between import _REACH
 
 pytestmark = pytest.mark.unoptimized
 
@@ -276,6 +277,13 @@ def test_absolute_bounds_are_those_of_torch():
     shifted = jaxinit.truncated_normal(0.5, mean=0.3, low=-1.0, high=1.0)
     assert shifted.moments((1,)).low == pytest.approx(-1, rel=1e-12)
     assert shifted.moments((1,)).high == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bounds_are_within_what_the_error_function_tells_from_one(dtype):
+    """Beyond, its inverse is infinite, and one entry in 2**23 is the bound itself."""
+    reach = _REACH[np.dtype(dtype).itemsize]
+    assert dtype(math.erf(reach / math.sqrt(2))) < 1
 
 
 @pytest.mark.exhaustive

@@ -548,6 +548,21 @@ def test_side_effects_are_left_to_jax():
         jaxinit.jit(init).programs(KEY)
 
 
+def test_keys_that_are_used_in_two_calls_are_found_where_jax_looks_for_them():
+    once, key = jaxinit.jit(lambda key: jax.random.bits(key)), jax.random.key(8)
+    with jax.debug_key_reuse(True):
+        once(key)
+        with pytest.raises(jax.errors.KeyReuseError):
+            once(key)
+
+
+def test_nothing_is_traced_where_jit_is_disabled():
+    seen = []
+    with jax.disable_jit():
+        jaxinit.jit(lambda x: seen.append(x) or x)(np.float32(1))
+    assert not isinstance(seen[0], jax.core.Tracer)
+
+
 @pytest.mark.exhaustive
 def test_settings():
     """Under other settings of jax: its numbers under the same settings."""

@@ -9,7 +9,8 @@ import pytest
 
 import jaxinit
 from jaxinit import schemes
-from jaxinit._roles.combined import let_through
+from jaxinit._roles.combined import let_through, shared
+from jaxinit._roles.critical import critical
 from jaxinit._roles.spreads import Spread
 from jaxinit._tree.plan import model_plan
 
@@ -983,6 +984,55 @@ def test_a_product_with_what_was_normed_ends_no_doubt():
     assert jaxinit.roles(apply, shapes, X)["o"].doubt == "behind `rate`"
 
 
+def test_shares_of_a_sum_are_of_values_that_are_not_negative():
+    """Of four ReLUs over their sum: 1/4, and `E[y**2] / E[y]**2 = pi` over 16."""
+    relu = Spread(0, ("max", (), "z", 0.0), 0)
+    variance = math.pi / 16 - 1 / 16
+    assert shared(relu, 4.0) == pytest.approx((0.25, variance), rel=1e-3)
+    assert shared(Spread(0, "z", 0), 4.0) is None
+
+
+# The edge of chaos: by integrals of the function and of its slope.
+
+SILU = ("mul", (), "z", ("logistic", (), "z"))
+EDGES = {
+    "relu keeps both": (("max", (), "z", 0.0), True, None),
+    "tanh": (("tanh", (), "z"), True, (0.4644, 0.1510, False)),
+    "silu drifts": (SILU, True, (0.3795, 0.1750, True)),
+    "silu of an odd number": (SILU, False, (0.3795, 0.0625, False)),
+    "sigmoid has a mean": (("logistic", (), "z"), True, (0.0448, 0.0325, True)),
+    "biases would outweigh": (("sin", (), ("mul", (), "z", 3.0)), True, None),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_what_a_kernel_needs_at_the_edge_of_chaos(name):
+    expression, can_center, expected = EDGES[name]
+    found = critical(Spread(0, expression, 0), True, can_center)
+    if expected is None:
+        assert found is None
+        return
+    second, bias, centered = expected
+    assert (found.second, found.bias) == pytest.approx((second, bias), abs=1e-4)
+    assert found.centered == centered
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+def test_images_are_resized_by_known_matrices(method):
+    def resized(x):
+        return jax.image.resize(x, (4, 17, 24, 6), method)
+
+    def apply(p, x):
+        return resized(x @ p["a"]) @ p["o"]
+
+    shapes = kernels(a=(WIDTH, 6), o=(6, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(4, 9, 8, WIDTH))["o"].uses[0]
+    x = np.random.default_rng(0).normal(size=(4, 9, 8, 6))
+    measured = np.mean(np.square(resized(jnp.asarray(x))))
+    assert use.entering == pytest.approx(measured, rel=0.1)
+    assert use.doubt == ""
+
+
 # Norms of few entries.
 
 
@@ -1116,3 +1166,18 @@ def test_what_the_least_of_the_largest_lets_through_is_doubted():
     roles = jaxinit.roles(apply, dict.fromkeys("aoq", array(WIDTH, WIDTH)), X)
     assert "largest entries" in roles["o"].doubt
     assert roles["q"].doubt == ""
+
+
+def test_matrices_made_of_constants_are_computed():
+    i = jnp.arange(16.0)
+
+    def apply(p, x):
+        near = jax.nn.softmax(-((i[:, None] - i) ** 2) / 2, -1)
+        sums = jnp.cumsum(jnp.ones((16, 16)), 1, dtype=jnp.float32) / 16
+        h = x @ p["a"]
+        mixed = [jnp.einsum("st,btd->bsd", weights, h) for weights in (near, sums)]
+        return [y @ p[name] for y, name in zip(mixed, "bc", strict=True)]
+
+    roles = jaxinit.roles(apply, dict.fromkeys("abc", array(8, 8)), array(2, 16, 8))
+    assert roles["b"].entering == pytest.approx(0.308, rel=0.01)
+    assert roles["c"].entering == pytest.approx(5.84, rel=0.01)

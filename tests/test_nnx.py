@@ -332,6 +332,19 @@ def test_metadata_place_arrays_on_a_mesh(kind):
     assert_placed(state, mesh)
 
 
+@pytest.mark.parametrize("says", ["mesh", "sharding"])
+def test_a_variable_goes_where_it_says_itself(says):
+    own = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
+    place = NamedSharding(own, P("x"))
+    said = {
+        "mesh": {"out_sharding": ("x",), "mesh": own},
+        "sharding": {"out_sharding": place},
+    }
+    with nnx.use_eager_sharding(False):
+        variable = nnx.Param(np.ones(8, np.float32), **said[says])
+        assert door._sharding(variable, mesh_of()) == place
+
+
 def test_second_model_on_a_mesh_compiles_nothing(caplog):
     mesh = mesh_of()
     door.create(Cut, 0, mesh=mesh)

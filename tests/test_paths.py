@@ -201,6 +201,7 @@ def test_odd_names_have_paths():
     [
         ("params/blocks_3/Dense_0/kernel", 3),
         ("layers/12/weight", 12),
+        ("layers/126/weight", 126),
         ("stage-2/block.7/w", 2),
         ("conv2d/w", None),
         ("kernel", None),

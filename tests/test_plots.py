@@ -221,6 +221,13 @@ def test_many_zeros_are_told_in_words():
     assert texts(axes) == []
 
 
+def test_pictures_have_no_date(tmp_path):
+    """With one, they would be other files each time."""
+    _, svg = plots.save(Figure(), tmp_path / "empty")
+    assert b"<svg" in svg.read_bytes()
+    assert b"<dc:date>" not in svg.read_bytes()
+
+
 @pytest.mark.exhaustive
 def test_save_writes_png_and_svg_the_same_each_time(tmp_path):
     first = plots.save(plots.depth(found()), tmp_path / "one")

@@ -224,9 +224,24 @@ def test_what_is_the_same_for_all_places_is_a_branch_too(apply):
     assert found["u"].residual is None
 
 
-def test_what_is_added_to_a_smaller_value_that_is_repeated_is_no_branch():
+def test_an_adapter_of_queries_writes_to_no_stream():
+    """The sum of two maps of one input, to which the attention adds by itself."""
+
+    def apply(p, x):
+        x = x + jax.nn.relu(x @ p["u"]) @ p["d"]
+        query = x @ p["q"] + jax.nn.relu(x @ p["a"]) @ p["b"]
+        weights = jax.nn.softmax(query @ jnp.swapaxes(x @ p["k"], 1, 2))
+        return x + weights @ (x @ p["v"]) @ p["o"]
+
+    found = roles(apply, **dict.fromkeys("udqabkvo", SQUARE))
+    assert [found[name].residual for name in "dbo"] == [(0, 2), None, (1, 2)]
+
+
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_what_is_added_to_a_smaller_value_that_is_repeated_is_no_branch(is_repeated):
     def apply(p, x):
         token = x.mean(1, keepdims=True)
+        token = jnp.broadcast_to(token, x.shape) if is_repeated else token
         return token + jax.nn.relu((x - token) @ p["u"]) @ p["d"]
 
     assert roles(apply, u=SQUARE, d=SQUARE)["d"].residual is None
@@ -321,3 +336,129 @@ def test_a_pooled_shortcut_goes_on_with_its_stream(pool):
     found = roles(apply, (3, 6, WIDTH), **dict.fromkeys(names, SQUARE))
     assert [found[f"b{n}"].residual for n in range(3)] == [(0, 3), (1, 3), (2, 3)]
     assert found["short"].residual is None
+
+
+def cell(p, x, update, gated):
+    """A state that is updated, gate `r` on the state or on the input."""
+
+    def step(h, x):
+        both = jnp.concatenate([x, h], -1)
+        gate = jax.nn.sigmoid(both @ p["r"])
+        x, past = (gate * x, h) if gated == "input" else (x, gate * h)
+        new = jnp.tanh(jnp.concatenate([x, past], -1) @ p["n"])
+        h = update(p, both, h, new)
+        return h, h
+
+    return jax.lax.scan(step, jnp.zeros((3, WIDTH)), jnp.swapaxes(x, 0, 1))[1]
+
+
+def complementary(p, both, h, new):
+    z = jax.nn.sigmoid(both @ p["z"])
+    return z * h + (1 - z) * new
+
+
+def by_one_weight(p, both, h, new):
+    return p["a"] * h + (1 - p["a"]) * new
+
+
+def by_two_weights(p, both, h, new):
+    return p["a"] * h + (1 - p["b"]) * new
+
+
+CELLS = {
+    (complementary, "state"): ("reset gate", "candidate"),
+    (complementary, "input"): ("gate", "candidate"),
+    (by_one_weight, "state"): ("reset gate", "candidate"),
+    (by_two_weights, "state"): ("gate", None),
+}
+
+
+@pytest.mark.parametrize("case", CELLS)
+def test_a_reset_gate_is_of_the_state_and_of_a_cell(case):
+    apply = functools.partial(cell, update=case[0], gated=case[1])
+    both = (2 * WIDTH, WIDTH)
+    found = roles(apply, r=both, n=both, z=both, a=(WIDTH,), b=(WIDTH,))
+    assert (found["r"].part, found["n"].part) == CELLS[case]
+
+
+def test_where_arrays_are_put_is_no_matter():
+    def apply(p, x):
+        here = jax.device_put(p, jax.devices()[0])
+        return jax.nn.relu(x @ here["a"]) @ here["b"]
+
+    shapes = dict.fromkeys("ab", jax.ShapeDtypeStruct((8, 8), jnp.float32))
+    found = jaxinit.roles(apply, shapes, jax.ShapeDtypeStruct((3, 8), jnp.float32))
+    assert [role.kind for role in found.values()] == ["kernel", "kernel"]
+    assert found["a"].function == "relu"
+
+
+def stepped(make, w):
+    return w + jax.lax.stop_gradient(make(w) - w)
+
+
+THREE = (3, WIDTH, WIDTH)
+TERMS = {
+    "leaves": (2, lambda p, x: x @ (p["a"] + p["b"])),
+    "their difference": (2, lambda p, x: x @ (p["a"] - p["b"]).T),
+    "parts of one": (3, lambda p, x: x @ sum(p["c"][i] for i in range(3))),
+    "parts and a leaf": (4, lambda p, x: x @ (p["a"] + sum(p["c"]))),
+    "one of them twice": (2, lambda p, x: x @ ((p["a"] + p["b"]) + p["b"])),
+    "sums": (3, lambda p, x: x @ ((p["a"] + p["b"]) + (p["a"] + p["c"][0]))),
+    "of a window": (
+        2,
+        lambda p, x: jax.lax.conv_general_dilated(
+            x, p["c"] + p["a"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+        ),
+    ),
+    "alone": (1, lambda p, x: x @ p["a"]),
+    "itself": (1, lambda p, x: x @ (p["a"] + p["a"])),
+    "without its mean": (1, lambda p, x: x @ (p["a"] - p["a"].mean(0))),
+    "with a product": (1, lambda p, x: x @ (p["a"] + p["b"] @ p["c"][0])),
+    "outputs": (1, lambda p, x: x @ p["a"] + (p["c"][0, 0] + p["c"][1, 0])),
+    "padded": (
+        1,
+        lambda p, x: (
+            x
+            @ sum(
+                jnp.pad(p[name][:, i : i + 4], ((0, 0), (i, 4 - i)))
+                for name, i in (("a", 0), ("b", 4))
+            )
+        ),
+    ),
+    "rounded": (
+        1,
+        lambda p, x: x @ stepped(lambda w: jnp.round(w * 16) / 16, p["a"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_terms_of_a_sum_share_the_variance_of_a_kernel(name):
+    terms, apply = TERMS[name]
+    found = roles(apply, a=SQUARE, b=SQUARE, c=THREE)
+    uses = [use for role in found.values() for use in role.uses]
+    kernels = [use for use in uses if use.kind in ("kernel", "convolution")]
+    inputs = 3 * WIDTH if name == "of a window" else WIDTH
+    assert kernels
+    for use in kernels:
+        assert use.fan_in == terms * inputs
+        wanted = 1 / (terms * inputs * use.multiplier**2)
+        assert use.variance == pytest.approx(wanted)
+
+
+HIDDEN = {
+    "its sign": lambda w, a: stepped(jnp.sign, w),
+    "its sign, first": lambda w, a: jax.lax.stop_gradient(jnp.sign(w) - w) + w,
+    "its whole part": lambda w, a: stepped(jnp.round, w),
+    "the tanh": lambda w, a: stepped(jnp.tanh, w),
+    "an identity": lambda w, a: w + jnp.eye(WIDTH),
+    "an identity behind a sum": lambda w, a: (w + a) + jnp.eye(WIDTH),
+    "a number": lambda w, a: 1 + w,
+    "a number behind a sum": lambda w, a: (w - a) - 2.0,
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_is_added_to_a_kernel_makes_it_unknown(name):
+    found = roles(lambda p, x: x @ HIDDEN[name](p["w"], p["a"]), w=SQUARE, a=SQUARE)
+    assert found["w"].kind == "unknown"

@@ -352,6 +352,39 @@ def test_a_loop_around_a_model_adds_no_layers():
     assert roles["out"].residual == (0, 9)
 
 
+def test_what_follows_a_loop_is_numbered_behind_all_its_rounds():
+    def apply(params, x):
+        return block(scan(params["layers"], x), params["last"])
+
+    shapes = {"layers": {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}}
+    shapes |= {"last": {k: leaf(*shape) for k, shape in BLOCK.items()}}
+    roles = jaxinit.roles(apply, shapes, X)
+    assert roles["layers/down"].residual == (1, 10)
+    assert roles["last/down"].residual == (9, 10)
+
+
+def test_a_layer_with_an_attention_is_no_half_of_one():
+    shapes = {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}
+    roles = jaxinit.roles(scan, shapes, X)
+    with pytest.raises(jaxinit.PlanError, match=r"layers=2 was given.* has 4 layers"):
+        planned(schemes.gpt2(2), shapes, roles)
+
+
+def test_rounds_are_counted_before_a_loop_of_unknown_length_too():
+    def apply(params, x):
+        x = scan(params["layers"], x)
+        x = jax.lax.while_loop(
+            lambda x: (x > 0).any(), lambda x: block(x, params["many"]), x
+        )
+        return block(x, params["last"])
+
+    one = {k: leaf(*shape) for k, shape in BLOCK.items()}
+    shapes = {"layers": {k: leaf(LAYERS, *shape) for k, shape in BLOCK.items()}}
+    roles = jaxinit.roles(apply, shapes | {"many": one, "last": one}, X)
+    found = [roles[f"{name}/o"].residual for name in ("layers", "many", "last")]
+    assert found == [(0, None), (8, None), (8, None)]
+
+
 def test_a_loop_whose_layers_take_data_of_their_own_is_no_loop_over_time():
     """As one with caches, or numbers that say which layers are dropped."""
 

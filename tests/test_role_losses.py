@@ -392,3 +392,27 @@ def test_experts_have_a_router_though_a_loss_follows():
 
     params = {"router": array(CLASSES, 3), "up": array(3, CLASSES, CLASSES)}
     assert jaxinit.roles(apply, params, FLOATS, INTEGERS)["router"].part == "router"
+
+
+PENALTIES = {
+    "decay of weights": lambda w: 1e-4 * jnp.sum(w**2),
+    "lasso": lambda w: jnp.abs(w).sum(),
+    "norm": lambda w: jnp.linalg.norm(w),
+}
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties_are_no_uses(name):
+    def apply(p, x, y):
+        loss = jnp.mean((jnp.tanh(x @ p["w"] + p["b"]) @ p["v"] - y) ** 2)
+        return loss + sum(map(PENALTIES[name], p.values()))
+
+    def inside(p, x, y):  # what is added to activations that go on
+        return (jnp.tanh(x @ p["w"]) + PENALTIES[name](p["w"]) + p["b"]) @ p["v"] - y
+
+    shapes = {"w": (5, 8), "b": (8,), "v": (8, 3)}
+    params = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
+    x, y = (jax.ShapeDtypeStruct((4, n), jnp.float32) for n in (5, 3))
+    found = jaxinit.roles(apply, params, x, y)
+    assert [found[k].kind for k in "wbv"] == ["kernel", "bias", "kernel"]
+    assert jaxinit.roles(inside, params, x, y)["w"].kind == "unknown"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from sampling import sampled
 from zoo import MODELS
 
@@ -777,14 +777,16 @@ def test_auto_of_recurrent_cells(key):
     assert (made["OptimizedLSTMCell_0"]["hi"]["bias"] == 0).all()
 
 
-@pytest.mark.exhaustive
-def test_auto_of_joint_gates(key):
+@pytest.mark.parametrize("added", [0, 1])
+def test_auto_of_joint_gates(added):
+    """The bias remembers, unless the cell does so by itself."""
+
     def apply(p, x):
         def step(carry, x):
             h, c = carry
             z = jnp.concatenate([x, h], -1) @ p["w"] + p["b"]
             i, f, g, o = jnp.split(z, 4, -1)
-            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            c = jax.nn.sigmoid(f + added) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
             h = jax.nn.sigmoid(o) * jnp.tanh(c)
             return (h, c), h
 
@@ -793,11 +795,13 @@ def test_auto_of_joint_gates(key):
 
     shapes = {"w": array(10, 16), "b": array(16), "out": array(4, 3)}
     roles = jaxinit.roles(apply, shapes, array(5, 2, 6))
-    made = jaxinit.plan(shapes, schemes.auto(), roles=roles).init(key)
-    for gate in range(4):
-        block = np.asarray(made["w"][6:, 4 * gate : 4 * gate + 4], np.float64)
-        np.testing.assert_allclose(block.T @ block, np.eye(4), atol=1e-5)
-    np.testing.assert_array_equal(made["b"], np.repeat([0, 1, 0, 0], 4))
+    plan = {x.path: x for x in jaxinit.plan(shapes, schemes.auto(), roles=roles)}
+    inputs, state = plan["w"].initializer.init
+    assert state == jaxinit.split(jaxinit.orthogonal(), 4, axis=1)
+    assert (inputs.axis, inputs.init.mode) == (1, "fan_in")
+    of_gate = [jaxinit.zeros, jaxinit.ones, jaxinit.zeros, jaxinit.zeros]
+    bias = plan["b"].initializer
+    assert bias == jaxinit.zeros if added else [*bias.init] == of_gate
 
 
 def test_auto_leaves_to_the_model_what_it_does_not_know(key):
@@ -813,8 +817,10 @@ def test_auto_leaves_to_the_model_what_it_does_not_know(key):
     assert (made["never"] == 0.5).all()
     shapes = jax.eval_shape(lambda: made)
     roles = jaxinit.linen.roles(Net(), ROWS)
-    with pytest.raises(jaxinit.PlanError, match="only the model itself knows"):
+    with pytest.raises(jaxinit.PlanError, match="only the model itself knows") as why:
         jaxinit.plan(shapes, schemes.auto(), roles=roles)
+    assert "its role is unknown (what meets the activations is behind" in str(why.value)
+    assert "its role is unused" in str(why.value)
     own = jaxinit.Rules({"log_rate": jaxinit.zeros, "never": jaxinit.ones})
     plan = jaxinit.plan(shapes, own | schemes.auto(), roles=roles)
     assert plan.init(key)["never"][0] == 1
@@ -832,3 +838,18 @@ def test_auto_has_a_start_for_every_leaf(name):
         if leaf.role.kernels:
             variances = [use.variance for use in leaf.role.kernels]
             assert all(0 < x < math.inf for x in variances), leaf.path
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+def test_arrays_of_a_mesh_keep_their_shardings_where_these_are_types(kind):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+
+    def apply(p, x):
+        is_cut = jax.typeof(x).sharding.spec == jax.P("x", None)
+        assert is_cut == (kind == AxisType.Explicit)
+        return jax.nn.relu(x @ p["a"]) @ p["b"]
+
+    params = dict.fromkeys("ab", jnp.ones((4, 4)))
+    x = jax.device_put(jnp.ones((8, 4)), NamedSharding(mesh, jax.P("x")))
+    found = jaxinit.roles(apply, params, x)
+    assert [role.kind for role in found.values()] == ["kernel", "kernel"]

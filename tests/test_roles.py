@@ -250,6 +250,24 @@ def layer(params, x):
 LAYER = {"b": array(24), "down": array(24, 6), "up": array(6, 24)}
 
 
+def test_fans_of_windows_in_an_ensemble_are_those_of_one_of_them():
+    """Which jax makes more groups of: three windows of two groups, one of six."""
+
+    @jax.vmap
+    def apply(window, x):
+        axes = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, window, (1, 1), "SAME", dimension_numbers=axes, feature_group_count=2
+        )
+
+    found = jaxinit.roles(
+        lambda p, x: apply(p["w"], x), {"w": array(3, 3, 3, 2, 6)}, array(3, 1, 8, 8, 4)
+    )
+    (use,) = found["w"].uses
+    assert (use.fan_in, use.fan_out, use.groups) == (9 * 2, 9 * 6 / 2, 2)
+    assert (use.batch_axis, use.in_axis, use.out_axis) == ((0,), (3,), (4,))
+
+
 def test_roles_are_a_mapping_that_prints_itself():
     found = jaxinit.roles(layer, LAYER, X)
     assert list(found) == ["b", "down", "up"]
@@ -367,8 +385,10 @@ def test_what_is_no_scale_is_not_called_one():
         (lambda w: w + w, "kernel", 2.0),
         (lambda w: w - 0.25 * w, "kernel", 0.75),
         (lambda w: w - w.mean(0), "kernel", 1.0),
-        (lambda w: w + jax.lax.stop_gradient(jnp.round(w) - w), "kernel", 1.0),
-        (lambda w: jax.lax.stop_gradient(jnp.sign(w) - w) + w, "kernel", 1.0),
+        (lambda w: w + jax.lax.stop_gradient(jnp.round(9 * w) / 9 - w), "kernel", 1.0),
+        (lambda w: jax.lax.stop_gradient(jnp.floor(w / 2) * 2 - w) + w, "kernel", 1.0),
+        (lambda w: w + jax.lax.stop_gradient(jnp.round(w) - w), "unknown", None),
+        (lambda w: w + jax.lax.stop_gradient(jnp.sign(w) - w), "unknown", None),
         (lambda w: w + 3 * jnp.sin(w), "unknown", None),
         (lambda w: w - jnp.tanh(w), "unknown", None),
     ],

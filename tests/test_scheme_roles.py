@@ -189,3 +189,33 @@ def test_two_streams_are_not_one_stack():
     with pytest.raises(jaxinit.PlanError, match=r"writers of each stream are \[4, 4\]"):
         jaxinit.plan(shapes, rules, roles=roles)
     assert jaxinit.plan(shapes, schemes.fixup(8), roles=roles)
+
+
+def test_layers_of_embedded_tokens_have_no_patch_embedding():
+    def apply(p, x):
+        for w in p["layers"]:
+            q, k, v = (x @ w[name] for name in "qkv")
+            x = x + jax.nn.softmax(q @ k.mT / 3) @ v @ w["o"]
+            x = x + jax.nn.gelu(x @ w["u"]) @ w["d"]
+        return x.mean(1) @ p["head"]
+
+    def patched(p, x):
+        return apply(p, x @ p["patches"])
+
+    layer = dict.fromkeys("qkvoud", leaf(8, 8))
+    shapes = {"layers": [layer, layer], "head": leaf(8, 3)}
+    plain = planned_by(schemes.vit(), apply, shapes)
+    assert plain["layers/0/q"] == plain["layers/1/q"] != LECUN
+    more = {**shapes, "patches": leaf(8, 8)}
+    with_patches = planned_by(schemes.vit(), patched, more)
+    assert with_patches["patches"] == LECUN
+    assert with_patches["layers/0/q"] == plain["layers/0/q"]
+
+
+LECUN = "lecun_normal()"
+
+
+def planned_by(scheme, apply, shapes):
+    roles = jaxinit.roles(apply, shapes, leaf(5, 4, 8))
+    plan = jaxinit.plan(shapes, scheme, roles=roles)
+    return {leaf.path: str(leaf.initializer) for leaf in plan}

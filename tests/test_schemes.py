@@ -374,6 +374,17 @@ def test_gates_of_a_fused_recurrent_kernel_are_each_orthogonal(library, key):
     assert inputs.std == pytest.approx(glorot(5, 8))
 
 
+def test_of_two_biases_of_a_cell_that_of_the_state_remembers():
+    inputs, state = {"kernel": leaf(6, 16)}, {"kernel": leaf(4, 16)}
+    bias = {"bias": leaf(16)}
+    tree = {"two": {"i": inputs | bias, "h": state | bias}}
+    tree |= {"one": {"i": inputs | bias, "h": state}}
+    plan = jaxinit.plan(tree, schemes.recurrent())
+    made = {x.path: x.initializer for x in plan}
+    assert made["two/i/bias"] == jaxinit.zeros
+    assert made["two/h/bias"] == made["one/i/bias"] == jaxinit.forget_gate_bias()
+
+
 def test_names_of_gates_alone_make_no_recurrent_layer():
     """A dense layer called `in` is one unless `hn` is beside it."""
     alone = {"in": {"kernel": leaf(16, 4)}}

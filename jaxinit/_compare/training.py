@@ -211,8 +211,8 @@ class Progress:
     """How far the runs are.
 
     Attributes:
-        outcomes: what is known of finished chunks, in order.
-        runs: number of runs in them.
+        outcomes: what is known of finished chunks, in order; the last may be padded.
+        runs: number of runs in them, without padding.
         partial: the outcome of the chunk that was stopped, if it can be judged.
         steps: steps that this chunk was trained for.
     """
@@ -273,7 +273,7 @@ def train(
                 progress,
                 lambda steps, done=done: tell(done + steps, chunks * trainer.steps),
             )
-            progress.outcomes.append(_cut(outcome, len(own)))
+            progress.outcomes.append(outcome)
             progress.runs += len(own)
             progress.partial = None
     except KeyboardInterrupt:

@@ -95,7 +95,7 @@ class Descriptions:
 
 def _literal_token(atom: core.Literal) -> tuple:
     value = np.asarray(atom.val)
-    return ("literal", str(atom.aval), value.dtype.str, value.tobytes())
+    return ("literal", str(atom.aval), value.tobytes())
 
 
 def _head(eqn: core.JaxprEqn) -> tuple:

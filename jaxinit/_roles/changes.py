@@ -3,16 +3,28 @@
 Take `1 + 0.5 * s` of a leaf `s`. The product makes its multiplier 0.5, the sum its
 offset 1. A product with a constant array, `w * mask`, hides `w` behind it, and so does
 `exp(w)`. Of `scale * rsqrt(variance)`, the scale is as it was. `w + w` has the
-multiplier 2, and `w + exp(w)` hides `w`, but `w - mean(w)` does not.
+multiplier 2, and `w + exp(w)` hides `w`, but `w - mean(w)` does not. `a + b` leaves
+both as they are, and says that each is one of two terms.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jaxinit._roles.facts import CONSTANT, Carried, Fact, Leaves
-from jaxinit._roles.graph import Node
-from jaxinit._roles.primitives import ADDITIONS, PRODUCTS, REDUCTIONS, SUMS
-from jaxinit._roles.values import maker, stripped
+from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.primitives import (
+    ADDITIONS,
+    COPIES,
+    ELEMENTWISE,
+    PRODUCTS,
+    REDUCTIONS,
+    RELOCATIONS,
+    SUMS,
+)
+from jaxinit._roles.values import behind, maker, stripped
+from jaxinit._roles.walks import reached
+
+_ROUNDING = {"ceil", "floor", "round"}
 
 Change = Callable[[Carried], Carried]
 
@@ -23,25 +35,53 @@ def gathered(node: Node, facts: Sequence[Fact]) -> Leaves:
     for fact in facts:
         for leaf, item in fact.carried.items():
             is_again = leaf in carried and node.op in SUMS
-            first = carried.setdefault(leaf, item)
+            carried.setdefault(leaf, item)
             if is_again:
-                carried[leaf] = _of_both(node, facts, first, item)
-    return carried
+                carried[leaf] = _of_both(node, facts, leaf)
+    if node.op not in SUMS:
+        return carried
+    terms = _terms(node, facts)
+    return {leaf: replace(item, terms=terms) for leaf, item in carried.items()}
 
 
-def _of_both(node: Node, facts: Sequence[Fact], a: Carried, b: Carried) -> Carried:
+def _terms(node: Node, facts: Sequence[Fact]) -> int:
+    """How many leaves, or parts of one, a sum has, but those that are hidden.
+
+    Nor do those count that are padded: others fill most of their zeros.
+    """
+    pair = [{k: x for k, x in f.carried.items() if not x.opaque} for f in facts]
+    for value, own in zip(node.inputs, pair, strict=True):
+        source = behind(value, COPIES).node
+        if source is not None and source.op == "pad":
+            own.clear()
+    again = [leaf for leaf in pair[0] if leaf in pair[1] and _is_same(facts, leaf)]
+    counts = (max((x.terms for x in each.values()), default=0) for each in pair)
+    return max(sum(counts) - len(again), 1)
+
+
+def _of_both(node: Node, facts: Sequence[Fact], leaf: int) -> Carried:
     """A leaf that is in both inputs of a sum."""
+    a, b = (fact.carried[leaf] for fact in facts)
     if _is_straight_through(node):
         return b if a.opaque else a
     if not a.opaque and not b.opaque:
-        (left, right), sign = facts, -1 if node.op == "sub" else 1
-        if (left.axes, left.fixed) != (right.axes, right.fixed):
-            return a  # two parts of it, or the leaf and its transpose
+        if not _is_same(facts, leaf):
+            return a
+        sign = -1 if node.op == "sub" else 1
         factor, shift = a.multiplier + sign * b.multiplier, a.offset + sign * b.offset
         return replace(a, multiplier=factor, offset=shift)
     if not a.opaque and b.opaque.strip("`") in REDUCTIONS:  # as its mean, subtracted
         return a
     return a.hidden("a sum with another function of it")
+
+
+def _is_same(facts: Sequence[Fact], leaf: int) -> bool:
+    """Whether a leaf lies alike in both: not two parts, or it and its transpose."""
+    first, second = (
+        [[atom for atom in axis if atom.leaf == leaf] for axis in (*f.axes, f.fixed)]
+        for f in facts
+    )
+    return first == second
 
 
 def _is_straight_through(node: Node) -> bool:
@@ -51,8 +91,28 @@ def _is_straight_through(node: Node) -> bool:
         difference is not None
         and difference.op == "sub"
         and stripped(difference.inputs[1]) is stripped(value)
+        and _stands_for(difference.inputs[0], value)
         for value, difference in ((first, maker(second)), (second, maker(first)))
     )
+
+
+def _stands_for(made: Value, value: Value) -> bool:
+    """Whether a value is a copy of another, or that one rounded and scaled back.
+
+    A sign, or a number that is rounded and no more, has another size.
+    """
+    start, end = stripped(made), stripped(value)
+
+    def before(value: Value) -> list[Value]:
+        node = value.node
+        is_followed = node is not None and node.op in COPIES | RELOCATIONS | ELEMENTWISE
+        return list(node.inputs) if node and is_followed and value is not end else []
+
+    if start is end:
+        return True
+    is_scaled = start.node is not None and start.node.op in PRODUCTS
+    ops = {x.node.op for x in reached([start], before) if x.node is not None}
+    return is_scaled and bool(ops & _ROUNDING)
 
 
 def change(node: Node, facts: Sequence[Fact], has_leaves: Sequence[bool]) -> Change:
@@ -89,7 +149,7 @@ def _hiding(by: str) -> Change:
 
 
 def _of_sum(node, facts, has_leaves) -> Change | None:
-    if _are_several(facts):
+    if all(has_leaves):
         return _as_it_is
     number = _only_number(facts, has_leaves)
     if number is None:

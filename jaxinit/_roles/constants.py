@@ -5,7 +5,8 @@ not known, but the mean square of many sines is one half, and so theirs is one e
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ from jaxinit._roles.primitives import COPIES, PARTS, RELOCATIONS, SUMS
 
 _MOVED = (COPIES | RELOCATIONS | PARTS | {"each"}) - {"pad"}
 _LARGEST = 100.0  # of entries that are no fillings of a mask
-_MOST_ENTRIES = 4096  # of an array that is computed
+_MOST_ENTRIES = 2**18  # of an array that is computed
 _MOST_STEPS = 32  # from a constant to where it is used
 _SINES: Moments = (0.0, 0.5)
 
@@ -92,6 +93,13 @@ def _counted(node: Node) -> np.ndarray:
     return np.broadcast_to(np.arange(shape[axis]).reshape(-1, *later), shape)
 
 
+def _running(x: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    axis = params["axis"]
+    if params["reverse"]:
+        return np.flip(np.cumsum(np.flip(x, axis), axis), axis)
+    return np.cumsum(x, axis)
+
+
 _MADE = {
     "iota": _counted,
     "broadcast_in_dim": _spread_out,
@@ -100,6 +108,10 @@ _MADE = {
     "expand_dims": lambda node, x: x.reshape(node.output.shape),
     "transpose": lambda node, x: x.transpose(node.params["permutation"]),
     "concatenate": lambda node, *xs: np.concatenate(xs, node.params["dimension"]),
+    "cumsum": lambda node, x: _running(x, node.params),
+    "reduce_sum": lambda node, x: x.sum(node.params["axes"]),
+    "reduce_max": lambda node, x: x.max(node.params["axes"]),
+    "reduce_min": lambda node, x: x.min(node.params["axes"]),
 }
 
 

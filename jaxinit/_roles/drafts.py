@@ -22,6 +22,9 @@ from jaxinit._roles.simple_uses import (
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import is_logit, picks_rows
 
+_KERNELS = ("kernel", "convolution")
+_LEAST_OFFSET = 1e-3  # below it is what keeps numbers from zero
+
 
 def drafted(structure: Structure, meeting: Meeting) -> Use:
     """What a meeting is by itself."""
@@ -32,7 +35,15 @@ def drafted(structure: Structure, meeting: Meeting) -> Use:
         return statistic_use(meeting, "its root divides")
     if opaque and not (opaque == CONSTANT and op == "mul"):
         return unknown(f"what meets the activations is behind {opaque}")
-    return _DRAFTS.get(op, _elsewhere)(structure, meeting)
+    use = _DRAFTS.get(op, _elsewhere)(structure, meeting)
+    return _one_of_sum(meeting, use) if use.kind in _KERNELS else use
+
+
+def _one_of_sum(meeting: Meeting, use: Use) -> Use:
+    """A kernel, or one of several whose sum is one: all have products in an output."""
+    if abs(meeting.carried.offset) > _LEAST_OFFSET:
+        return unknown("a number is added to it before its contraction")
+    return replace(use, fan_in=use.fan_in * meeting.carried.terms)
 
 
 def _elsewhere(structure: Structure, meeting: Meeting) -> Use:

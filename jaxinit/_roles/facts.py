@@ -23,6 +23,7 @@ class Carried:
     Attributes:
         multiplier: the number that it was multiplied by.
         offset: the number that was added.
+        terms: number of leaves, or parts of leaves, in the sum that it is a term of.
         stack: axes of the leaf of which a loop or an index took one place.
         looked_up: axes of the leaf that were looked up at fixed positions.
         lookup: number of the node that did so; -1 if none did.
@@ -32,6 +33,7 @@ class Carried:
 
     multiplier: float = 1.0
     offset: float = 0.0
+    terms: int = 1
     stack: frozenset[int] = frozenset()
     looked_up: frozenset[int] = frozenset()
     lookup: int = -1

@@ -233,6 +233,8 @@ class KernelUses:
     ) -> Iterator[str]:
         """Why a kernel is what it is."""
         yield f"contracted with activations in `{meeting.node.op}`"
+        if meeting.carried.terms > 1:
+            yield f"as one of {meeting.carried.terms} terms of a sum of weights"
         yield from _of_parts(use)
         if use.recurrent:
             yield "its own ancestor through a loop"

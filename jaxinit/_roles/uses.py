@@ -7,7 +7,7 @@ around them finishes the drafts: it is the scale of a normalization, and gelu fo
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from jaxinit._roles.attention import Attention
@@ -23,13 +23,14 @@ from jaxinit._roles.graph import Loop, Node
 from jaxinit._roles.interpolations import interpolations
 from jaxinit._roles.kernel_uses import KernelUses
 from jaxinit._roles.normalization import folded_shifts, scales_normalized, scales_scaled
-from jaxinit._roles.primitives import PRODUCTS
+from jaxinit._roles.primitives import CONTRACTIONS, PRODUCTS, SUMS
 from jaxinit._roles.regions import scaled
 from jaxinit._roles.residual import branch_scales
 from jaxinit._roles.role import Use
 from jaxinit._roles.simple_uses import learned_use, statistic_use, unknown
 from jaxinit._roles.structure import Structure, structure_of
 from jaxinit._roles.sums import reaching_leaves, summed_products
+from jaxinit._roles.walks import reached
 
 
 def uses_of(
@@ -64,18 +65,41 @@ def uses_of(
 
 
 def _drafts(structure: Structure) -> Iterator[tuple[Meeting, Use]]:
-    """The drafts of all meetings, but of those that repeat others."""
+    """The drafts of all meetings, but of repetitions and penalties."""
     means: set[tuple[int, int]] = set()
     repeated: set[tuple[int, int]] = set()
     for node, averages, inverse in folded_shifts(structure.flow):
         means |= {(node.index, leaf) for leaf in averages}
         repeated |= {(node.index, leaf) for leaf in inverse}
+    repeated |= _penalties(structure.flow)
     for meeting in structure.flow.meetings:
         place = meeting.node.index, meeting.leaf
         if place in means:
             yield meeting, statistic_use(meeting, "a mean that is subtracted")
         elif place not in repeated:
             yield meeting, drafted(structure, meeting)
+
+
+def _penalties(flow: Flow) -> set[tuple[int, int]]:
+    """Nodes and leaves of whose entries one number is made, which a loss is added to.
+
+    It says how a leaf is trained, as a decay of weights does, and not what it is for:
+    it is no use of a leaf that has others.
+    """
+    found = {
+        (meeting.node.index, meeting.leaf)
+        for meeting in flow.meetings
+        if meeting.node.op in SUMS
+        and meeting.carried.opaque
+        and meeting.weights.shape == () != meeting.shape
+        and not any(node.op in CONTRACTIONS for node in _after(meeting.node))
+    }
+    others = {m.leaf for m in flow.meetings if (m.node.index, m.leaf) not in found}
+    return {(node, leaf) for node, leaf in found if leaf in others}
+
+
+def _after(node: Node) -> Iterable[Node]:
+    return reached([node], lambda node: (u for v in node.outputs for u in v.users))
 
 
 def _side_by_side(structure: Structure, meeting: Meeting, use: Use) -> Use:

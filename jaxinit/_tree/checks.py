@@ -200,16 +200,28 @@ def _checked_initializers(
         if None not in _positions(choice):
             try:
                 initializer = rules.drawn(choice)
-                is_kept = allow_kept and initializer is kept
-                problem = (
-                    None if is_kept else _checked(initializer, choice.leaf, checked)
-                )
+                if initializer is kept:
+                    problem = None if allow_kept else _without_model(choice.leaf)
+                else:
+                    problem = _checked(initializer, choice.leaf, checked)
             except Exception as error:  # of any kind: a rule may be the user's
                 problem = f"{type(error).__name__}: {error}"
             if problem:
                 problems.append(f"{choice.leaf.path}: {problem}")
         initializers.append(initializer)
     return initializers, problems
+
+
+def _without_model(leaf: Leaf) -> str:
+    """Why a leaf that is left to its model cannot be planned without it."""
+    role = leaf.role
+    why = f"its role is {role.kind} ({role.reason}), so that " if role else ""
+    return (
+        f"{why}only the model itself knows how it draws this leaf: give it a rule, as "
+        f"in `{{{leaf.path!r}: jaxinit.he_normal()}} | scheme`, or let the model draw "
+        "it, by jaxinit.linen.init(..., scheme=...) or jaxinit.nnx.create(..., "
+        "scheme=...)"
+    )
 
 
 def _checked(initializer: Any, leaf: Leaf, known: dict[Any, str | None]) -> str | None:

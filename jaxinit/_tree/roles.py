@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+from jax.sharding import AxisType, NamedSharding
 
 from jaxinit._roles.attention import Attention, find_attention
 from jaxinit._roles.choices import chosen
@@ -103,8 +104,15 @@ def _opened(tree: Any) -> tuple[list[jax.ShapeDtypeStruct], Callable[[Any], Any]
         own = dict(zip(places, arrays, strict=True))
         return treedef.unflatten(own.get(i, leaf) for i, leaf in enumerate(leaves))
 
-    shapes = [jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in places]
-    return shapes, filled
+    return [_shape(leaves[i]) for i in places], filled
+
+
+def _shape(array: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype, and the sharding where it is a part of the type."""
+    sharding = getattr(array, "sharding", None)
+    types = sharding.mesh.axis_types if isinstance(sharding, NamedSharding) else ()
+    kept = sharding if AxisType.Explicit in types else None
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=kept)
 
 
 def _role(name: str, leaf: Any, uses: Sequence[Use]) -> Role:

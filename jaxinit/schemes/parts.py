@@ -129,7 +129,8 @@ def _is_table(role: Role) -> bool:
 
 
 def _is_first(role: Role) -> bool:
-    return any(use.first for use in role.kernels)
+    """Behind no other kernel, and no query or the like of tokens that come embedded."""
+    return any(u.first and u.part is None and not u.sections for u in role.kernels)
 
 
 def _is_token(role: Role) -> bool:
