@@ -227,3 +227,129 @@ def test_gates_by_depth_ask_for_the_depth_of_the_model():
     assert gates == {jaxinit.constant(0.1)}
     with pytest.raises(jaxinit.PlanError, match=r"layers=30 was given, .* 3 layers"):
         jaxinit.plan(shapes, schemes.layer_scale(30), roles=roles)
+
+
+def residual(rows, params):
+    for p in params:
+        rows = rows + fed(rows, p)
+    return rows
+
+
+def feedforward(rows, params):
+    for p in params:
+        rows = jax.nn.gelu(fed(rows, p))
+    return rows
+
+
+# A net behind an embedding, and the variance that its first kernel gives.
+BEHIND_ROWS = {residual: 1.0, feedforward: 1 / WIDTH}
+
+
+@pytest.mark.parametrize("net", BEHIND_ROWS)
+def test_only_a_plain_net_leaves_rows_small(net):
+    """Else the first branch is smaller than all others, and than the rows."""
+
+    def apply(params, ids):
+        return net(params["rows"][ids], params["layers"])
+
+    shapes = {"rows": leaf(9, WIDTH), "layers": PARAMS}
+    ids = jax.ShapeDtypeStruct((2, 5), jnp.int32)
+    (first,) = jaxinit.roles(apply, shapes, ids)["layers/0/up"].kernels
+    given = first.variance * first.fan_in * first.entering
+    np.testing.assert_allclose(given, BEHIND_ROWS[net], rtol=1e-6)
+
+
+def in_turns(params, a, b):
+    for p in params:
+        a = a + fed(b, p["f"])
+        b = b + fed(a, p["g"])
+    return a, b
+
+
+def scanned_in_turns(params, a, b):
+    def step(pair, p):
+        return in_turns([p], *pair), None
+
+    return jax.lax.scan(step, (a, b), params)[0]
+
+
+def halves(x):
+    return x[..., :WIDTH], x[..., WIDTH:]
+
+
+@pytest.mark.parametrize("looped", [False, True])
+def test_streams_that_take_turns_have_all_their_writes(looped):
+    """The first branch, too, that is not computed from what it is added to."""
+    net = scanned_in_turns if looped else in_turns
+    shapes = [{"f": LAYER, "g": LAYER}] * LAYERS
+    if looped:
+        shapes = jax.tree.map(lambda x: leaf(LAYERS, *x.shape), shapes[0])
+    roles = jaxinit.roles(lambda p, x: net(p, *halves(x)), shapes, leaf(5, 2 * WIDTH))
+    for name in "fg":
+        uses = [u for path in roles if f"{name}/down" in path for u in roles[path].uses]
+        assert [x for use in uses for x in use.order] == [*range(LAYERS)]
+        assert [x for use in uses for x in use.layers] == [*range(LAYERS)]
+        assert {use.residual and use.residual[1] for use in uses} == {LAYERS}
+        shares = [use.variance * use.fan_in * use.entering for use in uses]
+        np.testing.assert_allclose(shares, 1 / LAYERS)
+
+
+def told_first(params, x, t):
+    x = x + fed(t, params["first"])
+    for p in params["layers"]:
+        x = x + fed(x, p)
+    return x
+
+
+def told_in_branch(params, x, t):
+    for p in params["layers"]:
+        x = x + (x @ p["up"] + fed(t, params["first"]) @ p["up"]) @ p["down"]
+    return x
+
+
+@pytest.mark.parametrize("net", [told_first, told_in_branch])
+def test_what_is_told_once_takes_no_turns(net):
+    """What is added to a stream, or in its branch, of a value that is not written."""
+    shapes = {"layers": PARAMS, "first": LAYER}
+    roles = jaxinit.roles(net, shapes, X, X)
+    assert roles["first/down"].kernels[0].residual is None
+    assert roles["layers/0/down"].kernels[0].residual == (0, LAYERS)
+
+
+def own_gelu(z):
+    return z * (1 + jax.scipy.special.erf(z / 2**0.5)) / 2
+
+
+def before(number, f):
+    return lambda h, a, b: (number * f(h @ a)) @ b
+
+
+def behind(number, f):
+    return lambda h, a, b: number * (f(h @ a) @ b)
+
+
+# A branch, and how large it is beside its share of the stream.
+SMALL = {
+    "before": (before(0.05, jnp.tanh), 0.05),
+    "behind": (behind(0.05, jnp.tanh), 0.05),
+    "tiny": (before(1e-3, jax.nn.relu), 1e-3),
+    "of a function": (before(1, own_gelu), 1),
+    "of a multiple": (before(0.1, own_gelu), 0.1),
+    "root of fan_in": (before(WIDTH**-0.5, jax.nn.relu), 1),
+    "large": (before(3, jnp.tanh), 1),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_number_that_makes_a_branch_small_does_so_on_both_sides(name):
+    branch, size = SMALL[name]
+
+    def apply(p, x):
+        return x + branch(x, p["a"], p["b"])
+
+    shapes = dict.fromkeys("ab", leaf(WIDTH, WIDTH))
+    (use,) = jaxinit.roles(apply, shapes, X)["b"].kernels
+    assert (use.residual, use.doubt) == ((0, 1), "")
+    given = use.variance * use.fan_in * use.entering
+    given *= size**2 if name == "behind" else 1
+    np.testing.assert_allclose(given, size**2, rtol=1e-4)

@@ -131,13 +131,16 @@ class Function:
         mean: `E[f(z)]`.
         is_linear: whether it is the identity, multiplied or shifted at most.
         second_moment: `E[f(z)**2]`.
+        multiple: the number that the function of that name is multiplied by; one if
+            that is not known.
     """
 
     def __init__(self, call: Callable[[Array], Array], text: str):
         self._call = call
         with np.errstate(all="ignore"):
             values = np.asarray(call(_PROBES), float)
-            self.name = _name(values) or text
+            name, self.multiple = _named(values)
+            self.name = name or text
         self.is_linear = self.name == "identity"
 
     @functools.cached_property
@@ -173,41 +176,43 @@ class Function:
         return total / math.sqrt(2 * math.pi)
 
 
-def _name(values: Array) -> str | None:
+def _named(values: Array) -> tuple[str | None, float]:
     """The name of a function, of its multiples, and of shifts of the identity."""
     slopes = np.diff(values) / np.diff(_PROBES)
     if np.allclose(slopes, slopes[0], rtol=1e-5) and slopes[0] != 0:
-        return "identity"
+        return "identity", 1.0
     for near in (_NEAR, _NEAR_IN_HALF):
         for name, function in NAMED.items():
             with np.errstate(all="ignore"):
-                if _is_multiple(values, function(_PROBES), near):
-                    return name.partition(" (")[0]
+                multiple = _multiple(values, function(_PROBES), near)
+            if multiple is not None:
+                return name.partition(" (")[0], multiple
     negative, positive = values[_PROBES < 0], values[_PROBES > 0]
     slope = negative / _PROBES[_PROBES < 0]
     linear = np.allclose(positive, _PROBES[_PROBES > 0], rtol=1e-5)
     if linear and np.allclose(slope, slope[0]) and 0 < slope[0] < 1:
-        return "leaky_relu"
+        return "leaky_relu", 1.0
     if np.all((values > 0) & (values < 1)):  # of an argument that is scaled or shifted
         logits = np.log(values) - np.log1p(-values)
         slopes = np.diff(logits) / np.diff(_PROBES)
         if slopes[0] > 0 and np.allclose(slopes, slopes[0], rtol=1e-3, atol=1e-3):
-            return "sigmoid"
-    return None
+            return "sigmoid", 1.0
+    return None, 1.0
 
 
-def _is_multiple(values: Array, wanted: Array, near: float) -> bool:
-    """Whether values are a multiple of others, and a small number that is added.
+def _multiple(values: Array, wanted: Array, near: float) -> float | None:
+    """What others are multiplied by for values, but for a small number that is added.
 
     As of `softplus(z) + 1e-3`, which is to stay above zero.
     """
     low, high = np.argmin(wanted), np.argmax(wanted)
     factor = (values[high] - values[low]) / (wanted[high] - wanted[low])
     if not (np.isfinite(factor) and factor > 0):
-        return False
+        return None
     shares = values / factor - wanted
     small = abs(shares[low]) <= _SMALL_SHIFT
-    return bool(small and np.allclose(shares - shares[low], 0, atol=near))
+    is_multiple = small and np.allclose(shares - shares[low], 0, atol=near)
+    return float(factor) if is_multiple else None
 
 
 _SMALL_SHIFT, _NEAR = 1e-2, 1e-5

@@ -24,6 +24,7 @@ from jaxinit._roles.structure import Structure
 from jaxinit._roles.writes import Writes, Written
 
 _SEVERAL = "several residual streams, with a place in the last of them"
+_LESS = 0.99  # as small as a number is that is no rounding of constants
 _OF_POSITIONS = 1 / 4  # their variance, over that of what they are added to
 
 
@@ -55,7 +56,12 @@ class KernelUses:
         self._places = self._writes.places()
         self._preceded = preceded
         self._moments = Moments(
-            structure, self._writes.held(), self._factors(), self._inner(), unknown
+            structure,
+            self._writes.held(),
+            self._factors(),
+            dict(self._meant()),
+            self._inner(),
+            unknown,
         )
 
     def kernel(self, meeting: Meeting, draft: Use) -> Use:
@@ -145,6 +151,23 @@ class KernelUses:
             is_root = math.isclose(factor**2 * terms(meeting), 1, rel_tol=1e-4)
             if is_root and not any("query" in part for part in parts):
                 yield index
+
+    def _meant(self) -> Iterator[tuple[int, float]]:
+        """Numbers below one behind the function before a writer to a stream.
+
+        They make the branch small, as those behind the kernel do. The root of its
+        fan_in does not.
+        """
+        for meeting in self._structure.flow.meetings:
+            index = meeting.node.index
+            if index not in self._places:
+                continue
+            owned = self._endings.owned(meeting.activations)
+            found = {end.function.multiple for _, end in owned if end.function}
+            number = found.pop() if len(found) == 1 else 1.0
+            is_root = math.isclose(number**2 * terms(meeting), 1, rel_tol=1e-4)
+            if number < _LESS and not is_root:
+                yield index, number
 
     def _inner(self) -> set[int]:
         """Contractions that a function follows, and then another contraction."""

@@ -42,6 +42,7 @@ from jaxinit._roles.rounds import settle
 from jaxinit._roles.spreads import Spread
 from jaxinit._roles.structure import Structure
 from jaxinit._roles.values import maker, picks_rows, stripped
+from jaxinit._roles.walks import ancestor
 from jaxinit._roles.weighed import apart
 
 # Second moments beyond these come of what is misunderstood, or of high powers. A sum of
@@ -58,7 +59,8 @@ class Moments:
         wanted: for the index of each, the variance that its output should have: one, or
             its share of the residual stream that it writes to, as large as that begins,
             or comes out of the last norm or kernel that it went through; divided by the
-            square of a number that multiplies it before a function.
+            square of a number that multiplies it before a function, and times that of
+            one that makes what enters small.
         added: for the index of each sum with leaves, the second moment of the other
             side, such as what positions are added to.
         doubts: for the indices of those whose moments are not known, and taken as one,
@@ -66,7 +68,8 @@ class Moments:
         critical: for the index of each contraction behind a function of what another
             gives, what keeps differences, where that is not what keeps variances.
         of_rows: indices of the contractions of rows of embeddings, behind which are a
-            function and another contraction.
+            function and another contraction, none of which writes to a stream that
+            begins with the rows.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Moments:
         structure: Structure,
         held: Mapping[int, float],
         factors: Mapping[int, float],
+        meant: Mapping[int, float],
         inner: Collection[int],
         unknown: Mapping[int, str],
     ):
@@ -84,13 +88,15 @@ class Moments:
             held: for the index of each writer, how many branches its stream holds.
             factors: numbers that multiply outputs before a function, or before they are
                 added to a stream, by the index of the contraction.
+            meant: numbers that multiply what writers take, and are to make it small, by
+                the index of the writer.
             inner: indices of the contractions that a function follows, and then
                 another contraction.
             unknown: for the index of a node, what it takes that is not known.
         """
         flow = self._flow = structure.flow
         self._held, self._factors, self._inner = held, factors, inner
-        self._sums = structure.head_sums
+        self._meant, self._sums = meant, structure.head_sums
         self._outputs = set[int]()
         self._found = Activations(flow, structure.kernels, structure.averages, unknown)
         self.entering: dict[int, float] = {}
@@ -128,8 +134,8 @@ class Moments:
 
     def _trusted(self, node: Node, spread: Spread) -> float:
         """The second moment of what a node takes; one if it is not known."""
-        second = spread.second
-        doubt = spread.doubt or _implausible(second)
+        second, meant = spread.second, self._meant.get(node.index, 1.0)
+        doubt = spread.doubt or _implausible(second / meant**2)
         self.doubts.pop(node.index, None)
         if doubt:
             self.doubts[node.index] = doubt
@@ -144,7 +150,8 @@ class Moments:
         spread = self._found.spread(data)
         self.entering[node.index] = self._trusted(node, spread)
         is_inner, is_writer = node.index in self._inner, node.index in self._held
-        if spread.root in self._found.rows and is_inner:
+        is_of_rows = spread.root in self._found.rows and is_inner
+        if is_of_rows and not self._is_in_branch(node, spread.root):
             self.of_rows.add(node.index)
         wanted = self.wanted[node.index] = self._wanted(node)
         heads = self._sums.get(node.index)
@@ -163,6 +170,8 @@ class Moments:
 
     def _wanted(self, node: Node) -> float:
         """The variance that the output of a kernel, or its sum, should have."""
+        is_known = node.index not in self.doubts
+        meant = self._meant.get(node.index, 1.0) if is_known else 1.0
         stream = self._stream(node)
         heads = self._sums.get(node.index)
         if heads and node.index in self._held:  # each of them counts as a writer
@@ -170,7 +179,7 @@ class Moments:
         if heads and not heads.is_one:
             stream /= heads.terms
         held = self._held.get(node.index, 1.0)
-        return stream / held / self._factors.get(node.index, 1.0) ** 2
+        return stream / held / self._factors.get(node.index, 1.0) ** 2 * meant**2
 
     def _stream(self, node: Node) -> float:
         """How large the stream is that a kernel writes to; one if that is not known."""
@@ -184,6 +193,14 @@ class Moments:
         if doubt:
             self.doubts.setdefault(node.index, doubt)
         return 1.0 if doubt else first
+
+    def _is_in_branch(self, node: Node, root: int) -> bool:
+        """Whether what a kernel gives is added to a stream that begins with a root."""
+        return any(
+            self._found.spread(begin).root == root
+            and ancestor(node.output, self._flow.graph.nodes[index].output)
+            for index, begin in self._begins.items()
+        )
 
     def _has_bias(self, value: Value) -> bool:
         """Whether a leaf is added to an output before anything else."""

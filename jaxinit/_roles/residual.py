@@ -22,7 +22,6 @@ What holds:
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from jaxinit._roles.axes import Place, is_repeated, of_batches
 from jaxinit._roles.depths import Depths
@@ -32,43 +31,18 @@ from jaxinit._roles.loops import Loops
 from jaxinit._roles.primitives import (
     ADDITIONS,
     CONTRACTIONS,
-    COPIES,
     PRODUCTS,
     SCATTERS,
     SPREADS,
 )
+from jaxinit._roles.streams import Addition as Addition
+from jaxinit._roles.streams import is_handed_on, is_read_by, read_last, takes_turns
 from jaxinit._roles.values import is_softmax, stripped
 from jaxinit._roles.walks import ancestor, is_inexact, nodes_of, reached
 from jaxinit._roles.weighed import is_minor, unscaled
 
 _ROOTS = 8  # branches of one stream that are summed before they are added
 _POOLS = ("reduce_max", "reduce_sum", "reduce_window_max", "reduce_window_sum")
-_MOVES = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
-
-
-@dataclass(eq=False)
-class Addition:
-    """A branch added to a residual stream.
-
-    Attributes:
-        node: the addition.
-        skip: what it is added to.
-        branch: what is added.
-        root: what the branch is computed from.
-        projected: whether a contraction is on the shortcut.
-        stream: number of its stream.
-        above: the addition before it in its stream.
-        writers: contractions whose output the branch is.
-    """
-
-    node: Node
-    skip: Value
-    branch: Value
-    root: Value
-    projected: bool
-    stream: int = -1
-    above: "Addition | None" = None
-    writers: list[Node] = field(default_factory=list)
 
 
 class Residuals:
@@ -106,7 +80,11 @@ class Residuals:
             found = self._addition(node)
             if found:
                 self.additions[node.index] = found
+        turns = self._first_turns(candidates)
+        self.additions = dict(sorted((self.additions | turns).items()))
         self._find_streams()
+        for first in turns.values():
+            read_last(first, self.additions.values(), self._depths)
         for addition in self.additions.values():
             addition.writers = self._writers(addition)
         self._join_streams()
@@ -136,7 +114,7 @@ class Residuals:
         """Whether a value is an array of zeros, with which a stream may begin."""
         return bool(value.shape) and self._flow.number(value) == 0
 
-    def _possible_roots(self, candidates: Iterable[Node]) -> Iterator[Value]:
+    def _possible_roots(self, candidates: Sequence[Node]) -> Iterator[Value]:
         """What a branch may be computed from."""
         flow = self._flow
         skips = (value for node in candidates for value in node.inputs)
@@ -144,18 +122,13 @@ class Residuals:
         before = (value for node in kernels for value in node.inputs[:2])
         yield from (unscaled(flow, x)[0] for x in skips)
         yield from filter(flow.data, map(stripped, before))
+        yield from (node.output for node in candidates)
 
     def _addition(self, node: Node) -> Addition | None:
         a, b = node.inputs[0], node.inputs[-1]
         if node.op in SCATTERS:  # rows of a branch, added at some places of a stream
             return self._plain(node, a, b)
-        sides = [
-            (skip, branch)
-            for skip, branch in ((a, b), (b, a))
-            if self._flow.data(branch)
-            and (skip.shape == node.output.shape or self._is_of_ensemble(skip, branch))
-            and not is_minor(self._flow, skip, branch)
-        ]
+        sides = self._sides(node)
         for skip, branch in sides:
             found = self._plain(node, skip, branch)
             if found:
@@ -164,6 +137,40 @@ class Residuals:
             for root in self._behind_shortcut(skip, branch):
                 if self._depths.at_least(2, root, branch):
                     return Addition(node, skip, branch, root, True)
+        return None
+
+    def _sides(self, node: Node) -> list[tuple[Value, Value]]:
+        """What a sum may be added to, and what is added."""
+        a, b = node.inputs[0], node.inputs[-1]
+        return [
+            (skip, branch)
+            for skip, branch in ((a, b), (b, a))
+            if self._flow.data(branch)
+            and (skip.shape == node.output.shape or self._is_of_ensemble(skip, branch))
+            and not is_minor(self._flow, skip, branch)
+        ]
+
+    def _first_turns(self, candidates: Iterable[Node]) -> dict[int, Addition]:
+        """The first additions to streams that are written in turns."""
+        later: dict[Value, list[Addition]] = {}
+        for addition in self.additions.values():
+            skip, _ = unscaled(self._flow, addition.skip)
+            later.setdefault(skip, []).append(addition)
+        others = (x for x in candidates if not (x.op in SCATTERS or self.contains(x)))
+        found = (self._first_turn(x, later.get(x.output, ())) for x in others)
+        return {first.node.index: first for first in found if first}
+
+    def _first_turn(self, node: Node, later: Sequence[Addition]) -> Addition | None:
+        """An addition that begins a stream which another one takes turns with."""
+        for skip, branch in self._sides(node):
+            made = Addition(node, skip, branch, branch, False)
+            root, _ = unscaled(self._flow, skip)
+            is_of_loop = is_handed_on(made, root) and not self._loops.is_state(root)
+            if not (later or is_of_loop):
+                continue
+            for other in takes_turns(made, [*self.additions.values()], self._depths):
+                if is_of_loop or any(is_read_by(other, x) for x in later):
+                    return Addition(node, skip, branch, other.root, False)
         return None
 
     def _plain(self, node: Node, skip: Value, branch: Value) -> Addition | None:
@@ -386,20 +393,3 @@ def _goes_on(addition: Addition, stream: Sequence[Addition]) -> bool:
     beside = (other for other in stream if other is not addition)
     alone = all(other.above is not addition.above for other in beside)
     return addition.above is not None and alone
-
-
-def branch_scales(flow: Flow, addition: Addition) -> Iterator[Node]:
-    """Products with leaves between a branch and its addition, with nothing else."""
-    node = addition.branch.node
-    while node is not None:
-        data = flow.data_of(node)
-        if node.op == "select_n":
-            data = [value for value in data if value.dtype != bool]
-        elif node.op in (*ADDITIONS, *PRODUCTS):
-            if len(data) != 1:
-                return
-            if node.op in PRODUCTS and any(map(flow.from_leaves, node.inputs)):
-                yield node
-        elif node.op not in COPIES and node.op not in _MOVES:
-            return
-        node = data[0].node if data else None

@@ -25,9 +25,9 @@ from jaxinit._roles.kernel_uses import KernelUses
 from jaxinit._roles.normalization import folded_shifts, scales_normalized, scales_scaled
 from jaxinit._roles.primitives import CONTRACTIONS, PRODUCTS, SUMS
 from jaxinit._roles.regions import scaled
-from jaxinit._roles.residual import branch_scales
 from jaxinit._roles.role import Use
 from jaxinit._roles.simple_uses import learned_use, statistic_use, unknown
+from jaxinit._roles.streams import branch_scales
 from jaxinit._roles.structure import Structure, structure_of
 from jaxinit._roles.sums import reaching_leaves, summed_products
 from jaxinit._roles.walks import reached
