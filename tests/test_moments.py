@@ -197,6 +197,136 @@ def test_summed_heads_give_outputs_of_variance_one(apply, key):
     assert np.std(made) == pytest.approx(1, abs=0.15)
 
 
+def counts_of(t):
+    return jax.ops.segment_sum(jnp.ones(t.shape), t, LENGTH)
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        lambda t: jnp.maximum(counts_of(t), 1),
+        lambda t: counts_of(t) + 1e-6,
+        lambda t: jnp.maximum(jnp.bincount(t, length=LENGTH), 1),
+    ],
+)
+def test_messages_over_how_many_there_are_make_a_mean(counted):
+    def apply(p, x, source, target):
+        messages = jax.nn.relu(x @ p["w"])[source]
+        total = jax.ops.segment_sum(messages, target, LENGTH)
+        return total / counted(target)[:, None] @ p["o"]
+
+    def dense(p, x, adjacent):
+        ones = jnp.ones((LENGTH, 1))
+        return adjacent @ jax.nn.relu(x @ p["w"]) / (adjacent @ ones) @ p["o"]
+
+    shapes, edges = (
+        dict.fromkeys("wo", array(WIDTH, WIDTH)),
+        array(256, dtype=jnp.int32),
+    )
+    x = array(LENGTH, WIDTH)
+    sparse = jaxinit.roles(apply, shapes, x, edges, edges)["o"].uses[0]
+    known = jaxinit.roles(dense, shapes, x, array(LENGTH, LENGTH))["o"].uses[0]
+    for use in (sparse, known):
+        assert (use.entering, use.doubt) == (pytest.approx(0.5, rel=1e-3), "")
+
+
+def of_members(p, x):
+    return jax.vmap(lambda w: jnp.tanh(x @ w))(p["w"]).mean(0)
+
+
+def of_a_stack(p, x):
+    return jnp.mean(jnp.stack([jnp.tanh(x @ w) for w in p["w"]], 1), 1)
+
+
+def of_tokens(p, x):
+    return jnp.tanh(x @ p["w"][0]).mean(1)
+
+
+def of_tokens_and_members(p, x):
+    return jax.vmap(lambda w: jnp.tanh(x @ w))(p["w"]).mean((0, 2))
+
+
+@pytest.mark.parametrize(
+    ("mean", "members"),
+    [(of_members, 4), (of_a_stack, 4), (of_tokens, 1), (of_tokens_and_members, 4)],
+)
+def test_members_of_a_mean_are_independent_and_tokens_alike(mean, members):
+    def apply(p, x):
+        return mean(p, x) @ p["o"]
+
+    shapes = kernels(w=(4, WIDTH, WIDTH), o=(WIDTH, 8))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    expected = 0.3943 / members
+    assert (use.entering, use.doubt) == (pytest.approx(expected, rel=1e-3), "")
+
+
+def test_a_mean_of_a_stream_and_its_branches_is_of_independent_values():
+    def apply(p, x):
+        h = x @ p["a"]
+        return jnp.mean(jnp.stack([h, jnp.tanh(x) @ p["b"]]), 0) @ p["o"]
+
+    def twice(p, x):
+        h = x @ p["a"]
+        return jnp.mean(jnp.stack([h, h]), 0) @ p["o"]
+
+    shapes = dict.fromkeys("abo", array(WIDTH, WIDTH))
+    for model, expected in ((apply, 0.5), (twice, 1.0)):
+        use = jaxinit.roles(model, shapes, X)["o"].uses[0]
+        assert use.entering == pytest.approx(expected)
+
+
+def by_features_of_keys(p, x):
+    q, k = jax.nn.softmax(x @ p["q"], -1), jax.nn.softmax(x @ p["k"], 1)
+    return q @ (k.mT @ jax.nn.relu(x @ p["v"]))
+
+
+def by_features_of_keys_without_softmax(p, x):
+    q, k = jax.nn.softmax(x @ p["q"], -1), x @ p["k"]
+    return q @ (k.mT @ jax.nn.relu(x @ p["v"]))
+
+
+@pytest.mark.parametrize(
+    ("pool", "is_mean"),
+    [
+        (by_features_of_keys, True),
+        (by_features_of_keys_without_softmax, False),
+    ],
+)
+def test_a_softmax_over_features_of_keys_makes_a_mean(pool, is_mean):
+    def apply(p, x):
+        return pool(p, x) @ p["o"]
+
+    shapes = dict.fromkeys("qkvo", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    assert (abs(use.entering - 0.5) < 1e-3) == is_mean
+    assert use.doubt == ""
+
+
+def test_sums_over_large_sets_are_believed():
+    def apply(p, x):
+        return jax.nn.relu(x @ p["w"]).sum(1) @ p["o"]
+
+    shapes = dict.fromkeys("wo", array(WIDTH, WIDTH))
+    use = jaxinit.roles(apply, shapes, array(8, 256, WIDTH))["o"].uses[0]
+    mean = 1 / math.sqrt(2 * math.pi)
+    expected = (256 * mean) ** 2 + 256 * (0.5 - mean**2)
+    assert (use.entering, use.doubt) == (pytest.approx(expected, rel=1e-3), "")
+
+
+def test_counts_are_as_large_as_they_are():
+    def apply(p, x, source, target):
+        scale = jax.lax.rsqrt(jnp.maximum(counts_of(target), 1))
+        messages = (x @ p["w"])[source] * scale[target][:, None]
+        return jax.ops.segment_sum(messages, target, LENGTH) @ p["o"]
+
+    shapes, edges = (
+        dict.fromkeys("wo", array(WIDTH, WIDTH)),
+        array(256, dtype=jnp.int32),
+    )
+    use = jaxinit.roles(apply, shapes, array(LENGTH, WIDTH), edges, edges)["o"].uses[0]
+    assert use.entering == pytest.approx(1.0, rel=1e-3)
+
+
 # Loops.
 
 

@@ -151,3 +151,24 @@ def test_what_is_chosen_or_put_beside_otherwise(name):
     role = jaxinit.roles(apply, params, *inputs)["leaf"]
     assert {use.kind for use in role.uses} == {kind}
     assert all(use.reason for use in role.uses)
+
+
+def of_keys(p, x):
+    """The efficient attention of Shen et al. (2021)."""
+    q, k = jax.nn.softmax(x @ p["q"], -1), jax.nn.softmax(x @ p["k"], 1)
+    return q @ (k.mT @ (x @ p["v"])) @ p["o"]
+
+
+def of_experts(p, x):
+    weights = jax.nn.softmax(x @ p["q"], -1)
+    experts = jax.nn.relu(jnp.einsum("ntd,kde->ntke", x, p["leaf"]))
+    return jnp.einsum("ntk,ntkd->ntd", weights, experts) @ p["o"]
+
+
+def test_a_softmax_that_reads_features_of_keys_is_no_router():
+    params = dict.fromkeys("qkvo", QUERY)
+    role = jaxinit.roles(of_keys, params, SEQUENCE)["q"]
+    assert {use.part for use in role.uses} == {None}
+    params = {"q": array(IN, 4), "leaf": array(4, IN, IN), "o": QUERY}
+    role = jaxinit.roles(of_experts, params, SEQUENCE)["q"]
+    assert {use.part for use in role.uses} == {"router"}

@@ -29,6 +29,7 @@ from jaxinit._roles.flow import Flow
 from jaxinit._roles.functions import FUNCTIONS
 from jaxinit._roles.graph import Node, Value
 from jaxinit._roles.lengths import factors, short_norms
+from jaxinit._roles.members import members_for_one
 from jaxinit._roles.normalization import is_deviation, is_scaled_root
 from jaxinit._roles.pieces import Pieces
 from jaxinit._roles.primitives import (
@@ -254,7 +255,8 @@ class Activations(Elementwise):
         """The spread of a value, or of the entries of a constant array."""
         if self._flow.data(value):
             return self.spread(value)
-        moments = constant_moments(value)
+        number = self._flow.number(value)
+        moments = constant_moments(value) if number is None else (number, 0.0)
         if moments is None:
             return self.normal(0, 1, "a constant array is not followed")
         return self.normal(*moments)
@@ -282,7 +284,7 @@ class Activations(Elementwise):
             if _is_sorted(node.inputs[0]):
                 return self.normal(0, 1, "`cumsum` of sorted entries is not followed")
             return self.normal(terms * spread.mean, terms * spread.variance)
-        base, updates = node.inputs[0], self.spread(node.inputs[2])
+        base, updates = node.inputs[0], self._known(node.inputs[2])
         terms = rows_for_one(node)
         mean, variance = terms * updates.mean, terms * updates.variance
         if self._flow.data(base):
@@ -290,13 +292,17 @@ class Activations(Elementwise):
             variance += self.spread(base).variance
         return self.normal(mean, variance)
 
+    def _root(self, value: Value) -> int:
+        """The variable that a value is made of."""
+        return self.spread(value).root
+
     def _reduced(self, node: Node) -> Sequence[Spread]:
         spread = self.spread(node.inputs[0])
         count = size_for_one(node)
         if node.op in ("reduce_sum", "reduce_window_sum"):
             varies = 0.0 if leads_to_root(node.output) else count * spread.variance
             if varies and is_mean_of_places(self._flow, node, count):
-                varies *= count
+                varies *= count / members_for_one(self._flow, node, self._root)
             return [self.normal(count * spread.mean, varies)]
         if node.op == "reduce_window_max":
             value, count = pooled(node)

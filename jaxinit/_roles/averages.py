@@ -9,8 +9,8 @@ Take `acc / total`, where a loop over blocks of keys hands on both:
 as in Rabe and Staats, "Self-attention does not need O(n^2) memory" (2021). Both are
 zero at first, and what is added to both in a round is an average of `values` times the
 same sum of weights; so is what they were, times `keep`. The quotient is an average of
-`values`, as of a softmax. So is `(q @ (k.T @ v)) / (q @ k.sum(0))`, and a mean with a
-mask.
+`values`, as of a softmax. So is `(q @ (k.T @ v)) / (q @ k.sum(0))`, a mean with a mask,
+and a sum of messages over how many there are, all of weight one.
 """
 
 import itertools
@@ -20,6 +20,7 @@ from jaxinit._roles.attention import Attention
 from jaxinit._roles.axes import is_factor
 from jaxinit._roles.flow import Flow
 from jaxinit._roles.graph import Node, Value
+from jaxinit._roles.means_of_means import mean_of_means
 from jaxinit._roles.primitives import (
     ADDITIONS,
     COPIES,
@@ -41,6 +42,7 @@ _KEEP_SHARES = (
 )
 
 Pair = tuple[Value, Value]  # a sum of weighted values, and that of their weights
+Term = tuple[Node | None, Value]  # what weighs a value, if anything does, and the value
 
 
 class Averages:
@@ -55,7 +57,12 @@ class Averages:
             found = self._of_factor(node) if pair is None else self._terms(*pair, ())
             if found:
                 self._averaged[node.index] = tuple(value for _, value in found)
-                self._makers[node.index] = tuple(node for node, _ in found)
+                makers = (maker for maker, _ in found)
+                self._makers[node.index] = tuple(x for x in makers if x is not None)
+                continue
+            pooled = mean_of_means(flow, node)
+            if pooled is not None:
+                self._averaged[node.index] = (pooled,)
         for attention in attentions:
             if _are_shares(flow, attention):
                 self._averaged[attention.output.index] = (attention.value,)
@@ -68,7 +75,7 @@ class Averages:
         """The nodes that weigh what a quotient is an average of."""
         return self._makers.get(node.index, ())
 
-    def _of_factor(self, node: Node) -> list[tuple[Node, Value]] | None:
+    def _of_factor(self, node: Node) -> list[Term] | None:
         """The same of `((q / total) @ sums)`, where `q @ weights` is the total."""
         for i, divided in enumerate(
             node.inputs[:2] if node.op == "dot_general" else ()
@@ -87,7 +94,7 @@ class Averages:
 
     def _terms(
         self, top: Value, below: Value, path: tuple[tuple[int, int], ...]
-    ) -> list[tuple[Node, Value]] | None:
+    ) -> list[Term] | None:
         """What a sum is made of that has the weights of another; None if it is not.
 
         Args:
@@ -99,6 +106,8 @@ class Averages:
         place = top.index, below.index
         if place in path or self._are_zero(top, below):
             return []
+        if path and self._flow.number(below) == 1:  # it is counted
+            return [(None, top)]
         if len(path) > _MOST_STEPS or top.node is None:
             return None
         weighted = next(_weighted(top.node, below), None)

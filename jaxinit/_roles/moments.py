@@ -18,6 +18,8 @@ What holds:
   close to constant, and so a norm gives one.
 - What an attention, or a mean over positions, averages keeps its second moment, as if
   all positions were alike: an upper bound, which tokens reach that do not differ.
+  A mean over members with kernels of their own, or over a stack, is of independent
+  values.
   Scores that no sum divides, and shares that a kernel mixes, add up.
 - A loop over time is followed until its moments settle, or for as many rounds as it
   has.
@@ -43,7 +45,9 @@ from jaxinit._roles.values import maker, picks_rows, stripped
 from jaxinit._roles.walks import ancestor
 from jaxinit._roles.weighed import apart
 
-_LEAST, _MOST = 1e-4, 1e3  # second moments beyond these come of what is misunderstood
+# Second moments beyond these come of what is misunderstood, or of high powers. A sum of
+# 2048 rectified values, as of a set of points, has 7e5.
+_LEAST, _MOST = 1e-4, 1e6
 
 
 class Moments:

@@ -10,7 +10,11 @@ with the values, and by no name.
 from collections.abc import Iterator, Sequence
 
 from jaxinit._roles.axes import (
+    Place,
+    axis_before,
     batch_and_free,
+    before_contraction,
+    contracted_axes,
     is_factor,
     is_repeated,
     unreduced_axes,
@@ -294,11 +298,50 @@ def _is_router(structure: Structure, end: End) -> bool:
         and not is_log
         and node.index not in ends
         and (node.op == "mul" or node.op in CONTRACTIONS)
+        and not _is_query(structure, node)
         and weighs(node)
         for node, normalized, is_log in reached(
             [(node, False, False) for node in begins], after
         )
     )
+
+
+def _is_query(structure: Structure, node: Node) -> bool:
+    """Whether a node sums over features of keys, as the last of `q @ (k.T @ v)` does.
+
+    So it does with a softmax of `q`: Shen et al., "Efficient attention" (2021).
+    """
+    if node.op != "dot_general":
+        return False
+    return any(
+        _is_of_keys(structure, (node.inputs[side], axis))
+        for side in (0, 1)
+        for axis in contracted_axes(node, side)
+    )
+
+
+def _is_of_keys(structure: Structure, place: Place) -> bool:
+    """Whether an axis is one of features in a sum over places of two activations."""
+
+    def before(place: Place) -> list[Place]:
+        value, axis = place
+        node = value.node
+        if node is None or node.op in CONTRACTIONS:
+            return []
+        return axis_before(node, value, axis)
+
+    for value, axis in reached([place], before):
+        node = value.node
+        if node is None or node.op != "dot_general" or node.index in structure.kernels:
+            continue
+        if len(structure.flow.data_of(node)) < 2:
+            continue
+        for operand, i in before_contraction(node, axis):
+            is_free = i in batch_and_free(node, node.inputs.index(operand))[1]
+            features = structure.flow.fact(operand).axes[i]
+            if is_free and any(atom.size > 1 for atom in features):
+                return True
+    return False
 
 
 def _is_picked(structure: Structure, end: End, node: Node) -> bool:
