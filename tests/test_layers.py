@@ -20,7 +20,11 @@ ROOMS = (
     "_arrays",
     "initializers",
     "_compile",
-    "_roles",
+    "_roles.role",
+    "_roles.reading",
+    "_roles.patterns",
+    "_roles.statistics",
+    "_roles.meetings",
     "_tree",
     "schemes",
     "config",
@@ -61,7 +65,15 @@ GUESTS = {
     "haiku": {"_check.haiku"},
     "equinox": {"_check.equinox"},
     "chex": {"_assertion"},
-    "scipy": {"laws", "_arrays", "initializers", "_roles", "stats", "_compare"},
+    "scipy": {
+        "laws",
+        "_arrays",
+        "initializers",
+        "_roles.reading",
+        "_roles.statistics",
+        "stats",
+        "_compare",
+    },
     "matplotlib": {"plots"},
     "orbax": {"_cli.checkpoint"},
     "tensorstore": {"_cli.checkpoint"},
@@ -75,7 +87,9 @@ EVERYWHERE = {"jax", "numpy", *sys.stdlib_module_names}
 
 def room_of(module: str) -> str:
     """The room of a module of the package, "" for the root."""
-    return [*module.split("."), ""][1]
+    _, *parts = module.split(".")
+    within = ".".join(parts[:2])
+    return within if within in ROOMS else "".join(parts[:1])
 
 
 def imports(source: str) -> Iterator[str]:
@@ -132,6 +146,10 @@ def test_imports_run_one_way(path):
 PLANTED = {
     "upwards": ("initializers.fans", "from jaxinit._compile.jit import jit"),
     "upwards, in a function": ("_compile.jit", "def f():\n    import jaxinit.cli"),
+    "upwards, from room to room of roles": (
+        "_roles.reading.flow",
+        "from jaxinit._roles.patterns import loops",
+    ),
     "the root": ("nnx", "import jaxinit"),
     "a name of the root": ("nnx", "from jaxinit import jit"),
     "relative": ("laws.simple", "from . import base"),

@@ -9,9 +9,9 @@ import pytest
 
 import jaxinit
 from jaxinit import schemes
-from jaxinit._roles.combined import let_through, shared
-from jaxinit._roles.critical import critical
-from jaxinit._roles.spreads import Spread
+from jaxinit._roles.statistics.combined import let_through, shared
+from jaxinit._roles.statistics.critical import critical
+from jaxinit._roles.statistics.spreads import Spread
 from jaxinit._tree.plan import model_plan
 
 pytestmark = pytest.mark.unoptimized

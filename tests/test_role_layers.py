@@ -11,7 +11,7 @@ import pytest
 
 import jaxinit
 from jaxinit import schemes
-from jaxinit._roles.layers import Kind, layers_of
+from jaxinit._roles.meetings.layers import Kind, layers_of
 from jaxinit.schemes.building import by_depth, by_writers, times
 
 pytestmark = pytest.mark.unoptimized

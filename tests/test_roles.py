@@ -20,8 +20,8 @@ import jaxinit
 import jaxinit.linen
 import jaxinit.nnx
 from jaxinit import cli
-from jaxinit._roles.flow import Flow
-from jaxinit._roles.graph import Graph
+from jaxinit._roles.reading.flow import Flow
+from jaxinit._roles.reading.graph import Graph
 
 pytestmark = pytest.mark.unoptimized
 

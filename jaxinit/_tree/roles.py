@@ -9,15 +9,15 @@ import numpy as np
 from jax.extend import core
 from jax.sharding import AxisType, NamedSharding
 
-from jaxinit._roles.attention import Attention, find_attention
-from jaxinit._roles.choices import chosen
-from jaxinit._roles.contractions import kernel_nodes
-from jaxinit._roles.facts import Choices
-from jaxinit._roles.flow import Flow
-from jaxinit._roles.graph import Graph
+from jaxinit._roles.meetings.uses import uses_of
+from jaxinit._roles.patterns.attention import Attention, find_attention
+from jaxinit._roles.patterns.choices import chosen
+from jaxinit._roles.patterns.contractions import kernel_nodes
+from jaxinit._roles.patterns.signals import signals
+from jaxinit._roles.reading.facts import Choices
+from jaxinit._roles.reading.flow import Flow
+from jaxinit._roles.reading.graph import Graph
 from jaxinit._roles.role import Role, Roles, Use
-from jaxinit._roles.signals import signals
-from jaxinit._roles.uses import uses_of
 from jaxinit._tree.paths import joined, leaf_paths
 
 _PASSES = 3  # until all learned tokens are found

@@ -1,0 +1,1 @@
+"""What each leaf is for, where it meets activations."""

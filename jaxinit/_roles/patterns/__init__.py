@@ -1,0 +1,1 @@
+"""What the parts of a computation are to one another: attention, loops, streams."""

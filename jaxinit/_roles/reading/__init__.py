@@ -1,0 +1,1 @@
+"""The computation as one graph, and every leaf followed forward through it."""

@@ -1,0 +1,1 @@
+"""Mean and second moment of what enters each kernel."""
