@@ -69,6 +69,7 @@ def same(a, b):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.optimized
 def test_what_a_function_draws(folder, seen):
     params, roles = audited(seen, "fake:scaled --input 1x4:float32 --seed 3")
     expected = jax.jit(jax.random.normal, static_argnums=1)(jax.random.key(3), (4, 2))
