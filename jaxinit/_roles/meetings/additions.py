@@ -13,7 +13,7 @@ from jaxinit._roles.patterns.normalization import is_divided_by_statistic, is_no
 from jaxinit._roles.patterns.structure import Structure
 from jaxinit._roles.patterns.sums import subtracts_centers
 from jaxinit._roles.reading.atoms import Atom
-from jaxinit._roles.reading.axes import Place, axis_before, batch_and_free
+from jaxinit._roles.reading.axes import Place, batch_and_free, place_before
 from jaxinit._roles.reading.facts import Meeting
 from jaxinit._roles.reading.graph import Node
 from jaxinit._roles.reading.primitives import COPIES
@@ -150,11 +150,7 @@ def _heads(structure: Structure, meeting: Meeting) -> tuple[int, ...]:
 
 
 def _is_batch_of_scores(structure: Structure, place: Place) -> bool:
-    def before(place: Place) -> list[Place]:
-        value, axis = place
-        return axis_before(value.node, value, axis) if value.node else []
-
-    for value, axis in reached([place], before):
+    for value, axis in reached([place], place_before):
         if value.node is not None and value.node.index in structure.scores:
             return axis < len(batch_and_free(value.node, 0)[0])
     return False

@@ -15,6 +15,7 @@ from jaxinit._roles.reading.axes import (
     batch_and_free,
     before_contraction,
     output_axes,
+    place_before_any,
     unreduced_axes,
 )
 from jaxinit._roles.reading.facts import Meeting
@@ -90,13 +91,10 @@ class _Batches:
 
     def _before(self, place: Place) -> list[Place]:
         """Where an axis comes from; nothing behind kernels."""
-        value, axis = place
-        node = value.node
+        node = place[0].node
         if node is None or node.index in self._structure.kernels:
             return []
-        if node.op == "dot_general":
-            return before_contraction(node, axis)
-        return axis_before(node, value, axis)
+        return place_before_any(place)
 
     def _origins(self, places: Sequence[Place]) -> Iterator[Place]:
         """Outputs of contractions with leaves that axes come from, and the axes."""

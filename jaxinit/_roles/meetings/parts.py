@@ -18,12 +18,12 @@ from jaxinit._roles.patterns.structure import Structure
 from jaxinit._roles.patterns.sums import is_inner_product
 from jaxinit._roles.reading.axes import (
     Place,
-    axis_before,
     batch_and_free,
     before_contraction,
     contracted_axes,
     is_factor,
     is_repeated,
+    place_before,
     unreduced_axes,
 )
 from jaxinit._roles.reading.functions import Function
@@ -31,7 +31,7 @@ from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import (
     CONTRACTIONS,
     COPIES,
-    ELEMENTWISE,
+    POINTWISE,
     RELOCATIONS,
     SCATTERS,
 )
@@ -196,7 +196,7 @@ def _is_taken(structure: Structure, end: End, value: Value) -> bool:
 
     def before(value: Value) -> list[Value]:
         node = value.node
-        followed = node is not None and node.op in COPIES | RELOCATIONS | ELEMENTWISE
+        followed = node is not None and node.op in POINTWISE
         return flow.data_of(node) if node is not None and followed else []
 
     return any(ancestor(found, end.root) for found in reached([value], before))
@@ -327,15 +327,7 @@ def _is_query(structure: Structure, node: Node) -> bool:
 
 def _is_of_keys(structure: Structure, place: Place) -> bool:
     """Whether an axis is one of features in a sum over places of two activations."""
-
-    def before(place: Place) -> list[Place]:
-        value, axis = place
-        node = value.node
-        if node is None or node.op in CONTRACTIONS:
-            return []
-        return axis_before(node, value, axis)
-
-    for value, axis in reached([place], before):
+    for value, axis in reached([place], place_before):
         node = value.node
         if node is None or node.op != "dot_general" or node.index in structure.kernels:
             continue

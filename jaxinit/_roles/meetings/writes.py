@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from jaxinit._roles.meetings.layers import Kind, layers_of
 from jaxinit._roles.patterns.attention import Attention
 from jaxinit._roles.patterns.branches import Branch, innermost_of
-from jaxinit._roles.patterns.residual import Addition
 from jaxinit._roles.patterns.shares import Write, branches_held
+from jaxinit._roles.patterns.streams import Addition
 from jaxinit._roles.patterns.structure import Structure
 from jaxinit._roles.reading.facts import Meeting
 from jaxinit._roles.reading.graph import Loop, Node, Value

@@ -10,7 +10,8 @@ no such one. Of branches within branches, the innermost counts.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from jaxinit._roles.patterns.residual import Addition, Residuals
+from jaxinit._roles.patterns.residual import Residuals
+from jaxinit._roles.patterns.streams import Addition
 from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import COPIES, PRODUCTS
 from jaxinit._roles.reading.walks import reached

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from jaxinit._roles.reading.axes import (
     Place,
-    axis_before,
     before_contraction,
     contracted_axes,
+    place_before,
 )
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
-from jaxinit._roles.reading.primitives import CONTRACTIONS, COPIES, RELOCATIONS
+from jaxinit._roles.reading.primitives import COPIES, RELOCATIONS
 from jaxinit._roles.reading.values import is_softmax, stripped
 from jaxinit._roles.reading.walks import reached
 
@@ -54,9 +54,8 @@ def _softmax_axes(shares: Value, axis: int) -> Iterator[int]:
 
     def before(place: Place) -> list[Place]:
         node = place[0].node
-        if node is None or node.op not in COPIES | RELOCATIONS:
-            return []
-        return axis_before(node, *place)
+        is_moved = node is not None and node.op in COPIES | RELOCATIONS
+        return place_before(place) if is_moved else []
 
     for value, i in reached([(shares, axis)], before):
         node = value.node
@@ -69,14 +68,7 @@ def _softmax_axes(shares: Value, axis: int) -> Iterator[int]:
 
 def _summed_by_keys(flow: Flow, place: Place) -> Value | None:
     """What shares weigh of which the axis is one of features; None if none do."""
-
-    def before(place: Place) -> list[Place]:
-        node = place[0].node
-        if node is None or node.op in CONTRACTIONS:
-            return []
-        return axis_before(node, *place)
-
-    for value, axis in reached([place], before):
+    for value, axis in reached([place], place_before):
         node = value.node
         if node is None or node.op != "dot_general":
             continue

@@ -24,8 +24,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from jaxinit._roles.patterns.loops import Loops
-from jaxinit._roles.patterns.streams import Addition as Addition
 from jaxinit._roles.patterns.streams import (
+    Addition,
     is_handed_on,
     is_read_by,
     read_last,

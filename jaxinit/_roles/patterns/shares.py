@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from jaxinit._roles.patterns.residual import Addition
+from jaxinit._roles.patterns.streams import Addition
 from jaxinit._roles.patterns.weighed import apart, unscaled
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Loop, Value

@@ -9,15 +9,15 @@ that its role is not known.
 import math
 from collections.abc import Collection, Iterator
 
-from jaxinit._roles.reading.axes import Place, axis_before, is_repeated
+from jaxinit._roles.reading.axes import Place, is_repeated, place_before
 from jaxinit._roles.reading.facts import Meeting
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import (
     ADDITIONS,
     COPIES,
-    ELEMENTWISE,
     PARTS,
+    POINTWISE,
     RELOCATIONS,
 )
 from jaxinit._roles.reading.values import behind
@@ -79,16 +79,14 @@ def is_cut(value: Value) -> bool:
     """Whether parts are taken of a value, or of functions of it, right behind it."""
 
     def after(value: Value) -> Iterator[Value]:
-        kept = COPIES | RELOCATIONS | ELEMENTWISE
-        return (node.outputs[0] for node in value.users if node.op in kept)
+        return (node.outputs[0] for node in value.users if node.op in POINTWISE)
 
     found = reached([value], after)
     return any(node.op in PARTS for each in found for node in each.users)
 
 
 def _axis_before_parts(place: Place) -> list[Place]:
-    node = place[0].node
-    return [] if node is None or _counts_parts(*place) else axis_before(node, *place)
+    return [] if _counts_parts(*place) else place_before(place)
 
 
 def _counts_parts(value: Value, axis: int) -> bool:

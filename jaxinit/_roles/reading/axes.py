@@ -121,6 +121,20 @@ def axis_before(node: Node, value: Value, axis: int) -> list[Place]:
     return rule(node, value, axis) if rule is not None else []
 
 
+def place_before(place: Place) -> list[Place]:
+    """Where an axis of a value comes from, by no contraction."""
+    value, axis = place
+    return [] if value.node is None else axis_before(value.node, value, axis)
+
+
+def place_before_any(place: Place) -> list[Place]:
+    """The same, and through contractions of activations too."""
+    value, axis = place
+    if value.node is not None and value.node.op == "dot_general":
+        return before_contraction(value.node, axis)
+    return place_before(place)
+
+
 def before_contraction(node: Node, axis: int) -> list[Place]:
     """Where an axis of a contraction of activations comes from."""
     return [
@@ -137,30 +151,20 @@ def of_batches(takers: Iterable[tuple[Node, int]]) -> set[Place]:
     Args:
         takers: contractions, and the number of the operand to go back from.
     """
-
-    def before(place: Place) -> list[Place]:
-        value, axis = place
-        if value.node is None:
-            return []
-        if value.node.op == "dot_general":
-            return before_contraction(value.node, axis)
-        return axis_before(value.node, value, axis)
-
     start = [
         (node.inputs[side], axis)
         for node, side in takers
         if node.op == "dot_general"
         for axis in batch_and_free(node, side)[0]
     ]
-    return set(reached(start, before))
+    return set(reached(start, place_before_any))
 
 
 def is_repeated(value: Value, axis: int) -> bool:
     """Whether all entries of a value along an axis are one that is repeated."""
 
     def before(place: Place) -> list[Place]:
-        node = place[0].node
-        return [] if node is None or is_one(place) else axis_before(node, *place)
+        return [] if is_one(place) else place_before(place)
 
     def is_one(place: Place) -> bool:
         value, axis = place

@@ -15,10 +15,9 @@ from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import (
     ADDITIONS,
     COPIES,
-    ELEMENTWISE,
+    POINTWISE,
     PRODUCTS,
     REDUCTIONS,
-    RELOCATIONS,
     SUMS,
 )
 from jaxinit._roles.reading.values import behind, maker, stripped
@@ -105,7 +104,7 @@ def _stands_for(made: Value, value: Value) -> bool:
 
     def before(value: Value) -> list[Value]:
         node = value.node
-        is_followed = node is not None and node.op in COPIES | RELOCATIONS | ELEMENTWISE
+        is_followed = node is not None and node.op in POINTWISE
         return list(node.inputs) if node and is_followed and value is not end else []
 
     if start is end:

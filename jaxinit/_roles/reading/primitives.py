@@ -48,6 +48,9 @@ RELOCATIONS = frozenset(
     }
 )
 
+# Each number of the output is of one number of each input, there or elsewhere.
+POINTWISE = ELEMENTWISE | COPIES | RELOCATIONS
+
 # Some numbers of one input.
 PARTS = frozenset({"dynamic_slice", "gather", "slice", "split", "unstack"})
 

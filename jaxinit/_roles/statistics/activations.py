@@ -39,7 +39,7 @@ from jaxinit._roles.reading.primitives import (
 )
 from jaxinit._roles.reading.values import behind, is_one_hot
 from jaxinit._roles.reading.walks import is_inexact
-from jaxinit._roles.statistics.combined import one_of, rare_and_often
+from jaxinit._roles.statistics.combined import Moments, one_of, rare_and_often
 from jaxinit._roles.statistics.constants import constant_moments
 from jaxinit._roles.statistics.elementwise import Elementwise
 from jaxinit._roles.statistics.lengths import factors, short_norms
@@ -112,10 +112,14 @@ class Activations(Elementwise):
     def _constant(self, node: Node) -> None:
         """What is known of constants that are activations, as sinusoids are."""
         for value in filter(self._flow.data, node.outputs):
-            number = self._flow.number(value)
-            moments = constant_moments(value) if number is None else (number, 0.0)
+            moments = self._of_constant(value)
             if moments and any(moments):  # zeros are what something begins with
                 self.set(value, *moments)
+
+    def _of_constant(self, value: Value) -> Moments | None:
+        """Mean and variance of a number, or of the entries of a constant array."""
+        number = self._flow.number(value)
+        return constant_moments(value) if number is None else (number, 0.0)
 
     def _inherited(self, node: Node) -> str:
         """The doubt of what a node takes, of an average that of what it averages."""
@@ -255,8 +259,7 @@ class Activations(Elementwise):
         """The spread of a value, or of the entries of a constant array."""
         if self._flow.data(value):
             return self.spread(value)
-        number = self._flow.number(value)
-        moments = constant_moments(value) if number is None else (number, 0.0)
+        moments = self._of_constant(value)
         if moments is None:
             return self.normal(0, 1, "a constant array is not followed")
         return self.normal(*moments)

@@ -66,10 +66,12 @@ def _computed(value: Value, steps: int, seen: dict[int, Entries]) -> Entries:
         return None
     if node.op not in _MADE and node.op not in FUNCTIONS and node.op not in COPIES:
         return None
-    taken = [_known(x, steps - 1, seen) for x in node.inputs]
-    arrays = [x for x in taken if x is not None]
-    if len(arrays) < len(taken):
-        return None
+    arrays = []
+    for taken in node.inputs:
+        entries = _known(taken, steps - 1, seen)
+        if entries is None:
+            return None
+        arrays.append(entries)
     with np.errstate(all="ignore"):
         if node.op in _MADE:
             made = _MADE[node.op](node, *arrays)

@@ -32,7 +32,7 @@ from collections.abc import Collection, Mapping
 
 from jaxinit._roles.patterns.extents import has_even_inputs
 from jaxinit._roles.patterns.normalization import is_normalized
-from jaxinit._roles.patterns.residual import Addition
+from jaxinit._roles.patterns.streams import Addition
 from jaxinit._roles.patterns.structure import Structure
 from jaxinit._roles.patterns.weighed import apart
 from jaxinit._roles.reading.graph import Node, Value

@@ -10,13 +10,7 @@ from collections.abc import Collection, Sequence
 from jaxinit._roles.patterns.extents import is_integer
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
-from jaxinit._roles.reading.primitives import (
-    COPIES,
-    ELEMENTWISE,
-    MOVES,
-    PRODUCTS,
-    RELOCATIONS,
-)
+from jaxinit._roles.reading.primitives import COPIES, MOVES, POINTWISE, PRODUCTS
 from jaxinit._roles.reading.values import is_filling, is_mask, maker, stripped
 from jaxinit._roles.reading.walks import is_inexact, reached
 from jaxinit._roles.statistics.spreads import Spread
@@ -106,8 +100,8 @@ def _stepped_at_several(flow: Flow, step: Value) -> set[int]:
 
 def _taken(value: Value) -> Sequence[Value]:
     """What an elementwise function takes, in other places at most."""
-    node, ops = value.node, ELEMENTWISE | COPIES | RELOCATIONS
-    return node.inputs if node is not None and node.op in ops else ()
+    node = value.node
+    return node.inputs if node is not None and node.op in POINTWISE else ()
 
 
 def counts(spread: Spread, others: Sequence[Spread], inputs: Collection[int]) -> bool:
