@@ -973,6 +973,51 @@ def test_a_dispatch_may_be_a_product_of_one_hots():
     assert (use.entering, use.doubt) == (pytest.approx(1.0), "")
 
 
+def test_places_below_zero_are_no_slots():
+    """Of four experts, each token has a place in one, and -1 in all others."""
+
+    def apply(p, x):
+        hot = jax.nn.one_hot(jnp.argmax(x @ p["router"], -1), 4)
+        place = jnp.cumsum(hot, 0) * hot - 1
+        slots = jax.nn.one_hot(place.astype(int), 8)
+        return jnp.einsum("tec,td->ecd", slots, x) @ p["w"]
+
+    shapes = {"router": array(WIDTH, 4), "w": array(WIDTH, WIDTH)}
+    roles = jaxinit.roles(apply, shapes, array(32, WIDTH))
+    assert roles["w"].entering == pytest.approx(1.0)
+
+
+def in_one(weights, experts, places):
+    return jnp.einsum("tk,tke,tkc->tec", weights, experts, places)
+
+
+def one_by_one(weights, experts, places):
+    each = weights[..., None, None] * experts[..., None] * places[:, :, None]
+    return each[:, 0] + each[:, 1]
+
+
+@pytest.mark.parametrize("combined", [in_one, one_by_one])
+@pytest.mark.parametrize("is_sent", [lambda x: x > 0, lambda x: x != 0])
+def test_a_dispatch_may_be_where_tokens_are_combined(combined, is_sent):
+    """Eight slots of each of four experts for 16 tokens, each of which takes two."""
+
+    def apply(p, x):
+        weights, chosen = jax.lax.top_k(jax.nn.softmax(x @ p["router"]), 2)
+        expert = jax.nn.one_hot(chosen, 4)
+        place = ((jnp.cumsum(expert.sum(1), 0)[:, None] - 1) * expert).sum(-1)
+        places = jax.nn.one_hot(place.astype(int), 8) * (place < 8)[..., None]
+        combine = combined(weights, expert, places)
+        sent = jnp.einsum("tec,td->ecd", is_sent(combine).astype(x.dtype), x)
+        h = jax.nn.relu(jnp.einsum("ecd,edf->ecf", sent, p["up"]))
+        return jnp.einsum("tec,ecd->td", combine, jnp.einsum("ecf,efd->ecd", h, p["w"]))
+
+    shapes = {"router": array(WIDTH, 4), "up": array(4, WIDTH, 8)}
+    roles = jaxinit.roles(apply, {**shapes, "w": array(4, 8, WIDTH)}, array(16, WIDTH))
+    use = roles["up"].uses[0]
+    assert (use.entering, use.doubt) == (pytest.approx(1.0), "")
+    assert roles["w"].entering == pytest.approx(0.5)
+
+
 def test_a_product_with_what_was_normed_ends_no_doubt():
     def apply(p, x):
         h = x @ p["a"]

@@ -186,6 +186,79 @@ def test_what_decays_leaves_room_for_what_is_written(step, looped):
     assert [x for use in writers for x in use.layers] == [*range(LAYERS)]
 
 
+STACKED = {
+    "stacked": lambda h, y: jnp.stack([h, y]).sum(0),
+    "at the end": lambda h, y: jnp.sum(jnp.stack([h, y], -1), -1),
+    "concatenated": lambda h, y: jnp.sum(jnp.concatenate([h[None], y[None]]), 0),
+    "half precision": lambda h, y: jnp.sum(jnp.stack([h, y]).astype(jnp.bfloat16), 0),
+}
+
+
+def over_features(h, y):
+    return h * jnp.sum(jnp.stack([h, y]), -1, keepdims=True)[0]
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_a_stack_that_is_summed_is_a_sum(name):
+    def apply(params, x, add):
+        for p in params:
+            x = add(x, fed(x, p))
+        return x
+
+    found = jaxinit.roles(lambda p, x: apply(p, x, STACKED[name]), PARAMS, X)
+    assert layers_of(found) == IN_ORDER
+    other = jaxinit.roles(lambda p, x: apply(p, x, over_features), PARAMS, X)
+    assert layers_of(other) != IN_ORDER
+
+
+SCALED = {**LAYER, "scale": leaf(WIDTH)}
+
+
+def rescaled(h, p):
+    return p["scale"] * h + fed(h, p)
+
+
+@pytest.mark.parametrize("factor", [leaf(WIDTH), leaf()])
+@pytest.mark.parametrize("looped", [False, True])
+def test_a_stream_goes_on_behind_what_a_leaf_multiplies(looped, factor):
+    layer = {**SCALED, "scale": factor}
+
+    def apply(params, x):
+        h = x @ params["first"]
+        if looped:
+            return jax.lax.scan(lambda h, p: (rescaled(h, p), None), h, params["p"])[0]
+        for p in params["p"]:
+            h = rescaled(h, p)
+        return h
+
+    stacked = jax.tree.map(lambda x: leaf(LAYERS, *x.shape), layer)
+    params = {"first": leaf(WIDTH, WIDTH), "p": stacked if looped else [layer] * LAYERS}
+    roles = jaxinit.roles(apply, params, X)
+    if looped:
+        assert roles["p/down"].residual == (0, LAYERS)
+        assert roles["p/down"].layers == roles["p/up"].layers == (0, 1, 2)
+    else:
+        inner = {k.removeprefix("p/"): role for k, role in roles.items()}
+        assert layers_of(inner) == IN_ORDER
+
+
+def test_one_sum_with_what_a_leaf_multiplies_is_no_stream():
+    """As of a state-space model, `C h + D u`, where no sum is added to in turn."""
+
+    def apply(params, x):
+        h = x @ params["first"]
+        for p in params["layers"]:
+            h = h + jax.nn.gelu(rescaled(h, p)) @ p["mix"]
+        return h
+
+    layer = {**SCALED, "mix": leaf(WIDTH, WIDTH)}
+    params = {"first": leaf(WIDTH, WIDTH), "layers": [layer] * LAYERS}
+    roles = jaxinit.roles(apply, params, X)
+    for i in range(LAYERS):
+        assert roles[f"layers/{i}/down"].residual is None
+        assert roles[f"layers/{i}/mix"].residual == (i, LAYERS)
+
+
 def test_a_kernel_that_writes_to_two_streams_says_so():
     def apply(params, x, y):
         for p in params:

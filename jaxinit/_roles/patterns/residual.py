@@ -12,6 +12,7 @@ What holds:
   what is the same for all places.
 - A leg that a number makes small, `h @ w + 0.1 * h0`, is no stream: the kernel is the
   main path.
+- A leaf may multiply the stream, `g * x + f(x)`, if the sum is added to in turn.
 - A sum of branches, `x + (f(x) + g(x))` or `(x + f(x)) + g(x)`, has two writers.
 - What is added to a stream in each layer anew, `h = h + f(h + x)` with `h` zero at
   first, begins no stream each time.
@@ -20,18 +21,19 @@ What holds:
 """
 
 import functools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from jaxinit._roles.patterns.loops import Loops
 from jaxinit._roles.patterns.streams import (
     Addition,
     is_handed_on,
+    is_larger,
     is_read_by,
+    join_streams,
     read_last,
     takes_turns,
 )
-from jaxinit._roles.patterns.weighed import is_minor, unscaled
+from jaxinit._roles.patterns.weighed import before_leaf, is_minor, unscaled
 from jaxinit._roles.reading.axes import Place, is_repeated, of_batches
 from jaxinit._roles.reading.depths import Depths
 from jaxinit._roles.reading.flow import Flow
@@ -85,14 +87,16 @@ class Residuals:
             found = self._addition(node)
             if found:
                 self.additions[node.index] = found
-        turns = self._first_turns(candidates)
-        self.additions = dict(sorted((self.additions | turns).items()))
+        others = [x for x in candidates if not (x.op in SCATTERS or self.contains(x))]
+        turns = self._first_turns(others)
+        found = self.additions | self._rescaled(others) | turns
+        self.additions = dict(sorted(found.items()))
         self._find_streams()
         for first in turns.values():
             read_last(first, self.additions.values(), self._depths)
         for addition in self.additions.values():
             addition.writers = self._writers(addition)
-        self._join_streams()
+        join_streams(flow, self.additions.values())
 
     def contains(self, node: Node) -> bool:
         """Whether a node adds a branch to a stream."""
@@ -125,7 +129,10 @@ class Residuals:
         skips = (value for node in candidates for value in node.inputs)
         kernels = (flow.graph.nodes[index] for index in self._kernels)
         before = (value for node in kernels for value in node.inputs[:2])
-        yield from (unscaled(flow, x)[0] for x in skips)
+        for skip in skips:
+            yield unscaled(flow, skip)[0]
+            if root := before_leaf(flow, skip):
+                yield root
         yield from filter(flow.data, map(stripped, before))
         yield from (node.output for node in candidates)
 
@@ -155,14 +162,37 @@ class Residuals:
             and not is_minor(self._flow, skip, branch)
         ]
 
+    def _rescaled(self, candidates: Iterable[Node]) -> dict[int, Addition]:
+        """Additions to what a leaf multiplies, where the sum is added to in turn."""
+        found = {x.node.output: x for x in map(self._to_rescaled, candidates) if x}
+        added_to = {unscaled(self._flow, x.skip)[0] for x in self.additions.values()}
+        added_to |= {addition.root for addition in found.values()}
+        kept = {
+            value: x
+            for value, x in found.items()
+            if value in added_to or is_handed_on(x, x.root)
+        }
+        last = {value: x for value, x in found.items() if x.root in kept}
+        return {x.node.index: x for x in (kept | last).values()}
+
+    def _to_rescaled(self, node: Node) -> Addition | None:
+        for skip, branch in self._sides(node):
+            root = before_leaf(self._flow, skip)
+            if root is None or self._loops.is_state(root):
+                continue
+            if any(map(self.contains, self._made_of(branch))):  # it is a stream itself
+                continue
+            if self._depths.at_least(1, root, branch):
+                return Addition(node, skip, branch, root, False)
+        return None
+
     def _first_turns(self, candidates: Iterable[Node]) -> dict[int, Addition]:
         """The first additions to streams that are written in turns."""
         later: dict[Value, list[Addition]] = {}
         for addition in self.additions.values():
             skip, _ = unscaled(self._flow, addition.skip)
             later.setdefault(skip, []).append(addition)
-        others = (x for x in candidates if not (x.op in SCATTERS or self.contains(x)))
-        found = (self._first_turn(x, later.get(x.output, ())) for x in others)
+        found = (self._first_turn(x, later.get(x.output, ())) for x in candidates)
         return {first.node.index: first for first in found if first}
 
     def _first_turn(self, node: Node, later: Sequence[Addition]) -> Addition | None:
@@ -183,7 +213,7 @@ class Residuals:
         for root in self._roots(skip):
             if self._loops.is_state(root):
                 continue
-            if _is_repeated(root, skip) and not self._is_of_ensemble(skip, branch):
+            if is_larger(skip, root) and not self._is_of_ensemble(skip, branch):
                 continue
             if _is_of_outside(root, node):
                 continue
@@ -234,13 +264,16 @@ class Residuals:
 
     def _nearest_contractions(self, value: Value) -> list[Node]:
         """The contractions that a value is made of, with no other between."""
+        return [x for x in self._made_of(value) if x.op in CONTRACTIONS]
+
+    def _made_of(self, value: Value) -> Iterator[Node]:
+        """What makes a value, back to contractions and additions to streams."""
 
         def before(node: Node) -> list[Node]:
             stops = node.op in CONTRACTIONS or self.contains(node)
             return [] if stops else nodes_of(self._flow.data_of(node))
 
-        found = reached(nodes_of([value]), before)
-        return [x for x in found if x.op in CONTRACTIONS]
+        return reached(nodes_of([value]), before)
 
     def _find_streams(self) -> None:
         """Numbers the streams; additions of none that is plain are left out."""
@@ -312,51 +345,6 @@ class Residuals:
             return [value for value in data if ancestor(root, value)] or data
         return data
 
-    def _join_streams(self) -> None:
-        """Makes one stream of those that a value is added to in each layer anew.
-
-        Take `h = f(x); h = h + g(h + x); h + x`. The sum `h + g(h + x)` goes on with
-        what was added to `x`, and the last one adds to `x` what holds `f(x)` already.
-        Steps of a solver, `x + 0.5 * f(x)`, add parts, and are no layers.
-        """
-        by_branch: dict[Value, Addition] = {}
-        by_skip: dict[Value, list[Addition]] = {}
-        for addition in self.additions.values():
-            skip, _ = unscaled(self._flow, addition.skip)
-            branch, factor = unscaled(self._flow, addition.branch)
-            begun = by_branch.get(skip)
-            if begun and ancestor(begun.node.output, addition.branch):
-                addition.above = addition.above or begun
-                self._join(addition, begun)
-            if factor == 1:
-                self._join_beside(addition, branch, by_skip.setdefault(skip, []))
-                by_branch[branch] = addition
-
-    def _join_beside(
-        self, addition: Addition, branch: Value, beside: list[Addition]
-    ) -> None:
-        """Joins an addition to those before it to the same value."""
-        for before in beside:
-            if self._holds(addition, before):
-                self._join(addition, before)
-                own = branch.node and self.additions.get(branch.node.index)
-                if own and not _is_repeated(branch, addition.skip):
-                    self._join(addition, own)
-        beside.append(addition)
-
-    def _holds(self, addition: Addition, before: Addition) -> bool:
-        """Whether a branch holds all of another one, and is computed from its sum."""
-        if addition.stream == before.stream:
-            return False
-        holds = {*before.writers} <= {*addition.writers}
-        return holds and ancestor(before.node.output, addition.branch)
-
-    def _join(self, addition: Addition, other: Addition) -> None:
-        numbers = {addition.stream, other.stream}
-        for each in self.additions.values():
-            if each.stream in numbers:
-                each.stream = min(numbers)
-
     def streams(self, excluded: set[int]) -> list[dict[int, Addition]]:
         """For each stream, the index of each writer, in order, and its addition.
 
@@ -370,15 +358,6 @@ class Residuals:
             for writer in kept or addition.writers:
                 writers.setdefault(writer.index, addition)
         return list(streams.values())
-
-
-def _is_repeated(root: Value, skip: Value) -> bool:
-    """Whether a skip repeats its root, as what is told to every position, or kernel.
-
-    Learned arrays are repeated for a batch, and begin a stream, as zeros do.
-    """
-    is_known = root.leaf is not None or root.constant is not None
-    return not is_known and math.prod(root.shape) != math.prod(skip.shape)
 
 
 def _is_of_outside(root: Value, node: Node) -> bool:

@@ -7,9 +7,11 @@ computed from `a`. It is the first one of that stream all the same. In a loop, `
 what the next round takes for `a`.
 """
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from jaxinit._roles.patterns.weighed import unscaled
 from jaxinit._roles.reading.depths import Depths
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
@@ -93,6 +95,64 @@ def read_last(first: Addition, additions: Collection[Addition], depths: Depths) 
             last = addition.node.output if is_other else last
         elif last is not None and depths.at_least(1, last, addition.branch):
             addition.root = last
+
+
+def join_streams(flow: Flow, additions: Collection[Addition]) -> None:
+    """Makes one stream of those that a value is added to in each layer anew.
+
+    Take `h = f(x); h = h + g(h + x); h + x`. The sum `h + g(h + x)` goes on with what
+    was added to `x`, and the last one adds to `x` what holds `f(x)` already. Steps of a
+    solver, `x + 0.5 * f(x)`, add parts, and are no layers.
+
+    Args:
+        flow: what is known.
+        additions: all of them, in order, with their streams.
+    """
+    by_branch: dict[Value, Addition] = {}
+    by_skip: dict[Value, list[Addition]] = {}
+    for addition in additions:
+        skip, _ = unscaled(flow, addition.skip)
+        branch, factor = unscaled(flow, addition.branch)
+        begun = by_branch.get(skip)
+        if begun and ancestor(begun.node.output, addition.branch):
+            addition.above = addition.above or begun
+            _join(addition, begun, additions)
+        if factor != 1:
+            continue
+        beside = by_skip.setdefault(skip, [])
+        for before in beside:
+            if not _holds(addition, before):
+                continue
+            _join(addition, before, additions)
+            own = next((x for x in additions if x.node is branch.node), None)
+            if own and not is_larger(addition.skip, branch):
+                _join(addition, own, additions)
+        beside.append(addition)
+        by_branch[branch] = addition
+
+
+def _holds(addition: Addition, before: Addition) -> bool:
+    """Whether a branch holds all of another one, and is computed from its sum."""
+    if addition.stream == before.stream:
+        return False
+    holds = {*before.writers} <= {*addition.writers}
+    return holds and ancestor(before.node.output, addition.branch)
+
+
+def _join(addition: Addition, other: Addition, additions: Collection[Addition]) -> None:
+    numbers = {addition.stream, other.stream}
+    for each in additions:
+        if each.stream in numbers:
+            each.stream = min(numbers)
+
+
+def is_larger(value: Value, root: Value) -> bool:
+    """Whether a value repeats its root, as what is told to every position, or kernel.
+
+    Learned arrays are repeated for a batch, and begin a stream, as zeros do.
+    """
+    is_known = root.leaf is not None or root.constant is not None
+    return not is_known and math.prod(root.shape) != math.prod(value.shape)
 
 
 def branch_scales(flow: Flow, addition: Addition) -> Iterator[Node]:

@@ -5,10 +5,17 @@ Take `0.9 * h + x.T / 10`. Its legs are `h`, times 0.9, and `x`, times 0.1.
 
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Value
-from jaxinit._roles.reading.primitives import ADDITIONS, PRODUCTS
-from jaxinit._roles.reading.values import stripped
+from jaxinit._roles.reading.primitives import (
+    ADDITIONS,
+    COPIES,
+    PARTS,
+    PRODUCTS,
+    RELOCATIONS,
+)
+from jaxinit._roles.reading.values import behind, stripped
 from jaxinit._roles.reading.walks import reached
 
+_MOVED = COPIES | RELOCATIONS | PARTS | {"each"}
 _MINOR = 0.5  # a leg that is smaller, against the other, is no stream
 
 
@@ -25,6 +32,17 @@ def unscaled(flow: Flow, value: Value) -> tuple[Value, float]:
         if inner is None:
             return value, factor
         value, factor = inner, factor * number
+
+
+def before_leaf(flow: Flow, value: Value) -> Value | None:
+    """What a leaf multiplies, as `h` of `scale * h`; None if there is none."""
+    node = unscaled(flow, value)[0].node
+    if node is None or node.op != "mul":
+        return None
+    for factor, other in (node.inputs, node.inputs[::-1]):
+        if behind(factor, _MOVED).leaf is not None and flow.data(other):
+            return unscaled(flow, other)[0]
+    return None
 
 
 def apart(flow: Flow, leg: Value, other: Value) -> tuple[Value, float]:

@@ -22,6 +22,7 @@ What holds:
   with the number zero is none: `sum([x, y])`, which begins with 0, is `x + y`.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,9 @@ _CALLS = {
     "custom_vjp_call",
     "custom_vjp_call_jaxpr",
 }
+# What puts values beside one another, and its parameter that names the axis.
+_STACKS = {"concatenate": "dimension", "stack": "axis"}
+_WIDEN = ("broadcast_in_dim", "reshape", "expand_dims")
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -131,7 +135,7 @@ class Graph:
     def __init__(self, closed: core.ClosedJaxpr, leaves: int):
         self.values: list[Value] = []
         self.nodes: list[Node] = []
-        self._sums: dict[tuple, Sequence[Value]] = {}
+        self._sums: dict[tuple, Value] = {}
         arguments = [self._value(var.aval) for var in closed.jaxpr.invars]
         self.leaves, self.inputs = arguments[:leaves], arguments[leaves:]
         for i, value in enumerate(self.leaves):
@@ -198,7 +202,9 @@ class Graph:
         if name == "reshape" and eqn.params["dimensions"] is not None:
             return self._reshape(eqn, inputs, loops)
         if name in ADDITIONS:
-            return self._sum(eqn, inputs, loops)
+            return [self._sum(inputs, eqn.outvars[0].aval, loops)]
+        if name == "reduce_sum" and (parts := self._stacked(eqn, inputs[0], loops)):
+            return [functools.reduce(lambda a, b: self._sum((a, b), a, loops), parts)]
         return self._as_it_is(eqn, inputs, loops)
 
     def _as_it_is(self, eqn, inputs, loops) -> Sequence[Value]:
@@ -207,17 +213,56 @@ class Graph:
         node.primitive = eqn.primitive
         return outputs
 
-    def _sum(self, eqn, inputs, loops) -> Sequence[Value]:
+    def _sum(self, inputs, aval, loops) -> Value:
         """A sum of two values, made once; of zero and a value, that value."""
-        aval = eqn.outvars[0].aval
         for number, value in (inputs, inputs[::-1]):
             whole = (value.shape, value.dtype) == (aval.shape, aval.dtype)
             if whole and _is_zero(number.constant):
-                return [value]
+                return value
         place = frozenset(value.index for value in inputs), loops
         if place not in self._sums:
-            self._sums[place] = self._as_it_is(eqn, inputs, loops)
+            self._sums[place] = self._value(aval)
+            node = self._node("add", inputs, [self._sums[place]], {}, loops)
+            node.primitive = primitives.add_p
         return self._sums[place]
+
+    def _stacked(self, eqn, value, loops) -> list[Value]:
+        """The values that are summed if they were only stacked up for it."""
+        converted = []
+        while value.node is not None and value.node.op == "convert_element_type":
+            converted.append(value.node)
+            value = value.node.inputs[0]
+        node, axes = value.node, eqn.params["axes"]
+        if node is None or node.op not in _STACKS or len(axes) != 1:
+            return []
+        parts = node.inputs
+        if (node.params[_STACKS[node.op]],) != axes:
+            return []
+        if node.op == "concatenate":
+            if any(part.shape[axes[0]] != 1 for part in parts):
+                return []
+            parts = [self._squeezed(part, axes, loops) for part in parts]
+        for made in reversed(converted):
+            parts = [self._like(made, x, made.output.dtype, loops) for x in parts]
+        return list(parts)
+
+    def _squeezed(self, value, axes, loops) -> Value:
+        """A value without an axis of one entry, or what it was before it had that."""
+        shape = tuple(n for i, n in enumerate(value.shape) if i not in axes)
+        node = value.node
+        if node is not None and node.op in _WIDEN and node.inputs[0].shape == shape:
+            return node.inputs[0]
+        narrow = self._value(jax.ShapeDtypeStruct(shape, value.dtype))
+        node = self._node("squeeze", [value], [narrow], {"dimensions": axes}, loops)
+        node.primitive = primitives.squeeze_p
+        return narrow
+
+    def _like(self, node, value, dtype, loops) -> Value:
+        """What a node makes of another value."""
+        made = self._value(jax.ShapeDtypeStruct(value.shape, dtype))
+        copied = self._node(node.op, [value], [made], node.params, loops)
+        copied.primitive = node.primitive
+        return made
 
     def _reshape(self, eqn, inputs, loops) -> Sequence[Value]:
         """A reshape of axes in another order, as two nodes; vmap makes such."""
