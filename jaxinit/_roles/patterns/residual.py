@@ -370,10 +370,18 @@ def _goes_on(addition: Addition, stream: Sequence[Addition]) -> bool:
     """Whether a stream goes on behind an addition with a projected shortcut.
 
     A sum of two maps of the same input is no such addition if another one adds to that
-    input itself, as around an attention whose queries have an adapter.
+    input itself, as around an attention whose queries have an adapter; nor is a sum of
+    two heads.
     """
     if any(other.above is addition for other in stream):
         return True
+    if not any(node.op in CONTRACTIONS for node in _after(addition.node)):
+        return False
     beside = (other for other in stream if other is not addition)
     alone = all(other.above is not addition.above for other in beside)
     return addition.above is not None and alone
+
+
+def _after(node: Node) -> Iterator[Node]:
+    """A node, and what is computed from it."""
+    return reached([node], lambda node: (u for v in node.outputs for u in v.users))
