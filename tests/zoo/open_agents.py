@@ -88,7 +88,8 @@ def actions_beside_words() -> Model:
 
     def expert(d, f):
         return {
-            "pre_norm": floats(d), "q": floats(HEADS, d, SIZE), "kv": floats(2, d, SIZE),
+            "pre_norm": floats(d), "q": floats(HEADS, d, SIZE),
+            "kv": floats(2, d, SIZE),
             "o": floats(HEADS, SIZE, d), "ffw_norm": floats(d),
             "gating": floats(2, d, f), "linear": floats(f, d),
         }  # fmt: skip
@@ -125,7 +126,8 @@ def actions_beside_words() -> Model:
         **every("layers/{}/words/", layers, expert_truth(D, F)),
         **every("layers/{}/moves/", layers, expert_truth(wide, 10)),
         "final_norm": scale(offset=1.0),
-        **dense("action_out", wide, robot, "w", "b", head=True),
+        # Debatable: its square is in the loss.
+        **dense("action_out", wide, robot, "w", "b", head=True, function=ANY),
     }
     # Of the last layer only keys and values of words are read.
     for name in ("o", "ffw_norm", "gating", "linear"):
@@ -274,7 +276,8 @@ def resets_within_rollouts() -> Model:
         **dense("actor_0", D, F, function="relu"),
         **dense("actor_1", F, actions, head=True),
         **dense("critic_0", D, F, function="relu"),
-        **dense("critic_1", F, 1, head=True),
+        # Debatable: its square is in the loss.
+        **dense("critic_1", F, 1, head=True, function=ANY),
     }
     inputs = [
         floats(B, D), floats(T, B, seen), jax.ShapeDtypeStruct((T, B), bool),
@@ -285,7 +288,7 @@ def resets_within_rollouts() -> Model:
 
 @model
 def expectiles_of_values() -> Model:
-    """Kostrikov et al. 2021 (IQL): losses of a value, twin critics and an actor at once.
+    """Kostrikov et al. 2021 (IQL): losses of a value, two critics and an actor at once.
 
     Critics are mapped over a first axis; actions are weighed by exponentials.
     """
@@ -332,10 +335,10 @@ def expectiles_of_values() -> Model:
         return truth
 
     truth = {
-        **net_truth("v", seen, 1, 2, head=True),
+        **net_truth("v", seen, 1, 2, head=True, function=ANY),
         **net_truth("actor", seen, moves, head=True, function="tanh"),
         # Debatable: the logarithm of a deviation that no kernel makes.
-        "log_std": either("unknown", "scale", "bias"),
+        "log_std": [either("unknown", "scale", "bias")] * 2,
     }
     for i, (a, b) in enumerate(((seen + moves, F), (F, D), (D, 1))):
         own = {"head": True} if i == 2 else {"function": "relu"}

@@ -17,6 +17,7 @@ from zoo.truths import (
     kernel,
     model,
     norm,
+    one_of,
     rms_norm,
     scale,
 )
@@ -272,10 +273,10 @@ def forecasts_in_patches() -> Model:
         # A function of a leaf.
         "scaling": either("unknown", "scale", "gate"),
         **dense(
-            "o", INNER, D, "w", "b", part="attention output", residual=(0, 2 * layers)
+            "o", INNER, D, "w", "b", part="attention output", residual=one_of((1, 6), (3, 6))
         ),
         **dense("gate_proj", D, F, "w", "b", function="relu"),
-        **dense("down_proj", F, D, "w", "b", residual=(1, 2 * layers)),
+        **dense("down_proj", F, D, "w", "b", residual=one_of((2, 6), (4, 6))),
     }  # fmt: skip
     truth = {"frequency": embedding(D), **every("layers/{}/", layers, own)}
     for name, a, b in (("input", 2 * patch, D), ("horizon", D, out * quantiles)):
@@ -286,8 +287,7 @@ def forecasts_in_patches() -> Model:
             **dense(f"{name}/output", F, b, "w", "b", residual=ANY, head=head),
             **dense(f"{name}/skip", a, b, "w", "b", residual=ANY, head=head),
         }
-        both = [f"{name}/output/w", f"{name}/skip/w"]
-        truth[f"{name}/skip/b"] = bias(ANY if both else None)
+        truth[f"{name}/skip/b"] = bias(ANY)
         truth[f"{name}/output/b"] = bias(ANY)
     inputs = (floats(B, T * patch), floats(B, T * patch), integers(B))
     return Model(apply, params, inputs, truth)
@@ -340,7 +340,8 @@ def words_on_a_lattice() -> Model:
             return -(last[:, -1] + blank[:, -1, -1])
 
     truth = {
-        **lstm("enc_0", 7, D), **norm("ln_0"), **lstm("enc_1", 2 * D, D), **norm("ln_1"),
+        **lstm("enc_0", 7, D), **norm("ln_0"),
+        **lstm("enc_1", 2 * D, D), **norm("ln_1"),
         # Their sum is before the function.
         **dense("enc_proj", D, F, function="tanh"),
         "embed/embedding": embedding(8), **lstm("pred_0", 8, D),

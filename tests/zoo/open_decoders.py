@@ -281,14 +281,14 @@ def absorbed_latents() -> Model:
     each = {"batch_axis": 0}
     # Debatable: which kernel makes queries, keys and values, where two follow another.
     free = {"part": ANY, "sections": ANY}
-    writes = {"residual": (1, 2 * layers)}
+    writes = {"residual": one_of((1, 6), (2, 6), (4, 6), (5, 6))}
     truth = {
         "attn_norm": scale(), "ffn_norm": scale(),
         "attn/wq_a": kernel(D, q_rank, part=ANY), "attn/q_norm": scale(),
         "attn/wq_b": kernel(q_rank, HEADS * (nope + rope), 0, (1, 2), **free),
         "attn/wkv_a": kernel(D, rank + rope, **free), "attn/kv_norm": scale(),
         "attn/wo": kernel(
-            HEADS * v_size, D, residual=(0, 2 * layers),
+            HEADS * v_size, D, residual=(0, 3 * layers),
             part=one_of("attention output", None),
         ),
         "ffn/gate": kernel(D, experts, 1, 0, function="sigmoid", part="router"),

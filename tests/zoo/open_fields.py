@@ -121,7 +121,8 @@ def weights_in_factors() -> Model:
             f"{name}/bias": either("bias", "unknown"),
         }
     for i in range(blocks):
-        truth[f"alpha_{i}"] = either("gate", "scale", "unknown")
+        # Of what it mixes, two uses.
+        truth[f"alpha_{i}"] = [either("gate", "scale", "unknown")] * 2
     built = of_linen(Net(), [floats(), floats()], truth)
 
     def apply(params, t, x):

@@ -92,11 +92,12 @@ def residues_from_backbones() -> Model:
     def net(n):
         return {"W1": affine(n, D), "W2": affine(D, D), "W3": affine(D, D)}
 
+    own = {"node": net(3 * D), "edge": net(3 * D), "norm3": ln}
     both = {"W_in": affine(D, 4 * D), "W_out": affine(4 * D, D)}
     two = {"norm1": ln, "norm2": ln, "dense": both}
     params = {
         "edge_emb": floats(edges, D), "edge_norm": ln, "W_e": affine(D, D),
-        "encoder": [two | {"node": net(3 * D), "edge": net(3 * D), "norm3": ln}] * layers,
+        "encoder": [two | own] * layers,
         "W_s": floats(V, D), "decoder": [two | {"node": net(4 * D)}] * layers,
         "W_out": affine(D, V),
     }  # fmt: skip
@@ -128,7 +129,8 @@ def residues_from_backbones() -> Model:
     decoder = {**scaled("node", (4, 4 * layers)), **feed_truth((5, 4 * layers))}
     decoder["node/W1/w"] = kernel(4 * D, D, function="gelu")
     truth = {
-        "edge_emb": kernel(edges, D), **norm("edge_norm"), **dense("W_e", D, D, "w", "b"),
+        "edge_emb": kernel(edges, D), **norm("edge_norm"),
+        **dense("W_e", D, D, "w", "b"),
         "W_s": embedding(D), **dense("W_out", D, V, "w", "b", head=True),
     }  # fmt: skip
     for i in range(layers):

@@ -122,7 +122,8 @@ def two_streams_then_one() -> Model:
 
     params = {
         "img_in": affine(noise, D), "txt_in": affine(context, D),
-        "time_in": embedder(8), "guidance_in": embedder(8), "vector_in": embedder(vector),
+        "time_in": embedder(8), "guidance_in": embedder(8),
+        "vector_in": embedder(vector),
         "double_blocks": [one] * 2,
         "single_blocks": [
             normed | {
@@ -163,7 +164,7 @@ def two_streams_then_one() -> Model:
         "linear1/kernel": kernel(
             D, 3 * INNER + F, function=ANY,
             sections=[
-                *((1, span, n, "identity") for span, n in zip(spans, ORDER, strict=True)),
+                *((1, s, n, "identity") for s, n in zip(spans, ORDER, strict=True)),
                 (1, mlp, None, "gelu"),
             ],
         ),

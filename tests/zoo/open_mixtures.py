@@ -132,13 +132,18 @@ def places_every_second_layer() -> Model:
         "embed_tokens/embedding": embedding(D),
         "norm/scale": scale(),
         "lm_head/kernel": kernel(D, V, head=True),
-        **mlp("layers/0/feed_forward", (1, 4)),
-        **mlp(f"{at}/shared_expert", (3, 4)),
+        **mlp("layers/0/feed_forward", (1, 5)),
+        **mlp(f"{at}/shared_expert", one_of((3, 5), (4, 5))),
         f"{at}/router/kernel": kernel(D, experts, function=ANY, part="router"),
         f"{at}/gate_up_proj": kernel(D, 2 * F, 1, 2, ANY, sections=cut, **each),
         # Debatable: experts that are summed at once.
         f"{at}/down_proj": kernel(
-            one_of(F, experts * F), D, ANY, 2, residual=(3, 4), batch_axis=ANY
+            one_of(F, experts * F),
+            D,
+            ANY,
+            2,
+            residual=one_of((3, 5), (4, 5)),
+            batch_axis=ANY,
         ),
     }
     for i in range(2):
@@ -150,7 +155,7 @@ def places_every_second_layer() -> Model:
             f"{at}/k_proj/kernel": kernel(D, SIZE, part="key"),
             f"{at}/v_proj/kernel": kernel(D, SIZE, part="value"),
             f"{at}/o_proj/kernel": kernel(
-                INNER, D, part="attention output", residual=(2 * i, 4)
+                INNER, D, part="attention output", residual=(2 * i, 5)
             ),
         }
     return of_nnx(Net, [integers(B, T)], truth)

@@ -324,7 +324,7 @@ def times_that_scale() -> Model:
     def res_truth(name, a, n, writes):
         truth = {
             **gn(f"{name}_norm_in"), **image(f"{name}_in", 9 * a, 9 * n),
-            **dense(f"{name}_emb", wide, 2 * n, **names),
+            **dense(f"{name}_emb", wide, 2 * n, function=ANY, sections=ANY, **names),
             **gn(f"{name}_norm_out"),
             **image(f"{name}_out", 9 * n, 9 * n, residual=writes),
         }  # fmt: skip
@@ -347,7 +347,7 @@ def times_that_scale() -> Model:
         **dense("time_1", wide, wide, function="silu", **names),
         "label/embeddings": embedding(wide),
         **image("input", 27, 9 * c),
-        **res_truth("down_0", c, c, (0, 1)),
+        **res_truth("down_0", c, c, (0, 3)),
         **image("shrink", 9 * c, 9 * c),
         **res_truth("middle_0", c, wide, (0, 3)),
         **gn("attention_norm"),
@@ -365,9 +365,9 @@ def times_that_scale() -> Model:
         "attention_proj/b": bias("attention_proj/w", part="attention output"),
         **res_truth("middle_1", wide, wide, (2, 3)),
         **image("enlarge", 9 * wide, 9 * wide),
-        # Its shortcut begins the stream.
-        **res_truth("up_0", wide + c, c, (0, 1)),
-        **res_truth("up_1", 2 * c, c, (0, 1)),
+        # Their shortcuts are kernels.
+        **res_truth("up_0", wide + c, c, (1, 3)),
+        **res_truth("up_1", 2 * c, c, (2, 3)),
         **gn("out_norm"),
         **image("out", 9 * c, 27, head=True),
     }  # fmt: skip
