@@ -273,7 +273,8 @@ def forecasts_in_patches() -> Model:
         # A function of a leaf.
         "scaling": either("unknown", "scale", "gate"),
         **dense(
-            "o", INNER, D, "w", "b", part="attention output", residual=one_of((1, 6), (3, 6))
+            "o", INNER, D, "w", "b", part="attention output",
+            residual=one_of((1, 6), (3, 6)),
         ),
         **dense("gate_proj", D, F, "w", "b", function="relu"),
         **dense("down_proj", F, D, "w", "b", residual=one_of((2, 6), (4, 6))),
