@@ -69,6 +69,14 @@ from zoo import molecules as molecules
 from zoo import nnx_foreign as nnx_foreign
 from zoo import nnx_models as nnx_models
 from zoo import odd_cells as odd_cells
+from zoo import open_agents as open_agents
+from zoo import open_columns as open_columns
+from zoo import open_decoders as open_decoders
+from zoo import open_fields as open_fields
+from zoo import open_graphs as open_graphs
+from zoo import open_images as open_images
+from zoo import open_mixtures as open_mixtures
+from zoo import open_vision as open_vision
 from zoo import others as others
 from zoo import otherwise as otherwise
 from zoo import patch_mlps as patch_mlps
