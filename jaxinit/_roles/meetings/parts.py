@@ -13,6 +13,7 @@ from jaxinit._roles.meetings.cells import Cells
 from jaxinit._roles.meetings.endings import Endings
 from jaxinit._roles.meetings.tree_cells import tree_gates
 from jaxinit._roles.patterns.choices import deciding_nodes
+from jaxinit._roles.patterns.losses import is_summed_away
 from jaxinit._roles.patterns.regions import End
 from jaxinit._roles.patterns.structure import Structure
 from jaxinit._roles.patterns.sums import is_inner_product
@@ -106,13 +107,15 @@ def _factor(
     structure: Structure, endings: Endings, kernel: Node, end: End
 ) -> str | None:
     """A "gate" for a factor behind a nonlinear function, "up" for the other."""
-    for node in end.takers:
+    for node in () if end.compared else end.takers:
         if not is_factor(node, end.value) or end.function is None:
             continue
         others = [value for value in node.inputs if value is not end.value]
         if len(others) != 1 or not structure.flow.data(others[0]):
             continue
         if is_mask(others[0]) or is_softmax(others[0]):
+            continue
+        if any(x.compared for _, x in endings.owned(others[0])):  # an error is weighed
             continue
         if is_inner_product(structure.flow, node):
             continue
@@ -157,23 +160,7 @@ def _is_of_loss(
     if structure.flow.has_leaves[value.index]:
         return False
     own = is_gate and _is_taken(structure, end, value)
-    return not own and _is_summed_away(structure, product)
-
-
-def _is_summed_away(structure: Structure, product: Node) -> bool:
-    """Whether no contraction takes a product, and no output has features of it."""
-
-    def after(value: Value) -> Iterator[Value]:
-        for node in value.users:
-            yield from node.outputs
-
-    def remains(value: Value) -> bool:
-        axes = structure.flow.fact(value).axes
-        has_features = any(atom.size > 1 for axis in axes for atom in axis)
-        is_taken = any(x.op in CONTRACTIONS or x.op == "carry" for x in value.users)
-        return is_taken or (value.is_output and has_features)
-
-    return not any(map(remains, reached(product.outputs, after)))
+    return not own and is_summed_away(structure.flow, product.outputs)
 
 
 def _is_from_outside(
