@@ -129,7 +129,10 @@ def _factor(
             is_gate = wins or end.function.name in _SIGMOIDS  # twice one, for example
             if _is_of_loss(structure, end, node, others[0], is_gate):
                 continue
-            if not is_gate and _is_from_outside(structure, kernel, end, others[0]):
+            alike = _is_for_all_features(structure, kernel, end, others[0])
+            if is_gate and alike:  # a weight of colors, or a mask of probabilities
+                continue
+            if not is_gate and _is_from_outside(structure, end, others[0], alike):
                 continue
             return "gate" if wins or not theirs else None
         if theirs and not _is_for_all_features(structure, kernel, end, others[0]):
@@ -163,17 +166,14 @@ def _is_of_loss(
     return not own and is_summed_away(structure.flow, product.outputs)
 
 
-def _is_from_outside(
-    structure: Structure, kernel: Node, end: End, value: Value
-) -> bool:
+def _is_from_outside(structure: Structure, end: End, value: Value, alike: bool) -> bool:
     """Whether a factor is a mask or a weight that is handed in, and nothing gates it.
 
     It is made of inputs by no leaf. What the kernel takes itself is none, as in
-    `x * tanh(x @ w)`, unless it is one number for all features.
+    `x * tanh(x @ w)`, unless it is `alike`: one number for all features.
     """
     if structure.flow.has_leaves[value.index]:
         return False
-    alike = _is_for_all_features(structure, kernel, end, value)
     return alike or not _is_taken(structure, end, value)
 
 
