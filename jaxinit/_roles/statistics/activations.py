@@ -245,12 +245,13 @@ class Activations(Elementwise):
         """
         for i, (shares, value) in enumerate((pair, pair[::-1])):
             is_known = self._flow.data(shares) and self._flow.data(value)
-            if is_known and are_shares_along(shares, axes[i]):
-                weight, spread = self.spread(shares), self.spread(value)
-                varies = spread.variance * weight.second / weight.mean
-                if leads_to_root(node.output):
-                    varies = 0.0
-                return self.normal(spread.mean, varies)
+            if not (is_known and are_shares_along(shares, axes[i])):
+                continue
+            weight, spread = self.spread(shares), self.spread(value)
+            if not weight.mean:  # it is not known
+                continue
+            varies = spread.variance * weight.second / weight.mean
+            return self.normal(spread.mean, 0 if leads_to_root(node.output) else varies)
         return None
 
     def _share_of_squares(self, node: Node) -> float:
