@@ -172,3 +172,90 @@ def test_a_softmax_that_reads_features_of_keys_is_no_router():
     params = {"q": array(IN, 4), "leaf": array(4, IN, IN), "o": QUERY}
     role = jaxinit.roles(of_experts, params, SEQUENCE)["q"]
     assert {use.part for use in role.uses} == {"router"}
+
+
+def best(scores):
+    return jax.nn.one_hot(jax.lax.top_k(scores, 2)[1], ROWS).sum(-2)
+
+
+def masked_sigmoids(p, logits):
+    scores = jax.nn.sigmoid(logits)
+    return scores * best(scores + p["bias"])
+
+
+def divided_sigmoids(p, logits):
+    kept = masked_sigmoids(p, logits)
+    return 2.5 * kept / (kept.sum(-1, keepdims=True) + 1e-20)
+
+
+def gathered_sigmoids(p, logits):
+    scores = jax.nn.sigmoid(logits)
+    _, chosen = jax.lax.top_k(scores + p["bias"], 2)
+    kept = jnp.take_along_axis(scores, chosen, -1)
+    return (jax.nn.one_hot(chosen, ROWS) * kept[..., None]).sum(-2)
+
+
+def sigmoids_of_best(p, logits):
+    kept, chosen = jax.lax.top_k(logits, 1)
+    rows = jnp.arange(logits.shape[0])[:, None]
+    return jax.nn.sigmoid(jnp.full_like(logits, -jnp.inf).at[rows, chosen].set(kept))
+
+
+def relus_of_best(p, logits):
+    return jax.nn.relu(logits) * best(logits)
+
+
+BEST = [
+    masked_sigmoids,
+    divided_sigmoids,
+    gathered_sigmoids,
+    sigmoids_of_best,
+    relus_of_best,
+]
+
+
+@pytest.mark.parametrize("by_inputs", [False, True])
+@pytest.mark.parametrize("weights", BEST)
+def test_the_best_that_no_softmax_weighs_are_chosen_by_a_router(weights, by_inputs):
+    """It writes nothing to the stream to which experts are added."""
+
+    def apply(p, x):
+        x = x @ p["in"]
+        for layer in p["layers"]:
+            chosen = weights(layer, x @ layer["router"])
+            each = jnp.broadcast_to(x[:, None], (N, ROWS, IN))
+            each = each * chosen[..., None] if by_inputs else each
+            h = jax.nn.relu(jnp.einsum("nkd,kdf->nkf", each, layer["up"]))
+            y = jnp.einsum("nkf,kfd->nkd", h, layer["down"])
+            x = x + (y.sum(1) if by_inputs else jnp.einsum("nkd,nk->nd", y, chosen))
+        return x @ p["out"]
+
+    layer = {"router": ROUTER, "bias": array(ROWS), "up": array(ROWS, IN, HIDDEN)}
+    layers = [layer | {"down": array(ROWS, HIDDEN, IN)}] * 2
+    params = {"in": array(IN, IN), "layers": layers, "out": array(IN, OUT)}
+    roles = jaxinit.roles(apply, params, X)
+    for i in range(2):
+        router, down = roles[f"layers/{i}/router"], roles[f"layers/{i}/down"]
+        assert (router.part, router.residual) == ("router", None)
+        assert (down.part, down.residual) == (None, (i, 2))
+
+
+def most_active(p, x):
+    h = x @ p["w"]
+    return jnp.where(h >= jax.lax.top_k(h, 2)[0][..., -1:], h, 0) @ p["out"]
+
+
+def sampled(p, x):
+    _, chosen = jax.lax.top_k(x @ p["w"], 1)
+    return p["table"][chosen[..., 0]] @ p["out"]
+
+
+def ranked(p, x):
+    h = x @ p["w"]
+    return h @ p["out"], (jax.lax.top_k(h, 2)[1] == 1).mean() * x.mean()
+
+
+@pytest.mark.parametrize("apply", [most_active, sampled, ranked])
+def test_not_all_that_is_ranked_is_a_router(apply):
+    params = {"w": ROUTER, "out": array(ROWS, OUT), "table": array(ROWS, ROWS)}
+    assert jaxinit.roles(apply, params, X)["w"].part != "router"

@@ -462,3 +462,30 @@ HIDDEN = {
 def test_what_is_added_to_a_kernel_makes_it_unknown(name):
     found = roles(lambda p, x: x @ HIDDEN[name](p["w"], p["a"]), w=SQUARE, a=SQUARE)
     assert found["w"].kind == "unknown"
+
+
+@pytest.mark.parametrize("name", "qkv")
+def test_what_a_sigmoid_multiplies_before_an_attention_has_a_gate(name):
+    def apply(p, x):
+        given = {each: x @ p[each] for each in "qkv"}
+        given[name] = given[name] * jax.nn.sigmoid(x @ p["gate"])
+        return jax.nn.softmax(given["q"] @ given["k"].mT) @ given["v"] @ p["o"]
+
+    found = roles(apply, **dict.fromkeys(["gate", *"qkvo"], SQUARE))
+    parts = {"q": "query", "k": "key", "v": "value", "gate": "gate"}
+    assert {each: found[each].part for each in parts} == parts
+
+
+def test_values_of_rows_that_a_sigmoid_lets_in_have_a_gate():
+    ids = jnp.arange(15).reshape(3, 5)
+
+    def apply(p, x, ids):
+        let_in = 2 * jax.nn.sigmoid(x[..., :3] @ p["gate"])[..., None]
+        rows = let_in * p["rows"][ids].reshape(3, 5, 2, -1)
+        v = x @ p["v"] + rows.reshape(3, 5, WIDTH)
+        return jax.nn.softmax((x @ p["q"]) @ (x @ p["k"]).mT) @ v @ p["o"]
+
+    shapes = {"gate": (3, 2), "rows": (15, WIDTH), **dict.fromkeys("qkvo", SQUARE)}
+    params = {name: array(*shape) for name, shape in shapes.items()}
+    found = jaxinit.roles(apply, params, array(3, 5, WIDTH), ids)
+    assert (found["gate"].part, found["v"].part) == ("gate", "value")

@@ -186,6 +186,66 @@ def test_what_decays_leaves_room_for_what_is_written(step, looped):
     assert [x for use in writers for x in use.layers] == [*range(LAYERS)]
 
 
+def in_steps(x, p):
+    return x + fed(x, p) / LAYERS
+
+
+# A round, and how many branches as large as they are drawn the stream may hold.
+AGAIN = {
+    lambda x, p: x + fed(x, p): LAYERS**2,
+    forgetting: (1 + 0.9 + 0.9**2) ** 2,
+    mixed: 0.8**2 * (1 + 0.6 + 0.6**2) ** 2,
+    in_steps: 1,
+    plain: 1,
+    lambda x, p: in_steps(in_steps(x, p), p): 2**2,
+}
+
+
+@pytest.mark.parametrize("looped", [False, True])
+@pytest.mark.parametrize(("step", "held"), AGAIN.items())
+def test_what_one_kernel_adds_again_adds_up(step, held, looped):
+    """The stream changes little from one round to the next, and so does the branch."""
+
+    def apply(p, x):
+        if looped:
+            return jax.lax.fori_loop(0, LAYERS, lambda _, x: step(x, p), x)
+        for _ in range(LAYERS):
+            x = step(x, p)
+        return x
+
+    uses = jaxinit.roles(apply, LAYER, X)["down"].uses
+    shares = [use.variance * use.fan_in * use.entering for use in uses]
+    np.testing.assert_allclose(shares, 1 / held, rtol=1e-6)
+
+
+@pytest.mark.parametrize("beside", [1, 2])
+def test_what_one_kernel_adds_of_different_inputs_does_not_add_up(beside):
+    def apply(p, x, *others):
+        return x + sum(fed(x * other, p) for other in others)
+
+    roles = jaxinit.roles(apply, LAYER, X, *[X] * beside)
+    for use in roles["down"].uses:
+        assert use.variance * use.fan_in * use.entering == pytest.approx(1 / beside)
+
+
+@pytest.mark.parametrize("rounds", [4, 40])
+def test_a_stream_keeps_its_size_however_often_kernels_write(rounds):
+    """Its variance doubles; it would grow to 41 times without what is shared."""
+
+    def apply(p, x):
+        def step(_, x):
+            normed = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+            return x + fed(normed, p)
+
+        return jax.lax.fori_loop(0, rounds, step, x)
+
+    shapes = {"up": leaf(48, 96), "down": leaf(96, 48)}
+    roles = jaxinit.roles(apply, shapes, leaf(64, 48))
+    params = jaxinit.plan(shapes, schemes.auto(), roles=roles).init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (64, 48))
+    assert 1.5 < jnp.var(apply(params, x)) < 3
+
+
 STACKED = {
     "stacked": lambda h, y: jnp.stack([h, y]).sum(0),
     "at the end": lambda h, y: jnp.sum(jnp.stack([h, y], -1), -1),

@@ -32,7 +32,8 @@ def auto() -> Rules:
       `s` is the second moment with which the stream begins, or comes out of a norm or a
       kernel that it goes through, so that all branches together are as large as what
       they are added to; where numbers make the stream smaller in each layer, as
-      `0.9 * h + f(h)` does, `N` is the sum of what they leave of each branch's variance
+      `0.9 * h + f(h)` does, `N` is the sum of what they leave of each branch's variance;
+      a kernel that writes in `r` rounds counts `r**2` times, as what it adds is alike
     - kernel between two functions of a plain net, without norm or residual stream, if
       gradients would grow or vanish with depth, or the signal drift: variance
       `1 / (fan_in E[y'**2])`, `y'` the slope of the function before it, and a normal

@@ -22,7 +22,7 @@ from jaxinit._roles.reading.primitives import LISTED, PRODUCTS, SUMS
 from jaxinit._roles.reading.values import is_logit, picks_rows
 from jaxinit._roles.role import Use
 
-_KERNELS = ("kernel", "convolution")
+KERNELS = ("kernel", "convolution")
 _LEAST_OFFSET = 1e-3  # below it is what keeps numbers from zero
 
 
@@ -36,7 +36,7 @@ def drafted(structure: Structure, meeting: Meeting) -> Use:
     if opaque and not (opaque == CONSTANT and op == "mul"):
         return unknown(f"what meets the activations is behind {opaque}")
     use = _DRAFTS.get(op, _elsewhere)(structure, meeting)
-    return _one_of_sum(meeting, use) if use.kind in _KERNELS else use
+    return _one_of_sum(meeting, use) if use.kind in KERNELS else use
 
 
 def _one_of_sum(meeting: Meeting, use: Use) -> Use:

@@ -7,9 +7,10 @@ contraction follows.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from jaxinit._roles.meetings.drafts import KERNELS
 from jaxinit._roles.meetings.endings import Endings
 from jaxinit._roles.meetings.parts import find_parts, steering
 from jaxinit._roles.meetings.sections import Division, beside, divided, input_sections
@@ -36,12 +37,17 @@ class KernelUses:
     """
 
     def __init__(
-        self, structure: Structure, preceded: Sequence[bool], unknown: Mapping[int, str]
+        self,
+        structure: Structure,
+        drafts: Iterable[tuple[Meeting, Use]],
+        preceded: Sequence[bool],
+        unknown: Mapping[int, str],
     ):
         """Finds what is around kernels and biases.
 
         Args:
             structure: what is found in the graph.
+            drafts: what each meeting is by itself.
             preceded: for each value, whether a contraction or a lookup precedes.
             unknown: for the index of a node, what it takes that is not known.
         """
@@ -52,7 +58,10 @@ class KernelUses:
         excluded = steering(self._endings, self._parts)
         streams = structure.residuals.streams(excluded)
         self.branches = branches_of(structure.residuals, structure.kernels)
-        self._writes = Writes(structure, self.branches, streams, self._of_attention())
+        kernels = ((m, use) for m, use in drafts if use.kind in KERNELS)
+        stacks = {(m.node.index, m.leaf): use.stack_axis for m, use in kernels}
+        attended = self._of_attention()
+        self._writes = Writes(structure, self.branches, streams, attended, stacks)
         self._places = self._writes.places()
         self._preceded = preceded
         self._moments = Moments(
@@ -71,7 +80,7 @@ class KernelUses:
         division = self._divided(meeting, ends)
         division = self._behind_norm(meeting, division)
         recurrent = loops.is_recurrent(node, meeting.activations, meeting.weights)
-        written = self._writes.of(meeting, draft.stack_axis)
+        written = self._writes.of(meeting)
         residual = self._place(node, written)
         followed = self._followed[node.output.index]
         inputs = input_sections(loops, meeting) if recurrent else ()

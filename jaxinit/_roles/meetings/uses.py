@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from jaxinit._roles.meetings.batches import with_batches
 from jaxinit._roles.meetings.cells import Cells
-from jaxinit._roles.meetings.drafts import drafted
+from jaxinit._roles.meetings.drafts import KERNELS, drafted
 from jaxinit._roles.meetings.endings import Endings
 from jaxinit._roles.meetings.kernel_uses import KernelUses
 from jaxinit._roles.meetings.simple_uses import learned_use, statistic_use, unknown
@@ -55,13 +55,16 @@ def uses_of(
     cells = _loops_of_cells(structure)
     if cells:
         structure = structure_of(flow, attentions, names, cells)
-    drafts = list(_drafts(structure))
+    drafts = [
+        (meeting, _side_by_side(structure, meeting, draft))
+        for meeting, draft in with_batches(structure, list(_drafts(structure)))
+    ]
     finisher = _Finisher(structure, drafts)
     found: dict[int, list[Use]] = {
         leaf: [learned_use(flow.graph.leaves[leaf].shape)] for leaf in flow.tokens
     }
-    for meeting, draft in _one_of_each_lookup(with_batches(structure, drafts)):
-        use = finisher.finished(meeting, _side_by_side(structure, meeting, draft))
+    for meeting, draft in _one_of_each_lookup(drafts):
+        use = finisher.finished(meeting, draft)
         found.setdefault(meeting.leaf, []).append(use)
     for leaf in reaching_leaves(flow):
         found.setdefault(leaf, [unknown(_NO_INPUT)])
@@ -161,7 +164,7 @@ class _Finisher:
             for meeting, use in drafts
             if self._hides(meeting, use)
         }
-        self._kernels = KernelUses(structure, self._preceded, hidden)
+        self._kernels = KernelUses(structure, drafts, self._preceded, hidden)
         self._branches = innermost_of(self._kernels.branches.values())
         self._closing = closing(self._branches, _scales(structure.flow))
 
@@ -170,7 +173,7 @@ class _Finisher:
         hides = self._hides(meeting, use)
         if hides:
             return use if use.kind == "unknown" else unknown(hides)
-        if use.kind in ("kernel", "convolution"):
+        if use.kind in KERNELS:
             return self._in_branch(meeting, self._kernels.kernel(meeting, use))
         if use.kind == "bias" and use.of:
             return self._kernels.bias(meeting, use)
@@ -184,7 +187,7 @@ class _Finisher:
         """Why nothing is known of a leaf, and so of what it meets; "" if much is."""
         if use.kind == "unknown":
             return use.reason
-        if use.kind in ("kernel", "convolution"):
+        if use.kind in KERNELS:
             is_window = meeting.node.index in self._windows
             return "what it gives is the window of a convolution" if is_window else ""
         if use.kind in ("bias", "position"):

@@ -93,6 +93,7 @@ class Writes:
         branches: Mapping[int, Branch],
         streams: Sequence[Mapping[int, Addition]],
         of_attention: set[int],
+        stack_axes: Mapping[tuple[int, int], Sequence[int]],
     ):
         """Finds the order and the layers of all writes.
 
@@ -101,6 +102,8 @@ class Writes:
             branches: for the index of each residual addition, its branch.
             streams: for each stream, the index of each writer and its addition.
             of_attention: indices of the kernels that take what an attention gives.
+            stack_axes: the axes along which layers lie, by the index of a kernel and
+                the number of the leaf.
         """
         self._structure, self._branches = structure, branches
         self._of_attention = of_attention
@@ -108,9 +111,12 @@ class Writes:
         for attention in structure.attentions:
             self._put_operands_in_branch(attention)
         self._shapes: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
+        self._stack_axes, self._meetings = stack_axes, dict[int, list[Meeting]]()
         for meeting in structure.flow.meetings:
             node, shape = meeting.node, meeting.weights.shape
             self._shapes.setdefault(node.index, []).append((node.op, shape))
+            if (node.index, meeting.leaf) in stack_axes:
+                self._meetings.setdefault(node.index, []).append(meeting)
         self._writers: dict[int, tuple[int, _Stream]] = {}
         self._ends: dict[int, tuple[int, _Stream]] = {}
         self.to_several: set[int] = set()
@@ -147,13 +153,8 @@ class Writes:
             if node is not None and node.index in structure.kernels:
                 self._innermost.setdefault(node.index, branch)
 
-    def of(self, meeting: Meeting, stack_axes: Sequence[int]) -> Written:
-        """Where a kernel writes, or the branch that it is in ends.
-
-        Args:
-            meeting: where the leaf is a kernel.
-            stack_axes: the axes of the leaf along which its layers lie.
-        """
+    def of(self, meeting: Meeting) -> Written:
+        """Where a kernel writes, or the branch that it is in ends."""
         index = meeting.node.index
         found = self._writers.get(index)
         if found is None and index in self._innermost:
@@ -161,7 +162,7 @@ class Writes:
         if found is None:
             return Written()
         writer, stream = found
-        numbers = self._numbers(meeting, stack_axes, stream.rounds.get(writer, ()))
+        numbers = self._numbers(meeting, stream.rounds.get(writer, ()))
         order = tuple(min(x, default=None) for x in numbers)
         layers = () if stream.layers is None else _only(numbers, stream.layers)
         return Written(
@@ -173,13 +174,11 @@ class Writes:
         )
 
     def _numbers(
-        self,
-        meeting: Meeting,
-        stack_axes: Sequence[int],
-        rounds: Sequence[tuple[int, Mapping[Loop, int]]],
+        self, meeting: Meeting, rounds: Sequence[tuple[int, Mapping[Loop, int]]]
     ) -> list[list[int]]:
         """For each layer in a leaf, the numbers of its writes; empty if not known."""
         flow, around = self._structure.flow, dict.fromkeys(meeting.node.loops)
+        stack_axes = self._stack_axes[meeting.node.index, meeting.leaf]
         taken = Taken(
             flow.graph, flow.is_data, flow.has_leaves, meeting.leaf, stack_axes
         )
@@ -208,8 +207,24 @@ class Writes:
         for i, (index, _, here) in enumerate(writes):
             rounds.setdefault(index, []).append((i, here))
         places = {index: (found[0][0], total) for index, found in rounds.items()}
-        held = branches_held(self._structure.flow, writes)
+        kernels = self._kernels(writes, rounds)
+        held = branches_held(self._structure.flow, writes, kernels)
         return _Stream(number, places, held, rounds, self._layers(writes), memory)
+
+    def _kernels(
+        self,
+        writes: Sequence[Write],
+        rounds: Mapping[int, Sequence[tuple[int, Mapping[Loop, int]]]],
+    ) -> list[frozenset[tuple[int, int]]]:
+        """The leaves that make each write, and which of their layers do."""
+        found: list[set[tuple[int, int]]] = [{(-1, i)} for i in range(len(writes))]
+        for index, of_kernel in rounds.items():
+            for meeting in self._meetings.get(index, ()):
+                numbers = self._numbers(meeting, of_kernel)
+                for layer, written in enumerate(numbers):
+                    for i in written:
+                        found[i] = (found[i] - {(-1, i)}) | {(meeting.leaf, layer)}
+        return list(map(frozenset, found))
 
     def _layers(self, writes: Sequence[Write]) -> list[int] | None:
         """The layer of each write to a stream; None if that is not told."""
