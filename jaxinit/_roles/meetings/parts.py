@@ -21,7 +21,7 @@ from jaxinit._roles.patterns.sums import is_inner_product
 from jaxinit._roles.reading.axes import is_factor, is_repeated
 from jaxinit._roles.reading.functions import Function
 from jaxinit._roles.reading.graph import Node, Value
-from jaxinit._roles.reading.primitives import CONTRACTIONS, POINTWISE
+from jaxinit._roles.reading.primitives import POINTWISE
 from jaxinit._roles.reading.values import is_log_of_softmax, is_mask, is_softmax
 from jaxinit._roles.reading.walks import ancestor, reached
 
