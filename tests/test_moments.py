@@ -1030,11 +1030,55 @@ def test_a_product_with_what_was_normed_ends_no_doubt():
 
 
 def test_shares_of_a_sum_are_of_values_that_are_not_negative():
-    """Of four ReLUs over their sum: 1/4, and `E[y**2] / E[y]**2 = pi` over 16."""
-    relu = Spread(0, ("max", (), "z", 0.0), 0)
-    variance = math.pi / 16 - 1 / 16
-    assert shared(relu, 4.0) == pytest.approx((0.25, variance), rel=1e-3)
     assert shared(Spread(0, "z", 0), 4.0) is None
+
+
+@pytest.mark.parametrize("count", [2, 4, 30])
+@pytest.mark.parametrize(
+    ("expression", "function"),
+    [(("exp", (), "z"), np.exp), (("max", (), "z", 0.0), lambda z: np.maximum(z, 0))],
+)
+def test_squares_of_shares_are_those_of_draws(expression, function, count):
+    y = function(np.random.default_rng(0).normal(size=(10_000, count)))
+    shares = y / np.maximum(y.sum(1, keepdims=True), 1e-30)
+    mean, variance = shared(Spread(0, expression, 0), float(count))
+    assert mean == pytest.approx(1 / count)
+    drawn = np.square(shares).sum(1).mean()
+    assert count * (variance + mean**2) == pytest.approx(drawn, rel=0.02)
+
+
+def by_sum(weights, values):
+    return (weights[..., None] * values).sum(-2)
+
+
+def by_einsum_of_experts(weights, values):
+    return jnp.einsum("...e,...ef->...f", weights, values)
+
+
+def one_expert_after_another(weights, values):
+    return sum(weights[..., i, None] * values[..., i, :] for i in range(4))
+
+
+@pytest.mark.parametrize(
+    ("mix", "near"),
+    [(by_sum, 0.02), (by_einsum_of_experts, 0.02), (one_expert_after_another, 0.15)],
+)
+@pytest.mark.parametrize("function", [jax.nn.relu, jax.nn.sigmoid, jnp.tanh])
+def test_an_average_of_experts_is_smaller_than_each(mix, near, function):
+    """Compared with draws: the squares of four shares of a softmax sum to 0.39."""
+
+    def apply(p, x):
+        values = function(jnp.einsum("btd,edf->btef", x, p["experts"]))
+        return mix(jax.nn.softmax(x @ p["router"]), values) @ p["o"]
+
+    draw = np.random.default_rng(0).normal
+    weights = np.exp(draw(size=(10_000, 4)))
+    weights /= weights.sum(1, keepdims=True)
+    values = np.asarray(function(draw(size=(10_000, 4))))
+    expected = np.square((weights * values).sum(1)).mean()
+    shapes = kernels(router=(WIDTH, 4), experts=(4, WIDTH, SIZE), o=(SIZE, 4))
+    use = jaxinit.roles(apply, shapes, X)["o"].uses[0]
+    assert (use.entering, use.doubt) == (pytest.approx(expected, rel=near), "")
 
 
 # The edge of chaos: by integrals of the function and of its slope.
@@ -1197,7 +1241,7 @@ def test_of_the_outputs_of_experts_only_the_chosen_is_summed():
     shapes = kernels(router=(WIDTH, 8), gate=(WIDTH, 1), experts=(8, WIDTH, SIZE))
     roles = jaxinit.roles(apply, {**shapes, **kernels(o=(SIZE, 4), q=(SIZE, 4))}, X)
     assert roles["o"].entering == pytest.approx(0.293, rel=0.01)  # of the sigmoid
-    assert 0.3 < roles["q"].entering < 0.5  # 8 times the square of a share
+    assert roles["q"].entering == pytest.approx(0.232, rel=0.01)  # squares of shares
 
 
 def test_what_the_least_of_the_largest_lets_through_is_doubted():

@@ -320,6 +320,11 @@ LOSSES = {
 }
 
 
+COMPARED = (
+    *("squared", "squared, weighted", "squared, masked", "absolute", "huber"),
+    *("quantiles", "gaussian", "variational", "actor critic", "deep q", "double q"),
+)
+
 # Its probabilities times the inputs may be a mask of them.
 OF_INPUTS = [
     name
@@ -371,6 +376,69 @@ def test_a_loss_changes_no_role(name):
 def test_a_loss_of_what_the_model_reads_changes_no_role(name):
     found = told(LOSSES[name][0])
     assert found == {path: without_loss()[path] for path in found}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_errors_are_no_functions_of_what_is_compared(name):
+    loss, *inputs = LOSSES[name]
+
+    def apply(p, x, *rest):
+        z, v = (jnp.tanh(x @ p["body"]) @ p[name] for name in ("head", "second"))
+        return loss(z, v, *rest)
+
+    params = {"body": PARAMS["body"]["w"]}
+    params |= {name: PARAMS[name]["w"] for name in ("head", "second")}
+    found = jaxinit.roles(apply, params, FLOATS, *inputs)
+    assert (found["body"].function, found["head"].function) == ("tanh", "identity")
+
+
+def expectile(v, q):
+    apart = q - v
+    return (jnp.where(apart > 0, 0.7, 0.3) * jnp.square(apart)).mean()
+
+
+def weighed_by_advantages(v, q, z, y):
+    log_p = -jnp.square(y - z).sum(-1)
+    return -(jnp.exp(3.0 * jax.lax.stop_gradient(q - v)) * log_p).mean()
+
+
+VALUES = {
+    "squared": lambda v, q, z, y: 0.5 * jnp.square(v - q).mean(),
+    "expectile": lambda v, q, z, y: expectile(v, q),
+    "weighed by advantages": weighed_by_advantages,
+    "clipped": lambda v, q, z, y: jnp.maximum(
+        jnp.square(v - q), jnp.square(q + jnp.clip(v - q, -1, 1))
+    ).mean(),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_of_one_feature_has_no_function_and_no_part(name):
+    def apply(p, x, q, y):
+        h = jnp.tanh(x @ p["body"])
+        return VALUES[name]((h @ p["value"])[:, 0], q, h @ p["policy"], y)
+
+    shapes = {"body": (CLASSES, 7), "value": (7, 1), "policy": (7, CLASSES)}
+    params = {name: array(*shape) for name, shape in shapes.items()}
+    found = jaxinit.roles(apply, params, FLOATS, EACH, FLOATS)
+    for role in (found["value"], found["policy"]):
+        if role.uses:
+            assert (role.function, role.part, role.head) == ("identity", None, True)
+
+
+def test_what_is_given_has_its_function_though_others_are_subtracted():
+    def apply(p, x, y, t):
+        ranked = jax.nn.sigmoid(x @ p["rank"] - y @ p["rank"])
+        u = x @ p["squashed"]
+        loss = jnp.square(u - t).mean()
+        return ranked[:, 0], jnp.square(x @ p["error"] - t), loss, jnp.tanh(u)
+
+    shapes = {"rank": (CLASSES, 1), "error": (CLASSES, 7), "squashed": (CLASSES, 7)}
+    params = {name: array(*shape) for name, shape in shapes.items()}
+    found = jaxinit.roles(apply, params, FLOATS, FLOATS, array(BATCH, 7))
+    functions = {name: role.uses[0].function for name, role in found.items()}
+    expected = {"rank": "sigmoid", "error": "square", "squashed": "tanh"}
+    assert functions == expected
 
 
 @pytest.mark.parametrize("function", [jax.nn.sigmoid, jax.nn.silu, jnp.tanh])

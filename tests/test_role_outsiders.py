@@ -29,6 +29,8 @@ GIVEN = {
         lambda p, x, m: relu(m[..., :WIDTH] @ p["w"]) * m[..., WIDTH:],
     ),
     "of probabilities": (SEQUENCE, lambda p, x, m: jax.nn.softmax(x @ p["w"]) * m),
+    "of colors": ((3, 5, 1), lambda p, x, m: (m * sigmoid(x @ p["w"])).sum(1)),
+    "of buttons": ((3, 5, 1), lambda p, x, m: sigmoid(x @ p["w"]) * m),
     "of an entropy": (
         SEQUENCE,
         lambda p, x, m: -(jax.nn.log_softmax(x @ p["w"]) * m).sum(-1),
@@ -58,6 +60,21 @@ def test_what_gates_inputs_all_the_same(name):
     part, apply = GATES[name]
     mask = (*SEQUENCE, 4) if part == "router" else SEQUENCE
     assert roles(apply, mask, w=SQUARE)["w"].part == part
+
+
+@pytest.mark.parametrize("function", [jnp.exp, jax.nn.softplus, sigmoid])
+def test_colors_are_weighed_and_no_gates(function):
+    """Densities along a ray weigh them: Mildenhall et al., "NeRF" (2020)."""
+
+    def apply(p, x):
+        alpha = 1 - jnp.exp(-function(x @ p["density"]))
+        left = jnp.cumprod(1 - alpha, axis=1) / (1 - alpha)
+        return (alpha * left * sigmoid(x @ p["color"])).sum(1)
+
+    found = roles(apply, density=(WIDTH, 1), color=(WIDTH, 3))
+    color = found["color"]
+    assert (color.part, color.function, color.head) == (None, "sigmoid", True)
+    assert found["density"].part is None
 
 
 def test_a_state_that_a_mask_resets_has_no_gate():

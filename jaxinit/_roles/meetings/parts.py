@@ -14,13 +14,14 @@ from jaxinit._roles.meetings.endings import Endings
 from jaxinit._roles.meetings.routers import is_router, weighs_chosen
 from jaxinit._roles.meetings.tree_cells import tree_gates
 from jaxinit._roles.patterns.choices import deciding_nodes
+from jaxinit._roles.patterns.losses import is_summed_away
 from jaxinit._roles.patterns.regions import End
 from jaxinit._roles.patterns.structure import Structure
 from jaxinit._roles.patterns.sums import is_inner_product
 from jaxinit._roles.reading.axes import is_factor, is_repeated
 from jaxinit._roles.reading.functions import Function
 from jaxinit._roles.reading.graph import Node, Value
-from jaxinit._roles.reading.primitives import CONTRACTIONS, POINTWISE
+from jaxinit._roles.reading.primitives import POINTWISE
 from jaxinit._roles.reading.values import is_log_of_softmax, is_mask, is_softmax
 from jaxinit._roles.reading.walks import ancestor, reached
 
@@ -109,13 +110,15 @@ def _factor(
     structure: Structure, endings: Endings, kernel: Node, end: End
 ) -> str | None:
     """A "gate" for a factor behind a nonlinear function, "up" for the other."""
-    for node in end.takers:
+    for node in () if end.compared else end.takers:
         if not is_factor(node, end.value) or end.function is None:
             continue
         others = [value for value in node.inputs if value is not end.value]
         if len(others) != 1 or not structure.flow.data(others[0]):
             continue
         if is_mask(others[0]) or is_softmax(others[0]):
+            continue
+        if any(x.compared for _, x in endings.owned(others[0])):  # an error is weighed
             continue
         if is_inner_product(structure.flow, node):
             continue
@@ -129,7 +132,10 @@ def _factor(
             is_gate = wins or _is_sigmoid(end)  # twice one, for example
             if _is_of_loss(structure, end, node, others[0], is_gate):
                 continue
-            if not is_gate and _is_from_outside(structure, kernel, end, others[0]):
+            alike = _is_for_all_features(structure, kernel, end, others[0])
+            if is_gate and alike:  # a weight of colors, or a mask of probabilities
+                continue
+            if not is_gate and _is_from_outside(structure, end, others[0], alike):
                 continue
             return "gate" if wins or not theirs else None
         if theirs and not _is_for_all_features(structure, kernel, end, others[0]):
@@ -160,36 +166,17 @@ def _is_of_loss(
     if structure.flow.has_leaves[value.index]:
         return False
     own = is_gate and _is_taken(structure, end, value)
-    return not own and _is_summed_away(structure, product)
+    return not own and is_summed_away(structure.flow, product.outputs)
 
 
-def _is_summed_away(structure: Structure, product: Node) -> bool:
-    """Whether no contraction takes a product, and no output has features of it."""
-
-    def after(value: Value) -> Iterator[Value]:
-        for node in value.users:
-            yield from node.outputs
-
-    def remains(value: Value) -> bool:
-        axes = structure.flow.fact(value).axes
-        has_features = any(atom.size > 1 for axis in axes for atom in axis)
-        is_taken = any(x.op in CONTRACTIONS or x.op == "carry" for x in value.users)
-        return is_taken or (value.is_output and has_features)
-
-    return not any(map(remains, reached(product.outputs, after)))
-
-
-def _is_from_outside(
-    structure: Structure, kernel: Node, end: End, value: Value
-) -> bool:
+def _is_from_outside(structure: Structure, end: End, value: Value, alike: bool) -> bool:
     """Whether a factor is a mask or a weight that is handed in, and nothing gates it.
 
     It is made of inputs by no leaf. What the kernel takes itself is none, as in
-    `x * tanh(x @ w)`, unless it is one number for all features.
+    `x * tanh(x @ w)`, unless it is `alike`: one number for all features.
     """
     if structure.flow.has_leaves[value.index]:
         return False
-    alike = _is_for_all_features(structure, kernel, end, value)
     return alike or not _is_taken(structure, end, value)
 
 

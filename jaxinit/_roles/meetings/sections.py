@@ -90,13 +90,13 @@ def _first_function(ends: Sequence[End]) -> Function | None:
 
 
 def _order(end: End) -> tuple[bool, int]:
-    """Where an end is among others; squares that are only summed come last.
+    """Where an end is among others; what a loss is of comes last, and summed squares.
 
-    They are of the deviation by which a normalization divides the root itself.
+    Those are of the deviation by which a normalization divides the root itself.
     """
     is_summed = all(node.op == "reduce_sum" for node in end.takers)
     is_of_deviation = bool(end.takers) and is_summed and end.function_name == "square"
-    return is_of_deviation, end.value.index
+    return is_of_deviation or end.compared, end.value.index
 
 
 def _cut(

@@ -5,12 +5,12 @@ it is divided by 20, and no features are summed, this is a mean over places.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._roles.reading.axes import contracted_axes
+from jaxinit._roles.reading.axes import Place, contracted_axes, place_before
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import (
@@ -20,7 +20,7 @@ from jaxinit._roles.reading.primitives import (
     RELOCATIONS,
     SCATTERS,
 )
-from jaxinit._roles.reading.values import behind, stripped
+from jaxinit._roles.reading.values import behind, maker, stripped
 from jaxinit._roles.reading.walks import reached
 
 _GUARDS = {"add", "max"}  # of a small number, which comes second
@@ -120,6 +120,31 @@ def number_of_shares(node: Node) -> float | None:
     if stripped(made.inputs[2 if is_scatter else 0]) is not part:
         return None
     return rows_for_one(made) if is_scatter else float(size_for_one(made))
+
+
+def are_shares_along(value: Value, axes: Iterable[int]) -> bool:
+    """Whether entries along some axes are shares of one sum, as those of a softmax."""
+    node = maker(value)
+    if node is None or number_of_shares(node) is None:
+        return False
+    total = behind(node.inputs[1], COPIES | RELOCATIONS | _GUARDS).node
+    if total is None or total.op != "reduce_sum":
+        return False
+    if total.inputs[0].shape != node.output.shape:
+        return False
+
+    def before(place: Place) -> list[Place]:
+        return [] if place[0] is node.output else place_before(place)
+
+    along = [i for i in axes if value.shape[i] > 1]
+    found = [
+        axis
+        for i in along
+        for made, axis in reached([(value, i)], before)
+        if made is node.output
+    ]
+    summed = [i for i in total.params["axes"] if node.output.shape[i] > 1]
+    return len(found) == len(along) and sorted(found) == sorted(summed)
 
 
 def leads_to_root(value: Value) -> bool:

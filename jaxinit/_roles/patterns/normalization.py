@@ -17,7 +17,7 @@ from jaxinit._roles.reading.primitives import (
     REDUCTIONS,
     SUMS,
 )
-from jaxinit._roles.reading.values import maker, stripped
+from jaxinit._roles.reading.values import is_filling, maker, stripped
 from jaxinit._roles.reading.walks import is_inexact, reached
 
 _MOST_STEPS = 16  # between a root and its mean
@@ -147,6 +147,19 @@ def is_centering(node: Node) -> bool:
         total.op == "reduce_sum" and stripped(total.inputs[0]) is whole
         for total in totals
     )
+
+
+def is_below_largest(node: Node) -> bool:
+    """Whether a node subtracts the largest entry from all, as a softmax begins with."""
+    if node.op != "sub":
+        return False
+    largest = maker(node.inputs[1])
+    while largest is not None and largest.op == "max":  # of minus infinity, at least
+        known = [v for v in largest.inputs if not is_filling(v)]
+        largest = maker(known[0]) if len(known) == 1 else None
+    if largest is None or largest.op != "reduce_max":
+        return False
+    return stripped(largest.inputs[0]) is stripped(node.inputs[0])
 
 
 def _made_of(flow: Flow, node: Node) -> list[Value]:

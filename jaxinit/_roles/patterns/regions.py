@@ -8,7 +8,8 @@ the product is an end at once: the identity.
 On the way biases and constants that are added are zero, scales one, and the other terms
 of a sum are left out, as they are added to the same input of the function. A function
 goes on behind `concatenate`, where it takes other values too, and behind the sum of a
-stack. It ends, by its name, where a leaf that is no scale multiplies it.
+stack. It ends, by its name, where a leaf that is no scale multiplies it, and where a
+loss compares it with a target.
 """
 
 import heapq
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxinit._roles.patterns.dropouts import dropped
+from jaxinit._roles.patterns.losses import is_in_loss
 from jaxinit._roles.patterns.sums import (
     is_cut,
     only_taker,
@@ -58,6 +60,7 @@ class End:
         function: the function from the root to it; None if it is not known.
         takers: what takes it.
         hidden: the primitive that is not followed, behind which nothing is known.
+        compared: whether it is of a loss, behind a difference to a target.
     """
 
     root: Value
@@ -65,6 +68,7 @@ class End:
     function: Function | None
     takers: tuple[Node, ...]
     hidden: str = ""
+    compared: bool = False
 
     @property
     def is_gate(self) -> bool:
@@ -120,6 +124,7 @@ class _Region:
         self._taken: dict[int, tuple[Value, list[Node]]] = {}
         self._hidden: dict[int, str] = {}
         self._past_leaf: set[int] = set()  # values behind a leaf that is no scale
+        self._compared: set[int] = set()  # and behind a difference to a target
         for index in list(positions):
             self._push(flow.graph.values[index])
 
@@ -133,7 +138,8 @@ class _Region:
         for index, (value, takers) in self._taken.items():
             function = _function(self._steps, self._positions[index])
             hidden = self._hidden.get(index, "")
-            yield End(self._root, value, function, tuple(takers), hidden)
+            compared = index in self._compared
+            yield End(self._root, value, function, tuple(takers), hidden, compared)
 
     def _push(self, value: Value) -> None:
         for node in value.users:
@@ -157,11 +163,13 @@ class _Region:
     def _visit(self, node: Node) -> None:
         position = self._position(node)
         if position is not None:
-            is_past_leaf = self._is_past_leaf(node)
+            is_past_leaf, is_compared = self._is_past_leaf(node), self._compares(node)
             for value in node.outputs[:1]:
                 self._positions[value.index] = position
                 if is_past_leaf:
                     self._past_leaf.add(value.index)
+                if is_compared:
+                    self._compared.add(value.index)
                 self._push(value)
             return
         # of a loop's next value, no input is in the region
@@ -212,7 +220,7 @@ class _Region:
         if len(operands) < len(found):
             return None
         inside = [x for x in operands if isinstance(x, int)]
-        if self._is_past_leaf(node):
+        if self._is_past_leaf(node) or self._compares(node):
             return self._positions[self._inside(node.inputs)[0].index]
         if node.op == "sub" and operands[0] == 0.0 and self._flow.data(node.inputs[0]):
             return inside[0]  # the other term of a difference: as good as that of a sum
@@ -227,6 +235,19 @@ class _Region:
         """Whether what a node takes of the region is the root, before any function."""
         inside = self._inside(node.inputs)
         return bool(inside) and not any(self._positions[v.index] for v in inside)
+
+    def _compares(self, node: Node) -> bool:
+        """Whether a function ends here, or before, as its value is one of a loss.
+
+        As of `z` in `((z - y) ** 2).mean()`, where the square is no function of it.
+        """
+        inside = self._inside(node.inputs)
+        if any(value.index in self._compared for value in inside):
+            return True
+        if node.op != "sub" or len(inside) != 1:
+            return False
+        others = all(map(self._flow.data, node.inputs))
+        return others and is_in_loss(self._flow, node.output)
 
     def _is_past_leaf(self, node: Node) -> bool:
         """Whether a function ends here, or before: a leaf that is no scale follows it.

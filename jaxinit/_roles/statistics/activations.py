@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from jaxinit._roles.patterns.averages import Averages
 from jaxinit._roles.patterns.dispatches import terms_for_one, tokens_for_one
 from jaxinit._roles.patterns.extents import (
+    are_shares_along,
     inputs_of_one,
     is_mean_of_places,
     leads_to_root,
@@ -210,6 +211,11 @@ class Activations(Elementwise):
         dispatched = self._dispatched(node)
         if dispatched is not None:
             return dispatched
+        if node.op == "dot_general":
+            along = [contracted_axes(node, side) for side in (0, 1)]
+            weighed = self._weighed(node, node.inputs[:2], along)
+            if weighed is not None:
+                return weighed
         left, right = map(self._known, node.inputs[:2])
         if node.op == "conv_general_dilated":
             terms = inputs_of_one(node)
@@ -226,6 +232,27 @@ class Activations(Elementwise):
         varies = 0.0 if leads_to_root(node.output) else terms * own.variance
         parts = (terms * own.mean, varies), (mean, variance)
         return self._new(rare_and_often(*parts, share), _SIZE_OF_TWO)
+
+    def _weighed(
+        self, node: Node, pair: Sequence[Value], axes: Sequence[Sequence[int]]
+    ) -> Spread | None:
+        """A mean of independent values, weighed by shares; None if it is none.
+
+        Args:
+            node: what sums products.
+            pair: the factors.
+            axes: of each, those that are summed over.
+        """
+        for i, (shares, value) in enumerate((pair, pair[::-1])):
+            is_known = self._flow.data(shares) and self._flow.data(value)
+            if not (is_known and are_shares_along(shares, axes[i])):
+                continue
+            weight, spread = self.spread(shares), self.spread(value)
+            if not weight.mean:  # it is not known
+                continue
+            varies = spread.variance * weight.second / weight.mean
+            return self.normal(spread.mean, 0 if leads_to_root(node.output) else varies)
+        return None
 
     def _share_of_squares(self, node: Node) -> float:
         """Which share of products is of the same entries, as the diagonal of `x @ x.T`.
@@ -302,6 +329,13 @@ class Activations(Elementwise):
     def _reduced(self, node: Node) -> Sequence[Spread]:
         spread = self.spread(node.inputs[0])
         count = size_for_one(node)
+        if node.op == "reduce_sum":
+            product = behind(node.inputs[0], COPIES).node
+            if product is not None and product.op == "mul":
+                along = [node.params["axes"]] * 2
+                weighed = self._weighed(node, product.inputs, along)
+                if weighed is not None:
+                    return [weighed]
         if node.op in ("reduce_sum", "reduce_window_sum"):
             varies = 0.0 if leads_to_root(node.output) else count * spread.variance
             if varies and is_mean_of_places(self._flow, node, count):

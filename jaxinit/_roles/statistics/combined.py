@@ -19,8 +19,7 @@ def shared(part: Spread, count: float | None) -> Moments | None:
     """Of positive values over the sum of a number of them, as of a softmax."""
     if count is None or not (part.is_positive and part.mean):
         return None
-    ratio = part.second / part.mean**2
-    second = min(1 / count, ratio / count**2)  # their sum is one
+    second = part.squares_of_shares(count) / count
     return 1 / count, max(second - 1 / count**2, 0.0)
 
 

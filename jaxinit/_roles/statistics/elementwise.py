@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from jaxinit._roles.patterns.dropouts import dropped
 from jaxinit._roles.patterns.extents import number_of_shares
 from jaxinit._roles.patterns.interpolations import Mix, by_difference
-from jaxinit._roles.patterns.normalization import is_centering
+from jaxinit._roles.patterns.normalization import is_below_largest, is_centering
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.functions import plain_params
 from jaxinit._roles.reading.graph import Node, Value
@@ -125,6 +125,9 @@ class Elementwise:
             return mixed
         if is_centering(node):
             return self._centered(self.spread(node.inputs[0]))
+        if is_below_largest(node) and self.spread(node.inputs[0]).is_finite:
+            known, largest = map(self.spread, node.inputs)
+            return self._less(known, largest.mean)
         data = self._flow.data_of(node)
         is_linear = node.op in SUMS | PRODUCTS and len(data) == 1
         if is_linear and self._is_input(self.spread(data[0])):
@@ -163,9 +166,13 @@ class Elementwise:
 
     def _centered(self, spread: Spread) -> Spread:
         """A value less its mean over some axis."""
-        if spread.root in self.inputs or not spread.mean:
+        return self._less(spread, spread.mean)
+
+    def _less(self, spread: Spread, number: float) -> Spread:
+        """A value less a number, unless it is an input."""
+        if spread.root in self.inputs or not number:
             return spread
-        made = ("sub", (), spread.expression, spread.mean)
+        made = ("sub", (), spread.expression, float(number))
         return Spread(spread.root, made, spread.size + 1)
 
     def _thinned(self, value: Value, share: float) -> Spread:

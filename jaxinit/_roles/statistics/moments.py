@@ -19,7 +19,7 @@ What holds:
 - What an attention, or a mean over positions, averages keeps its second moment, as if
   all positions were alike: an upper bound, which tokens reach that do not differ.
   A mean over members with kernels of their own, or over a stack, is of independent
-  values.
+  values, and so is what other shares of one sum weigh, as those of a router do.
   Scores that no sum divides, and shares that a kernel mixes, add up.
 - A loop over time is followed until its moments settle, or for as many rounds as it
   has.

@@ -17,6 +17,7 @@ _GRID = np.linspace(-9.0, 9.0, 3601)
 _WEIGHTS = np.exp(-(_GRID**2) / 2) * (_GRID[1] - _GRID[0]) / math.sqrt(2 * math.pi)
 _EVERY = 30  # of the grid, for two variables
 _COARSE = _WEIGHTS[_EVERY // 2 :: _EVERY]  # none is zero, where steps are
+_TIMES = np.geomspace(1e-9, 1e5, 320)
 _CLOSE = 0.01  # how far apart slopes of two grids may be, unless there is a jump
 
 Expression = Any  # "z", a number, or an operation, its parameters and its operands
@@ -43,6 +44,11 @@ class Spread:
         """Why the moments are not known, or not finite; "" if nothing is found yet."""
         is_known = self._found is None or math.isfinite(self._found[1])
         return self._doubt or ("" if is_known else "its moments are not finite")
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its moments are finite."""
+        return self._moments() == self._found
 
     @property
     def mean(self) -> float:
@@ -97,6 +103,14 @@ class Spread:
         mean = float(values[order] @ weights)
         return mean, float(np.square(values[order] - mean) @ weights)
 
+    def squares_of_shares(self, count: float) -> float:
+        """Expected sum of the squares of positive values over the sum of `count`.
+
+        It is `n E[(y1 / (y1 + ... + yn))**2]`, which with `1 / s**2`, written as the
+        integral of `t exp(-s t)`, is one of powers of `E[exp(-t y)]`.
+        """
+        return _squares_of_shares(self.expression, count)
+
     def _moments(self) -> tuple[float, float]:
         if self._found is None:
             self._found = _integrated(self.expression)
@@ -136,6 +150,16 @@ def _integrated(expression: Expression) -> tuple[float, float]:
         values = _on_grid(expression)
         mean, second = float(values @ _WEIGHTS), float((values * values) @ _WEIGHTS)
     return (mean, second) if math.isfinite(second) else (0.0, math.inf)
+
+
+@functools.lru_cache(maxsize=512)
+def _squares_of_shares(expression: Expression, count: float) -> float:
+    y, weights = _on_grid(expression)[_EVERY // 2 :: _EVERY], _COARSE / _COARSE.sum()
+    powers = np.exp(-np.outer(_TIMES, y / (weights @ y)))
+    squares = powers @ (weights * (y / (weights @ y)) ** 2)
+    total = (_TIMES**2 * squares) @ (powers @ weights) ** (count - 1)
+    found = float(count * total * math.log(_TIMES[1] / _TIMES[0]))
+    return min(max(found, 1 / count), 1.0)
 
 
 @functools.lru_cache(maxsize=2048)
