@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from jaxinit._roles.patterns.attention import Attention
+from jaxinit._roles.patterns.starts import starts
 from jaxinit._roles.reading.axes import (
     Place,
     axis_before,
@@ -30,12 +31,14 @@ def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
     These are what a convolution moves over, and what the axis of the queries comes
     from where a query is computed from leaves alone; the same of keys and constants.
     Whatever the axis that is summed over comes from is a kernel.
-    Zeros that are contracted with leaves are what an unrolled loop begins with.
+    What an unrolled loop begins with comes first: what is behind it depends on it.
     A token that what has read it is added to begins a residual stream.
     """
+    begun = {value.index for value in starts(flow)}
+    if begun:
+        return begun
     nodes = [*flow.products, *(meeting.node for meeting in flow.meetings)]
     found = [_moved_over(flow, node) for node in nodes]
-    found += [_zeros(flow, node) for node in flow.products]
     scores = {attention.scores.index for attention in attentions}
     found += [_of_product(flow, meeting, scores) for meeting in flow.meetings]
     found += [
@@ -53,12 +56,6 @@ def _moved_over(flow: Flow, node: Node) -> set[Value]:
         return set()
     window = node.params["dimension_numbers"].lhs_spec[2:]
     return _sources(flow, node.inputs[0], window)
-
-
-def _zeros(flow: Flow, node: Node) -> set[Value]:
-    """Zeros that a kernel is contracted with: a state that begins as zero."""
-    others = (v for v in node.inputs[:2] if not flow.has_leaves[v.index])
-    return {value for value in others if flow.number(value) == 0}
 
 
 def _of_product(flow: Flow, meeting: Meeting, scores: set[int]) -> set[Value]:
@@ -90,7 +87,11 @@ def _repeated(flow: Flow, value: Value) -> Iterator[Value]:
 def _read_before(flow: Flow) -> Iterator[Value]:
     """Leaves put among activations, to what is computed from which they are added."""
     joining = ("concatenate", "stack")
-    put = {m.leaf: m.node.output for m in flow.meetings if m.node.op in joining}
+    put = {
+        m.leaf: m.node.output
+        for m in flow.meetings
+        if m.node.op in joining and not m.carried.opaque
+    }
     for meeting in flow.meetings:
         among = put.get(meeting.leaf)
         if among is None or meeting.node.op not in ADDITIONS:
