@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from jaxinit._roles.reading.axes import batch_and_free, contracted_axes, is_repeated
+from jaxinit._roles.reading.axes import contracted_axes, is_repeated
 from jaxinit._roles.reading.facts import Meeting
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import COPIES, PARTS, RELOCATIONS
+from jaxinit._roles.reading.values import stripped
 from jaxinit._roles.reading.walks import ancestor, reached
 
 _JOINED = frozenset({"concatenate", "stack"})
@@ -27,12 +28,13 @@ def starts(flow: Flow) -> Iterator[Value]:
     Zeros that are contracted with leaves, whatever these are. Others, if what they give
     leads to activations that are contracted with the same axes of the same leaves. And
     constants that a leaf is repeated to multiply, as the scale of a normalization, if
-    they lead to activations that it multiplies.
+    they lead to activations that it multiplies. Zeros that activations multiply too.
     """
     for node in flow.products:
         for side in (0, 1) if node.op == "dot_general" else (0,):
             if _is_start(flow, node, side):
-                yield node.inputs[side]
+                yield _vector(node.inputs[side]) or node.inputs[side]
+    yield from _multiplied(flow)
     yield from _normalized(flow)
 
 
@@ -44,7 +46,7 @@ def _is_start(flow: Flow, node: Node, side: int) -> bool:
     if not flow.has_leaves[value.index]:
         if _is_zero(flow, value):
             return True
-    elif value.leaf is None or _has_places(node, side):
+    elif _vector(value) is None:
         return False
     if node.op != "dot_general":
         return False
@@ -72,10 +74,21 @@ def _is_zero(flow: Flow, value: Value) -> bool:
     return all(is_zero(v) for v in reached([value], before) if not before(v))
 
 
-def _has_places(node: Node, side: int) -> bool:
-    """Whether an operand has other axes than those that are summed over."""
-    batch, free = batch_and_free(node, side)
-    return any(node.inputs[side].shape[i] > 1 for i in (*batch, *free))
+def _multiplied(flow: Flow) -> Iterator[Value]:
+    """Zeros that activations of their shape multiply, as the first state of a cell."""
+    for node in flow.graph.nodes:
+        if node.op == "mul" and flow.data(node.output):
+            for value in node.inputs:
+                is_wide = value.shape == node.output.shape != ()
+                if is_wide and not flow.data(value) and flow.number(value) == 0:
+                    yield value
+
+
+def _vector(value: Value) -> Value | None:
+    """The leaf of one axis that a value is, repeated at most; None if it is none."""
+    leaf = stripped(value)
+    is_long = sum(size > 1 for size in leaf.shape) > 1
+    return None if leaf.leaf is None or is_long else leaf
 
 
 def _summed(meeting: Meeting) -> Iterator[tuple[int, int]]:
