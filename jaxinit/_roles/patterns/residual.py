@@ -16,14 +16,16 @@ What holds:
 - A sum of branches, `x + (f(x) + g(x))` or `(x + f(x)) + g(x)`, has two writers.
 - What is added to a stream in each layer anew, `h = h + f(h + x)` with `h` zero at
   first, begins no stream each time.
+- A sum that only branches read, as `h + places` of a query, is none: see `only_read`.
 - A contraction on the shortcut itself, beside a longer branch, is no writer, and its
   addition counts only in a stream that has a plain addition too.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from jaxinit._roles.patterns.loops import Loops
+from jaxinit._roles.patterns.only_read import only_read
 from jaxinit._roles.patterns.streams import (
     Addition,
     is_handed_on,
@@ -91,7 +93,7 @@ class Residuals:
         turns = self._first_turns(others)
         found = self.additions | self._rescaled(others) | turns
         self.additions = dict(sorted(found.items()))
-        for addition in self._only_read():
+        for addition in only_read(self._flow, self.additions, self._made_of):
             del self.additions[addition.node.index]
         self._find_streams()
         for first in turns.values():
@@ -276,49 +278,6 @@ class Residuals:
             return [] if stops else nodes_of(self._flow.data_of(node))
 
         return reached(nodes_of([value]), before)
-
-    def _only_read(self) -> list[Addition]:
-        """Sums that branches read and that end there, of what goes on without them.
-
-        As those of queries do, `x = x + f(x + places)`, though `x` be computed from the
-        places; or what `x` is, joined with others, with what it was.
-        """
-        every = self.additions.values()
-        skips = {x: {*self._back_to_sums(x.skip)} for x in every}
-        going = {x for x in every if self._goes_on(x, skips)}
-        begun = {unscaled(self._flow, x.skip)[0] for x in going}
-        return [
-            x
-            for x in every
-            if x not in going
-            and not x.projected
-            and unscaled(self._flow, x.skip)[0] not in begun
-            and any(self._is_of(x, y, skips[y]) and is_read_by(x, y) for y in every)
-        ]
-
-    def _goes_on(self, addition: Addition, skips: Mapping[Addition, set[Node]]) -> bool:
-        """Whether a sum is added to, or handed out."""
-        if any(addition.node in made for made in skips.values()):
-            return True
-
-        def after(value: Value) -> list[Value]:
-            kept = (node for node in value.users if node.op not in CONTRACTIONS)
-            return [output for node in kept for output in node.outputs]
-
-        return any(value.is_output for value in reached([addition.node.output], after))
-
-    def _is_of(self, addition: Addition, later: Addition, skip: set[Node]) -> bool:
-        """Whether what a branch is goes on to a later addition by itself."""
-        branch, _ = unscaled(self._flow, addition.branch)
-        if branch is unscaled(self._flow, later.skip)[0]:
-            return True
-        own = {*self._back_to_sums(addition.branch)}
-        return not own.isdisjoint(skip) and all(map(self.contains, own))
-
-    def _back_to_sums(self, value: Value) -> Iterator[Node]:
-        """Contractions and additions to streams that a value is made of."""
-        nodes = self._made_of(value)
-        return (x for x in nodes if x.op in CONTRACTIONS or self.contains(x))
 
     def _find_streams(self) -> None:
         """Numbers the streams; additions of none that is plain are left out."""
