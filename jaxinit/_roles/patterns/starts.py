@@ -6,11 +6,17 @@ kernel is, `x @ (mask @ w)`. But it leads to the second `h`, an activation that 
 contracted with, so the first one is an activation too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
-from jaxinit._roles.reading.axes import contracted_axes, is_repeated
+from jaxinit._roles.reading.axes import (
+    Place,
+    axis_before,
+    contracted_axes,
+    is_repeated,
+    output_axes,
+)
 from jaxinit._roles.reading.facts import Meeting
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
@@ -30,15 +36,16 @@ def starts(flow: Flow) -> Iterator[Value]:
     constants that a leaf is repeated to multiply, as the scale of a normalization, if
     they lead to activations that it multiplies. Zeros that activations multiply too.
     """
+    of_kernels = set(_of_kernels(flow))
     for node in flow.products:
         for side in (0, 1) if node.op == "dot_general" else (0,):
-            if _is_start(flow, node, side):
+            if _is_start(flow, node, side, of_kernels):
                 yield _vector(node.inputs[side]) or node.inputs[side]
     yield from _multiplied(flow)
     yield from _normalized(flow)
 
 
-def _is_start(flow: Flow, node: Node, side: int) -> bool:
+def _is_start(flow: Flow, node: Node, side: int, of_kernels: Collection[Value]) -> bool:
     """Whether an operand of a product takes the place of activations."""
     value, kernel = node.inputs[side], node.inputs[1 - side]
     if not flow.has_leaves[kernel.index]:
@@ -48,12 +55,20 @@ def _is_start(flow: Flow, node: Node, side: int) -> bool:
             return True
     elif _vector(value) is None:
         return False
-    if node.op != "dot_general":
+    if node.op != "dot_general" or value in of_kernels:
         return False
     axes = flow.fact(kernel).axes
     pairs = {(a.leaf, a.axis) for i in contracted_axes(node, 1 - side) for a in axes[i]}
     again = (m for m in flow.meetings if pairs & set(_summed(m)))
     return any(ancestor(node.output, meeting.activations) for meeting in again)
+
+
+def _of_kernels(flow: Flow) -> Iterator[Value]:
+    """What axes come from that are summed over, as of `x @ (w - mean @ w)`."""
+    for meeting in flow.meetings:
+        node, side = meeting.node, meeting.position
+        if node.op == "dot_general" and meeting.carried.opaque:
+            yield from sources(flow, meeting.weights, contracted_axes(node, side))
 
 
 def _is_zero(flow: Flow, value: Value) -> bool:
@@ -114,10 +129,33 @@ def _normalized(flow: Flow) -> Iterator[Value]:
 def _goes_on(flow: Flow, node: Node, scale: Value) -> bool:
     """Whether activations that leaves multiply are computed from a product of them."""
     leaves = flow.fact(scale).carried
-    again = (m for m in flow.meetings if m.leaf in leaves and m.node.op == "mul")
-    return any(ancestor(node.output, meeting.activations) for meeting in again)
+    products = (m for m in flow.meetings if m.leaf in leaves and m.node.op == "mul")
+    again = (m.activations for m in products if not m.carried.opaque)
+    return any(ancestor(node.output, value) for value in again)
 
 
 def _is_repeated(value: Value) -> bool:
     """Whether a value is the same for all places of an axis."""
     return any(n == 1 or is_repeated(value, i) for i, n in enumerate(value.shape))
+
+
+def sources(flow: Flow, value: Value, axes: Iterable[int]) -> set[Value]:
+    """The leaves and constants that axes of a value come from."""
+
+    def is_source(value: Value) -> bool:
+        return value.node is None or not flow.has_leaves[value.index]
+
+    def before(place: Place) -> Iterator[Place]:
+        value, axis = place
+        node = value.node
+        if node is None or is_source(value):
+            return
+        if node.op == "dot_general":
+            for side in (0, 1):
+                places = output_axes(node, side).items()
+                yield from ((node.inputs[side], i) for i, j in places if j == axis)
+        else:
+            yield from axis_before(node, value, axis)
+
+    places = reached([(value, axis) for axis in axes], before)
+    return {value for value, _ in places if is_source(value)}
