@@ -101,7 +101,7 @@ class Flow:
         return self.has_leaves[value.index] and not self.is_data[value.index]
 
     def number(self, value: Value) -> float | None:
-        """A value that is one known number."""
+        """A value that is one known number, and no activation."""
         return self.facts[value.index].number
 
     def data_of(self, node: Node) -> list[Value]:
