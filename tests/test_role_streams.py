@@ -486,3 +486,88 @@ def test_a_number_that_makes_a_branch_small_does_so_on_both_sides(name):
     given = use.variance * use.fan_in * use.entering
     given *= size**2 if name == "behind" else 1
     np.testing.assert_allclose(given, size**2, rtol=1e-4)
+
+
+def message(p, *parts):
+    return jnp.tanh(jnp.concatenate(parts, -1) @ p["in"]) @ p["out"]
+
+
+def plainly(p, n, e, near):
+    own = jnp.broadcast_to(n[:, None], e.shape)
+    n = n + message(p["n"], own, e, n[near]).sum(1)
+    return n, e + message(p["e"], own, e, n[near])
+
+
+def in_sums(p, n, e, near):
+    both = jnp.concatenate([e + n[near]] * 3, -1)
+    n = n + message(p["n"], both).sum(1)
+    return n, e + message(p["e"], e, n[near], n[near] + n[:, None])
+
+
+OF_MESSAGES = {"in": leaf(3 * WIDTH, HIDDEN), "out": leaf(HIDDEN, WIDTH)}
+
+
+@pytest.mark.parametrize("step", [plainly, in_sums])
+@pytest.mark.parametrize("scanned", [False, True])
+def test_nodes_and_edges_that_read_each_other_are_two_streams(step, scanned):
+    def apply(params, n, e, near):
+        if scanned:
+            return jax.lax.scan(lambda c, p: (step(p, *c, near), None), (n, e), params)
+        for p in params:
+            n, e = step(p, n, e, near)
+        return n, e
+
+    layers = [{"n": OF_MESSAGES, "e": OF_MESSAGES}] * LAYERS
+    if scanned:
+        layers = jax.tree.map(lambda x: leaf(LAYERS, *x.shape), layers[0])
+    near = jax.ShapeDtypeStruct((7, 4), jnp.int32)
+    found = jaxinit.roles(apply, layers, leaf(7, WIDTH), leaf(7, 4, WIDTH), near)
+    numbers = {"n": [], "e": []}
+    for path, role in found.items():
+        if path.endswith("out"):
+            (use,) = role.uses
+            numbers[path.split("/")[-2]] += use.order
+            assert use.residual == (use.order[0], LAYERS)
+    assert numbers == {"n": [*range(LAYERS)], "e": [*range(LAYERS)]}
+
+
+def test_what_is_told_beside_what_it_was_is_no_write():
+    """As to a decoder that sees what came before it as it was, and the rest as it is.
+
+    The sum holds two streams, nodes and edges, and is of neither.
+    """
+
+    def apply(p, e, h):
+        h = h + message(p[0], e, h)
+        e = e + message(p[1], e, h)
+        old = jnp.concatenate([e, h], -1)
+        for q in p[2:]:
+            h = h + message(q, 0.5 * jnp.concatenate([e, h], -1) + old)
+        return h
+
+    layer = {"in": leaf(2 * WIDTH, HIDDEN), "out": leaf(HIDDEN, WIDTH)}
+    found = jaxinit.roles(apply, [layer] * 4, leaf(7, WIDTH), leaf(7, WIDTH))
+    places = [found[f"{i}/out"].residual for i in range(4)]
+    assert places == [(0, 3), (0, 1), (1, 3), (2, 3)]
+
+
+def test_places_that_only_queries_are_told_begin_no_stream():
+    """The first layer is of the places themselves, and has no skip connection."""
+
+    def normed(x):
+        return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1)[..., None] + 1e-6)
+
+    def attend(p, x, keys):
+        q, k, v = x @ p["q"], keys @ p["k"], keys @ p["v"]
+        return jax.nn.softmax(q @ k.mT) @ v @ p["o"]
+
+    def apply(params, x, places):
+        h = normed(attend(params[0], places, places))
+        for p in params[1:]:
+            h = normed(h + attend(p, h + places, x))
+        return h
+
+    layer = dict.fromkeys("qkvo", leaf(WIDTH, WIDTH))
+    found = jaxinit.roles(apply, [layer] * 3, X, leaf(2, 4, WIDTH))
+    writes = [found[f"{i}/o"].residual for i in range(3)]
+    assert writes == [None, (0, 2), (1, 2)]

@@ -20,7 +20,7 @@ from jaxinit._roles.reading.graph import Graph
 from jaxinit._roles.role import Role, Roles, Use
 from jaxinit._tree.paths import joined, leaf_paths
 
-_PASSES = 3  # until all learned tokens are found
+_PASSES = 6  # until all that loops begin with and all learned tokens are found
 
 
 def roles(apply: Callable[..., Any], params: Any, *inputs: Any, **kwargs: Any) -> Roles:

@@ -16,6 +16,7 @@ What holds:
 - A sum of branches, `x + (f(x) + g(x))` or `(x + f(x)) + g(x)`, has two writers.
 - What is added to a stream in each layer anew, `h = h + f(h + x)` with `h` zero at
   first, begins no stream each time.
+- A sum that only branches read, as `h + places` of a query, is none: see `only_read`.
 - A contraction on the shortcut itself, beside a longer branch, is no writer, and its
   addition counts only in a stream that has a plain addition too.
 """
@@ -24,6 +25,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 from jaxinit._roles.patterns.loops import Loops
+from jaxinit._roles.patterns.only_read import only_read
 from jaxinit._roles.patterns.streams import (
     Addition,
     is_handed_on,
@@ -91,6 +93,8 @@ class Residuals:
         turns = self._first_turns(others)
         found = self.additions | self._rescaled(others) | turns
         self.additions = dict(sorted(found.items()))
+        for addition in only_read(self._flow, self.additions, self._made_of):
+            del self.additions[addition.node.index]
         self._find_streams()
         for first in turns.values():
             read_last(first, self.additions.values(), self._depths)

@@ -7,16 +7,11 @@ from `queries`, which are activations, learned.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxinit._roles.patterns.attention import Attention
-from jaxinit._roles.reading.axes import (
-    Place,
-    axis_before,
-    batch_and_free,
-    contracted_axes,
-    output_axes,
-)
+from jaxinit._roles.patterns.starts import sources, starts
+from jaxinit._roles.reading.axes import batch_and_free, contracted_axes
 from jaxinit._roles.reading.facts import PRODUCT, Meeting
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
@@ -30,12 +25,14 @@ def signals(flow: Flow, attentions: Sequence[Attention]) -> set[int]:
     These are what a convolution moves over, and what the axis of the queries comes
     from where a query is computed from leaves alone; the same of keys and constants.
     Whatever the axis that is summed over comes from is a kernel.
-    Zeros that are contracted with leaves are what an unrolled loop begins with.
+    What an unrolled loop begins with comes first: what is behind it depends on it.
     A token that what has read it is added to begins a residual stream.
     """
+    begun = {value.index for value in starts(flow)}
+    if begun:
+        return begun
     nodes = [*flow.products, *(meeting.node for meeting in flow.meetings)]
     found = [_moved_over(flow, node) for node in nodes]
-    found += [_zeros(flow, node) for node in flow.products]
     scores = {attention.scores.index for attention in attentions}
     found += [_of_product(flow, meeting, scores) for meeting in flow.meetings]
     found += [
@@ -52,13 +49,7 @@ def _moved_over(flow: Flow, node: Node) -> set[Value]:
     if node.op != "conv_general_dilated" or not flow.from_leaves(node.inputs[0]):
         return set()
     window = node.params["dimension_numbers"].lhs_spec[2:]
-    return _sources(flow, node.inputs[0], window)
-
-
-def _zeros(flow: Flow, node: Node) -> set[Value]:
-    """Zeros that a kernel is contracted with: a state that begins as zero."""
-    others = (v for v in node.inputs[:2] if not flow.has_leaves[v.index])
-    return {value for value in others if flow.number(value) == 0}
+    return sources(flow, node.inputs[0], window)
 
 
 def _of_product(flow: Flow, meeting: Meeting, scores: set[int]) -> set[Value]:
@@ -66,8 +57,8 @@ def _of_product(flow: Flow, meeting: Meeting, scores: set[int]) -> set[Value]:
     node, side = meeting.node, meeting.position
     if node.op != "dot_general" or meeting.carried.opaque != PRODUCT:
         return set()
-    kernels = _sources(flow, meeting.weights, contracted_axes(node, side))
-    free = _sources(flow, meeting.weights, batch_and_free(node, side)[1]) - kernels
+    kernels = sources(flow, meeting.weights, contracted_axes(node, side))
+    free = sources(flow, meeting.weights, batch_and_free(node, side)[1]) - kernels
     is_constant = all(value.leaf is None for value in free)
     return free if len(free) == 1 and (node.index in scores or is_constant) else set()
 
@@ -90,32 +81,14 @@ def _repeated(flow: Flow, value: Value) -> Iterator[Value]:
 def _read_before(flow: Flow) -> Iterator[Value]:
     """Leaves put among activations, to what is computed from which they are added."""
     joining = ("concatenate", "stack")
-    put = {m.leaf: m.node.output for m in flow.meetings if m.node.op in joining}
+    put = {
+        m.leaf: m.node.output
+        for m in flow.meetings
+        if m.node.op in joining and not m.carried.opaque
+    }
     for meeting in flow.meetings:
         among = put.get(meeting.leaf)
         if among is None or meeting.node.op not in ADDITIONS:
             continue
         if ancestor(among, meeting.activations):
             yield flow.graph.leaves[meeting.leaf]
-
-
-def _sources(flow: Flow, value: Value, axes: Iterable[int]) -> set[Value]:
-    """The leaves and constants that axes of a value come from."""
-
-    def is_source(value: Value) -> bool:
-        return value.node is None or not flow.has_leaves[value.index]
-
-    def before(place: Place) -> Iterator[Place]:
-        value, axis = place
-        node = value.node
-        if node is None or is_source(value):
-            return
-        if node.op == "dot_general":
-            for side in (0, 1):
-                places = output_axes(node, side).items()
-                yield from ((node.inputs[side], i) for i, j in places if j == axis)
-        else:
-            yield from axis_before(node, value, axis)
-
-    places = reached([(value, axis) for axis in axes], before)
-    return {value for value, _ in places if is_source(value)}

@@ -101,7 +101,7 @@ class Flow:
         return self.has_leaves[value.index] and not self.is_data[value.index]
 
     def number(self, value: Value) -> float | None:
-        """A value that is one known number."""
+        """A value that is one known number, and no activation."""
         return self.facts[value.index].number
 
     def data_of(self, node: Node) -> list[Value]:
@@ -126,8 +126,9 @@ class Flow:
             axes = atoms.whole(value.leaf, value.shape)
             return Fact(axes, (), {value.leaf: Carried()})
         number = None
+        is_signal = value.index in self._signals
         if value.constant is not None and np.size(value.constant) == 1:
-            number = _number(value.constant)
+            number = None if is_signal else _number(value.constant)
         return Fact(unplaced(value), number=number)
 
     def _visit(self, node: Node) -> None:
@@ -144,7 +145,8 @@ class Flow:
             return self._meet(node)
         if any(self.has_leaves[value.index] for value in sources):
             return self._carry(node)
-        number = _folded(node, self._facts_of(node))
+        is_signal = any(value.index in self._signals for value in node.outputs)
+        number = None if is_signal else _folded(node, self._facts_of(node))
         return [Fact(unplaced(value), number=number) for value in node.outputs]
 
     def _meet(self, node: Node) -> Sequence[Fact]:

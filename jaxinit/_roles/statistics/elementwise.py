@@ -19,6 +19,7 @@ from jaxinit._roles.reading.primitives import LISTED, PRODUCTS, SUMS
 from jaxinit._roles.reading.walks import is_inexact
 from jaxinit._roles.statistics.arrangements import Arrangements
 from jaxinit._roles.statistics.combined import (
+    Moments,
     interpolated,
     let_through,
     of_independent,
@@ -52,7 +53,13 @@ class Elementwise:
         self._spreads: list[Spread | None] = [None] * len(flow.graph.values)
         for value in flow.graph.values:
             if value.node is None and flow.data(value):
-                self._spreads[value.index] = self._unit()
+                self._spreads[value.index] = self._first(value)
+
+    def _first(self, value: Value) -> Spread:
+        """The spread of an input, or of a constant that is an activation."""
+        moments = None if value.constant is None else constant_moments(value)
+        known = moments is not None and any(moments)  # zeros are what something begins
+        return self.normal(*moments) if moments and known else self._unit()
 
     def known(self, value: Value) -> Spread | None:
         """The spread of a value; None for one that is not followed yet."""
@@ -201,6 +208,9 @@ class Elementwise:
         if number is not None:
             return float(number)
         if self._flow.data(value):
+            begun = self._begun(value)
+            if begun is not None and len(self._flow.data_of(node)) > 1:
+                return self.normal(*begun)
             is_neutral = node.op in PRODUCTS and is_masks(self._flow, value)
             if is_neutral and not self._counts(node, value):
                 return 1.0
@@ -211,6 +221,14 @@ class Elementwise:
         if moments is not None and node.op != "select_n":
             return self.normal(*moments)
         return 0.0 if node.op in SUMS else 1.0 if node.op in PRODUCTS else None
+
+    def _begun(self, value: Value) -> Moments | None:
+        """The moments of a constant that a loop begins with, zeros included."""
+        sources = () if value.node is None else value.node.sources()
+        is_input = value.node is None and value.constant is None
+        if is_input or any(map(self._flow.data, sources)):
+            return None
+        return constant_moments(value)
 
     def _counts(self, node: Node, mask: Value) -> bool:
         """Whether a mask is a step of what it multiplies, or of other activations."""
