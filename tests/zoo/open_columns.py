@@ -274,10 +274,10 @@ def forecasts_in_patches() -> Model:
         "scaling": either("unknown", "scale", "gate"),
         **dense(
             "o", INNER, D, "w", "b", part="attention output",
-            residual=one_of((1, 6), (3, 6)),
+            residual=one_of((1, 5), (3, 5)),
         ),
         **dense("gate_proj", D, F, "w", "b", function="relu"),
-        **dense("down_proj", F, D, "w", "b", residual=one_of((2, 6), (4, 6))),
+        **dense("down_proj", F, D, "w", "b", residual=one_of((2, 5), (4, 5))),
     }  # fmt: skip
     truth = {"frequency": embedding(D), **every("layers/{}/", layers, own)}
     for name, a, b in (("input", 2 * patch, D), ("horizon", D, out * quantiles)):
