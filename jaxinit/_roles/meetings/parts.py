@@ -22,7 +22,12 @@ from jaxinit._roles.reading.axes import is_factor, is_repeated
 from jaxinit._roles.reading.functions import Function
 from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import POINTWISE
-from jaxinit._roles.reading.values import is_log_of_softmax, is_mask, is_softmax
+from jaxinit._roles.reading.values import (
+    is_log_of_softmax,
+    is_mask,
+    is_softmax,
+    stripped,
+)
 from jaxinit._roles.reading.walks import ancestor, reached
 
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
@@ -133,7 +138,8 @@ def _factor(
             if _is_of_loss(structure, end, node, others[0], is_gate):
                 continue
             alike = _is_for_all_features(structure, kernel, end, others[0])
-            if is_gate and alike:  # a weight of colors, or a mask of probabilities
+            begun = stripped(others[0]).constant is not None  # zeros of a first state
+            if is_gate and alike and not begun:  # a weight of colors, or a mask
                 continue
             if not is_gate and _is_from_outside(structure, end, others[0], alike):
                 continue
