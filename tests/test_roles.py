@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import sys
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -126,14 +127,16 @@ def kernel_outputs(name):
     )(leaves, list(model.inputs))
     flow = Flow(Graph(closed, len(leaves)))
     found = jaxinit.roles(model.apply, model.params, *model.inputs)
-    roles = list(found.values())
+    roles, places = list(found.values()), Counter()
     for meeting in flow.meetings:
-        node = meeting.node
+        node, place = meeting.node, places[meeting.leaf]
+        places[meeting.leaf] += 1
         weights = node.inputs[meeting.position]
         alone = len(flow.fact(weights).carried) == 1
         uses = [x for x in roles[meeting.leaf].uses if x.kind in KERNELS]
         if node.op in CONTRACTIONS and alone and uses and not meeting.carried.opaque:
-            (fan_in,) = {use.fan_in for use in uses}
+            same = len({use.fan_in for use in uses}) == 1
+            fan_in = uses[0 if same else place].fan_in
             (factor,) = {meeting.carried.multiplier}
             outputs = _outputs(flow, meeting)
             yield roles[meeting.leaf].path, 1 / (factor * math.sqrt(fan_in)), outputs
