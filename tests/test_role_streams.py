@@ -271,6 +271,31 @@ def test_a_stack_that_is_summed_is_a_sum(name):
     assert layers_of(other) != IN_ORDER
 
 
+GATHERED = {
+    "by Python": lambda each: sum(each),
+    "by Python, as a mean": lambda each: sum(each) / len(each),
+    "of a stack": lambda each: jnp.stack(each).sum(0),
+    "mean of a stack": lambda each: jnp.stack(each, -1).mean(-1),
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", GATHERED)
+def test_a_sum_of_what_all_layers_give_is_no_stream(name, shared):
+    """As of the states of a cell in all steps, or jumping knowledge in a graph net."""
+
+    def apply(params, x):
+        found = []
+        for i in range(4):
+            x = jnp.tanh(x @ params["w" if shared else f"w{i}"])
+            found.append(x)
+        return GATHERED[name](found) @ params["out"]
+
+    shapes = dict.fromkeys(["out", "w", "w0", "w1", "w2", "w3"], leaf(WIDTH, WIDTH))
+    roles = jaxinit.roles(apply, shapes, X)
+    assert {use.residual for role in roles.values() for use in role.uses} == {None}
+
+
 SCALED = {**LAYER, "scale": leaf(WIDTH)}
 
 

@@ -7,6 +7,7 @@ norm that is the stream of `p`, and `f` its first branch.
 
 Messages between nodes and edges, `h = h + g(concatenate([h, e]) + old)`, may take sums
 with what `old` was put together from. Those are two streams, and the sum is of neither.
+Nor is one of what all layers give, `h1 + h2 + h3`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from jaxinit._roles.patterns.weighed import unscaled
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import CONTRACTIONS
-from jaxinit._roles.reading.walks import reached
+from jaxinit._roles.reading.walks import ancestor, reached
 
 Makers = dict[Addition, set[Node]]  # of a leg: contractions and additions to streams
 
@@ -66,6 +67,23 @@ def only_read(
         if not (x in going or x.projected or skipped[x] in anew)
         and any(goes_on_in(x, later) for later in every)
     ]
+
+
+def gathered(flow: Flow, additions: Iterable[Addition]) -> set[Addition]:
+    """Additions of what each of several layers gives, which go on by themselves.
+
+    Take `h1 + h2 + h3`, where `h3` is computed from `h2`, and not from `h1 + h2`.
+    """
+    found: set[Addition] = set()
+    by_sum: dict[Value, Addition] = {}
+    for later in additions:
+        by_sum[later.node.output] = later
+        above = by_sum.get(unscaled(flow, later.skip)[0])
+        if above is None or later.projected or is_read_by(above, later):
+            continue
+        if ancestor(unscaled(flow, above.branch)[0], later.branch):
+            found |= {above, later}
+    return found
 
 
 def _is_handed_out(value: Value) -> bool:

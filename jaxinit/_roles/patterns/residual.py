@@ -25,7 +25,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 from jaxinit._roles.patterns.loops import Loops
-from jaxinit._roles.patterns.only_read import only_read
+from jaxinit._roles.patterns.only_read import gathered, only_read
 from jaxinit._roles.patterns.streams import (
     Addition,
     is_handed_on,
@@ -93,7 +93,9 @@ class Residuals:
         turns = self._first_turns(others)
         found = self.additions | self._rescaled(others) | turns
         self.additions = dict(sorted(found.items()))
-        for addition in only_read(self._flow, self.additions, self._made_of):
+        for addition in gathered(flow, self.additions.values()):
+            del self.additions[addition.node.index]
+        for addition in only_read(flow, self.additions, self._made_of):
             del self.additions[addition.node.index]
         self._find_streams()
         for first in turns.values():

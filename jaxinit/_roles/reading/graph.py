@@ -22,7 +22,6 @@ What holds:
   with the number zero is none: `sum([x, y])`, which begins with 0, is `x + y`.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -204,7 +203,7 @@ class Graph:
         if name in ADDITIONS:
             return [self._sum(inputs, eqn.outvars[0].aval, loops)]
         if name == "reduce_sum" and (parts := self._stacked(eqn, inputs[0], loops)):
-            return [functools.reduce(lambda a, b: self._sum((a, b), a, loops), parts)]
+            return [self._sum(parts, parts[0], loops)]
         return self._as_it_is(eqn, inputs, loops)
 
     def _as_it_is(self, eqn, inputs, loops) -> Sequence[Value]:
@@ -227,16 +226,19 @@ class Graph:
         return self._sums[place]
 
     def _stacked(self, eqn, value, loops) -> list[Value]:
-        """The values that are summed if they were only stacked up for it."""
+        """The two values that are summed if they were only stacked up for it.
+
+        A sum of more is rather one of members, or of all layers.
+        """
         converted = []
         while value.node is not None and value.node.op == "convert_element_type":
             converted.append(value.node)
             value = value.node.inputs[0]
         node, axes = value.node, eqn.params["axes"]
-        if node is None or node.op not in _STACKS or len(axes) != 1:
+        if node is None or node.op not in _STACKS or len(node.inputs) != 2:
             return []
         parts = node.inputs
-        if (node.params[_STACKS[node.op]],) != axes:
+        if (node.params[_STACKS[node.op]],) != tuple(axes):
             return []
         if node.op == "concatenate":
             if any(part.shape[axes[0]] != 1 for part in parts):
