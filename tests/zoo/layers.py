@@ -113,3 +113,10 @@ def causal(scores):
     length = scores.shape[-1]
     seen = jnp.arange(length)[:, None] >= jnp.arange(length)[None]
     return jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1)
+
+
+def seen_before(scores):
+    """A causal softmax as additive masks."""
+    t = scores.shape[-1]
+    mask = jnp.triu(jnp.full((t, t), -jnp.inf), k=1)
+    return jax.nn.softmax(scores + mask, axis=-1)

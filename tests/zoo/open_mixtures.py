@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.equinox_models import of_equinox
-from zoo.layers import rotary
+from zoo.layers import rotary, seen_before
 from zoo.nnx_models import of_nnx
 from zoo.truths import (
     ANY,
@@ -26,13 +26,6 @@ from zoo.truths import (
 
 B, T, D, F, HEADS, SIZE, V = 2, 6, 12, 15, 3, 4, 19
 INNER = HEADS * SIZE
-
-
-def seen_before(scores):
-    """A causal softmax as additive masks."""
-    t = scores.shape[-1]
-    mask = jnp.triu(jnp.full((t, t), -jnp.inf), k=1)
-    return jax.nn.softmax(scores + mask, axis=-1)
 
 
 @model

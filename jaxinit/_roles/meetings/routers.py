@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from jaxinit._roles.patterns.regions import End
 from jaxinit._roles.patterns.structure import Structure
+from jaxinit._roles.reading.atoms import has_features
 from jaxinit._roles.reading.axes import (
     Place,
     batch_and_free,
@@ -141,7 +142,7 @@ def _over_features(structure: Structure, end: End) -> bool:
 
 def _has_features(structure: Structure, value: Value) -> bool:
     """Whether the last axis of a value is one of features."""
-    return any(atom.size > 1 for atom in structure.flow.fact(value).axes[-1])
+    return has_features(structure.flow.fact(value).axes[-1:])
 
 
 def _is_summed(value: Value) -> bool:

@@ -7,7 +7,7 @@ around them finishes the drafts: it is the scale of a normalization, and gelu fo
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from jaxinit._roles.meetings.batches import with_batches
@@ -33,7 +33,7 @@ from jaxinit._roles.reading.facts import Meeting
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Loop, Node
 from jaxinit._roles.reading.primitives import CONTRACTIONS, PRODUCTS, SUMS
-from jaxinit._roles.reading.walks import reached
+from jaxinit._roles.reading.walks import nodes_behind
 from jaxinit._roles.role import Use
 
 
@@ -99,14 +99,10 @@ def _penalties(flow: Flow) -> set[tuple[int, int]]:
         if meeting.node.op in SUMS
         and meeting.carried.opaque
         and meeting.weights.shape == () != meeting.shape
-        and not any(node.op in CONTRACTIONS for node in _after(meeting.node))
+        and not any(node.op in CONTRACTIONS for node in nodes_behind(meeting.node))
     }
     others = {m.leaf for m in flow.meetings if (m.node.index, m.leaf) not in found}
     return {(node, leaf) for node, leaf in found if leaf in others}
-
-
-def _after(node: Node) -> Iterable[Node]:
-    return reached([node], lambda node: (u for v in node.outputs for u in v.users))
 
 
 def _side_by_side(structure: Structure, meeting: Meeting, use: Use) -> Use:

@@ -6,10 +6,11 @@ of `w` are summed, so it is one to a target, and its square no function of the n
 
 from collections.abc import Iterable, Iterator
 
+from jaxinit._roles.reading.atoms import has_features
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Value
 from jaxinit._roles.reading.primitives import CONTRACTIONS, REDUCTIONS
-from jaxinit._roles.reading.walks import reached
+from jaxinit._roles.reading.walks import is_returned, reached
 
 
 def is_summed_away(flow: Flow, made: Iterable[Value]) -> bool:
@@ -29,23 +30,13 @@ def is_in_loss(flow: Flow, value: Value) -> bool:
     """
     if not is_summed_away(flow, [value]):
         return False
-    return _has_features(flow, value) or not _is_given(value)
+    return _has_features(flow, value) or not is_returned(value, REDUCTIONS)
 
 
 def _has_features(flow: Flow, value: Value) -> bool:
-    return any(atom.size > 1 for axis in flow.fact(value).axes for atom in axis)
+    return has_features(flow.fact(value).axes)
 
 
 def _made_of(value: Value) -> Iterator[Value]:
     for node in value.users:
         yield from node.outputs
-
-
-def _is_given(value: Value) -> bool:
-    """Whether an output is made of a value by no sum, or other reduction."""
-
-    def after(value: Value) -> Iterator[Value]:
-        kept = (node for node in value.users if node.op not in REDUCTIONS)
-        return (output for node in kept for output in node.outputs)
-
-    return any(found.is_output for found in reached([value], after))

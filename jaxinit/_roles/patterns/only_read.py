@@ -18,7 +18,7 @@ from jaxinit._roles.patterns.weighed import unscaled
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
 from jaxinit._roles.reading.primitives import CONTRACTIONS
-from jaxinit._roles.reading.walks import ancestor, reached
+from jaxinit._roles.reading.walks import ancestor, is_returned
 
 Makers = dict[Addition, set[Node]]  # of a leg: contractions and additions to streams
 
@@ -59,7 +59,11 @@ def only_read(
     skips: Makers = {x: makers(x.skip) for x in every}
     branches: Makers = {x: makers(x.branch) for x in every}
     added_to = set[Node]().union(*skips.values())
-    going = {x for x in every if x.node in added_to or _is_handed_out(x.node.output)}
+    going = {
+        x
+        for x in every
+        if x.node in added_to or is_returned(x.node.output, CONTRACTIONS)
+    }
     anew = {skipped[x] for x in going if is_whole(x)}
     return [
         x
@@ -84,13 +88,3 @@ def gathered(flow: Flow, additions: Iterable[Addition]) -> set[Addition]:
         if ancestor(unscaled(flow, above.branch)[0], later.branch):
             found |= {above, later}
     return found
-
-
-def _is_handed_out(value: Value) -> bool:
-    """Whether a value is returned, with no contraction between."""
-
-    def after(value: Value) -> list[Value]:
-        kept = (node for node in value.users if node.op not in CONTRACTIONS)
-        return [output for node in kept for output in node.outputs]
-
-    return any(value.is_output for value in reached([value], after))

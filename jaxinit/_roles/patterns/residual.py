@@ -48,7 +48,13 @@ from jaxinit._roles.reading.primitives import (
     SPREADS,
 )
 from jaxinit._roles.reading.values import is_softmax, stripped
-from jaxinit._roles.reading.walks import ancestor, is_inexact, nodes_of, reached
+from jaxinit._roles.reading.walks import (
+    ancestor,
+    is_inexact,
+    nodes_behind,
+    nodes_of,
+    reached,
+)
 
 _ROOTS = 8  # branches of one stream that are summed before they are added
 _POOLS = ("reduce_max", "reduce_sum", "reduce_window_max", "reduce_window_sum")
@@ -381,13 +387,8 @@ def _goes_on(addition: Addition, stream: Sequence[Addition]) -> bool:
     """
     if any(other.above is addition for other in stream):
         return True
-    if not any(node.op in CONTRACTIONS for node in _after(addition.node)):
+    if not any(node.op in CONTRACTIONS for node in nodes_behind(addition.node)):
         return False
     beside = (other for other in stream if other is not addition)
     alone = all(other.above is not addition.above for other in beside)
     return addition.above is not None and alone
-
-
-def _after(node: Node) -> Iterator[Node]:
-    """A node, and what is computed from it."""
-    return reached([node], lambda node: (u for v in node.outputs for u in v.users))

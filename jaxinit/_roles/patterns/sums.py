@@ -9,6 +9,7 @@ that its role is not known.
 import math
 from collections.abc import Collection, Iterator
 
+from jaxinit._roles.reading.atoms import has_features
 from jaxinit._roles.reading.axes import Place, is_repeated, place_before
 from jaxinit._roles.reading.facts import Meeting
 from jaxinit._roles.reading.flow import Flow
@@ -63,7 +64,7 @@ def is_inner_product(flow: Flow, node: Node) -> bool:
     if node.op != "mul" or taker is None or taker.op != "reduce_sum":
         return False
     summed = [flow.fact(node.output).axes[axis] for axis in taker.params["axes"]]
-    return any(atom.size > 1 for axis in summed for atom in axis)
+    return has_features(summed)
 
 
 def sums_stacked(node: Node) -> bool:

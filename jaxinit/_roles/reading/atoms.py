@@ -40,6 +40,11 @@ Axis = tuple[Atom, ...]
 Axes = tuple[Axis, ...]
 
 
+def has_features(axes: Iterable[Axis]) -> bool:
+    """Whether one of some axes is of several entries of a leaf."""
+    return any(atom.size > 1 for axis in axes for atom in axis)
+
+
 def whole(leaf: int, shape: Sequence[int]) -> Axes:
     """The atoms of a leaf itself."""
     return tuple(

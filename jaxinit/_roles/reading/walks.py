@@ -8,7 +8,7 @@ is even:
 [6, 3, 9]
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 import jax.numpy as jnp
@@ -48,6 +48,21 @@ def ancestor(early: Value, late: Value, chosen: bool = True) -> bool:
         return node.inputs if chosen else filter(is_inexact, node.inputs)
 
     return any(value is early for value in reached([late], before))
+
+
+def nodes_behind(node: Node) -> Iterator[Node]:
+    """A node, and what is computed from it."""
+    return reached([node], lambda node: (u for v in node.outputs for u in v.users))
+
+
+def is_returned(value: Value, stops: Collection[str]) -> bool:
+    """Whether a value, or what is made of it by none of some operations, is given."""
+
+    def after(value: Value) -> Iterable[Value]:
+        kept = (node for node in value.users if node.op not in stops)
+        return (output for node in kept for output in node.outputs)
+
+    return any(found.is_output for found in reached([value], after))
 
 
 def is_inexact(value: Value) -> bool:

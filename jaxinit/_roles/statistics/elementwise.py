@@ -58,8 +58,9 @@ class Elementwise:
     def _first(self, value: Value) -> Spread:
         """The spread of an input, or of a constant that is an activation."""
         moments = None if value.constant is None else constant_moments(value)
-        known = moments is not None and any(moments)  # zeros are what something begins
-        return self.normal(*moments) if moments and known else self._unit()
+        if moments is None or not any(moments):  # zeros are what something begins with
+            return self._unit()
+        return self.normal(*moments)
 
     def known(self, value: Value) -> Spread | None:
         """The spread of a value; None for one that is not followed yet."""

@@ -9,6 +9,7 @@ of tokens in `x`, all come of one kernel, and a mean takes them to be alike.
 import math
 from collections.abc import Callable
 
+from jaxinit._roles.reading.atoms import has_features
 from jaxinit._roles.reading.axes import Place, axis_before, before_contraction
 from jaxinit._roles.reading.flow import Flow
 from jaxinit._roles.reading.graph import Node, Value
@@ -37,7 +38,7 @@ def _is_apart(
     def is_own(place: Place) -> bool:
         value, axis = place
         if flow.from_leaves(value):
-            return any(atom.size > 1 for atom in flow.fact(value).axes[axis])
+            return has_features([flow.fact(value).axes[axis]])
         return value.node is not None and _is_stack(value.node, axis, root)
 
     def before(place: Place) -> list[Place]:

@@ -154,7 +154,7 @@ def _integrated(expression: Expression) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=512)
 def _squares_of_shares(expression: Expression, count: float) -> float:
-    y, weights = _on_grid(expression)[_EVERY // 2 :: _EVERY], _COARSE / _COARSE.sum()
+    y, weights = _coarse(expression), _COARSE / _COARSE.sum()
     powers = np.exp(-np.outer(_TIMES, y / (weights @ y)))
     squares = powers @ (weights * (y / (weights @ y)) ** 2)
     total = (_TIMES**2 * squares) @ (powers @ weights) ** (count - 1)
